@@ -1,0 +1,1 @@
+"""Images and labels in: formats, data sets, augmentation, loaders, frame sources."""

@@ -1,0 +1,1 @@
+"""Training and evaluation: they receive network, loader and loss as arguments."""

@@ -1,0 +1,19 @@
+"""Where tests find recordings (in the repository) and third-party material (beside it, optional)."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+REPOSITORY = Path(__file__).resolve().parent.parent
+REFERENCE = REPOSITORY / "tests" / "reference"
+SHARED = REPOSITORY.parent / "shared"
+
+
+def shared(relative: str) -> Path:
+    """Path of third-party material such as "zoo" or "datasets/bccd"; skips the test when it is not there."""
+    path = SHARED / relative
+    if not path.exists():
+        pytest.skip(f"needs {relative}, which is not distributed with the project")
+    return path

@@ -1,0 +1,43 @@
+"""The one result type: what was found in one picture."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+
+@dataclass(frozen=True, kw_only=True)
+class Detections:
+    """Boxes found in one picture, best score first.
+
+    xyxy: float32 (n, 4), left, top, right, bottom in pixels of the original picture (not clipped to it).
+    scores: float32 (n,), objectness times class probability, in [0, 1].
+    class_ids: int64 (n,). A box with several classes above the threshold stands here once for each.
+    """
+
+    xyxy: NDArray[np.float32]
+    scores: NDArray[np.float32]
+    class_ids: NDArray[np.int64]
+
+    def __post_init__(self) -> None:
+        n = len(self.scores)
+        assert self.xyxy.shape == (n, 4), f"xyxy is {self.xyxy.shape}, scores are {n}"
+        assert self.class_ids.shape == (n,), f"class_ids is {self.class_ids.shape}, scores are {n}"
+
+    def __len__(self) -> int:
+        return len(self.scores)
+
+    def __iter__(self) -> Iterator[tuple[NDArray[np.float32], float, int]]:
+        for box, score, class_id in zip(self.xyxy, self.scores, self.class_ids, strict=True):
+            yield box, float(score), int(class_id)
+
+    def select(self, chosen: NDArray[np.bool_] | NDArray[np.int64] | slice) -> Detections:
+        """The detections at a mask, at indices or in a slice."""
+        return Detections(xyxy=self.xyxy[chosen], scores=self.scores[chosen], class_ids=self.class_ids[chosen])
+
+    @classmethod
+    def empty(cls) -> Detections:
+        return cls(xyxy=np.zeros((0, 4), np.float32), scores=np.zeros(0, np.float32), class_ids=np.zeros(0, np.int64))

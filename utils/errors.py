@@ -1,0 +1,29 @@
+"""The two ways in which a run ends badly, and the exit code of each.
+
+Every script maps them (see utils/cli.py): the user's mistake is exit code 2, a run that failed on the
+way is exit code 1, Ctrl-C is 130. A defect of our own is an AssertionError and keeps its traceback.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+
+class InputError(Exception):
+    """The user's mistake: a bad cfg, weights file, label, picture, video or flag.
+
+    The message names the place, the value found and what was expected.
+    """
+
+
+class RunError(Exception):
+    """A run that began properly and could not be finished."""
+
+
+class CfgError(InputError):
+    """A mistake in a cfg-like file, reported as ``file:line: text``."""
+
+    def __init__(self, path: str | Path, line: int | None, text: str) -> None:
+        self.path = str(path)
+        self.line = line
+        super().__init__(f"{self.path}:{line}: {text}" if line is not None else f"{self.path}: {text}")

@@ -1,0 +1,83 @@
+"""Writing files so that nobody ever sees half of one, and naming run folders."""
+
+from __future__ import annotations
+
+import os
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import BinaryIO
+
+from utils.errors import InputError, RunError
+
+
+@contextmanager
+def atomic_write(path: str | Path) -> Iterator[BinaryIO]:
+    """Binary stream to a temporary neighbour of `path`, renamed onto `path` when the block ends well.
+
+    On any exception the temporary file is removed and an existing `path` is left as it was.
+    Raises RunError when the folder cannot be written or the disk is full.
+    """
+    path = Path(path)
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        handle, temporary = tempfile.mkstemp(prefix=f".{path.name}.", suffix=".part", dir=path.parent)
+    except OSError as error:
+        raise RunError(f"{path}: cannot be written: {error.strerror}") from error
+    try:
+        with os.fdopen(handle, "wb") as stream:
+            yield stream
+            stream.flush()
+            os.fsync(stream.fileno())
+        os.chmod(temporary, 0o666 & ~_umask())
+        os.replace(temporary, path)
+    except OSError as error:
+        Path(temporary).unlink(missing_ok=True)
+        raise RunError(f"{path}: cannot be written: {error.strerror or error}") from error
+    except BaseException:
+        Path(temporary).unlink(missing_ok=True)
+        raise
+
+
+def write_text(path: str | Path, text: str) -> None:
+    """Write `text` as UTF-8, whole or not at all."""
+    with atomic_write(path) as stream:
+        stream.write(text.encode("utf-8"))
+
+
+def read_text(path: str | Path, what: str) -> str:
+    """Text of a file the user named; `what` ("cfg", "names", ...) is for the message. Raises InputError.
+
+    Bytes that are not UTF-8 are kept through `surrogateescape`, so that the text can be written back unchanged.
+    """
+    try:
+        data = Path(path).read_bytes()
+    except FileNotFoundError:
+        raise InputError(f"{path}: no such {what} file") from None
+    except OSError as error:
+        raise InputError(f"{path}: {what} file cannot be read: {error.strerror}") from error
+    return data.decode("utf-8", "surrogateescape")
+
+
+def run_folder(project: str | Path, name: str, *, exist_ok: bool = False) -> Path:
+    """A folder `project/name`, or `project/name2`, `name3`, ... when it exists; created before it is returned."""
+    base = Path(project) / name
+    number = 1
+    while True:
+        folder = base if number == 1 else base.with_name(f"{name}{number}")
+        try:
+            folder.mkdir(parents=True, exist_ok=exist_ok)
+            return folder
+        except FileExistsError:
+            if exist_ok:
+                raise InputError(f"{folder}: is a file, expected a folder for results") from None
+            number += 1
+        except OSError as error:
+            raise RunError(f"{folder}: cannot be created: {error.strerror}") from error
+
+
+def _umask() -> int:
+    value = os.umask(0)
+    os.umask(value)
+    return value
