@@ -1,0 +1,64 @@
+"""The YAML of the Ultralytics lineage: `path`, `train`, `val`, `test`, and `names` or `nc`. Labels are Darknet's."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from utils.errors import InputError
+
+SPLITS = ("train", "val", "test")
+
+
+def parse_yaml(text: str, place: str) -> tuple[tuple[str, ...], dict[str, tuple[str, ...]], str]:
+    """Class names, entries of each split and the root folder as written. Raises InputError."""
+    yaml = _yaml()
+    try:
+        content: Any = yaml.safe_load(text)
+    except yaml.YAMLError as error:
+        mark = getattr(error, "problem_mark", None)
+        where = f"{place}:{mark.line + 1}" if mark else place
+        raise InputError(f"{where}: no yaml: {getattr(error, 'problem', error)}") from None
+    if not isinstance(content, dict):
+        raise InputError(f"{place}: expected keys such as train, val and names")
+    splits: dict[str, tuple[str, ...]] = {}
+    for split in SPLITS:
+        entry = content.get(split)
+        if entry:
+            entries = entry if isinstance(entry, list) else [entry]
+            splits[split] = tuple(str(each) for each in entries)
+    if not splits:
+        raise InputError(f"{place}: none of train, val, test, expected a folder or a list of pictures")
+    return _names(content, place), splits, str(content.get("path") or "")
+
+
+def _names(content: Mapping[str, Any], place: str) -> tuple[str, ...]:
+    names, count = content.get("names"), content.get("nc")
+    if isinstance(names, dict):
+        if sorted(names) != list(range(len(names))):
+            raise InputError(f"{place}: names: ids must be 0, 1, 2, ... without gaps, found {sorted(names, key=str)}")
+        names = [names[i] for i in range(len(names))]
+    if names is None and isinstance(count, int):
+        names = [f"class{i}" for i in range(count)]
+    if not isinstance(names, list) or not names:
+        raise InputError(f"{place}: no names, expected 'names' (or at least their number 'nc')")
+    if count is not None and count != len(names):
+        raise InputError(f"{place}: nc is {count}, but there are {len(names)} names")
+    return tuple(str(name) for name in names)
+
+
+def format_yaml(names: Sequence[str], splits: Mapping[str, Sequence[str]], root: str) -> str:
+    """Text of a YAML file; `splits` are folders or lists, relative to `root`."""
+    content: dict[str, Any] = {"path": root}
+    for split, entries in splits.items():
+        content[split] = entries[0] if len(entries) == 1 else list(entries)
+    content["names"] = dict(enumerate(names))
+    return str(_yaml().safe_dump(content, sort_keys=False, allow_unicode=True))
+
+
+def _yaml() -> Any:
+    try:
+        import yaml
+    except ImportError:
+        raise InputError("reading .yaml data sets needs PyYAML: pip install pyyaml") from None
+    return yaml

@@ -1,0 +1,209 @@
+"""Pascal VOC: one xml file of labels for each picture, lists of picture names in ImageSets/Main.
+
+Pixels count from 1. The edges follow the original's scripts/voc_label.py: centre minus one, size xmax - xmin.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from xml.parsers import expat
+from xml.sax.saxutils import escape
+
+from data.annotations import Annotation, Finding
+from utils.errors import InputError
+from utils.files import read_text
+
+VOC_NAMES = (
+    *("aeroplane", "bicycle", "bird", "boat", "bottle", "bus", "car", "cat", "chair", "cow"),
+    *("diningtable", "dog", "horse", "motorbike", "person", "pottedplant", "sheep", "sofa", "train", "tvmonitor"),
+)
+_EDGES = ("xmin", "ymin", "xmax", "ymax")
+
+
+@dataclass(eq=False)
+class _Element:
+    tag: str
+    line: int
+    text: str = ""
+    children: list[_Element] = field(default_factory=list)
+
+    def find(self, path: str) -> _Element | None:
+        """First descendant at a path such as `size/width`."""
+        here: _Element | None = self
+        for tag in path.split("/"):
+            here = next((child for child in here.children if child.tag == tag), None) if here else None
+        return here
+
+    def value(self, path: str, default: str = "") -> str:
+        found = self.find(path)
+        return found.text.strip() if found else default
+
+
+def _parse_xml(data: bytes) -> _Element:
+    """Tree of elements which know their line. Raises expat.ExpatError; entities of the file's own are refused."""
+    root = _Element("", 0)
+    open_elements = [root]
+    parser = expat.ParserCreate()
+
+    def start(tag: str, _: dict[str, str]) -> None:
+        element = _Element(tag, parser.CurrentLineNumber)
+        open_elements[-1].children.append(element)
+        open_elements.append(element)
+
+    def end(_: str) -> None:
+        open_elements.pop()
+
+    def characters(text: str) -> None:
+        open_elements[-1].text += text
+
+    def entity(*_: object) -> None:
+        raise expat.ExpatError("entity declarations are not read")
+
+    parser.StartElementHandler, parser.EndElementHandler = start, end
+    parser.CharacterDataHandler, parser.EntityDeclHandler = characters, entity
+    parser.Parse(data, True)
+    return root
+
+
+def parse_annotation(data: bytes, place: str, image: Path, class_of: Mapping[str, int]) -> Annotation:
+    """Labels of one xml file; an object that cannot be read becomes a finding. A file that is no xml has no labels."""
+    try:
+        root = _parse_xml(data)
+    except expat.ExpatError as error:
+        bad = Finding(kind="malformed label", place=place, line=getattr(error, "lineno", None), text=f"no xml: {error}")
+        return Annotation.of(image, label_path=Path(place), findings=(bad,))
+    top = root.find("annotation") or root
+    size_wh = _size(top)
+    if size_wh is None:
+        text = "size: width and height must be whole numbers above 0; its labels are not used"
+        bad = Finding(kind="malformed label", place=place, line=top.line, text=text)
+        return Annotation.of(image, label_path=Path(place), findings=(bad,))
+    boxes, ids, lines, difficult, findings = [], [], [], [], []
+    for thing in (child for child in top.children if child.tag == "object"):
+        try:
+            left, top_edge, right, bottom = _edges(thing)
+            ids.append(_class_id(thing, class_of))
+        except ValueError as error:
+            findings.append(Finding(kind="malformed label", place=place, line=thing.line, text=str(error)))
+            continue
+        width, height = size_wh
+        centre = ((left + right) / 2 - 1, (top_edge + bottom) / 2 - 1)
+        boxes.append([centre[0] / width, centre[1] / height, (right - left) / width, (bottom - top_edge) / height])
+        lines.append(thing.line)
+        difficult.append(thing.value("difficult") == "1")
+    return Annotation.of(
+        image,
+        boxes,
+        ids,
+        lines=lines,
+        difficult=difficult,
+        size_wh=size_wh,
+        label_path=Path(place),
+        findings=tuple(findings),
+    )
+
+
+def _size(top: _Element) -> tuple[int, int] | None:
+    width, height = top.value("size/width"), top.value("size/height")
+    if not (width.isdecimal() and height.isdecimal()) or int(width) == 0 or int(height) == 0:
+        return None
+    return int(width), int(height)
+
+
+def _edges(thing: _Element) -> list[float]:
+    values = []
+    for edge in _EDGES:
+        text = thing.value(f"bndbox/{edge}")
+        try:
+            value = float(text)
+        except ValueError:
+            value = math.nan
+        if not math.isfinite(value):
+            raise ValueError(f"{edge}: cannot read '{text}', expected a number of pixels")
+        values.append(value)
+    return values
+
+
+def _class_id(thing: _Element, class_of: Mapping[str, int]) -> int:
+    name = thing.value("name")
+    if name not in class_of:
+        raise ValueError(f"class '{name}' is not among the {len(class_of)} names")
+    return class_of[name]
+
+
+def names_in(data: bytes) -> set[str]:
+    """Class names that an xml file uses; none when it is no xml."""
+    try:
+        root = _parse_xml(data)
+    except expat.ExpatError:
+        return set()
+    top = root.find("annotation") or root
+    return {thing.value("name") for thing in top.children if thing.tag == "object"} - {""}
+
+
+def format_annotation(annotation: Annotation, size_wh: tuple[int, int], names: tuple[str, ...]) -> str:
+    """Text of an xml file. Crowds are left out, the format has none."""
+    width, height = size_wh
+    out = [
+        "<annotation>",
+        f"\t<folder>{escape(annotation.image.parent.name)}</folder>",
+        f"\t<filename>{escape(annotation.image.name)}</filename>",
+        f"\t<size>\n\t\t<width>{width}</width>\n\t\t<height>{height}</height>\n\t\t<depth>3</depth>\n\t</size>",
+    ]
+    kept = annotation.select(~annotation.crowd)
+    for class_id, (cx, cy, w, h), hard in zip(
+        kept.class_ids.tolist(), kept.cxcywh_rel.tolist(), kept.difficult.tolist(), strict=True
+    ):
+        middle_x, middle_y, half_w, half_h = cx * width + 1, cy * height + 1, w * width / 2, h * height / 2
+        edges = (middle_x - half_w, middle_y - half_h, middle_x + half_w, middle_y + half_h)
+        box = "".join(
+            f"\t\t\t<{edge}>{round(value, 9):.15g}</{edge}>\n" for edge, value in zip(_EDGES, edges, strict=True)
+        )
+        out.append(
+            f"\t<object>\n\t\t<name>{escape(names[class_id])}</name>\n\t\t<difficult>{int(hard)}</difficult>\n"
+            f"\t\t<bndbox>\n{box}\t\t</bndbox>\n\t</object>"
+        )
+    return "\n".join([*out, "</annotation>\n"])
+
+
+@dataclass(frozen=True)
+class XmlLabels:
+    """Reads the labels of a picture from `annotations`/<picture's name>.xml."""
+
+    annotations: Path
+    names: tuple[str, ...]
+
+    def __call__(self, image: Path) -> Annotation:
+        path = self.annotations / f"{image.stem}.xml"
+        try:
+            data = path.read_bytes()
+        except OSError:
+            missing = Finding(kind="labels missing", place=str(image), text=f"no labels; tried {path}")
+            return Annotation.of(image, findings=(missing,))
+        return parse_annotation(data, str(path), image, {name: i for i, name in enumerate(self.names)})
+
+
+def order_names(used: Iterable[str]) -> tuple[str, ...]:
+    """The 20 names of Pascal VOC when there is no other among them, else those used, in alphabetical order."""
+    found = set(used)
+    return VOC_NAMES if found and found <= set(VOC_NAMES) else tuple(sorted(found))
+
+
+def read_sets(folder: Path) -> dict[str, tuple[str, ...]]:
+    """Picture names of every split in `folder`/ImageSets/Main. Per-class lists (name and flag) are passed over."""
+    sets: dict[str, tuple[str, ...]] = {}
+    for path in sorted((folder / "ImageSets" / "Main").glob("*.txt")):
+        rows = [line.split() for line in read_text(path, "image set").splitlines() if line.strip()]
+        if all(len(row) == 1 for row in rows):
+            sets[path.stem] = tuple(row[0] for row in rows)
+    if not sets:
+        raise InputError(f"{folder}: no lists in ImageSets/Main, expected train.txt, val.txt, ...")
+    return sets
+
+
+def format_set(images: Iterable[Path]) -> str:
+    """Text of a list in ImageSets/Main."""
+    return "".join(f"{image.stem}\n" for image in images)
