@@ -1,0 +1,76 @@
+"""Batch normalisation with the original's arithmetic."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+EPS = 1e-5  # blas.c normalize_cpu: .00001f under the root
+GPU_MOMENTUM = 0.01  # batchnorm_kernels.cu: rolling = .99 * old + .01 * new
+CPU_MOMENTUM = 0.1  # batchnorm_layer.c forward_batchnorm_layer
+
+
+class BatchNorm(nn.Module):
+    """y = scales * (x - mean) / sqrt(variance + 1e-5) + biases over (n, channels, height, width).
+
+    In training mean and variance are the batch's. The variance is divided by N - 1, in the normalisation as well as in the
+    rolling average (blas.c variance_cpu, blas_kernels.cu fast_variance_delta_kernel), and the gradient is the original's: as if
+    it had been divided by N, with the mean taken over N.
+    """
+
+    rolling_mean: Tensor
+    rolling_variance: Tensor
+
+    def __init__(self, channels: int, momentum: float = GPU_MOMENTUM) -> None:
+        super().__init__()
+        self.momentum = momentum
+        self.biases = nn.Parameter(torch.zeros(channels))
+        self.scales = nn.Parameter(torch.ones(channels))
+        self.register_buffer("rolling_mean", torch.zeros(channels))
+        self.register_buffer("rolling_variance", torch.zeros(channels))
+
+    def forward(self, x: Tensor) -> Tensor:
+        if not self.training:
+            return F.batch_norm(x, self.rolling_mean, self.rolling_variance, self.scales, self.biases, eps=EPS)
+        y, mean, variance = _BatchStatistics.apply(x, self.scales, self.biases)
+        with torch.no_grad():
+            self.rolling_mean.lerp_(mean.to(self.rolling_mean.dtype), self.momentum)
+            self.rolling_variance.lerp_(variance.to(self.rolling_variance.dtype), self.momentum)
+        return y
+
+    def affine(self) -> tuple[Tensor, Tensor]:
+        """(factor, offset) per channel of the same function at inference, in double precision as network.c fuse_conv_batchnorm."""
+        factor = self.scales.double() / torch.sqrt(self.rolling_variance.double() + EPS)
+        return factor, self.biases.double() - self.rolling_mean.double() * factor
+
+
+class _BatchStatistics(torch.autograd.Function):
+    """PyTorch's kernels made to divide the variance by N - 1.
+
+    (x - m) / sqrt(v N/(N-1) + e) = r (x - m) / sqrt(v + e r^2) with r = sqrt((N-1)/N): the kernel is given the scale times r and
+    the constant e r^2. Its backward, given 1/sqrt(v N/(N-1) + e), is what batchnorm_layer.c backward_batchnorm_layer does.
+    """
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, scales: Tensor, biases: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        count = x.numel() // x.shape[1]
+        ratio = math.sqrt((count - 1) / count) if count > 1 else 1.0
+        y, mean, inverse = torch.native_batch_norm(
+            x, scales * ratio, biases, None, None, True, 0.0, EPS * ratio * ratio
+        )
+        inverse = inverse * ratio
+        ctx.save_for_backward(x, scales, mean, inverse)
+        variance = 1 / (inverse * inverse) - EPS
+        ctx.mark_non_differentiable(mean, variance)
+        return y, mean, variance
+
+    @staticmethod
+    def backward(ctx: Any, grad: Tensor, *_: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        x, scales, mean, inverse = ctx.saved_tensors
+        return torch.ops.aten.native_batch_norm_backward(
+            grad.contiguous(), x, scales, None, None, mean, inverse, True, EPS, [True, True, True]
+        )

@@ -1,0 +1,182 @@
+"""The contract of a layer type.
+
+A type is one file with two classes: a frozen `XSection` that holds the options and answers every question which needs
+no tensors (sources, shape, cost, memory), and a module `X` that computes, and that lists its stored tensors. Nothing
+outside that file asks for a layer's type.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, ClassVar, Literal
+
+from torch import Tensor, nn
+
+from utils.cfg import RawSection
+from utils.errors import CfgError
+from utils.net_options import NetSection
+from utils.options import Options, option
+
+if TYPE_CHECKING:
+    from models.plan import Step
+
+StoredKind = Literal[
+    "biases", "scales", "rolling_mean", "rolling_variance", "weights", "shortcut_weights", "implicit_weights"
+]
+DECAYED_KINDS = frozenset({"weights", "shortcut_weights", "implicit_weights"})
+
+MAX_OUTPUTS = 2**31 - 1  # the original counts a layer's outputs and weights in int
+
+
+@dataclass(frozen=True)
+class Shape:
+    """Shape of one picture's tensor between layers; a flat vector of n values is (n, 1, 1)."""
+
+    channels: int
+    height: int
+    width: int
+
+    @property
+    def outputs(self) -> int:
+        return self.channels * self.height * self.width
+
+    @property
+    def hwc(self) -> tuple[int, int, int]:
+        return self.height, self.width, self.channels
+
+    def __str__(self) -> str:
+        return f"{self.width}x{self.height}x{self.channels}"
+
+
+@dataclass(frozen=True)
+class Site:
+    """Where a layer stands: everything it may ask about its surroundings.
+
+    inputs: shapes of its sources, in the order of `sources`. earlier: the steps before it, at positions 0 to index - 1.
+    """
+
+    index: int
+    raw: RawSection
+    net: NetSection
+    inputs: tuple[Shape, ...]
+    earlier: Sequence[Step]
+
+    @property
+    def input(self) -> Shape:
+        """Shape of the first source."""
+        return self.inputs[0]
+
+    def error(self, text: str, key: str | None = None) -> CfgError:
+        """A CfgError at this section, or at the line of `key` in it."""
+        return self.raw.error(text, self.raw.find(key) if key else None)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Cost:
+    """Cost of one layer for one picture.
+
+    operations: by the original's rule, in single operations (its BFLOPs times 1e9).
+    pooling: the part of `operations` that is pooling; elementwise: the part that is shortcut addition (the papers count
+    the first and leave out the second). parameters: floats of the layer in the .weights file. weights: those of them that are
+    convolution or connection weights. memory_access: MAC of VoVNet eq. 1, h*w*(c_in + c_out) + k*k*c_in*c_out/groups; its
+    `memory_access_bound` is the least MAC of any layer with as many operations. io: input plus output elements (CIO).
+    """
+
+    operations: float = 0.0
+    pooling: float = 0.0
+    elementwise: float = 0.0
+    parameters: int = 0
+    weights: int = 0
+    memory_access: int = 0
+    memory_access_bound: float = 0.0
+    io: int = 0
+
+
+@dataclass(frozen=True)
+class Stored:
+    """One tensor of the .weights file.
+
+    fan_in: inputs of one output value (for random weights). transposed: the file holds the matrix transposed.
+    legacy_transposed: it does so in files of the old format only (major or minor version above 1000).
+    """
+
+    tensor: Tensor
+    kind: StoredKind
+    fan_in: int = 1
+    transposed: bool = False
+    legacy_transposed: bool = False
+
+    @property
+    def decayed(self) -> bool:
+        """Whether weight decay applies (weights only, as in the original's update functions)."""
+        return self.kind in DECAYED_KINDS
+
+
+@dataclass(frozen=True, kw_only=True)
+class LayerSection(Options):
+    """Options valid for every layer (parser.c parse_network_cfg_custom), and the questions asked of it."""
+
+    names: ClassVar[tuple[str, ...]] = ()  # spellings of the section
+    is_head: ClassVar[bool] = False  # turns its input into boxes, or into a training loss
+
+    clip: float = option(0.0, "largest magnitude of this layer's summed weight gradient in one update; 0: no limit")
+    onlyforward: bool = option(False, "the layer passes no gradient on and is not updated")
+    dont_update: bool = option(False, "gradients pass, weights stay as they are")
+    burnin_update: int = option(0, "weights are updated only until this many times burn_in iterations")
+    stopbackward: int = option(0, "1: no layer before this one is trained; above 1: until this iteration")
+    train_only_bn: bool = option(False, "this layer and those before it train scales and biases only")
+    dontload: bool = option(
+        False, "the layer's tensors are not read from a weights file; its bytes go to the next layer"
+    )
+    dontloadscales: bool = option(False, "scales, means and variances are not in the weights file")
+    learning_rate: float = option(1.0, "factor on the learning rate of this layer")
+
+    def sources(self, index: int) -> tuple[int, ...]:
+        """Indices of the layers read, -1 for the network's input; `index` is the layer's own."""
+        return (index - 1,)
+
+    def shape(self, site: Site) -> Shape:
+        """Shape of the output. Raises CfgError for what cannot be."""
+        raise AssertionError(f"{type(self).__name__} does not say its shape")
+
+    def reported_shape(self, site: Site) -> Shape:
+        """Shape that the original prints for the layer; differs from `shape` for antialiased layers only."""
+        return self.shape(site)
+
+    def cost(self, site: Site) -> Cost:
+        """Cost for one picture; what the original does not count is zero."""
+        return Cost()
+
+    def build(self, site: Site) -> Layer:
+        """The module, with weights as the original initialises them."""
+        raise AssertionError(f"{type(self).__name__} does not say how it is built")
+
+
+class Layer(nn.Module):
+    """A layer's computation: tensors of its sources in, one tensor (n, channels, height, width) out."""
+
+    def stored(self) -> Iterator[Stored]:
+        """The tensors of the .weights file in file order."""
+        yield from ()
+
+    def connect(self, layers: Sequence[Layer]) -> None:
+        """Called once when all layers are built, for layers that use tensors of another one."""
+
+    def recorded(self, output: Tensor, *inputs: Tensor) -> Tensor:
+        """The values that the original holds as this layer's output, in its order; first dimension: pictures."""
+        return output
+
+    def folded(self) -> Layer:
+        """The layer for inference: batch normalisation folded into weights where that is possible."""
+        return self
+
+
+def absolute(index: int, reference: int) -> int:
+    """Index of a layer that a key names: negative numbers count back from `index`."""
+    return index + reference if reference < 0 else reference
+
+
+def conv_output(size: int, kernel: int, stride: int, padding: int) -> int:
+    """Output length of a window: (size + padding - kernel) / stride + 1, rounded down; padding is that of both sides."""
+    return (size + padding - kernel) // stride + 1

@@ -1,0 +1,102 @@
+"""A plan as a PyTorch module: layer by layer, knowing no type by name."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterator
+
+from torch import Tensor, nn
+
+from models.layers.base import Layer, Stored
+from models.plan import Plan
+from utils.errors import InputError
+
+
+class Network(nn.Module):
+    """The network that a cfg describes.
+
+    Call it with pictures (n, channels, height, width), RGB in [0, 1]; it returns the outputs of its heads in cfg order (of its
+    last layer, if it has none), each (n, channels, height, width), as the original holds them.
+    """
+
+    def __init__(self, plan: Plan) -> None:
+        super().__init__()
+        self.plan = plan
+        self.layers = nn.ModuleList(step.section.build(step.site) for step in plan.steps)
+        for layer in self:
+            layer.connect(list(self))
+        self.seen = 0
+        self._expires = _last_reads(plan)
+
+    def __iter__(self) -> Iterator[Layer]:
+        return iter(self.layers)  # type: ignore[arg-type]
+
+    def forward(self, images: Tensor) -> tuple[Tensor, ...]:
+        heads = [step.index for step in self.plan.heads]
+        found = self._run(images, heads)
+        return tuple(found[index] for index in heads)
+
+    def head_inputs(self, images: Tensor) -> tuple[tuple[Tensor, ...], ...]:
+        """What the heads read, head by head: the tensors with respect to which the losses are defined."""
+        sources = [step.sources for step in self.plan.heads]
+        found = self._run(images, {index for group in sources for index in group}, stop_at_heads=True)
+        return tuple(tuple(found[index] for index in group) for group in sources)
+
+    def outputs(self, images: Tensor, layers: Collection[int]) -> dict[int, Tensor]:
+        """Outputs of chosen layers, values and order as the original's layer output.
+
+        Raises InputError for an index that the network does not have.
+        """
+        count = len(self.plan.steps)
+        for index in layers:
+            if not 0 <= index < count:
+                raise InputError(f"{self.plan.cfg.path}: has layers 0 to {count - 1}, no layer {index}")
+        needed = set(layers).union(*(self.plan.steps[index].sources for index in layers)) if layers else set()
+        found = self._run(images, needed)
+        result = {}
+        for index in layers:
+            inputs = [found[source] for source in self.plan.steps[index].sources]
+            result[index] = self.layers[index].recorded(found[index], *inputs)  # type: ignore[operator]
+        return result
+
+    def stored(self) -> Iterator[tuple[int, Stored]]:
+        """(layer index, tensor) for everything in the weights file, in file order."""
+        for index, layer in enumerate(self):
+            for item in layer.stored():
+                yield index, item
+
+    def tensors(self) -> list[tuple[str, int, int]]:
+        """(kind, count, fan_in) of everything in the weights file, in file order."""
+        return [(item.kind, item.tensor.numel(), item.fan_in) for _, item in self.stored()]
+
+    def fold(self) -> Network:
+        """Fold batch normalisation into the weights, for inference; such a network is not saved nor trained."""
+        self.layers = nn.ModuleList(layer.folded() for layer in self)
+        return self.eval()
+
+    def _run(self, images: Tensor, keep: Collection[int], *, stop_at_heads: bool = False) -> dict[int, Tensor]:
+        """Run the layers up to the last one of `keep`; outputs are released after their last reader."""
+        held = {-1: images}
+        last = max(keep, default=-1)
+        for step, layer in zip(self.plan.steps, self, strict=True):
+            if step.index > last:
+                break
+            if stop_at_heads and step.section.is_head and step.index not in keep:
+                continue
+            held[step.index] = layer(*(held[source] for source in step.sources))
+            for index in self._expires[step.index]:
+                if index not in keep:
+                    held.pop(index, None)
+        return held
+
+
+def _last_reads(plan: Plan) -> tuple[tuple[int, ...], ...]:
+    """For each layer, the outputs that nobody reads after it (its own, if nobody ever does)."""
+    last = {index: index for index in range(-1, len(plan.steps))}
+    for step in plan.steps:
+        for source in step.sources:
+            last[source] = step.index
+    expires: list[list[int]] = [[] for _ in plan.steps]
+    for index, reader in last.items():
+        if reader >= 0:
+            expires[reader].append(index)
+    return tuple(map(tuple, expires))

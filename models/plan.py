@@ -1,0 +1,139 @@
+"""Raw sections to a plan: typed sections, shapes, sources and costs, without a single tensor.
+
+Planning any published cfg takes milliseconds; whatever cannot be, and any absurd size, is refused here in Python's
+integers before anything is allocated.
+"""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from models.layers import BY_NAME
+from models.layers.base import MAX_OUTPUTS, Cost, LayerSection, Shape, Site
+from utils import cfg as cfg_text
+from utils.cfg import Cfg, RawSection
+from utils.errors import CfgError
+from utils.net_options import NET_AUDIENCES, NetSection
+from utils.options import warn_unknown
+
+NET_NAMES = ("net", "network")
+MAX_LAYERS = 10_000
+MAX_WEIGHTS_BYTES = 2**35
+
+
+@dataclass(frozen=True)
+class Step:
+    """One planned layer. `sources` are layer indices, -1 for the network's input."""
+
+    section: LayerSection
+    site: Site
+    sources: tuple[int, ...]
+    shape: Shape
+
+    @property
+    def index(self) -> int:
+        return self.site.index
+
+    @property
+    def raw(self) -> RawSection:
+        return self.site.raw
+
+    @functools.cached_property
+    def cost(self) -> Cost:
+        return self.section.cost(self.site)
+
+    @functools.cached_property
+    def reported_shape(self) -> Shape:
+        """Shape that the original prints (see LayerSection.reported_shape)."""
+        return self.section.reported_shape(self.site)
+
+
+@dataclass(frozen=True)
+class Plan:
+    """A network before any tensor exists."""
+
+    cfg: Cfg
+    net: NetSection
+    input: Shape
+    steps: tuple[Step, ...]
+
+    @property
+    def parameters(self) -> int:
+        """Floats of the .weights file after its header."""
+        return sum(step.cost.parameters for step in self.steps)
+
+    @property
+    def heads(self) -> tuple[Step, ...]:
+        """Layers whose output nobody reads and that turn it into boxes or losses; the last layer if there is none."""
+        found = tuple(step for step in self.steps if step.section.is_head)
+        return found or self.steps[-1:]
+
+
+def read_plan(path: str | Path, *, width: int | None = None, height: int | None = None) -> Plan:
+    """Plan of a cfg file, at another input size if given. Raises InputError."""
+    return make_plan(cfg_text.read(path), width=width, height=height)
+
+
+def make_plan(cfg: Cfg, *, width: int | None = None, height: int | None = None) -> Plan:
+    """Plan of a cfg, at another input size if given. Raises CfgError with file, line and expectation."""
+    first, *layers = cfg.sections
+    if first.name not in NET_NAMES:
+        raise first.error("expected [net] or [network] as the first section")
+    if not layers:
+        raise CfgError(cfg.path, None, "has no layers after [net]")
+    if len(layers) > MAX_LAYERS:
+        raise CfgError(cfg.path, None, f"has {len(layers)} layers, expected at most {MAX_LAYERS}")
+    warn_unknown(first, NET_AUDIENCES)
+    net = NetSection.from_raw(first)
+    net = replace(net, width=width or net.width, height=height or net.height)
+    plan_input = _input_shape(first, net)
+    steps: list[Step] = []
+    for raw in layers:
+        steps.append(_plan_layer(raw, net, plan_input, steps))
+    plan = Plan(cfg, net, plan_input, tuple(steps))
+    if 4 * plan.parameters > MAX_WEIGHTS_BYTES:
+        raise CfgError(cfg.path, None, f"needs {plan.parameters:,} weights, more than any machine this is meant for")
+    return plan
+
+
+def _input_shape(raw: RawSection, net: NetSection) -> Shape:
+    if net.width and net.height and net.channels:
+        shape = Shape(net.channels, net.height, net.width)
+    elif net.inputs:
+        shape = Shape(net.inputs, 1, 1)
+    else:
+        raise raw.error("expected width, height and channels, or inputs, all above zero")
+    if shape.outputs > MAX_OUTPUTS:
+        raise raw.error(f"an input of {shape} is absurd: {shape.outputs:,} values")
+    return shape
+
+
+def _plan_layer(raw: RawSection, net: NetSection, plan_input: Shape, earlier: Sequence[Step]) -> Step:
+    index = len(earlier)
+    section_type = BY_NAME.get(raw.name)
+    if section_type is None:
+        raise raw.error("unknown section" + ("; [net] can only stand first" if raw.name in NET_NAMES else ""))
+    warn_unknown(raw, (section_type,))
+    section = section_type.from_raw(raw)
+    sources = section.sources(index)
+    for source in sources:
+        if not -1 <= source < index or (source == -1 and index > 0):
+            raise raw.error(f"reads layer {source}, expected an earlier layer than itself ({index})")
+    inputs = tuple(plan_input if source < 0 else earlier[source].shape for source in sources)
+    site = Site(index, raw, net, inputs, earlier)
+    shape = section.shape(site)
+    _refuse_absurd(raw, shape)
+    step = Step(section, site, sources, shape)
+    if step.cost.parameters > MAX_OUTPUTS:
+        raise raw.error(f"needs {step.cost.parameters:,} weights, which is absurd")
+    return step
+
+
+def _refuse_absurd(raw: RawSection, shape: Shape) -> None:
+    if min(shape.channels, shape.height, shape.width) < 1:
+        raise raw.error(f"output would be {shape}, expected at least 1x1x1; the input is too small or a size is wrong")
+    if shape.outputs > MAX_OUTPUTS:
+        raise raw.error(f"output would be {shape}, {shape.outputs:,} values, which is absurd")

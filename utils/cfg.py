@@ -1,0 +1,154 @@
+"""Cfg text to raw sections and back.
+
+The lexical rules are the original's (parser.c read_cfg, utils.c strip, option_list.c read_option and option_find):
+all blanks, tabs and carriage returns are dropped from a line, also inside values; a line that begins with `#` or `;`
+is a comment; there are no trailing comments; the key ends at the first `=`; of a repeated key the first one counts.
+What the original crashes on or passes over with a message is an error or a warning with file and line.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from utils.errors import CfgError
+from utils.files import atomic_write, read_text
+
+logger = logging.getLogger(__name__)
+
+_DROPPED = str.maketrans("", "", " \t\r\n")
+_MAX_CHARACTERS = 16 * 1024 * 1024
+
+
+@dataclass(frozen=True)
+class Entry:
+    """One `key=value` line, blanks dropped; `line` counts from 1."""
+
+    key: str
+    value: str
+    line: int
+
+
+@dataclass(frozen=True)
+class RawSection:
+    """One `[name]` with its entries in file order; nothing is interpreted yet."""
+
+    path: str
+    name: str
+    line: int
+    entries: tuple[Entry, ...]
+
+    def find(self, key: str) -> Entry | None:
+        """The entry that counts for `key`: the first one (option_list.c option_find)."""
+        return next((entry for entry in self.entries if entry.key == key), None)
+
+    def error(self, text: str, entry: Entry | None = None) -> CfgError:
+        """A CfgError placed at this section, or at one of its entries."""
+        return CfgError(self.path, entry.line if entry else self.line, f"[{self.name}] {text}")
+
+
+@dataclass(frozen=True)
+class Cfg:
+    """A cfg file: its text exactly as it was, and the sections read from it."""
+
+    path: str
+    text: str
+    sections: tuple[RawSection, ...]
+
+    def with_values(self, section: int, values: Mapping[str, object]) -> Cfg:
+        """This cfg with keys of one section set; every other line, comments included, stays as it is.
+
+        The line that counts for a key is rewritten; a key that is not there is added after the section's last entry.
+        """
+        lines = self.text.split("\n")
+        raw = self.sections[section]
+        ending = "\r" if lines[raw.line - 1].endswith("\r") else ""
+        added = []
+        for key, value in values.items():
+            entry = raw.find(key)
+            if entry:
+                lines[entry.line - 1] = f"{key}={value}{ending}"
+            else:
+                added.append(f"{key}={value}{ending}")
+        last = raw.entries[-1].line if raw.entries else raw.line
+        if added and last == len(lines):
+            lines[last - 1] = lines[last - 1].rstrip("\r") + ending
+            added[-1] = added[-1].rstrip("\r")
+        lines[last:last] = added
+        return parse("\n".join(lines), self.path)
+
+    def write(self, path: str | Path) -> None:
+        """Write the text; an unchanged cfg comes out byte for byte as it was read."""
+        with atomic_write(path) as stream:
+            stream.write(self.text.encode("utf-8", "surrogateescape"))
+
+
+def read(path: str | Path) -> Cfg:
+    """Read a cfg file. Raises InputError (CfgError with the line) for what cannot be a cfg."""
+    return parse(read_text(path, "cfg"), str(path))
+
+
+def parse(text: str, path: str = "<cfg>") -> Cfg:
+    """Read cfg text; `path` is for messages."""
+    _refuse_what_is_no_cfg(text, path)
+    heads: list[tuple[str, int]] = []
+    entries: list[list[Entry]] = []
+    for number, line in _meaningful_lines(text):
+        if line.startswith("["):
+            heads.append((_section_name(line, path, number), number))
+            entries.append([])
+            continue
+        if not heads:
+            raise CfgError(path, number, f"expected a [section] before {_shorten(line)}")
+        entry = _entry(line, path, number)
+        if entry:
+            entries[-1].append(entry)
+    if not heads:
+        raise CfgError(path, None, "has no sections, expected [net] and layers")
+    pairs = zip(heads, entries, strict=True)
+    return Cfg(path, text, tuple(RawSection(path, name, line, tuple(found)) for (name, line), found in pairs))
+
+
+def _meaningful_lines(text: str) -> Iterator[tuple[int, str]]:
+    for number, line in enumerate(text.split("\n"), start=1):
+        stripped = line.translate(_DROPPED)
+        if number == 1:
+            stripped = stripped.removeprefix("\ufeff")
+        if stripped and stripped[0] not in "#;":
+            yield number, stripped
+
+
+def _section_name(line: str, path: str, number: int) -> str:
+    if not line.endswith("]") or len(line) < 3:
+        raise CfgError(path, number, f"expected [section] alone on its line, found {_shorten(line)}")
+    return line[1:-1]
+
+
+def _entry(line: str, path: str, number: int) -> Entry | None:
+    key, equals, value = line.partition("=")
+    if not equals or not key:
+        raise CfgError(path, number, f"expected key=value, found {_shorten(line)}")
+    if not value:  # option_list.c read_option reports such a line and goes on without it
+        logger.warning("%s:%d: %s has no value, its default is used", path, number, key)
+        return None
+    return Entry(key, value, number)
+
+
+def _refuse_what_is_no_cfg(text: str, path: str) -> None:
+    start = text[:512].lstrip("\ufeff \t\r\n").lower()
+    if start.startswith(("<!doctype", "<html", "<?xml")):
+        raise CfgError(path, 1, "is an HTML page, expected a Darknet cfg; download the raw file instead")
+    if start.startswith("version https://git-lfs"):
+        raise CfgError(path, 1, "is a Git LFS pointer, expected a Darknet cfg; run `git lfs pull`")
+    if "\0" in text[:65536]:
+        raise CfgError(
+            path, None, "is a binary file, expected the text of a Darknet cfg (are cfg and weights swapped?)"
+        )
+    if len(text) > _MAX_CHARACTERS:
+        raise CfgError(path, None, f"has {len(text):,} characters, expected at most {_MAX_CHARACTERS:,}")
+
+
+def _shorten(line: str) -> str:
+    return repr(line if len(line) <= 60 else line[:57] + "...")

@@ -1,0 +1,110 @@
+"""The keys of [net], one option class for each audience.
+
+[net] serves four readers: the network (its input), the schedule, the batching and the augmentation. They live in rooms
+that do not import each other, while "is this key known" needs all of them; therefore the classes stand here together.
+Defaults are those of parser.c parse_net_options.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from utils.options import Options, ignored, option
+
+POLICIES = ("random", "poly", "constant", "step", "exp", "sigmoid", "steps", "sgdr")  # parser.c get_policy
+
+_GPU_MEMORY = "memory and streams are PyTorch's business"
+_TRACK = "training on video sequences in order is not offered"
+
+
+@dataclass(frozen=True, kw_only=True)
+class NetSection(Options):
+    """What the network itself needs: the size of its input."""
+
+    width: int = option(0, "width of the network's input in pixels", least=0)
+    height: int = option(0, "height of the network's input in pixels", least=0)
+    channels: int = option(0, "channels of the input: 3 for colour, 1 for grey", least=0)
+    inputs: int = option(0, "length of a flat input vector, for networks without pictures", least=0)
+    time_steps: int = option(1, "length of a sequence for recurrent layers", least=0)
+    letter_box: bool = option(False, "keep the picture's aspect ratio when it is fitted to the input")
+    batch: int = option(1, "pictures per weight update")
+    subdivisions: int = option(1, "parts into which a batch is divided to save memory", least=1)
+
+
+@dataclass(frozen=True, kw_only=True)
+class ScheduleOptions(Options):
+    """Learning rate, optimizer and length of training."""
+
+    max_batches: int = option(0, "iterations (weight updates) in all", least=0)
+    learning_rate: float = option(0.001, "learning rate after burn-in")
+    learning_rate_min: float = option(0.00001, "lowest rate of policy sgdr")
+    policy: str = option("constant", "how the rate changes", choices=POLICIES)
+    burn_in: int = option(0, "iterations in which the rate rises as (iteration / burn_in) ** power", least=0)
+    power: float = option(4.0, "exponent of burn-in and of policy poly")
+    steps: tuple[int, ...] = option((), "iterations at which policy steps multiplies the rate")
+    scales: tuple[float, ...] = option((), "the factors of policy steps")
+    seq_scales: tuple[float, ...] = ignored((), _TRACK)
+    step: int = option(1, "interval of policy step, centre of policy sigmoid")
+    scale: float = option(1.0, "factor of policy step")
+    gamma: float = option(1.0, "base of policy exp, slope of policy sigmoid")
+    sgdr_cycle: int | None = option(None, "iterations of the first cycle of policy sgdr; default max_batches", least=1)
+    sgdr_mult: int = option(2, "factor from one cycle of policy sgdr to the next", least=1)
+    momentum: float = option(0.9, "momentum of the weight updates")
+    decay: float = option(0.0001, "weight decay; applies to weights, not to biases and scales")
+    adam: bool = option(False, "Adam instead of SGD")
+    B1: float = option(0.9, "Adam: decay of the first moment")
+    B2: float = option(0.999, "Adam: decay of the second moment")
+    eps: float = option(0.000001, "Adam: term in the denominator")
+    loss_scale: float = option(1.0, "factor on the gradients in mixed precision")
+    ema_alpha: float = option(0.0, "weight of the old value in a moving average of the weights; 0: off")
+    adversarial_lr: float = option(0.0, "self-adversarial training: step on the picture; 0: off")
+    attention: bool = ignored(False, "only draws a picture in the original")
+    max_chart_loss: float = option(20.0, "top of the loss axis in the training chart")
+    label_smooth_eps: float = option(0.0, "classifiers: label smoothing")
+    try_fix_nan: bool = ignored(False, "a non-finite loss stops the run and says where it arose")
+    weights_reject_freq: int = ignored(0, "experimental in the original")
+    equidistant_point: int = ignored(0, "experimental in the original")
+    badlabels_rejection_percentage: float = ignored(0.0, "experimental in the original")
+    num_sigmas_reject_badlabels: float = ignored(0.0, "experimental in the original")
+
+
+@dataclass(frozen=True, kw_only=True)
+class BatchOptions(Options):
+    """How training pictures are put into batches, and what of the original concerns its own machine only."""
+
+    max_crop: int | None = option(None, "classifiers: largest size of the shorter side; default twice the width")
+    min_crop: int | None = option(None, "classifiers: least size of the shorter side; default the width")
+    dynamic_minibatch: bool = option(False, "multi-scale training changes the batch with the size")
+    resize_step: float = option(32.0, "grid of multi-scale sizes in pixels", least=1)
+    sequential_subdivisions: int | None = ignored(None, _TRACK)
+    track: bool = ignored(False, _TRACK)
+    augment_speed: int = ignored(2, _TRACK)
+    contrastive: bool = option(False, "pairs of views of one picture in a batch, for [contrastive]")
+    contrastive_jit_flip: bool = option(False, "the second view is jittered and flipped too")
+    contrastive_color: bool = option(False, "the second view is recoloured too")
+    unsupervised: bool = option(False, "contrastive training without labels")
+    optimized_memory: int = ignored(0, _GPU_MEMORY)
+    workspace_size_limit_MB: float = ignored(1024.0, _GPU_MEMORY)
+    use_cuda_graph: bool = ignored(False, _GPU_MEMORY)
+    show_receptive_field: bool = ignored(False, "`info.py` has the layer table")
+
+
+@dataclass(frozen=True, kw_only=True)
+class AugmentOptions(Options):
+    """How training pictures are altered; jitter, resize, random and max come from the last head."""
+
+    flip: bool = option(True, "mirror half of the pictures")
+    blur: int = option(0, "blur: 1 behind the objects, above 1 the whole picture with this kernel size")
+    gaussian_noise: float = option(0.0, "noise added to a picture, in grey levels")
+    mixup: int = option(0, "1: two pictures blended; 2: cutmix; 3: mosaic; 4: mosaic and mixup")
+    cutmix: bool = option(False, "classifiers: a rectangle of one picture pasted into another")
+    mosaic: bool = option(False, "four pictures in one")
+    mosaic_bound: bool = option(False, "boxes of a mosaic stay within their own picture's part")
+    angle: float = option(0.0, "classifiers: largest rotation in degrees")
+    aspect: float = option(1.0, "classifiers: largest change of the aspect ratio")
+    saturation: float = option(1.0, "largest factor on the saturation")
+    exposure: float = option(1.0, "largest factor on the brightness")
+    hue: float = option(0.0, "largest shift of the hue, as a part of the circle")
+
+
+NET_AUDIENCES: tuple[type[Options], ...] = (NetSection, ScheduleOptions, BatchOptions, AugmentOptions)

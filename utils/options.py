@@ -1,0 +1,183 @@
+"""Typed options: a frozen dataclass whose fields are the keys of a cfg section.
+
+A field says everything about its key: type, default, range, the spelling in the file, what it means. The reader, the
+report of keys, the writer of cfg text and the generated documentation all read the fields.
+
+Numbers are read as the original's atoi and atof do, which stop at a trailing comment (`steps=100 # later`); text in
+which they would quietly read something else (`three`, `0,001`) is an error.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+import logging
+import math
+import re
+from collections.abc import Callable, Collection, Iterable
+from dataclasses import dataclass, field
+from typing import Any, TypeVar, get_args, get_origin, get_type_hints
+
+from utils.cfg import Entry, RawSection
+
+logger = logging.getLogger(__name__)
+
+_INT = re.compile(r"[+-]?\d+")
+_FLOAT = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?")
+_INT_LIMIT = 2**31 - 1
+_Self = TypeVar("_Self", bound="Options")
+
+
+def option(
+    default: Any,
+    doc: str = "",
+    *,
+    key: str | None = None,
+    least: float | None = None,
+    most: float | None = None,
+    choices: Collection[str] | None = None,
+) -> Any:
+    """A field of an Options class.
+
+    default: value when the key is absent. key: spelling in the file, if it is not the field's name.
+    least, most: inclusive range of the number (of each number of a list). choices: the words allowed.
+    """
+    return field(default=default, metadata={"doc": doc, "key": key, "least": least, "most": most, "choices": choices})
+
+
+def ignored(default: Any, reason: str, *, key: str | None = None) -> Any:
+    """A field that the original knows and that has no effect here, with the reason for the report."""
+    return field(default=default, metadata={"doc": reason, "key": key, "ignored": reason})
+
+
+@dataclass(frozen=True, kw_only=True)
+class Options:
+    """Base of all option classes; see `option`."""
+
+    @classmethod
+    def from_raw(cls: type[_Self], raw: RawSection) -> _Self:
+        """Read the fields of this class from a section. Raises CfgError with line, key and expectation."""
+        values = {}
+        hints = _hints(cls)  # type: ignore[arg-type]
+        for item in dataclasses.fields(cls):
+            entry = raw.find(key_of(item))
+            if entry is not None:
+                values[item.name] = _read(raw, entry, hints[item.name], item.metadata)
+        return cls(**values)
+
+    @classmethod
+    def keys(cls) -> dict[str, dataclasses.Field[Any]]:
+        """Spelling in the file -> field."""
+        return {key_of(item): item for item in dataclasses.fields(cls)}
+
+
+@functools.cache
+def _hints(cls: type[Options]) -> dict[str, Any]:
+    return get_type_hints(cls)
+
+
+def key_of(item: dataclasses.Field[Any]) -> str:
+    """The spelling of a field in the cfg file."""
+    return item.metadata.get("key") or item.name
+
+
+def report_keys(raw: RawSection, audiences: Iterable[type[Options]]) -> dict[str, list[Entry]]:
+    """The entries of a section as {"understood", "ignored", "unknown", "repeated"}."""
+    known = {key: item for audience in audiences for key, item in audience.keys().items()}
+    report: dict[str, list[Entry]] = {"understood": [], "ignored": [], "unknown": [], "repeated": []}
+    for entry in raw.entries:
+        item = known.get(entry.key)
+        if item is None:
+            report["unknown"].append(entry)
+        elif raw.find(entry.key) is not entry:
+            report["repeated"].append(entry)
+        else:
+            report["ignored" if "ignored" in item.metadata else "understood"].append(entry)
+    return report
+
+
+def warn_unknown(raw: RawSection, audiences: Iterable[type[Options]]) -> None:
+    """One warning for every key of the section that nobody knows and for every repeated one."""
+    report = report_keys(raw, audiences)
+    for entry in report["unknown"]:
+        logger.warning("%s:%d: [%s] %s: unknown key, it has no effect", raw.path, entry.line, raw.name, entry.key)
+    for entry in report["repeated"]:
+        first = raw.find(entry.key)
+        if first and first.value != entry.value:
+            text = "%s:%d: [%s] %s is repeated, the first value %s (line %d) counts"
+            logger.warning(text, raw.path, entry.line, raw.name, entry.key, first.value, first.line)
+
+
+def _read(raw: RawSection, entry: Entry, hint: Any, metadata: Any) -> Any:
+    hint = next((kind for kind in get_args(hint) if kind is not type(None)), hint) if _is_optional(hint) else hint
+    if get_origin(hint) is tuple:
+        return _read_list(raw, entry, get_args(hint)[0], metadata)
+    return _read_one(raw, entry, entry.value, hint, metadata)
+
+
+def _is_optional(hint: Any) -> bool:
+    return type(None) in get_args(hint)
+
+
+def _read_list(raw: RawSection, entry: Entry, kind: type, metadata: Any) -> tuple[Any, ...]:
+    parts = re.split(r"[#;]", entry.value, maxsplit=1)[0].split(",")
+    if len(parts) > 1 and not parts[-1]:
+        parts.pop()
+    return tuple(_read_one(raw, entry, part, kind, metadata) for part in parts)
+
+
+def _read_one(raw: RawSection, entry: Entry, text: str, kind: type, metadata: Any) -> Any:
+    if kind is str:
+        return _read_word(raw, entry, text, metadata.get("choices"))
+    value = _READERS[kind](raw, entry, text)
+    least, most = metadata.get("least"), metadata.get("most")
+    if (least is not None and value < least) or (most is not None and value > most):
+        bounds = f"at least {least}" if most is None else f"at most {most}" if least is None else f"{least} to {most}"
+        raise raw.error(f"{entry.key}: {text} is out of range, expected {bounds}", entry)
+    return value
+
+
+def _read_word(raw: RawSection, entry: Entry, text: str, choices: Collection[str] | None) -> str:
+    if choices is not None and text not in choices:
+        raise raw.error(f"{entry.key}: unknown value {text!r}, expected one of {', '.join(choices)}", entry)
+    return text
+
+
+def _read_int(raw: RawSection, entry: Entry, text: str) -> int:
+    match = _INT.match(text)
+    if match and _ends(text, match.end()):
+        value = int(match[0])
+        if abs(value) > _INT_LIMIT:
+            raise raw.error(f"{entry.key}: {text} is out of range, expected a 32-bit whole number", entry)
+        return value
+    number = _FLOAT.match(text)
+    if match and number and _ends(text, number.end()):  # atoi reads the digits before the point
+        if float(number[0]) != int(match[0]):
+            logger.warning("%s:%d: %s=%s is read as %s", raw.path, entry.line, entry.key, text, match[0])
+        return int(match[0])
+    if number and text.startswith(".") and _ends(text, number.end()):
+        logger.warning("%s:%d: %s=%s is read as 0", raw.path, entry.line, entry.key, text)
+        return 0
+    raise raw.error(f"{entry.key}: cannot read {text!r}, expected a whole number", entry)
+
+
+def _read_float(raw: RawSection, entry: Entry, text: str) -> float:
+    match = _FLOAT.match(text)
+    if not match or not _ends(text, match.end()) or not math.isfinite(float(match[0])):
+        raise raw.error(f"{entry.key}: cannot read {text!r}, expected a number", entry)
+    return float(match[0])
+
+
+def _read_bool(raw: RawSection, entry: Entry, text: str) -> bool:
+    return _read_int(raw, entry, text) != 0
+
+
+def _ends(text: str, position: int) -> bool:
+    return position == len(text) or text[position] in "#;"
+
+
+_READERS: dict[type, Callable[[RawSection, Entry, str], Any]] = {
+    int: _read_int,
+    float: _read_float,
+    bool: _read_bool,
+}
