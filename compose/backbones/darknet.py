@@ -1,0 +1,56 @@
+"""Darknet's own backbones: the tiny one of YOLOv3-tiny, the reference classifier, and Darknet-53.
+
+The layer tables are public.
+"""
+
+from __future__ import annotations
+
+from compose.features import Features
+from compose.net import Map, Net
+
+
+def tiny(net: Net, last: int = 1024) -> Features:
+    """YOLOv3-tiny's backbone: seven 3x3 convolutions, pooled between; the last pooling keeps the size."""
+    net.part("backbone")
+    maps = {}
+    x = net.input
+    for filters in (16, 32, 64, 128, 256):
+        x = net.conv(x, filters, 3)
+        maps[net.stride(x)] = x
+        x = net.maxpool(x)
+    x = net.maxpool(net.conv(x, 512, 3), stride=1)
+    maps[net.stride(x)] = net.conv(x, last, 3)
+    return Features("tiny", maps)
+
+
+def tiny_partial(net: Net) -> Features:
+    """The tiny backbone of YOLOv3-tiny-PRN: the last convolution is 512 wide and its input is added to it."""
+    features = tiny(net, last=512)
+    last = features.last
+    # Two layers back stands the 512-wide convolution before the size-keeping pooling.
+    before = Map(last.index - 2, 512, last.side)
+    return Features("tiny", {**features.maps, net.stride(last): net.shortcut(last, before)})
+
+
+def reference(net: Net) -> Features:
+    """The Darknet reference classifier: seven 3x3 convolutions with pooling between."""
+    net.part("backbone")
+    x = net.conv(net.input, 16, 3)
+    for filters in (32, 64, 128, 256, 512, 1024):
+        x = net.conv(net.maxpool(x), filters, 3)
+    return Features("darknet-reference", {net.stride(x): x})
+
+
+def darknet53(net: Net) -> Features:
+    """YOLOv3's backbone: residual blocks of 1x1 and 3x3."""
+    net.part("stem")
+    x = net.conv(net.input, 32, 3)
+    maps = {}
+    for filters, blocks in ((64, 1), (128, 2), (256, 8), (512, 8), (1024, 4)):
+        x = net.conv(x, filters, 3, stride=2)
+        net.part(f"{blocks} residual blocks of {filters}")
+        for _ in range(blocks):
+            inner = net.conv(net.conv(x, filters // 2), filters, 3)
+            x = net.shortcut(inner, x, "linear")
+        maps[net.stride(x)] = x
+    return Features("darknet53", maps)

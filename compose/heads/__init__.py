@@ -1,0 +1,1 @@
+"""What stands on a backbone: a classifier or one of the detection heads."""

@@ -1,0 +1,200 @@
+"""Builds a network layer by layer and writes it as Darknet cfg text, computing every layer number."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+
+from utils.errors import InputError
+
+Value = int | float | str
+
+
+@dataclass(frozen=True)
+class Map:
+    """The output of a layer: its index, channels, and side in pixels at the cfg's own (square) input size."""
+
+    index: int
+    channels: int
+    side: int
+
+    def __str__(self) -> str:
+        return f"layer {self.index} ({self.channels} channels, {self.side}x{self.side})"
+
+
+@dataclass(frozen=True)
+class Section:
+    """One `[type]` block of the text; `comment` stands above it."""
+
+    type: str
+    options: Mapping[str, Value]
+    comment: str | None = None
+
+
+@dataclass
+class Net:
+    """A network under construction.
+
+    Every method appends one layer and returns its Map. A layer that reads the previous one (convolution, pooling, ...)
+    but is given an older Map gets a `[route]` first, as Darknet asks. References inside one `part` are written
+    relative (`-4`), references to an earlier part absolute (`61`), so that parts can be edited on their own.
+    """
+
+    side: int
+    activation: str = "leaky"
+    layers: list[Section] = field(default_factory=list)
+    _shapes: list[tuple[int, int]] = field(default_factory=list)
+    _part_start: int = 0
+    _comment: str | None = None
+
+    @property
+    def input(self) -> Map:
+        """The picture; only the first layer may read it."""
+        return Map(-1, 3, self.side)
+
+    def stride(self, source: Map) -> int:
+        """Input pixels per pixel of `source`."""
+        return self.side // source.side
+
+    @contextmanager
+    def using(self, activation: str) -> Iterator[None]:
+        """Another default activation for the layers of the block."""
+        before, self.activation = self.activation, activation
+        yield
+        self.activation = before
+
+    def part(self, comment: str) -> None:
+        """Begin a part: `comment` stands above its first layer, and references across its border are absolute."""
+        self._part_start = len(self.layers)
+        self._comment = comment
+
+    def conv(
+        self,
+        source: Map,
+        filters: int,
+        size: int = 1,
+        *,
+        stride: int = 1,
+        groups: int = 1,
+        activation: str | None = None,
+        normalize: bool = True,
+    ) -> Map:
+        """Convolution with padding size // 2, batch norm unless `normalize` is off, and an activation."""
+        if source.channels % groups or filters % groups:
+            raise InputError(f"{groups} groups do not divide {source} into {filters} filters")
+        options: dict[str, Value] = {"batch_normalize": 1} if normalize else {}
+        options |= {"filters": filters, "size": size, "stride": stride, "pad": 1}
+        if groups > 1:
+            options["groups"] = groups
+        options["activation"] = activation or self.activation
+        source = self._previous(source)
+        return self._append("convolutional", options, filters, (source.side + 2 * (size // 2) - size) // stride + 1)
+
+    def maxpool(self, source: Map, size: int = 2, *, stride: int = 2, padding: int | None = None) -> Map:
+        """Max pooling; without `padding` Darknet pads size - 1 in all, so that stride alone sets the output size."""
+        source = self._previous(source)
+        options: dict[str, Value] = {"size": size, "stride": stride}
+        if padding is not None:
+            options["padding"] = padding
+        total = size - 1 if padding is None else padding
+        return self._append("maxpool", options, source.channels, (source.side + total - size) // stride + 1)
+
+    def maxout(self, source: Map, channels: int) -> Map:
+        """Keep the largest of every `source.channels / channels` channels; `source` itself when nothing is to do."""
+        if source.channels == channels:
+            return source
+        if source.channels % channels:
+            raise InputError(f"maxout cannot compress {source} to {channels} channels: expected a divisor")
+        source = self._previous(source)
+        return self._append(
+            "maxpool", {"maxpool_depth": 1, "out_channels": channels, "stride": 1}, channels, source.side
+        )
+
+    def upsample(self, source: Map, stride: int = 2) -> Map:
+        """Nearest-neighbour enlargement."""
+        source = self._previous(source)
+        return self._append("upsample", {"stride": stride}, source.channels, source.side * stride)
+
+    def avgpool(self, source: Map) -> Map:
+        """Global average pooling to one pixel."""
+        source = self._previous(source)
+        return self._append("avgpool", {}, source.channels, 1)
+
+    def dropout(self, source: Map, probability: float) -> Map:
+        source = self._previous(source)
+        return self._append("dropout", {"probability": probability}, source.channels, source.side)
+
+    def softmax(self, source: Map) -> Map:
+        source = self._previous(source)
+        return self._append("softmax", {"groups": 1}, source.channels, source.side)
+
+    def route(self, *sources: Map) -> Map:
+        """Concatenation of the channels of `sources`, which must be of one size."""
+        sides = {source.side for source in sources}
+        if len(sides) > 1:
+            raise InputError("cannot concatenate " + " and ".join(map(str, sources)) + ": expected equal sizes")
+        layers = ",".join(self._reference(source) for source in sources)
+        return self._append("route", {"layers": layers}, sum(s.channels for s in sources), sides.pop())
+
+    def split(self, source: Map, part: int, parts: int) -> Map:
+        """One of `parts` equal slices of the channels."""
+        if source.channels % parts:
+            raise InputError(f"cannot split {source} into {parts} equal parts")
+        options: dict[str, Value] = {"layers": self._reference(source), "groups": parts, "group_id": part}
+        return self._append("route", options, source.channels // parts, source.side)
+
+    def shortcut(self, source: Map, other: Map, activation: str | None = None, *, subsample: bool = False) -> Map:
+        """Sum of `source` and `other` over their common channels; the shape is that of `source`.
+
+        `subsample` permits an `other` that is larger by a whole factor (every n-th pixel is added), the way the
+        published residual networks shrink their identity path.
+        """
+        if other.side != source.side and not (subsample and other.side % source.side == 0):
+            raise InputError(f"cannot add {other} to {source}: expected equal sizes")
+        source = self._previous(source)
+        options = {"from": self._reference(other), "activation": activation or self.activation}
+        return self._append("shortcut", options, source.channels, source.side)
+
+    def gate(self, source: Map, gate: Map) -> Map:
+        """`source` times `gate`: per channel when the gate is one pixel, else elementwise ([sam])."""
+        if gate.channels != source.channels or gate.side not in (1, source.side):
+            raise InputError(f"{gate} cannot gate {source}: expected equal channels and one pixel or equal size")
+        self._previous(gate)
+        kind = "scale_channels" if gate.side == 1 else "sam"
+        return self._append(kind, {"from": self._relative(source)}, source.channels, source.side)
+
+    def yolo(self, source: Map, options: Mapping[str, Value]) -> Map:
+        source = self._previous(source)
+        return self._append("yolo", options, source.channels, source.side)
+
+    def _append(self, kind: str, options: Mapping[str, Value], channels: int, side: int) -> Map:
+        if side < 1:
+            raise InputError(f"layer {len(self.layers)} [{kind}] would be {side} pixels wide")
+        self.layers.append(Section(kind, options, self._comment))
+        self._comment = None
+        self._shapes.append((channels, side))
+        return Map(len(self.layers) - 1, channels, side)
+
+    def _previous(self, source: Map) -> Map:
+        """`source`, routed to the front when it is not the layer just written."""
+        if source.index == len(self.layers) - 1:
+            return source
+        assert source.index >= 0, "only the first layer may read the picture"
+        return self.route(source)
+
+    def _reference(self, source: Map) -> str:
+        return str(source.index) if source.index < self._part_start else self._relative(source)
+
+    def _relative(self, source: Map) -> str:
+        return str(source.index - len(self.layers))
+
+
+def write_sections(sections: Sequence[Section]) -> str:
+    """Darknet text of the sections, one blank line between them."""
+    blocks = []
+    for section in sections:
+        comment = [f"# {line}" for line in (section.comment or "").splitlines()]
+        body = [f"{key}={value}" for key, value in section.options.items()]
+        blocks.append("\n".join([*comment, f"[{section.type}]", *body]))
+    return "\n\n".join(blocks) + "\n"
