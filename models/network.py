@@ -25,6 +25,8 @@ class Network(nn.Module):
         for layer in self:
             layer.connect(list(self))
         self.seen = 0
+        self.version = (0, 2, 5)  # of the weights file; the original writes this one
+        self.is_folded = False
         self._expires = _last_reads(plan)
 
     def __iter__(self) -> Iterator[Layer]:
@@ -71,6 +73,7 @@ class Network(nn.Module):
     def fold(self) -> Network:
         """Fold batch normalisation into the weights, for inference; such a network is not saved nor trained."""
         self.layers = nn.ModuleList(layer.folded() for layer in self)
+        self.is_folded = True
         return self.eval()
 
     def _run(self, images: Tensor, keep: Collection[int], *, stop_at_heads: bool = False) -> dict[int, Tensor]:

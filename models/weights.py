@@ -1,4 +1,180 @@
 """The .weights file: a header, then every stored tensor as float32 in layer order (parser.c load_weights_upto).
 
-The byte account is settled before the first value is copied.
+The byte account is settled before the first value is copied: a file that is too short, too long, or no weights file at
+all is an error that says what it looks like.
 """
+
+from __future__ import annotations
+
+import logging
+import os
+import struct
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import BinaryIO
+
+import numpy as np
+import torch
+
+from models.layers.base import Stored
+from models.network import Network
+from models.weights_account import describe_mismatch, file_layout, sniff
+from utils.errors import InputError
+from utils.files import atomic_write
+
+logger = logging.getLogger(__name__)
+
+HEADER_SIZES = (20, 16)  # with a 64-bit and with a 32-bit count of pictures seen
+
+
+@dataclass(frozen=True)
+class Header:
+    """Version and number of training pictures seen. The original writes version 0.2.5."""
+
+    major: int = 0
+    minor: int = 2
+    revision: int = 5
+    seen: int = 0
+
+    @property
+    def wide(self) -> bool:
+        """Whether `seen` takes 64 bits (parser.c load_weights_upto)."""
+        return self.major * 10 + self.minor >= 2
+
+    @property
+    def transposed(self) -> bool:
+        """Whether connected layers are stored transposed, as in the oldest files."""
+        return self.major > 1000 or self.minor > 1000
+
+    @property
+    def size(self) -> int:
+        return HEADER_SIZES[0] if self.wide else HEADER_SIZES[1]
+
+    def pack(self) -> bytes:
+        return struct.pack("<iiiQ" if self.wide else "<iiiI", self.major, self.minor, self.revision, self.seen)
+
+
+@dataclass(frozen=True)
+class Loaded:
+    """What was read: header, indices of the layers whose tensors were set, and of those that were passed over."""
+
+    header: Header
+    layers: tuple[int, ...]
+    left_out: tuple[int, ...]
+
+
+def load_weights(network: Network, path: str | Path, *, partial: bool = False, cutoff: int | None = None) -> Loaded:
+    """Read a .weights file into `network`, which takes over its `seen`.
+
+    Strict by default: the file must hold exactly what the cfg needs. `cutoff` reads the first so many layers only and
+    leaves the rest of the file alone. `partial` sets what fits: the layers that a backbone (.conv.N) holds, or all but the
+    heads when the file is of the same network with another number of classes.
+    Raises InputError, before anything in `network` has changed, when sizes do not fit; and when values are not finite.
+    """
+    path = Path(path)
+    try:
+        with path.open("rb") as stream:
+            return _load(network, stream, path, partial, cutoff)
+    except FileNotFoundError:
+        raise InputError(f"{path}: no such weights file") from None
+    except OSError as error:
+        raise InputError(f"{path}: weights cannot be read: {error.strerror}") from error
+
+
+def save_weights(network: Network, path: str | Path, *, cutoff: int | None = None) -> None:
+    """Write a .weights file that the original reads, whole or not at all; `cutoff`: the first so many layers only.
+
+    A network that was loaded and not changed comes out byte for byte as the file was.
+    """
+    assert not network.is_folded, "a folded network has lost its batch normalisation"
+    header = Header(*network.version, seen=network.seen)
+    with atomic_write(path) as stream:
+        stream.write(header.pack())
+        for index, item in network.stored():
+            if cutoff is None or index < cutoff:
+                stream.write(_to_file(item, header))
+
+
+def read_header(stream: BinaryIO, path: Path) -> Header:
+    """Header of a weights file. Raises InputError for what cannot be one."""
+    start = stream.read(HEADER_SIZES[0])
+    looks_like = sniff(start, path)
+    if looks_like:
+        raise InputError(f"{path}: is {looks_like}, expected Darknet weights")
+    if len(start) < HEADER_SIZES[1]:
+        raise InputError(f"{path}: has {len(start)} bytes, too few for the header of Darknet weights")
+    major, minor, revision = struct.unpack("<iii", start[:12])
+    if min(major, minor, revision) < 0 or max(major, minor, revision) > 100_000:
+        raise InputError(f"{path}: is no Darknet weights file: its version would be {major}.{minor}.{revision}")
+    header = Header(major, minor, revision)
+    if len(start) < header.size:
+        raise InputError(f"{path}: has {len(start)} bytes, too few for the header of Darknet weights")
+    seen = struct.unpack("<Q" if header.wide else "<I", start[12 : header.size])[0]
+    stream.seek(header.size)
+    return Header(major, minor, revision, seen)
+
+
+def _load(network: Network, stream: BinaryIO, path: Path, partial: bool, cutoff: int | None) -> Loaded:
+    header = read_header(stream, path)
+    size = os.fstat(stream.fileno()).st_size - header.size
+    sizes = _floats_by_layer(network, cutoff)
+    layout = file_layout(network.plan, sizes, size, strict=not partial and cutoff is None, cutoff=cutoff)
+    if layout is None:
+        raise InputError(f"{path}: {describe_mismatch(network.plan, sizes, size)}")
+    position, loaded, left_out = header.size, [], []
+    chosen = dict(_by_layer(network))
+    for index, floats, wanted in layout:
+        if wanted:
+            stream.seek(position)
+            for item in chosen[index]:
+                _read_tensor(stream, item, header, f"{path}: layer {index} [{network.plan.steps[index].raw.name}]")
+        (loaded if wanted else left_out).append(index)
+        position += 4 * floats
+    network.seen, network.version = header.seen, (header.major, header.minor, header.revision)
+    if partial or cutoff is not None:
+        logger.info("%s: weights of %d of %d layers loaded", path, len(loaded), len(sizes))
+    return Loaded(header, tuple(loaded), tuple(left_out))
+
+
+def _by_layer(network: Network) -> Iterator[tuple[int, list[Stored]]]:
+    for index, layer in enumerate(network):
+        items = list(layer.stored())
+        if items:
+            yield index, items
+
+
+def _floats_by_layer(network: Network, cutoff: int | None) -> dict[int, int]:
+    """Floats that the file holds for each layer with stored tensors; layers with dontload have none in it."""
+    return {
+        index: sum(item.tensor.numel() for item in items)
+        for index, items in _by_layer(network)
+        if (cutoff is None or index < cutoff) and not network.plan.steps[index].section.dontload
+    }
+
+
+def _read_tensor(stream: BinaryIO, item: Stored, header: Header, place: str) -> None:
+    values = np.empty(item.tensor.numel(), dtype="<f4")
+    if stream.readinto(values.data) != values.nbytes:  # type: ignore[attr-defined]
+        raise InputError(f"{place} {item.kind}: the file ended while it was read")
+    if not np.isfinite(values).all():
+        bad = int((~np.isfinite(values)).sum())
+        raise InputError(
+            f"{place} {item.kind}: {bad} of {values.size} values are not finite; the file is damaged or its training diverged"
+        )
+    if item.kind == "rolling_variance" and values.min(initial=0) < 0:
+        raise InputError(f"{place} rolling_variance: has values below zero; the file is damaged or of another network")
+    shape = item.tensor.shape
+    source = torch.from_numpy(values.astype(np.float32, copy=False))
+    if item.transposed or (item.legacy_transposed and header.transposed):
+        rows = shape[0]
+        source = source.view(-1, rows).t()
+    with torch.no_grad():
+        item.tensor.copy_(source.reshape(shape))
+
+
+def _to_file(item: Stored, header: Header) -> bytes:
+    tensor = item.tensor.detach().to("cpu", torch.float32)
+    if item.transposed or (item.legacy_transposed and header.transposed):
+        tensor = tensor.reshape(tensor.shape[0], -1).t()
+    return tensor.contiguous().numpy().astype("<f4", copy=False).tobytes()

@@ -132,6 +132,11 @@ class LayerSection(Options):
     dontloadscales: bool = option(False, "scales, means and variances are not in the weights file")
     learning_rate: float = option(1.0, "factor on the learning rate of this layer")
 
+    @property
+    def channels_per_class(self) -> int:
+        """Heads: by how many channels their input grows with one more class; 0 for what has no classes."""
+        return 0
+
     def sources(self, index: int) -> tuple[int, ...]:
         """Indices of the layers read, -1 for the network's input; `index` is the layer's own."""
         return (index - 1,)
