@@ -122,7 +122,9 @@ def _load(network: Network, stream: BinaryIO, path: Path, partial: bool, cutoff:
     layout = file_layout(network.plan, sizes, size, strict=not partial and cutoff is None, cutoff=cutoff)
     if layout is None:
         raise InputError(f"{path}: {describe_mismatch(network.plan, sizes, size)}")
-    position, loaded, left_out = header.size, [], []
+    position = header.size
+    loaded: list[int] = []
+    left_out: list[int] = []
     chosen = dict(_by_layer(network))
     for index, floats, wanted in layout:
         if wanted:

@@ -88,13 +88,12 @@ def describe_mismatch(plan: Plan, sizes: dict[int, int], size: int) -> str:
 def other_classes(plan: Plan, sizes: dict[int, int], size: int) -> int | None:
     """The number of classes for which a file of `size` bytes would be right, if it is another than the cfg's."""
     per_class = _floats_per_class(plan)
-    heads = [step.section for step in plan.steps if step.section.is_head]
-    classes = {getattr(section, "classes", None) for section in heads}
+    classes = _classes(plan)
     growth = sum(per_class.get(index, 0) for index in sizes)
     missing = size // 4 - sum(sizes.values())
-    if not growth or len(classes) != 1 or missing == 0 or missing % growth:
+    if not growth or classes is None or missing == 0 or missing % growth:
         return None
-    result = classes.pop() + missing // growth
+    result = classes + missing // growth
     return result if 1 <= result <= 100_000 else None
 
 
@@ -110,6 +109,13 @@ def _floats_per_class(plan: Plan) -> dict[int, int]:
 
 
 def _floats_with_classes(plan: Plan, sizes: dict[int, int], classes: int) -> dict[int, int]:
-    own = next(step.section.classes for step in plan.steps if step.section.channels_per_class)  # type: ignore[attr-defined]
+    own = _classes(plan)
+    assert own is not None
     growth = _floats_per_class(plan)
     return {index: floats + growth.get(index, 0) * (classes - own) for index, floats in sizes.items()}
+
+
+def _classes(plan: Plan) -> int | None:
+    """The number of classes on which all heads agree."""
+    found = {step.section.classes for step in plan.steps if step.section.channels_per_class}  # type: ignore[attr-defined]
+    return found.pop() if len(found) == 1 else None

@@ -149,6 +149,10 @@ class LayerSection(Options):
         """Shape that the original prints for the layer; differs from `shape` for antialiased layers only."""
         return self.shape(site)
 
+    def detail(self, site: Site) -> str:
+        """What the layer table says of the layer besides its shapes, such as "32  3x3/2"."""
+        return ""
+
     def cost(self, site: Site) -> Cost:
         """Cost for one picture; what the original does not count is zero."""
         return Cost()

@@ -63,6 +63,13 @@ class ConvolutionalSection(LayerSection):
         width = conv_output(site.input.width, self.size, stride_x, 2 * self.border)
         return Shape(self.filters, height, width)
 
+    def detail(self, site: Site) -> str:
+        stride_y, stride_x = self.strides_yx
+        stride = f"{stride_x}" if stride_x == stride_y else f"{stride_x}x{stride_y}"
+        groups = f" /{self.groups} groups" if self.groups > 1 else ""
+        dilation = f" ({self.spread})" if self.spread > 1 else ""
+        return f"{self.filters:5}  {self.size} x {self.size} / {stride}{dilation}{groups} {self.activation}"
+
     def cost(self, site: Site) -> Cost:
         c, out = site.input.channels, self.shape(site)
         weights = self.filters * (c // self.groups) * self.size * self.size

@@ -1,0 +1,87 @@
+"""Show what a cfg describes: layer table, shapes, parameters, BFLOPs, memory access, and a report of its keys.
+
+examples:
+  python info.py --cfg cfg/yolov3-tiny.cfg
+  python info.py --cfg cfg/*.cfg --json models.json
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from collections.abc import Sequence
+from typing import Any
+
+from models.plan import Plan, read_plan
+from models.summary import key_report, layer_facts, layer_table, total_lines, totals
+from utils.cli import EXIT_BAD_INPUT, EXIT_OK, run_script
+from utils.errors import InputError
+from utils.files import write_text
+
+
+def parse_arguments(arguments: Sequence[str] | None) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(
+        prog="info.py", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--cfg", nargs="+", required=True, metavar="FILE", help="Darknet cfg files")
+    parser.add_argument(
+        "--img-size", type=int, nargs="+", metavar="N", help="count at this size (width, or width height)"
+    )
+    parser.add_argument("--json", metavar="OUT", help="also write everything as a JSON list, an object for each file")
+    return parser.parse_args(arguments)
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    options = parse_arguments(arguments)
+    sizes = options.img_size or [None]
+    if len(sizes) > 2 or any(size is not None and size < 1 for size in sizes):
+        raise InputError("--img-size: expected one or two whole numbers above zero")
+    results = []
+    for path in options.cfg:
+        try:
+            plan = read_plan(path, width=sizes[0], height=sizes[-1])
+        except InputError as error:
+            print(f"error: {error}", file=sys.stderr)
+            results.append({"cfg": path, "error": str(error), "layers": [], "total": {}})
+            continue
+        results.append(describe(path, plan))
+        print(one_line(path, plan) if len(options.cfg) > 1 else full_text(plan))
+    failed = sum(result["error"] is not None for result in results)
+    if len(results) > 1:
+        print(f"{len(results) - failed} of {len(results)} files understood")
+    if options.json:
+        write_text(options.json, json.dumps(results, indent=1) + "\n")
+    return EXIT_BAD_INPUT if failed else EXIT_OK
+
+
+def describe(path: str, plan: Plan) -> dict[str, Any]:
+    """Everything about one cfg as plain data."""
+    layers = [layer_facts(step) for step in plan.steps]
+    keys = key_report(plan.cfg)
+    return {"cfg": path, "error": None, "layers": layers, "total": totals(plan), "keys": keys}
+
+
+def one_line(path: str, plan: Plan) -> str:
+    sums = totals(plan)
+    return (
+        f"{path}: {sums['layers']} layers, input {plan.input}, {sums['params'] / 1e6:.3f} M parameters, "
+        f"{sums['bflops']:.3f} BFLOPs, MAC {sums['mac'] / 1e6:.1f} M, CIO {sums['cio'] / 1e6:.1f} M"
+    )
+
+
+def full_text(plan: Plan) -> str:
+    parts = [layer_table(plan), total_lines(plan)]
+    report = key_report(plan.cfg)
+    parts.append(f"keys understood: {report['understood'][0]['count']}")
+    for kind in ("ignored", "unknown", "repeated"):
+        for item in report[kind]:
+            reason = f": {item['reason']}" if "reason" in item else ""
+            parts.append(
+                f"{kind}: {plan.cfg.path}:{item['line']}: [{item['section']}] {item['key']}={item['value']}{reason}"
+            )
+    return "\n".join(parts)
+
+
+if __name__ == "__main__":
+    sys.exit(run_script(main))

@@ -1,0 +1,32 @@
+"""The one door to a network: cfg path, optional weights, device."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import torch
+
+from models.network import Network
+from models.plan import read_plan
+from models.weights import load_weights
+
+
+def load(
+    cfg: str | Path,
+    weights: str | Path | None = None,
+    device: str | torch.device = "cpu",
+    *,
+    width: int | None = None,
+    height: int | None = None,
+    partial: bool = False,
+) -> Network:
+    """The network of a cfg file, ready for inference.
+
+    weights: a .weights file; without one the weights are random, as at the start of training. width, height: another
+    input size than the cfg's, in pixels. partial: load what fits of the weights (see models.weights.load_weights).
+    Raises InputError for a cfg or weights file that cannot be used.
+    """
+    network = Network(read_plan(cfg, width=width, height=height))
+    if weights is not None:
+        load_weights(network, weights, partial=partial)
+    return network.to(device).eval()

@@ -1,0 +1,108 @@
+"""The layer table that the original prints, with totals, as text and as plain data."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from models.layers import BY_NAME
+from models.plan import NET_NAMES, Plan, Step
+from utils.cfg import Cfg, Entry
+from utils.net_options import NET_AUDIENCES
+from utils.options import key_of, report_keys
+
+HEADER_BYTES = 20  # of a .weights file as the original writes it
+
+
+def layer_facts(step: Step) -> dict[str, Any]:
+    """One layer as plain data; `bflops` by the original's rule, `params` are floats of the weights file."""
+    cost = step.cost
+    return {
+        "index": step.index,
+        "type": step.section.names[0],
+        "line": step.raw.line,
+        "in": [list(shape.hwc) for shape in step.site.inputs],
+        "out": list(step.reported_shape.hwc),
+        "sources": list(step.sources),
+        "bflops": cost.operations / 1e9,
+        "params": cost.parameters,
+        "mac": cost.memory_access,
+        "cio": cost.io,
+    }
+
+
+def totals(plan: Plan) -> dict[str, Any]:
+    """Sums over a plan.
+
+    bflops: the original's rule, added in double; bflops_printed: as the original prints it, a running sum in single precision.
+    bflops_paper: convolutions and pooling (CSPNet's tables). params: floats of the weights file; conv_weights: those that are
+    weights. mac, mac_bound: memory access cost and its least value for as many operations (VoVNet eq. 1). cio: elements into and
+    out of convolution and pooling layers (CSPNet section 4.5).
+    """
+    costs = [step.cost for step in plan.steps]
+    printed = np.float32(0)
+    for cost in costs:
+        printed += np.float32(cost.operations / 1e9)
+    return {
+        "layers": len(plan.steps),
+        "bflops": sum(cost.operations for cost in costs) / 1e9,
+        "bflops_printed": float(printed),
+        "bflops_paper": sum(cost.operations - cost.elementwise for cost in costs) / 1e9,
+        "params": plan.parameters,
+        "conv_weights": sum(cost.weights for cost in costs),
+        "weights_bytes": HEADER_BYTES + 4 * plan.parameters,
+        "mac": sum(cost.memory_access for cost in costs),
+        "mac_bound": sum(cost.memory_access_bound for cost in costs),
+        "cio": sum(cost.io for cost in costs),
+    }
+
+
+def key_report(cfg: Cfg) -> dict[str, list[dict[str, Any]]]:
+    """Keys that are unknown, ignored (with the reason) or repeated, each with its line, and the count of understood ones."""
+    report: dict[str, list[dict[str, Any]]] = {"ignored": [], "unknown": [], "repeated": []}
+    understood = 0
+    for raw in cfg.sections:
+        audiences = NET_AUDIENCES if raw.name in NET_NAMES else (BY_NAME[raw.name],)
+        reasons = {key_of(item): item.metadata.get("ignored") for a in audiences for item in a.keys().values()}
+        found = report_keys(raw, audiences)
+        understood += len(found["understood"])
+        for kind, listed in report.items():
+            listed.extend(_entry_facts(raw.name, entry, reasons.get(entry.key)) for entry in found[kind])
+    return {"understood": [{"count": understood}], **report}
+
+
+def _entry_facts(section: str, entry: Entry, reason: str | None) -> dict[str, Any]:
+    facts: dict[str, Any] = {"section": section, "key": entry.key, "value": entry.value, "line": entry.line}
+    return {**facts, "reason": reason} if reason else facts
+
+
+def layer_table(plan: Plan) -> str:
+    """The layers one by one: index, type, detail, input -> output, BFLOPs, parameters."""
+    lines = [f"{'layer':>5} {'type':14} {'detail':38} {'input':>17}    {'output':>17} {'BFLOPs':>9} {'parameters':>12}"]
+    for step in plan.steps:
+        cost, detail = step.cost, step.section.detail(step.site)
+        size_in = _wide(step.site.input.hwc)
+        size_out = _wide(step.reported_shape.hwc)
+        bflops = f"{cost.operations / 1e9:9.3f}" if cost.operations else " " * 9
+        parameters = f"{cost.parameters:12,}" if cost.parameters else ""
+        name = step.section.names[0]
+        lines.append(f"{step.index:5} {name:14} {detail:38} {size_in} -> {size_out} {bflops} {parameters}".rstrip())
+    return "\n".join(lines)
+
+
+def _wide(hwc: tuple[int, int, int]) -> str:
+    height, width, channels = hwc
+    return f"{width:4} x{height:4} x{channels:5}"
+
+
+def total_lines(plan: Plan) -> str:
+    """The totals as lines of text."""
+    sums = totals(plan)
+    return "\n".join(
+        (
+            f"Total BFLOPS {sums['bflops_printed']:5.3f} ({sums['bflops_paper']:.3f} as the papers count: convolutions and pooling)",
+            f"parameters {sums['params']:,} ({sums['conv_weights']:,} of them weights), weights file {sums['weights_bytes']:,} bytes",
+            f"memory access cost {sums['mac'] / 1e6:.1f} M (at least {sums['mac_bound'] / 1e6:.1f} M), CIO {sums['cio'] / 1e6:.1f} M",
+        )
+    )

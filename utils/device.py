@@ -1,0 +1,32 @@
+"""Where a network runs."""
+
+from __future__ import annotations
+
+import re
+
+import torch
+
+from utils.errors import InputError
+
+
+def select_device(text: str = "") -> torch.device:
+    """The device that a --device flag names: "" (a GPU if there is one), "cpu", "0", "cuda:1", "mps".
+
+    Raises InputError for a device that this machine does not have.
+    """
+    name = text.strip().lower()
+    if not name:
+        return torch.device("cuda:0" if torch.cuda.is_available() else "cpu")
+    if name == "cpu":
+        return torch.device("cpu")
+    if name == "mps":
+        if not torch.backends.mps.is_available():
+            raise InputError("--device mps: PyTorch finds no Apple GPU here, expected cpu or a CUDA index")
+        return torch.device("mps")
+    match = re.fullmatch(r"(?:cuda:?)?(\d*)", name)
+    if not match:
+        raise InputError(f"--device {text}: expected cpu, mps, cuda or the index of a CUDA device")
+    index, count = int(match[1] or 0), torch.cuda.device_count() if torch.cuda.is_available() else 0
+    if index >= count:
+        raise InputError(f"--device {text}: PyTorch sees {count} CUDA devices here; use --device cpu")
+    return torch.device(f"cuda:{index}")
