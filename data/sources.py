@@ -205,6 +205,9 @@ def _open_voc(path: Path, names: tuple[str, ...] | None) -> Dataset:
     annotations = path / "Annotations"
     pictures = {image.stem: image for image in pictures_in(path / "JPEGImages")}
     sets = voc.read_sets(path) if (path / "ImageSets" / "Main").is_dir() else {ONLY_SPLIT: tuple(pictures)}
+    own_names = path / "classes.names"
+    if names is None and own_names.is_file():
+        names = darknet.read_names(own_names)
     if names is None:
         used: set[str] = set()
         for xml in sorted(annotations.glob("*.xml")):

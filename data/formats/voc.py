@@ -6,6 +6,7 @@ Pixels count from 1. The edges follow the original's scripts/voc_label.py: centr
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -20,6 +21,7 @@ VOC_NAMES = (
     *("aeroplane", "bicycle", "bird", "boat", "bottle", "bus", "car", "cat", "chair", "cow"),
     *("diningtable", "dog", "horse", "motorbike", "person", "pottedplant", "sheep", "sofa", "train", "tvmonitor"),
 )
+_FLAGGED = re.compile(r"\s(-1|0|1)$")
 _EDGES = ("xmin", "ymin", "xmax", "ymax")
 
 
@@ -196,9 +198,9 @@ def read_sets(folder: Path) -> dict[str, tuple[str, ...]]:
     """Picture names of every split in `folder`/ImageSets/Main. Per-class lists (name and flag) are passed over."""
     sets: dict[str, tuple[str, ...]] = {}
     for path in sorted((folder / "ImageSets" / "Main").glob("*.txt")):
-        rows = [line.split() for line in read_text(path, "image set").splitlines() if line.strip()]
-        if all(len(row) == 1 for row in rows):
-            sets[path.stem] = tuple(row[0] for row in rows)
+        rows = tuple(bare for line in read_text(path, "image set").splitlines() if (bare := line.strip()))
+        if not rows or not all(_FLAGGED.search(row) for row in rows):
+            sets[path.stem] = rows
     if not sets:
         raise InputError(f"{folder}: no lists in ImageSets/Main, expected train.txt, val.txt, ...")
     return sets

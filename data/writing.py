@@ -1,0 +1,208 @@
+"""Writing a whole data set in any of the formats: the other half of data/sources.py."""
+
+from __future__ import annotations
+
+import logging
+import shutil
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from data.annotations import Annotation, Dataset
+from data.formats import coco, darknet, ultralytics, voc
+from data.image_size import image_size
+from utils.errors import InputError, RunError
+from utils.files import write_text
+
+logger = logging.getLogger(__name__)
+
+Splits = Mapping[str, list[Annotation]]
+
+
+@dataclass(frozen=True)
+class Written:
+    """What a conversion did: files made, pictures and labels in them, labels that could not be taken along."""
+
+    files: tuple[Path, ...]
+    pictures: int
+    labels: int
+    lost: Mapping[str, int]
+
+
+def write_data(dataset: Dataset, target: str | Path, *, copy: bool = False) -> Written:
+    """Write `dataset` at `target`: `.data` (Darknet), `.json` (COCO), `.yaml` (Ultralytics), no extension: a VOC folder.
+
+    Formats whose labels lie beside the pictures get links to the pictures, or copies with `copy`; the source is left
+    as it is. Raises InputError for an unknown extension or a target that exists, RunError when it cannot be written.
+    """
+    target = Path(target)
+    writers: dict[str, Callable[[Dataset, Splits, Path, bool], list[Path]]] = {
+        ".data": _write_darknet,
+        ".json": _write_coco,
+        ".yaml": _write_ultralytics,
+        ".yml": _write_ultralytics,
+        "": _write_voc,
+    }
+    if target.suffix.lower() not in writers:
+        raise InputError(f"{target}: unknown kind of data set, expected .data, .json, .yaml or a folder (Pascal VOC)")
+    if target.exists() and not (target.is_dir() and not any(target.iterdir())):
+        raise InputError(f"{target}: exists already, expected a new name")
+    splits = {split: list(dataset.annotations(split)) for split in dataset.splits}
+    everything = _every(splits)
+    for finding in (*dataset.findings, *(f for annotation in everything for f in annotation.findings)):
+        if finding.kind != "labels missing":
+            logger.warning("%s", finding)
+    kept = {split: [_within(annotation, len(dataset.names)) for annotation in splits[split]] for split in splits}
+    suffix = target.suffix.lower()
+    files = writers[suffix](dataset, kept, target, copy)
+    lost = _losses(suffix, splits, len(dataset.names))
+    left_out = sum(count for what, count in lost.items() if what.endswith("left out"))
+    return Written(
+        files=tuple(files),
+        pictures=len(everything),
+        labels=sum(map(len, everything)) - left_out,
+        lost={what: count for what, count in lost.items() if count},
+    )
+
+
+def _within(annotation: Annotation, classes: int) -> Annotation:
+    return annotation.select(annotation.class_ids < classes)
+
+
+def _losses(suffix: str, splits: Splits, classes: int) -> dict[str, int]:
+    """How many labels the format cannot express, by what they are."""
+    difficult = {split: sum(int(a.difficult.sum()) for a in images) for split, images in splits.items()}
+    everything = _every(splits)
+    losses = {
+        "boxes with a class id beyond the names, left out": sum(int((a.class_ids >= classes).sum()) for a in everything)
+    }
+    if suffix == ".json":
+        losses["difficult boxes, ordinary now"] = sum(difficult.values())
+    else:
+        losses["crowd boxes, left out"] = sum(int(a.crowd.sum()) for a in everything)
+    if suffix in (".yaml", ".yml"):
+        losses["difficult boxes, left out"] = sum(difficult.values())
+    if suffix == ".data":
+        losses["difficult boxes outside the split 'val', left out"] = sum(difficult.values()) - difficult.get("val", 0)
+    return losses
+
+
+def _sized(annotation: Annotation) -> tuple[int, int]:
+    return annotation.size_wh or image_size(annotation.image)
+
+
+def _placed(annotations: Iterable[Annotation], folder: Path, copy: bool) -> dict[Path, Path]:
+    """Every picture in `folder`, as a link or a copy; names that several pictures share get a number."""
+    places: dict[Path, Path] = {}
+    taken: set[str] = set()
+    for annotation in annotations:
+        image = annotation.image
+        if image in places:
+            continue
+        stem, number = image.stem, 1
+        while stem in taken:
+            number += 1
+            stem = f"{image.stem}_{number}"
+        taken.add(stem)
+        places[image] = folder / f"{stem}{image.suffix}"
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        for image, place in places.items():
+            if copy:
+                shutil.copyfile(image, place)
+            else:
+                place.symlink_to(image.resolve())
+    except OSError as error:
+        hint = "" if copy else " (--copy makes copies instead of links)"
+        raise RunError(f"{error.filename}: picture cannot be put into {folder}: {error.strerror}{hint}") from error
+    return places
+
+
+def _every(splits: Splits) -> list[Annotation]:
+    return [annotation for annotations in splits.values() for annotation in annotations]
+
+
+def _write_darknet(dataset: Dataset, splits: Splits, target: Path, copy: bool) -> list[Path]:
+    """Labels beside the pictures: where the original looks for them as well."""
+    folder = target.parent.resolve()
+    places = _placed(_every(splits), folder / target.stem, copy)
+    for annotation in _every(splits):
+        write_text(places[annotation.image].with_suffix(".txt"), darknet.format_labels(annotation))
+    names = folder / f"{target.stem}.names"
+    write_text(names, darknet.format_names(dataset.names))
+    options = {"classes": str(len(dataset.names))}
+    files = [target, names]
+    key_of = {"val": "valid", "all": "train"}
+    for split, images in splits.items():
+        key = key_of.get(split, split)
+        path = folder / f"{target.stem}_{key}.txt"
+        write_text(path, darknet.format_list(places[image.image] for image in images))
+        options[key] = str(path)
+        files.append(path)
+    if any(annotation.difficult.any() for annotation in splits.get("val", ())):
+        hard = _write_difficult(splits["val"], places, folder, target.stem)
+        options["difficult"] = str(hard)
+        files.append(hard)
+    options["names"] = str(names)
+    options["backup"] = str(folder / "backup")
+    write_text(target, darknet.format_data(options))
+    return files
+
+
+def _write_difficult(annotations: list[Annotation], places: Mapping[Path, Path], folder: Path, stem: str) -> Path:
+    paths = []
+    for annotation in annotations:
+        path = folder / f"{stem}_difficult" / f"{places[annotation.image].stem}.txt"
+        write_text(path, darknet.format_labels(annotation, difficult=True))
+        paths.append(path)
+    target = folder / f"{stem}_difficult.txt"
+    write_text(target, darknet.format_list(paths))
+    return target
+
+
+def _write_coco(dataset: Dataset, splits: Splits, target: Path, _: bool) -> list[Path]:
+    """One json per split; with several splits its name stands before the extension."""
+    files = []
+    for split, images in splits.items():
+        path = target if len(splits) == 1 else target.with_name(f"{target.stem}_{split}{target.suffix}")
+        sized = ((image, _sized(image)) for image in images)
+        folder = path.parent
+        write_text(path, coco.format_coco(sized, dataset.names, dataset.category_ids, folder))
+        files.append(path)
+    return files
+
+
+def _write_ultralytics(dataset: Dataset, splits: Splits, target: Path, copy: bool) -> list[Path]:
+    root = target.parent / target.stem
+    places = _placed(_every(splits), root / "images", copy)
+    for annotation in _every(splits):
+        easy = annotation.select(~annotation.difficult)
+        write_text(root / "labels" / f"{places[annotation.image].stem}.txt", darknet.format_labels(easy))
+    files, lists = [target], {}
+    for split, images in splits.items():
+        key = "train" if split == "all" else split
+        if key not in ultralytics.SPLITS:
+            logger.warning("%s: the format has no split '%s', its list is left out", target, split)
+            continue
+        path = root / f"{key}.txt"
+        entries = (Path("images") / places[image.image].name for image in images)
+        write_text(path, "".join(f"./{entry.as_posix()}\n" for entry in entries))
+        files.append(path)
+        lists[key] = [path.name]
+    write_text(target, ultralytics.format_yaml(dataset.names, lists, root.name))
+    return files
+
+
+def _write_voc(dataset: Dataset, splits: Splits, target: Path, copy: bool) -> list[Path]:
+    places = _placed(_every(splits), target / "JPEGImages", copy)
+    for annotation in _every(splits):
+        moved = replace(annotation, image=places[annotation.image])
+        text = voc.format_annotation(moved, _sized(annotation), dataset.names)
+        write_text(target / "Annotations" / f"{moved.image.stem}.xml", text)
+    files = []
+    for split, images in splits.items():
+        path = target / "ImageSets" / "Main" / f"{split}.txt"
+        write_text(path, voc.format_set(places[image.image] for image in images))
+        files.append(path)
+    write_text(target / "classes.names", darknet.format_names(dataset.names))
+    return [*files, target / "classes.names"]

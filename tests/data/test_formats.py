@@ -1,0 +1,251 @@
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from data.annotations import Annotation, Dataset
+from data.formats import coco, darknet, ultralytics, voc
+from data.sources import open_data
+from data.writing import write_data
+from tests.data.sets import small_set, write_png
+from utils.errors import InputError
+
+TARGETS = {"darknet": "d/set.data", "ultralytics": "u/set.yaml", "voc": "v/set", "coco": "c/val.json"}
+EXPRESSES = {
+    "darknet": {"difficult"},
+    "ultralytics": set(),
+    "voc": {"difficult"},
+    "coco": {"crowd", "areas_px", "image_id"},
+}
+
+
+def _write(dataset: Dataset, kind: str, folder: Path) -> Dataset:
+    """The data set, of a single split "val", in another format and opened again."""
+    target = folder / TARGETS[kind]
+    write_data(dataset, target)
+    return open_data(target, "val")
+
+
+def _same(a: Annotation, b: Annotation, fields: set[str]) -> None:
+    order_a, order_b = (np.lexsort((x.cxcywh_rel[:, 0], x.class_ids)) for x in (a, b))
+    np.testing.assert_array_equal(a.class_ids[order_a], b.class_ids[order_b])
+    np.testing.assert_allclose(a.cxcywh_rel[order_a], b.cxcywh_rel[order_b], rtol=0, atol=1e-11)
+    for name in fields - {"image_id"}:
+        np.testing.assert_array_equal(getattr(a, name)[order_a], getattr(b, name)[order_b])
+    if "image_id" in fields:
+        assert a.image_id == b.image_id
+
+
+@pytest.mark.parametrize("there", EXPRESSES)
+@pytest.mark.parametrize("here", EXPRESSES)
+def test_there_and_back(here: str, there: str, tmp_path: Path) -> None:
+    fields = EXPRESSES[here] & EXPRESSES[there]
+    original = small_set(tmp_path, crowd="crowd" in fields, difficult="difficult" in fields)
+    original = replace(original, splits={"val": original.splits["val"]})
+    start = _write(original, here, tmp_path / "1")
+    away = _write(start, there, tmp_path / "2")
+    back = _write(away, here, tmp_path / "3")
+    assert back.names == away.names == start.names == original.names
+    for source, ours, returned in zip(*(x.annotations("val") for x in (original, start, back)), strict=True):
+        assert ours.image.name == returned.image.name == source.image.name
+        _same(source, ours, fields)
+        _same(ours, returned, fields)
+
+
+@pytest.mark.parametrize("kind", ["darknet", "ultralytics", "voc"])
+def test_splits_are_kept(kind: str, tmp_path: Path) -> None:
+    original = small_set(tmp_path, crowd=False, difficult=False)
+    write_data(original, tmp_path / TARGETS[kind])
+    again = open_data(tmp_path / TARGETS[kind])
+    for split, images in original.splits.items():
+        assert [image.name for image in again.splits[split]] == [image.name for image in images]
+        for ours, returned in zip(original.annotations(split), again.annotations(split), strict=True):
+            _same(ours, returned, set())
+
+
+def test_loss_is_counted(tmp_path: Path) -> None:
+    written = write_data(small_set(tmp_path), tmp_path / "x" / "set.yaml")
+    assert (written.labels, written.pictures) == (7 - 4, 4)
+    assert written.lost == {"crowd boxes, left out": 2, "difficult boxes, left out": 2}
+
+
+def test_target_that_exists_is_left_alone(tmp_path: Path) -> None:
+    target = tmp_path / "set.json"
+    target.write_text("mine")
+    with pytest.raises(InputError, match="exists already"):
+        write_data(small_set(tmp_path), target)
+    assert target.read_text() == "mine"
+
+
+@pytest.mark.parametrize(
+    ("image", "expected"),
+    [
+        ("/d/a.jpg", ["/d/a.txt"]),
+        ("/d/images/a.jpg", ["/d/images/a.txt", "/d/labels/a.txt"]),
+        ("/d/images/val2017/a.jpg", ["/d/images/val2017/a.txt", "/d/labels/val2017/a.txt"]),
+        ("/v/JPEGImages/a.JPEG", ["/v/JPEGImages/a.txt", "/v/labels/a.txt"]),
+        ("/images/x/images/image.1.png", ["/images/x/images/image.1.txt", "/images/x/labels/image.1.txt"]),
+        (
+            "/images/JPEGImages/a.png",
+            ["/images/JPEGImages/a.txt", "/images/labels/a.txt", "/labels/JPEGImages/a.txt"],
+        ),
+    ],
+)
+def test_label_paths(image: str, expected: list[str]) -> None:
+    assert [path.as_posix() for path in darknet.label_candidates(Path(image))] == expected
+
+
+def test_missing_labels_name_every_path_tried(tmp_path: Path) -> None:
+    image = tmp_path / "images" / "a.png"
+    (finding,) = darknet.TextLabels()(image).findings
+    assert finding.kind == "labels missing"
+    assert str(tmp_path / "images" / "a.txt") in finding.text
+    assert str(tmp_path / "labels" / "a.txt") in finding.text
+
+
+@pytest.mark.parametrize(
+    ("line", "message"),
+    [
+        ("0 .5 .5 .1", "found 4 values"),
+        ("0 .5 .5 .1 .1 .9", "found 6 values"),
+        ("zero .5 .5 .1 .1", "class id: cannot read 'zero'"),
+        ("-1 .5 .5 .1 .1", "class id: cannot read '-1'"),
+        ("1.5 .5 .5 .1 .1", "class id: cannot read '1.5'"),
+        ("0 half .5 .1 .1", "cx: cannot read 'half'"),
+        ("0 .5 nan .1 .1", "cy: cannot read 'nan'"),
+        ("0 .5 .5 1e999 .1", "w: cannot read '1e999'"),
+        ("0 .5 .5 .1 1_0", "h: cannot read '1_0'"),
+    ],
+)
+def test_bad_line_costs_that_line(line: str, message: str) -> None:
+    rows = darknet.parse_labels(f"0 .1 .2 .3 .4\n\n{line}\r\n1 .5 .6 .7 .8", "a.txt")
+    assert (rows.class_ids, rows.lines) == ([0, 1], [1, 4])
+    (finding,) = rows.findings
+    assert str(finding).startswith("a.txt:3: ") and message in finding.text
+
+
+def test_data_file_first_value_holds() -> None:
+    text = "# a comment\nclasses = 2\nclasses=3\n\n; another\nnames = my names.txt\n"
+    assert darknet.parse_data(text, "a.data") == {"classes": "2", "names": "my names.txt"}
+
+
+def test_data_file_names_the_bad_line() -> None:
+    with pytest.raises(InputError, match=r"a\.data:2: cannot read 'train'"):
+        darknet.parse_data("classes=2\ntrain\n", "a.data")
+
+
+def test_list_entries_from_the_list_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    write_png(tmp_path / "sub" / "a.png", (4, 4))
+    list_file = tmp_path / "sub" / "list.txt"
+    list_file.write_text("a.png\nb.png\n")
+    assert darknet.read_list(list_file) == (tmp_path / "sub" / "a.png", tmp_path / "sub" / "b.png")
+    monkeypatch.chdir(tmp_path / "sub")
+    assert darknet.read_list(list_file) == (Path("a.png"), Path("b.png"))
+
+
+VOC = "<annotation><size><width>100</width><height>50</height></size>\n{}\n</annotation>"
+BOX = "<bndbox><xmin>{}</xmin><ymin>1</ymin><xmax>11</xmax><ymax>11</ymax></bndbox>"
+
+
+def _voc(objects: str) -> Annotation:
+    return voc.parse_annotation(VOC.format(objects).encode(), "a.xml", Path("a.jpg"), {"cat": 0})
+
+
+def test_voc_edges_follow_the_original_script() -> None:
+    found = _voc("<object><name>cat</name><difficult>1</difficult>" + BOX.format(1) + "</object>")
+    np.testing.assert_allclose(found.cxcywh_rel, [[5 / 100, 5 / 50, 10 / 100, 10 / 50]])
+    assert found.difficult.tolist() == [True] and found.lines.tolist() == [2]
+
+
+@pytest.mark.parametrize(
+    ("body", "message"),
+    [
+        ("<name>dog</name>" + BOX.format(1), "class 'dog' is not among the 1 names"),
+        ("<name>cat</name>" + BOX.format("one"), "xmin: cannot read 'one'"),
+        ("<name>cat</name>", "xmin: cannot read ''"),
+    ],
+)
+def test_voc_bad_object_costs_that_object(body: str, message: str) -> None:
+    good = "<object><name>cat</name>" + BOX.format(1) + "</object>"
+    found = _voc(f"<object>{body}</object>\n{good}")
+    assert len(found) == 1
+    (finding,) = found.findings
+    assert finding.line == 2 and message in finding.text
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["", "<annotation>", "no xml", '<!DOCTYPE a [<!ENTITY b "c">]><annotation/>', "<annotation><size/></annotation>"],
+)
+def test_voc_bad_file_is_a_finding(text: str) -> None:
+    found = voc.parse_annotation(text.encode(), "a.xml", Path("a.jpg"), {})
+    assert len(found) == 0 and [f.kind for f in found.findings] == ["malformed label"]
+
+
+IMAGE = {"id": 1, "file_name": "a.jpg", "width": 10, "height": 20}
+
+
+@pytest.mark.parametrize(
+    ("box", "message"),
+    [
+        ({"image_id": 2, "category_id": 5, "bbox": [0, 0, 1, 1]}, "image_id 2"),
+        ({"image_id": 1, "category_id": 6, "bbox": [0, 0, 1, 1]}, "category_id 6"),
+        ({"image_id": 1, "category_id": 5, "bbox": [0, 0, 1]}, "bbox: cannot read"),
+        ({"image_id": 1, "category_id": 5, "bbox": [0, 0, 1, float("nan")]}, "bbox: cannot read"),
+        ({"image_id": 1, "category_id": 5}, "bbox: cannot read None"),
+        ([], "is no object"),
+    ],
+)
+def test_coco_bad_annotation_costs_that_one(box: object, message: str) -> None:
+    good = {"image_id": 1, "category_id": 5, "bbox": [1, 2, 4, 8]}
+    content = {"images": [IMAGE], "annotations": [box, good], "categories": [{"id": 5, "name": "cat"}]}
+    (annotation,), names, ids, findings = coco.parse_coco(content, "a.json", Path("d"))
+    assert (names, ids, annotation.image) == (("cat",), (5,), Path("d/a.jpg"))
+    np.testing.assert_allclose(annotation.cxcywh_rel, [[0.3, 0.3, 0.4, 0.4]])
+    (finding,) = findings
+    assert finding.text.startswith("annotations[0]") and message in finding.text
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [("{", "no json"), ("[]", "is a json list"), ('{"images": []}', "no list 'annotations'"), ("[" * 10**5, "no json")],
+)
+def test_coco_bad_file(text: str, message: str, tmp_path: Path) -> None:
+    path = tmp_path / "a.json"
+    path.write_text(text)
+    with pytest.raises(InputError, match=message):
+        coco.read_json(path)
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("train: [", r"a\.yaml:"),
+        ("- 1", "expected keys"),
+        ("names: [a]", "none of train, val, test"),
+        ("train: x\nnames: {0: a, 2: b}", "without gaps"),
+        ("train: x\nnames: [a]\nnc: 2", "nc is 2, but there are 1 names"),
+        ("train: x", "no names"),
+    ],
+)
+def test_yaml_bad_file(text: str, message: str) -> None:
+    with pytest.raises(InputError, match=message):
+        ultralytics.parse_yaml(text, "a.yaml")
+
+
+def test_yaml_number_of_classes_alone() -> None:
+    assert ultralytics.parse_yaml("val: x\nnc: 2", "a.yaml") == (("class0", "class1"), {"val": ("x",)}, "")
+
+
+def test_coco_text_is_stable(tmp_path: Path) -> None:
+    dataset = small_set(tmp_path)
+    pairs = [(annotation, annotation.size_wh) for annotation in dataset.annotations("train")]
+    content = json.loads(coco.format_coco(pairs, dataset.names, dataset.category_ids, tmp_path))
+    assert [image["id"] for image in content["images"]] == [7, 11]
+    assert content["annotations"][2]["bbox"] == [10.25, 3, 9.75, 4.5]
+    assert content["annotations"][1]["iscrowd"] == 1 and content["annotations"][0]["area"] == 700.5
+    assert {category["id"] for category in content["categories"]} == {4, 9, 90}

@@ -1,0 +1,100 @@
+from __future__ import annotations
+
+import logging
+from pathlib import Path
+
+import pytest
+
+from data.image_size import image_size
+from data.sources import open_data
+from tests.data.sets import write_png
+from tests.paths import shared
+from utils.errors import InputError
+
+
+def test_bccd() -> None:
+    dataset = open_data(shared("datasets/bccd"))
+    assert dataset.names == ("Platelets", "RBC", "WBC")
+    assert {split: len(images) for split, images in dataset.splits.items()} == {
+        "train": 205,
+        "val": 87,
+        "trainval": 292,
+        "test": 72,
+    }
+    boxes = sum(len(a) for split in ("trainval", "test") for a in dataset.annotations(split))
+    assert boxes == 4155 + 372 + 361
+
+
+def test_coco128() -> None:
+    dataset = open_data(shared("datasets/coco128/instances_train2017.json"), "val")
+    assert len(dataset.names) == 80 and dataset.category_ids is not None and dataset.category_ids[-1] == 90
+    annotations = list(dataset.annotations("val"))
+    assert sum(int((~a.crowd).sum()) for a in annotations) == 929
+    assert all(a.size_wh == image_size(a.image) for a in annotations)
+
+
+def _darknet(folder: Path, extra: str = "") -> Path:
+    write_png(folder / "images" / "a.png", (8, 8))
+    (folder / "train.txt").write_text("images/a.png\n")
+    (folder / "set.names").write_text("cat\ndog\n\n")
+    path = folder / "set.data"
+    path.write_text(f"classes=2\ntrain=train.txt\nnames=set.names\n{extra}")
+    return path
+
+
+def test_data_file_paths_from_its_own_folder(tmp_path: Path) -> None:
+    dataset = open_data(_darknet(tmp_path, "backup=b\n"))
+    assert dataset.names == ("cat", "dog") and dataset.options["backup"] == "b"
+    assert dataset.splits == {"train": (tmp_path / "images" / "a.png",)}
+
+
+def test_missing_split_is_stood_in_for(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    with caplog.at_level(logging.WARNING):
+        dataset = open_data(_darknet(tmp_path), "val")
+    assert list(dataset.splits) == ["val"] and "'train' is used instead" in caplog.text
+
+
+def test_names_file_takes_over(tmp_path: Path) -> None:
+    other = tmp_path / "other.names"
+    path = _darknet(tmp_path)
+    other.write_text("a\nb\nc\n")
+    dataset = open_data(path, names=other)
+    assert dataset.names == ("a", "b", "c") and dataset.findings[0].kind == "class count"
+
+
+def test_folder_of_pictures(tmp_path: Path) -> None:
+    write_png(tmp_path / "b" / "z.PNG", (2, 2))
+    write_png(tmp_path / "a.png", (2, 2))
+    dataset = open_data(tmp_path, "val")
+    assert [path.name for path in dataset.splits["val"]] == ["a.png", "z.PNG"] and dataset.names == ()
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "message"),
+    [
+        ("a.data", "names=a.data\n", "none of train"),
+        ("a.data", "train=a.data\n", "no 'names'"),
+        ("a.data", "train=nowhere.txt\nnames=a.data\n", "nowhere.txt"),
+        ("a.data", "names=empty\ntrain=a.data\n", "empty"),
+        ("a.csv", "", "unknown kind"),
+        ("a.yaml", "train: nowhere\nnc: 1\n", "tried"),
+    ],
+)
+def test_bad_data_set(name: str, content: str, message: str, tmp_path: Path) -> None:
+    (tmp_path / "empty").write_text("\n")
+    (tmp_path / name).write_text(content)
+    with pytest.raises(InputError, match=message):
+        open_data(tmp_path / name)
+
+
+@pytest.mark.parametrize("kind", ["absent", "empty folder", "voc without pictures"])
+def test_nothing_there(kind: str, tmp_path: Path) -> None:
+    if kind == "voc without pictures":
+        (tmp_path / "Annotations").mkdir()
+    with pytest.raises(InputError, match="no such data set" if kind == "absent" else "no pictures"):
+        open_data(tmp_path / "absent" if kind == "absent" else tmp_path)
+
+
+def test_split_that_is_not_there(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match=r"no split 'test', expected one of train"):
+        open_data(_darknet(tmp_path), "test")
