@@ -38,7 +38,7 @@ class ScheduleOptions(Options):
     max_batches: int = option(0, "iterations (weight updates) in all", least=0)
     learning_rate: float = option(0.001, "learning rate after burn-in")
     learning_rate_min: float = option(0.00001, "lowest rate of policy sgdr")
-    policy: str = option("constant", "how the rate changes", choices=POLICIES)
+    policy: str = option("constant", "how the rate changes: " + ", ".join(POLICIES) + "; anything else is constant")
     burn_in: int = option(0, "iterations in which the rate rises as (iteration / burn_in) ** power", least=0)
     power: float = option(4.0, "exponent of burn-in and of policy poly")
     steps: tuple[int, ...] = option((), "iterations at which policy steps multiplies the rate")
