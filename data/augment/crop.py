@@ -105,11 +105,12 @@ def _window_pixels(image: Image, window: Window) -> Image:
     height, width, channels = image.shape
     x0, x1 = max(0, window.left), min(width, window.left + window.width)
     y0, y1 = max(0, window.top), min(height, window.top + window.height)
-    inside = image[y0 : max(y0, y1), x0 : max(x0, x1)]
-    if inside.shape[:2] == (window.height, window.width):
+    mean = np.rint(cv2.mean(image)[:channels])
+    if x0 >= x1 or y0 >= y1:
+        return np.full((window.height, window.width, channels), mean, np.uint8)
+    left, top = x0 - window.left, y0 - window.top
+    right, bottom = window.width - left - (x1 - x0), window.height - top - (y1 - y0)
+    inside = image[y0:y1, x0:x1]
+    if not (left or top or right or bottom):
         return inside
-    mean = np.rint(cv2.mean(image)[:channels]).astype(np.uint8)
-    whole = np.empty((window.height, window.width, channels), np.uint8)
-    whole[:] = mean
-    whole[y0 - window.top :, x0 - window.left :][: inside.shape[0], : inside.shape[1]] = inside
-    return whole
+    return as_image(cv2.copyMakeBorder(inside, top, bottom, left, right, cv2.BORDER_CONSTANT, value=mean.tolist()))

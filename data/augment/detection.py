@@ -18,7 +18,7 @@ from data.augment import colour, draws
 from data.augment.crop import Image, Margins, Window, as_image, cut, draw_margins, letterboxed, window_of
 from data.augment.extra import ExtraAugment
 from data.augment.mix import Mix, colour_limits, mix_of
-from data.augment.mosaic import QUADRANTS, draw_cut, paste, place, placed, to_corner
+from data.augment.mosaic import QUADRANTS, draw_cut, place, placed, to_corner
 from data.augment.truth import TruthRows, joined, windowed
 from utils.errors import InputError
 from utils.net_options import AugmentOptions
@@ -108,7 +108,7 @@ class DetectionAugment:
             part = self._developed(source, window, rng, net_wh, where.source)
             if mosaic is None:
                 mosaic = np.empty((net_wh[1], net_wh[0], part.image.shape[2]), np.uint8)
-            paste(mosaic, part.image, where)
+            mosaic[where.target] = part.image
             room = self.most - len(truth)
             truth = joined(truth, placed(part.truth[:room], where, bound=self.options.mosaic_bound), self.most)
         assert mosaic is not None

@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from data.augment import draws
-from data.augment.crop import Image, Margins
+from data.augment.crop import Margins
 from data.augment.truth import TruthRows, pair
 
 QUADRANTS = (0, 1, 2, 3)
@@ -113,8 +113,3 @@ def _edges(
 ) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
     """Left-top and right-bottom in pixels, truncated toward zero as the original's ints are."""
     return ((centre - side / 2) * size).astype(np.int64), ((centre + side / 2) * size).astype(np.int64)
-
-
-def paste(mosaic: Image, image: Image, placement: Placement) -> None:
-    """Copy the shown part of `image` into its quadrant of `mosaic`."""
-    mosaic[placement.target] = image[placement.source]
