@@ -172,6 +172,9 @@ class Layer(nn.Module):
     def connect(self, layers: Sequence[Layer]) -> None:
         """Called once when all layers are built, for layers that use tensors of another one."""
 
+    def at_iteration(self, iteration: int, max_batches: int) -> None:
+        """Called before each training iteration (counted from 0), for layers that change in the course of training."""
+
     def recorded(self, output: Tensor, *inputs: Tensor) -> Tensor:
         """The values that the original holds as this layer's output, in its order; first dimension: pictures."""
         return output

@@ -1,0 +1,90 @@
+"""[connected]: every output reads every input (connected_layer.c)."""
+
+from __future__ import annotations
+
+import copy
+import math
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import ClassVar
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from models.activations import ACTIVATIONS, Activation
+from models.batchnorm import BatchNorm
+from models.layers.base import Cost, Layer, LayerSection, Shape, Site, Stored
+from utils.options import option
+
+MOMENTUM = 0.05  # connected_layer.c forward_connected_layer, unlike the convolutions
+
+
+@dataclass(frozen=True, kw_only=True)
+class ConnectedSection(LayerSection):
+    names: ClassVar[tuple[str, ...]] = ("connected", "conn")
+
+    output: int = option(1, "outputs", least=1)
+    activation: str = option("logistic", "function applied to the result", choices=tuple(ACTIVATIONS))
+    batch_normalize: bool = option(False, "batch normalisation before the activation")
+
+    def shape(self, site: Site) -> Shape:
+        return Shape(self.output, 1, 1)
+
+    def cost(self, site: Site) -> Cost:
+        return connected_cost(site.input.outputs, self.output, self.batch_normalize)
+
+    def build(self, site: Site) -> Connected:
+        return Connected(
+            site.input.outputs, self.output, self.activation, self.batch_normalize, load_scales=not self.dontloadscales
+        )
+
+
+def connected_cost(inputs: int, outputs: int, batch_normalize: bool) -> Cost:
+    """Cost of one connection; the original counts no operations for it."""
+    weights = inputs * outputs
+    return Cost(
+        parameters=weights + outputs * (4 if batch_normalize else 1),
+        weights=weights,
+        memory_access=inputs + outputs + weights,
+    )
+
+
+class Connected(Layer):
+    """Input (n, ...) of any shape, output (n, outputs, 1, 1)."""
+
+    def __init__(
+        self, inputs: int, outputs: int, activation: str, batch_normalize: bool, *, load_scales: bool = True
+    ) -> None:
+        super().__init__()
+        self.inputs, self.load_scales = inputs, load_scales
+        # connected_layer.c make_connected_layer: uniform in +-sqrt(2 / inputs)
+        self.weights = nn.Parameter(torch.empty(outputs, inputs).uniform_(-1, 1) * math.sqrt(2 / inputs))
+        self.norm = BatchNorm(outputs, MOMENTUM) if batch_normalize else None
+        self.biases = None if self.norm else nn.Parameter(torch.zeros(outputs))
+        self.activate = Activation(activation, owned=True)
+
+    def forward(self, x: Tensor) -> Tensor:  # type: ignore[override]
+        y = F.linear(x.flatten(1), self.weights, self.biases)[:, :, None, None]
+        return self.activate(y if self.norm is None else self.norm(y))
+
+    def stored(self) -> Iterator[Stored]:
+        biases = self.norm.biases if self.norm is not None else self.biases
+        assert biases is not None
+        yield Stored(biases, "biases")
+        yield Stored(self.weights, "weights", self.inputs, legacy_transposed=True)
+        if self.norm is not None and self.load_scales:
+            yield Stored(self.norm.scales, "scales")
+            yield Stored(self.norm.rolling_mean, "rolling_mean")
+            yield Stored(self.norm.rolling_variance, "rolling_variance")
+
+    def folded(self) -> Connected:
+        if self.norm is None:
+            return self
+        factor, offset = self.norm.affine()
+        layer = copy.copy(self)
+        layer._parameters, layer._modules = dict(self._parameters), dict(self._modules)
+        layer.norm = None
+        layer.weights = nn.Parameter((self.weights.double() * factor[:, None]).to(self.weights.dtype))
+        layer.biases = nn.Parameter(offset.to(self.weights.dtype))
+        return layer

@@ -1,0 +1,71 @@
+"""[local]: a convolution with weights of its own at every place (local_layer.c)."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import ClassVar
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from models.activations import ACTIVATIONS, Activation
+from models.layers.base import Cost, Layer, LayerSection, Shape, Site, Stored
+from utils.options import option
+
+
+@dataclass(frozen=True, kw_only=True)
+class LocalSection(LayerSection):
+    names: ClassVar[tuple[str, ...]] = ("local",)
+
+    filters: int = option(1, "output channels", least=1)
+    size: int = option(1, "height and width of the kernel", least=1)
+    stride: int = option(1, "step of the kernel in both directions", least=1)
+    pad: int = option(0, "zeros added at each side", least=0)
+    activation: str = option("logistic", "function applied to the result", choices=tuple(ACTIVATIONS))
+
+    def shape(self, site: Site) -> Shape:
+        # local_layer.c local_out_height takes any pad for "same size", im2col for so many zeros: they agree for size / 2
+        if self.pad and 2 * self.pad != self.size - 1:
+            raise site.error(
+                f"pad={self.pad} does not fit size={self.size}, expected 0 or {(self.size - 1) / 2:g}", "pad"
+            )
+        reach = 1 if self.pad else self.size
+        height, width = ((n - reach) // self.stride + 1 for n in (site.input.height, site.input.width))
+        return Shape(self.filters, height, width)
+
+    def cost(self, site: Site) -> Cost:
+        out = self.shape(site)
+        weights = out.outputs * site.input.channels * self.size * self.size
+        access = out.height * out.width * (site.input.channels + out.channels) + weights
+        return Cost(parameters=weights + out.outputs, weights=weights, memory_access=access)
+
+    def build(self, site: Site) -> Local:
+        return Local(self, site)
+
+
+class Local(Layer):
+    """Input (n, c, h, w), output (n, filters, h', w'); weights (h' * w', filters, c * size * size)."""
+
+    def __init__(self, section: LocalSection, site: Site) -> None:
+        super().__init__()
+        self.section, self.shape = section, section.shape(site)
+        self.fan_in = site.input.channels * section.size * section.size
+        places = self.shape.height * self.shape.width
+        # local_layer.c make_local_layer means this for all places, but sets the first place's weights only
+        weights = torch.empty(places, section.filters, self.fan_in).uniform_(-1, 1) * math.sqrt(2 / self.fan_in)
+        self.weights = nn.Parameter(weights)
+        self.biases = nn.Parameter(torch.zeros(section.filters, self.shape.height, self.shape.width))
+        self.activate = Activation(section.activation, owned=True)
+
+    def forward(self, x: Tensor) -> Tensor:  # type: ignore[override]
+        section = self.section
+        columns = F.unfold(x, section.size, 1, section.pad, section.stride)
+        y = torch.einsum("pfk,nkp->nfp", self.weights, columns).view(x.shape[0], *self.biases.shape)
+        return self.activate(y + self.biases)
+
+    def stored(self) -> Iterator[Stored]:
+        yield Stored(self.biases, "biases")
+        yield Stored(self.weights, "weights", self.fan_in)

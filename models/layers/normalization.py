@@ -1,0 +1,50 @@
+"""[normalization], local response normalisation across channels (normalization_layer.c)."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+from torch import Tensor
+from torch.nn import functional as F
+
+from models.layers.base import Layer, LayerSection, Shape, Site
+from utils.options import option
+
+
+@dataclass(frozen=True, kw_only=True)
+class NormalizationSection(LayerSection):
+    names: ClassVar[tuple[str, ...]] = ("normalization", "lrn")
+
+    alpha: float = option(0.0001, "factor on the sum of squares")
+    beta: float = option(0.75, "exponent of the divisor")
+    kappa: float = option(1.0, "constant in the divisor")
+    size: int = option(5, "channels that are summed over", least=1)
+
+    def shape(self, site: Site) -> Shape:
+        if self.size // 2 >= site.input.channels:
+            raise site.error(f"size={self.size} is too large for {site.input.channels} channels", "size")
+        return site.input
+
+    def build(self, site: Site) -> Normalization:
+        return Normalization(self)
+
+
+class Normalization(Layer):
+    """y = x / (kappa + alpha * sum of squares of the channels around) ** beta on (n, c, h, w).
+
+    forward_normalization_layer starts its running sum one channel short, so that channel size / 2 never counts and is even
+    subtracted where it leaves the window. Its gradient takes the divisor as constant.
+    """
+
+    def __init__(self, section: NormalizationSection) -> None:
+        super().__init__()
+        self.section = section
+
+    def forward(self, x: Tensor) -> Tensor:  # type: ignore[override]
+        section = self.section
+        squared = x.detach() ** 2
+        ahead = section.size // 2
+        padded = F.pad(squared, (0, 0, 0, 0, (section.size - 1) // 2, ahead))
+        sums = padded.unfold(1, section.size, 1).sum(-1) - squared[:, ahead : ahead + 1]
+        return x * (section.kappa + section.alpha * sums) ** -section.beta

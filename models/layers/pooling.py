@@ -1,0 +1,209 @@
+"""[maxpool], [local_avgpool] and [avgpool] (maxpool_layer.c, avgpool_layer.c)."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import ClassVar
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from models.layers.base import Cost, Layer, LayerSection, Shape, Site, conv_output
+from models.layers.blur import Blur, blurred, buffer_after_blur
+from utils.options import ignored, option
+
+
+@dataclass(frozen=True, kw_only=True)
+class WindowSection(LayerSection):
+    """Geometry shared by both kinds of pooling windows."""
+
+    stride: int = option(1, "step of the window in both directions", least=1)
+    stride_x: int | None = option(None, "step along x; default stride", least=1)
+    stride_y: int | None = option(None, "step along y; default stride", least=1)
+    size: int | None = option(None, "height and width of the window; default stride", least=1)
+    padding: int | None = option(None, "border of both sides together; default size - 1", least=0)
+
+    @property
+    def strides_yx(self) -> tuple[int, int]:
+        return self.stride_y or self.stride, self.stride_x or self.stride
+
+    @property
+    def window(self) -> int:
+        return self.size or self.stride
+
+    @property
+    def border(self) -> int:
+        return self.window - 1 if self.padding is None else self.padding
+
+    def pooled(self, shape: Shape, strides_yx: tuple[int, int]) -> Shape:
+        height = conv_output(shape.height, self.window, strides_yx[0], self.border)
+        width = conv_output(shape.width, self.window, strides_yx[1], self.border)
+        return Shape(shape.channels, height, width)
+
+    def shape(self, site: Site) -> Shape:
+        return self.pooled(site.input, self.strides_yx)
+
+    def cost(self, site: Site) -> Cost:
+        out = self.reported_shape(site)
+        operations = float(self.window * self.window * site.input.channels * out.height * out.width)
+        return Cost(operations=operations, pooling=operations, io=site.input.outputs + out.outputs)
+
+
+@dataclass(frozen=True, kw_only=True)
+class MaxpoolSection(WindowSection):
+    names: ClassVar[tuple[str, ...]] = ("maxpool", "max")
+
+    maxpool_depth: bool = option(False, "maximum over groups of channels instead of windows (Maxout)")
+    out_channels: int = option(
+        1, "output channels with maxpool_depth: channel g is the largest of g, g + n, ...", least=1
+    )
+    antialiasing: int = option(0, "blur after pooling with stride 1; 1: 3x3, 2: 2x2", least=0)
+    maxpool_zero_nonmax: bool = ignored(False, "alters the layer before, in the original's GPU build only")
+
+    @property
+    def host_strides_yx(self) -> tuple[int, int]:
+        """Steps of the pooling itself: 1 when the blur takes the stride."""
+        return (1, 1) if self.antialiasing else self.strides_yx
+
+    def reported_shape(self, site: Site) -> Shape:
+        if self.maxpool_depth:
+            return replace(site.input, channels=self.out_channels)
+        return self.pooled(site.input, self.host_strides_yx)
+
+    def shape(self, site: Site) -> Shape:
+        if self.maxpool_depth and self.out_channels > site.input.channels:
+            raise site.error(f"out_channels={self.out_channels} exceeds {site.input.channels} channels", "out_channels")
+        return blurred(self.reported_shape(site), 0 if self.maxpool_depth else self.antialiasing, self.strides_yx)
+
+    def build(self, site: Site) -> Layer:
+        return MaxpoolDepth(self.out_channels) if self.maxpool_depth else Maxpool(self, site)
+
+
+@dataclass(frozen=True, kw_only=True)
+class LocalAvgpoolSection(WindowSection):
+    names: ClassVar[tuple[str, ...]] = ("local_avgpool", "local_avg")
+
+    def build(self, site: Site) -> LocalAvgpool:
+        return LocalAvgpool(self, site)
+
+
+@dataclass(frozen=True, kw_only=True)
+class AvgpoolSection(LayerSection):
+    names: ClassVar[tuple[str, ...]] = ("avgpool", "avg")
+
+    def shape(self, site: Site) -> Shape:
+        return Shape(site.input.channels, 1, 1)
+
+    def cost(self, site: Site) -> Cost:
+        return Cost(io=site.input.outputs + site.input.channels)
+
+    def build(self, site: Site) -> Avgpool:
+        return Avgpool()
+
+
+class Window:
+    """Pooling geometry of a window that starts at -(border / 2) and may reach over the far side.
+
+    PyTorch pads both sides alike by at most half a window. Where that is not the original's geometry, `frame` pads first.
+    """
+
+    def __init__(self, section: WindowSection, strides_yx: tuple[int, int]) -> None:
+        self.size, self.border, self.strides_yx = section.window, section.border, strides_yx
+
+    def native(self, height: int, width: int) -> tuple[int, bool] | None:
+        """(padding, ceil_mode) with which PyTorch's own geometry is the original's for this input, if there is one."""
+        near = self.border // 2
+        if near > self.size // 2:
+            return None
+        wanted = [
+            conv_output(n, self.size, s, self.border) for n, s in zip((height, width), self.strides_yx, strict=True)
+        ]
+        for ceil in (False, True):
+            if all(
+                _native_output(n, self.size, s, near, ceil) == w
+                for n, s, w in zip((height, width), self.strides_yx, wanted, strict=True)
+            ):
+                return near, ceil
+        return None
+
+    def frame(self, x: Tensor, value: float) -> Tensor:
+        near, far = self.border // 2, self.border - self.border // 2
+        return F.pad(x, (near, far, near, far), value=value)
+
+
+def _native_output(length: int, size: int, stride: int, padding: int, ceil: bool) -> int:
+    span = length + 2 * padding - size
+    outputs = (-(-span // stride) if ceil else span // stride) + 1
+    if ceil and (outputs - 1) * stride >= length + padding:  # the last window must start inside
+        outputs -= 1
+    return outputs
+
+
+class Maxpool(Layer):
+    """Largest value of each window; outside the input counts as the least float."""
+
+    def __init__(self, section: MaxpoolSection, site: Site) -> None:
+        super().__init__()
+        self.window = Window(section, section.host_strides_yx)
+        channels = site.input.channels
+        self.blur = Blur(channels, section.antialiasing, section.strides_yx) if section.antialiasing else None
+
+    def forward(self, x: Tensor) -> Tensor:  # type: ignore[override]
+        y = self._sharp(x)
+        return y if self.blur is None else self.blur(y)
+
+    def _sharp(self, x: Tensor) -> Tensor:
+        window = self.window
+        native = window.native(*x.shape[2:])
+        if native:
+            return F.max_pool2d(x, window.size, window.strides_yx, native[0], 1, native[1])
+        return F.max_pool2d(window.frame(x, torch.finfo(x.dtype).min), window.size, window.strides_yx)
+
+    def recorded(self, output: Tensor, *inputs: Tensor) -> Tensor:
+        return output if self.blur is None else buffer_after_blur(self._sharp(inputs[0]), output)
+
+
+class MaxpoolDepth(Layer):
+    """Channel g of the output is the largest of the input's channels g, g + out_channels, ..."""
+
+    def __init__(self, out_channels: int) -> None:
+        super().__init__()
+        self.out_channels = out_channels
+
+    def forward(self, x: Tensor) -> Tensor:  # type: ignore[override]
+        n, c, h, w = x.shape
+        missing = -c % self.out_channels
+        if missing:
+            x = F.pad(x, (0, 0, 0, 0, 0, missing), value=torch.finfo(x.dtype).min)
+        return x.reshape(n, -1, self.out_channels, h, w).max(1).values
+
+
+class LocalAvgpool(Layer):
+    """Mean of each window's values inside the input.
+
+    Its gradient divides by the whole window, as maxpool_layer.c backward_local_avgpool_layer does.
+    """
+
+    def __init__(self, section: LocalAvgpoolSection, site: Site) -> None:
+        super().__init__()
+        self.window = Window(section, section.strides_yx)
+        ones = torch.ones(1, 1, site.input.height, site.input.width)
+        assert self._sum(ones).min() > 0
+
+    def _sum(self, x: Tensor) -> Tensor:
+        window = self.window
+        return F.avg_pool2d(window.frame(x, 0.0), window.size, window.strides_yx, divisor_override=1)
+
+    def forward(self, x: Tensor) -> Tensor:  # type: ignore[override]
+        area = self.window.size**2
+        counts = self._sum(torch.ones_like(x[:1, :1]))
+        whole = self._sum(x) / area
+        return whole + (whole * (area / counts - 1)).detach()
+
+
+class Avgpool(Layer):
+    """Mean over height and width: (n, c, h, w) to (n, c, 1, 1)."""
+
+    def forward(self, x: Tensor) -> Tensor:  # type: ignore[override]
+        return x.mean((2, 3), keepdim=True)

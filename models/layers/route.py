@@ -1,0 +1,80 @@
+"""[route]: outputs of earlier layers side by side, or a part of their channels (route_layer.c)."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+import torch
+from torch import Tensor
+
+from models.layers.base import Layer, LayerSection, Shape, Site, absolute
+from utils.options import ignored, option
+
+_STREAMS = "CUDA streams are PyTorch's business"
+
+
+@dataclass(frozen=True, kw_only=True)
+class RouteSection(LayerSection):
+    names: ClassVar[tuple[str, ...]] = ("route",)
+
+    layers: tuple[int, ...] = option((), "layers whose outputs are joined (negative: counted back from here)")
+    groups: int = option(1, "each input's channels are divided into so many parts", least=1)
+    group_id: int = option(0, "the part that is taken", least=0)
+    stream: int = ignored(-1, _STREAMS)
+    wait_stream: int = ignored(-1, _STREAMS)
+
+    @property
+    def part(self) -> tuple[int, int]:
+        """(parts that each input is divided into, part that is taken)"""
+        return self.groups, self.group_id
+
+    def sources(self, index: int) -> tuple[int, ...]:
+        return tuple(absolute(index, layer) for layer in self.layers)
+
+    def shape(self, site: Site) -> Shape:
+        if not site.inputs:
+            raise site.error("layers is missing, expected the layers to read")
+        first, (groups, group_id) = site.input, self.part
+        if group_id >= groups:
+            raise site.error(f"group_id={group_id} is out of range, expected below groups={groups}", "group_id")
+        for index, shape in zip(self.sources(site.index), site.inputs, strict=True):
+            if (shape.height, shape.width) != (first.height, first.width):
+                raise site.error(
+                    f"layer {index} has size {shape}, expected {first.width}x{first.height} as the first", "layers"
+                )
+            if shape.channels % groups:
+                raise site.error(
+                    f"groups={groups} does not divide the {shape.channels} channels of layer {index}", "groups"
+                )
+        return Shape(sum(shape.channels for shape in site.inputs) // groups, first.height, first.width)
+
+    def build(self, site: Site) -> Route:
+        return Route(*self.part)
+
+
+@dataclass(frozen=True, kw_only=True)
+class RouteLeftHalfSection(RouteSection):
+    """[route_lhalf] of the PyTorch forks: the first half of each input's channels."""
+
+    names: ClassVar[tuple[str, ...]] = ("route_lhalf",)
+
+    groups: int = ignored(1, "the section's name says that halves are taken")
+    group_id: int = ignored(0, "the section's name says that the first half is taken")
+
+    @property
+    def part(self) -> tuple[int, int]:
+        return 2, 0
+
+
+class Route(Layer):
+    """Inputs (n, c_i, h, w), output (n, sum of c_i / groups, h, w)."""
+
+    def __init__(self, groups: int, group_id: int) -> None:
+        super().__init__()
+        self.groups, self.group_id = groups, group_id
+
+    def forward(self, *inputs: Tensor) -> Tensor:
+        if self.groups > 1:
+            inputs = tuple(x.chunk(self.groups, 1)[self.group_id] for x in inputs)
+        return inputs[0] if len(inputs) == 1 else torch.cat(inputs, 1)

@@ -1,0 +1,138 @@
+"""[shortcut]: sum of the layer before and of earlier ones, weighted if asked for (shortcut_layer.c, blas.c)."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from models.activations import ACTIVATIONS, Activation
+from models.layers.base import Cost, Layer, LayerSection, Shape, Site, Stored, absolute
+from utils.options import option
+
+_SUM_EPS = 1e-4  # blas.c shortcut_multilayer_cpu
+
+
+@dataclass(frozen=True, kw_only=True)
+class ShortcutSection(LayerSection):
+    names: ClassVar[tuple[str, ...]] = ("shortcut",)
+
+    froms: tuple[int, ...] = option((), "layers added to the one before (negative: counted back from here)", key="from")
+    activation: str = option("linear", "function applied to the sum", choices=tuple(ACTIVATIONS))
+    weights_type: str = option(
+        "none", "learned weights of the inputs", choices=("none", "per_feature", "per_layer", "per_channel")
+    )
+    weights_normalization: str = option(
+        "none", "how the weights are made to sum to one", choices=("none", "relu", "avg_relu", "softmax")
+    )
+
+    @property
+    def weighted(self) -> bool:
+        return self.weights_type != "none"
+
+    def sources(self, index: int) -> tuple[int, ...]:
+        return (index - 1, *(absolute(index, layer) for layer in self.froms))
+
+    def weights_shape(self, site: Site) -> tuple[int, int]:
+        """(inputs, channels or 1) of the learned weights."""
+        return len(site.inputs), site.input.channels if self.weights_type == "per_channel" else 1
+
+    def shape(self, site: Site) -> Shape:
+        if not self.froms:
+            raise site.error("from is missing, expected the layers to add")
+        if self.weighted and self.weights_normalization == "none":
+            raise site.error("weights_type needs weights_normalization=relu or softmax", "weights_type")
+        for index, shape in zip(self.froms, site.inputs[1:], strict=True):
+            if not _compatible(site.input, shape) or (self.weighted and not _same_size(site.input, shape)):
+                raise site.error(
+                    f"layer {index} has size {shape}, expected that of the layer before, {site.input}", "from"
+                )
+        return site.input
+
+    def cost(self, site: Site) -> Cost:
+        operations = float(site.input.outputs * len(self.froms) * (2 if self.weighted else 1))
+        inputs, channels = self.weights_shape(site)
+        return Cost(operations=operations, elementwise=operations, parameters=inputs * channels if self.weighted else 0)
+
+    def build(self, site: Site) -> Shortcut:
+        return Shortcut(self, site)
+
+
+def _same_size(one: Shape, other: Shape) -> bool:
+    return (one.height, one.width) == (other.height, other.width)
+
+
+def _compatible(one: Shape, other: Shape) -> bool:
+    """Whether width and height are equal, or multiples of one another by one factor."""
+    for large, small in ((one, other), (other, one)):
+        if large.height % small.height == 0 and large.width % small.width == 0:
+            return large.height // small.height == large.width // small.width
+    return False
+
+
+class Shortcut(Layer):
+    """Inputs (n, c_i, h_i, w_i), output (n, c_0, h_0, w_0).
+
+    Channels that only one side has are left as they are. An input of another size is aligned as by blas.c shortcut_cpu:
+    of a larger one every s-th row and column is added; a smaller one is added to every s-th row and column. (The original
+    has that function, for which its residual networks were made, but aborts instead of calling it.)
+    """
+
+    def __init__(self, section: ShortcutSection, site: Site) -> None:
+        super().__init__()
+        shape = section.weights_shape(site)
+        self.weights = nn.Parameter(torch.ones(shape)) if section.weighted else None
+        self.softmax = section.weights_normalization == "softmax"
+        self.activate = Activation(section.activation, owned=True)
+
+    def forward(self, x: Tensor, *others: Tensor) -> Tensor:  # type: ignore[override]
+        if self.weights is not None:
+            return self.activate(self._weighted(x, others))
+        y = _add(x, others[0], owned=False)
+        for other in others[1:]:
+            y = _add(y, other, owned=not torch.is_grad_enabled())
+        return self.activate(y)
+
+    def _weighted(self, x: Tensor, others: tuple[Tensor, ...]) -> Tensor:
+        factors = _Normalized.apply(self.weights, self.softmax).to(x.dtype)[:, :, None, None]
+        y = x * factors[0]
+        for factor, other in zip(factors[1:], others, strict=True):
+            common = min(x.shape[1], other.shape[1])
+            y = _add(y, other[:, :common] * (factor[:common] if factor.shape[0] > 1 else factor), owned=False)
+        return y
+
+    def stored(self) -> Iterator[Stored]:
+        if self.weights is not None:
+            yield Stored(self.weights, "shortcut_weights")
+
+
+class _Normalized(torch.autograd.Function):
+    """Weights (inputs, channels) made to sum to one over the inputs.
+
+    The gradient ignores the normalisation: each raw weight takes that of its normalised one (blas.c
+    backward_shortcut_multilayer_cpu, where `grad` is 1).
+    """
+
+    @staticmethod
+    def forward(ctx: Any, weights: Tensor, softmax: bool) -> Tensor:
+        positive = torch.exp(weights - weights.amax(0)) if softmax else F.relu(weights)
+        return positive / (positive.sum(0) + _SUM_EPS)
+
+    @staticmethod
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None]:
+        return grad, None
+
+
+def _add(x: Tensor, other: Tensor, *, owned: bool) -> Tensor:
+    """x + other where the two overlap; `owned`: x may be overwritten."""
+    if x.shape == other.shape:
+        return x.add_(other) if owned else x + other
+    common = min(x.shape[1], other.shape[1])
+    shrink, spread = max(other.shape[2] // x.shape[2], 1), max(x.shape[2] // other.shape[2], 1)
+    y = x if owned else x.clone()
+    y[:, :common, ::spread, ::spread] += other[:, :common, ::shrink, ::shrink]
+    return y
