@@ -1,0 +1,27 @@
+"""Figures without a screen: matplotlib is loaded only when something is drawn, and needs no window system."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from utils.errors import InputError
+from utils.files import atomic_write
+
+
+def figure(width_in: float, height_in: float) -> Any:
+    """A matplotlib Figure of that many inches. Raises InputError when matplotlib is not installed."""
+    try:
+        from matplotlib.backends.backend_agg import FigureCanvasAgg
+        from matplotlib.figure import Figure
+    except ImportError:
+        raise InputError("plots need matplotlib: pip install matplotlib") from None
+    chart = Figure(figsize=(width_in, height_in), layout="constrained")
+    FigureCanvasAgg(chart)
+    return chart
+
+
+def save(chart: Any, path: str | Path, dots_per_inch: int = 120) -> None:
+    """Write a figure as PNG, whole or not at all."""
+    with atomic_write(path) as stream:
+        chart.savefig(stream, format="png", dpi=dots_per_inch)
