@@ -57,4 +57,4 @@ def _size_text(sizes_wh: NDArray[np.int64]) -> str:
     if not len(sizes_wh):
         return "labels"
     low, high = sizes_wh.min(axis=0), sizes_wh.max(axis=0)
-    return f"labels (pictures from {low[0]} to {high[0]} px wide, {low[1]} to {high[1]} px high)"
+    return f"labels\n(pictures {low[0]} to {high[0]} px wide, {low[1]} to {high[1]} px high)"
