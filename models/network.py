@@ -70,11 +70,19 @@ class Network(nn.Module):
         """(kind, count, fan_in) of everything in the weights file, in file order."""
         return [(item.kind, item.tensor.numel(), item.fan_in) for _, item in self.stored()]
 
-    def fold(self) -> Network:
-        """Fold batch normalisation into the weights, for inference; such a network is not saved nor trained."""
-        self.layers = nn.ModuleList(layer.folded() for layer in self)
+    def fold(self, *, pack: bool = False) -> Network:
+        """Make this network one for inference only: it can no longer be trained nor saved.
+
+        Batch normalisation is folded into the weights. `pack` also lays the weights out for this processor where PyTorch can
+        (float32 on a CPU; such a network is neither moved to another device nor exported).
+        """
+        self.eval().requires_grad_(False)
+        layers = [layer.folded() for layer in self]
+        if pack:
+            layers = [layer.packed(step.site) for layer, step in zip(layers, self.plan.steps, strict=True)]
+        self.layers = nn.ModuleList(layers)
         self.is_folded = True
-        return self.eval()
+        return self
 
     def _run(self, images: Tensor, keep: Collection[int], *, stop_at_heads: bool = False) -> dict[int, Tensor]:
         """Run the layers up to the last one of `keep`; outputs are released after their last reader."""

@@ -98,6 +98,7 @@ class Stored:
     """One tensor of the .weights file.
 
     fan_in: inputs of one output value (for random weights). transposed: the file holds the matrix transposed.
+    centred: training takes the mean out of each output's update (gradient centralisation).
     legacy_transposed: it does so in files of the old format only (major or minor version above 1000).
     """
 
@@ -105,6 +106,7 @@ class Stored:
     kind: StoredKind
     fan_in: int = 1
     transposed: bool = False
+    centred: bool = False
     legacy_transposed: bool = False
 
     @property
@@ -120,12 +122,12 @@ class LayerSection(Options):
     names: ClassVar[tuple[str, ...]] = ()  # spellings of the section
     is_head: ClassVar[bool] = False  # turns its input into boxes, or into a training loss
 
-    clip: float = option(0.0, "largest magnitude of this layer's summed weight gradient in one update; 0: no limit")
-    onlyforward: bool = option(False, "the layer passes no gradient on and is not updated")
-    dont_update: bool = option(False, "gradients pass, weights stay as they are")
-    burnin_update: int = option(0, "weights are updated only until this many times burn_in iterations")
-    stopbackward: int = option(0, "1: no layer before this one is trained; above 1: until this iteration")
-    train_only_bn: bool = option(False, "this layer and those before it train scales and biases only")
+    clip: float = option(0.0, "largest magnitude of this layer's weights; 0: no limit")
+    onlyforward: bool = option(False, "gradients end here; weights of the layer only decay")
+    dont_update: int = option(0, "gradients pass, weights stay as they are for so many iterations")
+    burnin_update: int = option(0, "gradients pass, weights stay as they are for so many times burn_in iterations")
+    stopbackward: int = option(0, "1: gradients end here, layers before are frozen; above 1: they end here until this iteration")
+    train_only_bn: bool = option(False, "of this layer and those before it, only rolling statistics change")
     dontload: bool = option(
         False, "the layer's tensors are not read from a weights file; its bytes go to the next layer"
     )
@@ -181,6 +183,10 @@ class Layer(nn.Module):
 
     def folded(self) -> Layer:
         """The layer for inference: batch normalisation folded into weights where that is possible."""
+        return self
+
+    def packed(self, site: Site) -> Layer:
+        """The folded layer for inference in float32 on a CPU, with weights laid out for this processor."""
         return self
 
 

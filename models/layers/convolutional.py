@@ -15,6 +15,7 @@ from torch.nn import functional as F
 from models.activations import ACTIVATIONS, Activation
 from models.batchnorm import BatchNorm
 from models.layers.base import Cost, Layer, LayerSection, Shape, Site, Stored, absolute, conv_output
+from models.layers.packed import PackedConvolution, packing_is_possible
 from utils.options import option
 
 
@@ -33,6 +34,7 @@ class ConvolutionalSection(LayerSection):
     groups: int = option(1, "the channels are divided into so many independent groups", least=1)
     batch_normalize: int = option(0, "1: batch normalisation; 2: across mini-batches", least=0, most=2)
     activation: str = option("logistic", "function applied to the result", choices=tuple(ACTIVATIONS))
+    grad_centr: bool = option(False, "gradient centralisation; acts with batch_normalize and a multiple of 32 inputs")
     share_index: int | None = option(None, "use the weights of that layer (negative: counted back from here)")
 
     @property
@@ -134,7 +136,8 @@ class Convolutional(Layer):
         else:
             assert self.biases is not None
             yield Stored(self.biases, "biases")
-        yield Stored(self.weights, "weights", self.fan_in)
+        centred = self.section.grad_centr and self.norm is not None
+        yield Stored(self.weights, "weights", self.fan_in, centred=centred)
 
     def folded(self) -> Convolutional:
         if self.norm is None:
@@ -146,3 +149,11 @@ class Convolutional(Layer):
         layer.weights = nn.Parameter((self.weights.double() * factor.view(-1, 1, 1, 1)).to(self.weights.dtype))
         layer.biases = nn.Parameter(offset.to(self.weights.dtype))
         return layer
+
+    def packed(self, site: Site) -> Layer:
+        if not packing_is_possible(self.weights) or self.biases is None:
+            return self
+        section = self.section
+        border, spread = section.border * section.spread, section.spread
+        geometry = ([border] * 2, list(section.strides_yx), [spread] * 2, section.groups)
+        return PackedConvolution(self.weights, self.biases, self.activate, site.input, geometry)
