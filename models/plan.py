@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from models.layers import BY_NAME
+from models.catalog import BY_NAME
 from models.layers.base import MAX_OUTPUTS, Cost, LayerSection, Shape, Site
 from utils import cfg as cfg_text
 from utils.cfg import Cfg, RawSection

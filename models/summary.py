@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from models.layers import BY_NAME
+from models.catalog import BY_NAME
 from models.plan import NET_NAMES, Plan, Step
 from utils.cfg import Cfg, Entry
 from utils.net_options import NET_AUDIENCES

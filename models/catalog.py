@@ -1,0 +1,74 @@
+"""All layer types. This tuple is the whole list: one screen shows the format.
+
+It stands beside the packages `layers` and `heads`, which know nothing of it, so that they may import each other's modules.
+"""
+
+from __future__ import annotations
+
+from models.heads.detection import DetectionSection
+from models.heads.gaussian_yolo import GaussianYoloSection
+from models.heads.region import RegionSection
+from models.heads.yolo import YoloSection
+from models.layers.activation import ActivationSection
+from models.layers.attention import SamSection, ScaleChannelsSection
+from models.layers.base import LayerSection
+from models.layers.batchnorm import BatchnormSection
+from models.layers.connected import ConnectedSection
+from models.layers.contrastive import ContrastiveSection
+from models.layers.convolutional import ConvolutionalSection
+from models.layers.cost import CostSection
+from models.layers.crop import CropSection
+from models.layers.dropout import DropoutSection
+from models.layers.empty import EmptySection
+from models.layers.implicit import (
+    ControlChannelsSection,
+    ImplicitAddSection,
+    ImplicitMulSection,
+    ImplicitSection,
+    ShiftChannelsSection,
+)
+from models.layers.local import LocalSection
+from models.layers.normalization import NormalizationSection
+from models.layers.pooling import AvgpoolSection, LocalAvgpoolSection, MaxpoolSection
+from models.layers.reorg import Reorg3dSection, ReorgSection
+from models.layers.route import RouteLeftHalfSection, RouteSection
+from models.layers.shortcut import ShortcutSection
+from models.layers.softmax import SoftmaxSection
+from models.layers.upsample import UpsampleSection
+
+SECTIONS: tuple[type[LayerSection], ...] = (
+    ConvolutionalSection,
+    LocalSection,
+    ConnectedSection,
+    MaxpoolSection,
+    LocalAvgpoolSection,
+    AvgpoolSection,
+    ReorgSection,
+    Reorg3dSection,
+    UpsampleSection,
+    RouteSection,
+    RouteLeftHalfSection,
+    ShortcutSection,
+    ScaleChannelsSection,
+    SamSection,
+    BatchnormSection,
+    NormalizationSection,
+    ActivationSection,
+    DropoutSection,
+    CropSection,
+    ImplicitSection,
+    ImplicitAddSection,
+    ImplicitMulSection,
+    ShiftChannelsSection,
+    ControlChannelsSection,
+    EmptySection,
+    YoloSection,
+    GaussianYoloSection,
+    RegionSection,
+    DetectionSection,
+    SoftmaxSection,
+    CostSection,
+    ContrastiveSection,
+)
+
+BY_NAME: dict[str, type[LayerSection]] = {name: section for section in SECTIONS for name in section.names}

@@ -1,0 +1,83 @@
+"""A tree of classes (YOLO9000, arXiv:1612.08242): softmax within each group of siblings, products along the path."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from utils.errors import InputError
+from utils.files import read_text
+
+
+@dataclass(frozen=True)
+class Tree:
+    """Classes in file order; a parent always stands before its children.
+
+    parents: parent of each class, -1 at the top. groups: number of the group of siblings of each class, rising from 0.
+    levels: the classes of each depth below the top, nearest first.
+    """
+
+    names: tuple[str, ...]
+    parents: tuple[int, ...]
+    groups: tuple[int, ...]
+    levels: tuple[tuple[int, ...], ...]
+
+    def __len__(self) -> int:
+        return len(self.parents)
+
+    def softmax(self, values: Tensor, temperature: float = 1.0) -> Tensor:
+        """Softmax within each group of siblings over the last dimension, of len(self) values (softmax_layer.c softmax_tree)."""
+        group = torch.tensor(self.groups, device=values.device).expand_as(values)
+        values = values / temperature
+        shape = (*values.shape[:-1], self.groups[-1] + 1)
+        largest = values.new_zeros(shape).scatter_reduce(-1, group, values, "amax", include_self=False)
+        powers = (values - largest.gather(-1, group)).exp()
+        sums = values.new_zeros(shape).scatter_add(-1, group, powers)
+        return powers / sums.gather(-1, group)
+
+    def absolute(self, values: Tensor) -> Tensor:
+        """Products along the paths from the top, over the last dimension (tree.c hierarchy_predictions)."""
+        parents = torch.tensor(self.parents, device=values.device)
+        values = values.clone()
+        for level in self.levels:
+            here = torch.tensor(level, device=values.device)
+            values[..., here] *= values[..., parents[here]]
+        return values
+
+
+def read_tree(path: str | Path) -> Tree:
+    """Read a tree file: `name parent` on each line, the parent as line number from 0, -1 at the top (tree.c read_tree).
+
+    Raises InputError for a line that cannot be read and for a parent that does not stand before its child.
+    """
+    names: list[str] = []
+    parents: list[int] = []
+    groups: list[int] = []
+    depths: list[int] = []
+    for number, line in enumerate(read_text(path, "class tree").splitlines()):
+        name, parent = _line(path, number, line)
+        if not -1 <= parent < number:
+            raise InputError(f"{path}:{number + 1}: parent {parent}, expected -1 or a line before: 0 to {number - 1}")
+        last = parents[-1] if parents else -1
+        groups.append((groups[-1] if groups else 0) + (parent != last))
+        depths.append(0 if parent < 0 else depths[parent] + 1)
+        names.append(name)
+        parents.append(parent)
+    if not names:
+        raise InputError(f"{path}: is empty, expected `name parent` on each line")
+    levels: list[list[int]] = [[] for _ in range(max(depths))]
+    for index, depth in enumerate(depths):
+        if depth:
+            levels[depth - 1].append(index)
+    return Tree(tuple(names), tuple(parents), tuple(groups), tuple(map(tuple, levels)))
+
+
+def _line(path: str | Path, number: int, line: str) -> tuple[str, int]:
+    words = line.split()
+    try:
+        return words[0], int(words[1]) if len(words) > 1 else -1
+    except (IndexError, ValueError):
+        raise InputError(f"{path}:{number + 1}: cannot read {line[:40]!r}, expected `name parent`") from None

@@ -1,0 +1,91 @@
+"""[softmax]: probabilities of classes, and the cross entropy that trains them (softmax_layer.c)."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, ClassVar, Literal
+
+import torch
+from torch import Tensor
+
+from models.heads.anchors import beside
+from models.heads.base import Head, HeadLoss, HeadSection, loss_value
+from models.heads.tree import read_tree
+from models.layers.base import Shape, Site
+from utils.options import ignored, option
+
+
+@dataclass(frozen=True, kw_only=True)
+class SoftmaxSection(HeadSection):
+    names: ClassVar[tuple[str, ...]] = ("softmax", "soft")
+    truth: ClassVar[Literal["boxes", "vector"]] = "vector"
+
+    groups: int = option(1, "the values are divided into so many independent groups", least=1)
+    temperature: float = option(1.0, "the values are divided by this")
+    tree: str | None = option(None, "file with the tree of classes; softmax within each group of siblings")
+    noloss: bool = option(False, "the layer stands inside the network and has no loss")
+    spatial: float = ignored(0.0, "the original's CPU build does not use it, its GPU kernel reads beyond its input")
+
+    @property
+    def is_head(self) -> bool:  # type: ignore[override]
+        return not self.noloss
+
+    def shape(self, site: Site) -> Shape:
+        if site.input.outputs % self.groups:
+            raise site.error(f"groups={self.groups} does not divide {site.input.outputs} values", "groups")
+        if self.temperature == 0:
+            raise site.error("temperature: 0 is out of range, expected another number", "temperature")
+        return site.input
+
+    def reported_shape(self, site: Site) -> Shape:
+        return Shape(0, 0, 0)
+
+    def build(self, site: Site) -> Softmax:
+        return Softmax(self, site)
+
+
+class Softmax(Head):
+    """Input and output (n, c, h, w), taken as c * h * w values."""
+
+    def __init__(self, section: SoftmaxSection, site: Site) -> None:
+        super().__init__()
+        self.section = section
+        self.tree = None if section.tree is None else read_tree(beside(section.tree, site.raw.path))
+        if self.tree is not None and len(self.tree) != site.input.outputs:
+            raise site.error(f"tree: has {len(self.tree)} classes, the layer has {site.input.outputs}", "tree")
+
+    def forward(self, x: Tensor) -> Tensor:  # type: ignore[override]
+        if torch.is_grad_enabled() and x.requires_grad:
+            result: Tensor = _Passing.apply(x, self._probabilities(x.detach()))  # type: ignore[no-untyped-call]
+            return result
+        return self._probabilities(x)
+
+    def _probabilities(self, x: Tensor) -> Tensor:
+        values = x.float().reshape(len(x), -1)
+        if self.tree is not None:
+            return self.tree.softmax(values, self.section.temperature).view(x.shape)
+        groups = values.view(len(x), self.section.groups, -1)
+        return (groups / self.section.temperature).softmax(2).view(x.shape)
+
+    def loss(self, x: Tensor, truth: Tensor, size_wh: tuple[int, int], seen: int) -> HeadLoss:
+        """blas.c softmax_x_ent_cpu. truth: float32 (n, values), the probability wanted of each class."""
+        with torch.no_grad():
+            found = self._probabilities(x).reshape(len(x), -1)
+            truth = truth.to(found)
+            cost = torch.where(truth != 0, -found.log(), 0.0).sum()
+            delta = truth - found
+        total = float(cost)
+        return HeadLoss(loss_value(x, delta, cost), total, {"class": total}, targets=len(x))
+
+
+class _Passing(torch.autograd.Function):
+    """softmax_layer.c backward_softmax_layer: what comes back, from [cost] say, goes on unchanged, without the Jacobian."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, output: Tensor) -> Tensor:
+        ctx.dtype = x.dtype
+        return output.clone()
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, None]:
+        return gradients[0].to(ctx.dtype), None
