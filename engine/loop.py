@@ -1,0 +1,234 @@
+"""The train loop: batches in, weight updates out. It receives everything it works with and knows no file."""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+import logging
+import time
+from collections import defaultdict
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+import torch
+from torch import Tensor, nn
+
+from engine.diagnosis import explain_gradients, explain_loss
+from engine.optimizer import DarknetOptimizer
+from engine.schedule import Schedule
+from utils.errors import RunError
+
+logger = logging.getLogger(__name__)
+
+
+class Batch(Protocol):
+    """One forward pass. images: (n, channels, height, width), uint8 or in [0, 1]. truth: what the losses compare with.
+
+    files: pictures it was made of, for messages.
+    """
+
+    @property
+    def images(self) -> Tensor: ...
+    @property
+    def truth(self) -> Tensor: ...
+    @property
+    def files(self) -> Sequence[str]: ...
+
+
+class HeadLoss(Protocol):
+    """Loss of one head, summed over pictures. terms: parts of the cost by name. targets: truths assigned to the head."""
+
+    @property
+    def objective(self) -> Tensor: ...
+    @property
+    def cost(self) -> float: ...
+    @property
+    def terms(self) -> dict[str, float]: ...
+    @property
+    def targets(self) -> int: ...
+
+
+class Trained(Protocol):
+    """The network's side of training; see models/training.py."""
+
+    def begin(self, iteration: int) -> None: ...
+    def losses(self, images: Tensor, truth: Tensor, seen: int) -> Sequence[HeadLoss]: ...
+    def layer_names(self) -> Sequence[tuple[str, nn.Module]]: ...
+
+
+@dataclass(frozen=True, kw_only=True)
+class Update:
+    """What one weight update was. loss: per picture, as the original reports it; terms: its parts, averaged over heads with truths.
+
+    seconds: of the computation; waited: for batches before it.
+    """
+
+    iteration: int
+    rate: float
+    loss: float
+    terms: dict[str, float]
+    images: int
+    size_wh: tuple[int, int]
+    seconds: float
+    waited: float
+
+
+@dataclass(kw_only=True)
+class Precision:
+    """Number format of the forward pass; scaler: for float16, whose small gradients vanish otherwise."""
+
+    dtype: torch.dtype = torch.float32
+    scaler: torch.amp.GradScaler | None = None
+
+    def autocast(self, device: torch.device) -> contextlib.AbstractContextManager[object]:
+        if self.dtype == torch.float32:
+            return contextlib.nullcontext()
+        return torch.autocast(device.type, dtype=self.dtype)
+
+
+class Trainer:
+    """Makes weight updates. iteration: updates made so far; seen: pictures, counted as the original does: iteration * batch.
+
+    batch: pictures of an update by the cfg; subdivisions: forward passes in it. When memory runs out, forward passes are
+    split further, with a warning.
+    """
+
+    def __init__(
+        self,
+        network: Trained,
+        optimizer: DarknetOptimizer,
+        schedule: Schedule,
+        *,
+        batch: int,
+        subdivisions: int,
+        device: torch.device,
+        precision: Precision | None = None,
+        channels_last: bool = False,
+    ) -> None:
+        self.network, self.optimizer, self.schedule = network, optimizer, schedule
+        self.batch, self.subdivisions, self.device = batch, subdivisions, device
+        self.precision = precision or Precision()
+        self.memory_format = torch.channels_last if channels_last else torch.contiguous_format
+        self.iteration = 0
+        self.pieces = 1
+
+    @property
+    def seen(self) -> int:
+        return self.iteration * self.batch
+
+    def update(self, batches: Sequence[Batch], waited: float = 0.0) -> Update:
+        """One weight update from the batches of one iteration. Raises RunError when loss or gradient is not finite."""
+        start = time.perf_counter()
+        rate = self.schedule.rate(self.iteration + 1)
+        self.network.begin(self.iteration + 1)
+        loss, terms = self._gradients(batches, rate)
+        images = sum(len(batch.images) for batch in batches)
+        self._step(batches, rate, images)
+        self.iteration += 1
+        height, width = batches[0].images.shape[2:]
+        return Update(
+            iteration=self.iteration,
+            rate=rate,
+            loss=loss / images,
+            terms={name: value / images for name, value in terms.items()},
+            images=images,
+            size_wh=(width, height),
+            seconds=time.perf_counter() - start,
+            waited=waited,
+        )
+
+    def _gradients(self, batches: Sequence[Batch], rate: float) -> tuple[float, dict[str, float]]:
+        """Gradients summed over the batches; cost and its terms summed over the pictures."""
+        while True:
+            self.optimizer.zero_grad(set_to_none=True)
+            try:
+                return self._passes(batches, rate)
+            except torch.OutOfMemoryError:
+                largest = max(len(batch.images) for batch in batches)
+                if self.pieces >= largest:
+                    raise RunError(f"out of memory with one picture at a time at {_size(batches)}") from None
+                self.pieces *= 2
+                torch.cuda.empty_cache()
+                text = "out of memory at %s: subdivisions raised from %d to %d"
+                logger.warning(
+                    text, _size(batches), self.subdivisions * self.pieces // 2, self.subdivisions * self.pieces
+                )
+
+    def _passes(self, batches: Sequence[Batch], rate: float) -> tuple[float, dict[str, float]]:
+        total, terms = 0.0, defaultdict[str, float](float)
+        mini_batch = self.batch // self.subdivisions
+        for number, batch in enumerate(batches, start=1):
+            images, truth = self._on_device(batch)
+            for images_part, truth_part in zip(images.chunk(self.pieces), truth.chunk(self.pieces), strict=True):
+                seen = self.seen + number * mini_batch
+                heads = self._forward(images_part, truth_part, seen)
+                objective = torch.stack([head.objective for head in heads]).sum()
+                if not torch.isfinite(objective):
+                    forward = functools.partial(self._forward, images_part, truth_part, seen)
+                    layers = self.network.layer_names()
+                    raise RunError(explain_loss(layers, forward, batch, self.iteration + 1, rate))
+                scaler = self.precision.scaler
+                (scaler.scale(objective) if scaler else objective).backward()
+                total += sum(head.cost for head in heads) / len(heads)  # network.c get_network_cost
+                _add_terms(terms, heads)
+        return total, dict(terms)
+
+    def _forward(self, images: Tensor, truth: Tensor, seen: int) -> Sequence[HeadLoss]:
+        with self.precision.autocast(self.device):
+            return self.network.losses(images, truth, seen)
+
+    def _on_device(self, batch: Batch) -> tuple[Tensor, Tensor]:
+        images = batch.images.to(self.device, non_blocking=True)
+        if images.dtype == torch.uint8:
+            images = images.float() / 255
+        return images.contiguous(memory_format=self.memory_format), batch.truth.to(self.device, non_blocking=True)
+
+    def _step(self, batches: Sequence[Batch], rate: float, images: int) -> None:
+        scaler = self.precision.scaler
+        if scaler is not None:
+            scaler.unscale_(self.optimizer)
+            scaler.step(self.optimizer, self.iteration + 1, rate, images)
+            scaler.update()
+            return
+        gradients = [w.grad for group in self.optimizer.param_groups for w in group["params"] if w.grad is not None]
+        if gradients and not torch.isfinite(torch.stack(torch._foreach_norm(gradients))).all():
+            raise RunError(explain_gradients(self.network.layer_names(), batches, self.iteration + 1, rate))
+        self.optimizer.step(self.iteration + 1, rate, images)
+
+
+def run(
+    trainer: Trainer,
+    batches: Iterable[Batch],
+    last_iteration: int,
+    hooks: Sequence[Callable[[Update], None]],
+    stopped: Callable[[], bool] = lambda: False,
+) -> None:
+    """Train until `last_iteration`, or until `stopped()`; hooks are called after every update, in order."""
+    if trainer.iteration >= last_iteration:
+        return
+    iterator = iter(batches)
+    while trainer.iteration < last_iteration and not stopped():
+        start = time.perf_counter()
+        group = list(_take(iterator, trainer.subdivisions))
+        assert len(group) == trainer.subdivisions, "batches for training have no end"
+        update = trainer.update(group, time.perf_counter() - start)
+        for hook in hooks:
+            hook(update)
+
+
+def _take(iterator: Iterator[Batch], count: int) -> Iterator[Batch]:
+    for _, batch in zip(range(count), iterator, strict=False):
+        yield batch
+
+
+def _add_terms(terms: dict[str, float], heads: Sequence[HeadLoss]) -> None:
+    counted = [head for head in heads if head.targets] or heads
+    for head in counted:
+        for name, value in head.terms.items():
+            terms[name] += value / len(counted)
+
+
+def _size(batches: Sequence[Batch]) -> str:
+    height, width = batches[0].images.shape[2:]
+    return f"{width}x{height}"

@@ -1,0 +1,138 @@
+"""A network as something to train: its losses, which tensors change by which rules, and where gradients end.
+
+The keys that freeze parts of a network act as in the original's GPU build (network_kernels.cu backward_network_gpu and
+update_network_gpu, parser.c parse_network_cfg_custom and set_train_only_bn).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import torch
+from torch import Tensor, nn
+
+from models.heads.base import Head, HeadLoss
+from models.layers.base import LayerSection, Stored
+from models.network import Network
+from models.plan import Step
+from utils.errors import InputError
+from utils.trained import TrainedTensor
+
+SHORTCUT_LIMIT = 1.0  # shortcut_layer.c update_shortcut_layer_gpu
+
+
+class Training:
+    """The parts of `network` that training changes.
+
+    freeze: layers before this index are left as they are, besides what the cfg freezes. Makes `network` ready: call
+    `begin` before each iteration, then `losses` for each of its batches.
+    Raises InputError if there is nothing to train: no layer with a loss, or all of them frozen.
+    """
+
+    def __init__(self, network: Network, freeze: int = 0) -> None:
+        self.network = network
+        sections = [step.section for step in network.plan.steps]
+        stop = _last(sections, lambda section: section.stopbackward == 1)
+        self.frozen = max(freeze, stop)  # layers before it: no update, normalised by their rolling statistics
+        self.statistics_only = _last(sections, lambda section: section.train_only_bn) + 1
+        self._stop = stop + 1
+        self._heads = tuple(step for step in network.plan.heads if self._has_loss(step))
+        self._refuse_nothing_to_train()
+        self._blind: int | None = None
+        for index, section in enumerate(sections):
+            if section.onlyforward:
+                network.layers[index].register_forward_hook(_detached)
+
+    @property
+    def truth(self) -> str:
+        """What the losses compare with: "boxes", or a "vector" for each picture."""
+        return self._heads[-1].section.truth  # type: ignore[attr-defined,no-any-return]
+
+    def begin(self, iteration: int) -> None:
+        """Set modes and gradients for an iteration, counted from 1."""
+        blind = self._layers_without_gradient(iteration)
+        if self._blind != blind:
+            for index, layer in enumerate(self.network):  # of a shared tensor its last layer decides
+                layer.requires_grad_(index >= blind)
+            self._blind = blind
+        self.network.train()
+        for index, layer in enumerate(self.network):
+            if index < self.frozen and any(True for _ in layer.stored()):
+                layer.eval()
+
+    def losses(self, images: Tensor, truth: Tensor, seen: int) -> list[HeadLoss]:
+        """Losses of the heads in cfg order.
+
+        images: (n, channels, height, width) in [0, 1]. truth: see Head.loss. seen: pictures trained on, these included.
+        """
+        size_wh = (images.shape[3], images.shape[2])
+        inputs = dict(
+            zip((step.index for step in self.network.plan.heads), self.network.head_inputs(images), strict=True)
+        )
+        with torch.autocast(images.device.type, enabled=False):
+            return [self._head(step).loss(inputs[step.index][0].float(), truth, size_wh, seen) for step in self._heads]
+
+    def tensors(self, burn_in: int) -> list[TrainedTensor]:
+        """What weight updates change, and the rules for it; burn_in: that of the schedule."""
+        found = {}
+        for step, layer in zip(self.network.plan.steps, self.network, strict=True):
+            if step.index < max(self.frozen, self.statistics_only):
+                continue
+            stored = {id(item.tensor): item for item in layer.stored()}
+            for parameter in layer.parameters():
+                if id(parameter) not in found:
+                    item = stored.get(id(parameter), Stored(parameter, "biases"))
+                    found[id(parameter)] = _trained(step, item, burn_in)
+        return list(found.values())
+
+    def layer_names(self) -> list[tuple[str, nn.Module]]:
+        """("12 [convolutional]", module) of every layer, for messages."""
+        steps = self.network.plan.steps
+        return [(f"{step.index} [{step.raw.name}]", layer) for step, layer in zip(steps, self.network, strict=True)]
+
+    def _layers_without_gradient(self, iteration: int) -> int:
+        """Layers before this index get no gradient. The original's count of iterations is one behind during a step."""
+        sections = [step.section for step in self.network.plan.steps]
+        held = _last(sections, lambda section: section.stopbackward > max(1, iteration - 1)) + 1
+        return max(self._stop, self.frozen, self.statistics_only, held)
+
+    def _has_loss(self, step: Step) -> bool:
+        """A frozen head, and one with onlyforward, has no delta (yolo_layer.c forward_yolo_layer)."""
+        return step.section.is_head and not step.section.onlyforward and step.index >= self.frozen
+
+    def _head(self, step: Step) -> Head:
+        layer = self.network.layers[step.index]
+        assert isinstance(layer, Head)
+        return layer
+
+    def _refuse_nothing_to_train(self) -> None:
+        path = self.network.plan.cfg.path
+        if not any(step.section.is_head for step in self.network.plan.steps):
+            raise InputError(f"{path}: has no layer with a loss, expected [yolo], [softmax] or another head at its end")
+        if not self._heads:
+            raise InputError(f"{path}: every layer with a loss is frozen, there is nothing to train")
+
+
+def _last(sections: list[LayerSection], condition: Callable[[LayerSection], bool]) -> int:
+    return max((index for index, section in enumerate(sections) if condition(section)), default=-1)
+
+
+def _trained(step: Step, item: Stored, burn_in: int) -> TrainedTensor:
+    section = step.section
+    shortcut = item.kind == "shortcut_weights"
+    weights = item.decayed
+    return TrainedTensor(
+        tensor=item.tensor,
+        layer=step.index,
+        rate_factor=section.learning_rate,
+        decay=weights and not shortcut,
+        adam=not shortcut,
+        centred=item.centred,
+        update_limit=SHORTCUT_LIMIT if shortcut else 0.0,
+        weight_limit=section.clip if weights and not shortcut else 0.0,
+        first_iteration=max(section.dont_update + 1, section.burnin_update * burn_in),
+    )
+
+
+def _detached(module: nn.Module, inputs: object, output: Tensor) -> Tensor:
+    return output.detach()
