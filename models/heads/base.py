@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, ClassVar, Literal, NamedTuple
 
 import torch
@@ -93,6 +93,10 @@ class BoxSection(HeadSection):
     def filters(self) -> int:
         """Channels that the layer before must have."""
         raise AssertionError(f"{type(self).__name__} does not say its filters")
+
+    @property
+    def channels_per_class(self) -> int:
+        return replace(self, classes=self.classes + 1).filters - self.filters
 
     def suppression(self) -> tuple[str, float]:
         """(nms_kind, beta_nms) for the suppression of this head's boxes."""
