@@ -16,34 +16,35 @@ DEFAULT_SIZE = 0.5  # of an anchor that is not given: make_yolo_layer, make_regi
 
 
 def pairs(values: Sequence[float] | None, count: int) -> tuple[tuple[float, float], ...]:
-    """`count` (width, height) from the flat list of the cfg."""
-    if values is None:
-        return ((DEFAULT_SIZE, DEFAULT_SIZE),) * count
-    return tuple(zip(values[: 2 * count : 2], values[1 : 2 * count : 2], strict=True))
+    """`count` (width, height) from the flat list of the cfg; what the list lacks has DEFAULT_SIZE, as in the original."""
+    given = [*(values or ())][: 2 * count]
+    given += [DEFAULT_SIZE] * (2 * count - len(given))
+    return tuple(zip(given[::2], given[1::2], strict=True))
 
 
 def check_sizes(site: Site, values: Sequence[float] | None, count: int) -> None:
-    """Raises CfgError if the list is too short or holds a size that is not above zero; warns if it is too long."""
+    """Raises CfgError for a size that is not above zero; warns if the list is shorter or longer than `count` anchors.
+
+    Published cfgs have lists with a comma forgotten; the original reads them, and so do we.
+    """
     if values is None:
         return
-    if len(values) < 2 * count:
-        raise site.error(
-            f"anchors: has {len(values)} values, expected 2 for each of num={count}: {2 * count}", "anchors"
-        )
-    if len(values) > 2 * count:
-        text = "%s:%d: [%s] anchors: the last %d of %d values are not used, num=%d needs %d"
-        raw = site.raw
-        logger.warning(text, raw.path, raw.line, raw.name, len(values) - 2 * count, len(values), count, 2 * count)
     wrong = [value for value in values[: 2 * count] if value <= 0]
     if wrong:
         raise site.error(f"anchors: {wrong[0]:g} is out of range, expected sizes above 0", "anchors")
+    if len(values) != 2 * count:
+        effect = f"the missing ones are {DEFAULT_SIZE}" if len(values) < 2 * count else "the last ones are not used"
+        raw = site.raw
+        text = "%s:%d: [%s] anchors: has %d values, expected 2 for each of %d anchors; %s"
+        entry = raw.find("anchors")
+        logger.warning(text, raw.path, entry.line if entry else raw.line, raw.name, len(values), count, effect)
 
 
 def check_mask(site: Site, indices: Sequence[int], count: int) -> None:
     """Raises CfgError if an index of `mask` is not an anchor or stands there twice."""
     for index in indices:
         if not 0 <= index < count:
-            raise site.error(f"mask: there is no anchor {index}, expected 0 to num - 1 = {count - 1}", "mask")
+            raise site.error(f"mask: there is no anchor {index}, expected 0 to {count - 1}", "mask")
     if len(set(indices)) < len(indices):
         raise site.error("mask: an anchor stands there twice", "mask")
 

@@ -57,16 +57,25 @@ class AnchorSection(BoxSection):
         return tuple(range(self.num)) if self.mask is None else self.mask
 
     @property
+    def anchor_count(self) -> int:
+        """Anchors of all heads: num, or more if the list has them and the mask asks for them.
+
+        A published cfg has num=16 and uses 20; the original then reads what lies behind its array.
+        """
+        given = len(self.anchors or ()) // 2
+        return max(self.num, min(given, max(self.indices) + 1))
+
+    @property
     def anchor_sizes(self) -> tuple[tuple[float, float], ...]:
-        """Width and height in pixels of all `num` anchors."""
-        return anchors.pairs(self.anchors, self.num)
+        """Width and height in pixels of all anchors."""
+        return anchors.pairs(self.anchors, self.anchor_count)
 
     def suppression(self) -> tuple[str, float]:
         return self.nms_kind, self.beta_nms
 
     def shape(self, site: Site) -> Shape:
-        anchors.check_mask(site, self.indices, self.num)
-        anchors.check_sizes(site, self.anchors, self.num)
+        anchors.check_mask(site, self.indices, self.anchor_count)
+        anchors.check_sizes(site, self.anchors, self.anchor_count)
         counters = self.counters_per_class
         if counters is not None and len(counters) != self.classes:
             text = f"counters_per_class: has {len(counters)} values, expected one for each of {self.classes} classes"
