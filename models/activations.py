@@ -13,6 +13,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from utils.options import option
+
 Function = Callable[[Tensor], Tensor]
 
 _SUM_EPS = 1e-4  # activations.c activate_array_normalize_channels
@@ -121,10 +123,15 @@ _IN_PLACE: dict[str, Function] = {
 }
 
 
+def activation_option(default: str, doc: str) -> Any:
+    """The key `activation` of a layer. An unknown word is relu, with a warning (activations.c get_activation)."""
+    return option(default, doc, choices=tuple(ACTIVATIONS), otherwise="relu")
+
+
 class Activation(nn.Module):
     """The function that the word `name` stands for, on (n, channels, height, width).
 
-    owned: the input is the caller's own intermediate result and may be overwritten when no gradient is recorded.
+    owned: the input is the caller's own intermediate result and may be overwritten when it has no gradient.
     """
 
     def __init__(self, name: str, *, owned: bool = False) -> None:
@@ -134,7 +141,7 @@ class Activation(nn.Module):
         self.in_place = _IN_PLACE.get(name, self.function) if owned else self.function
 
     def forward(self, x: Tensor) -> Tensor:
-        return self.function(x) if torch.is_grad_enabled() else self.in_place(x)
+        return self.function(x) if x.requires_grad else self.in_place(x)
 
     def extra_repr(self) -> str:
         return self.name

@@ -48,6 +48,57 @@ class BatchNorm(nn.Module):
         return factor, self.biases.double() - self.rolling_mean.double() * factor
 
 
+class CrossBatchNorm(BatchNorm):
+    """Statistics averaged over the parts of a batch seen so far (batch_normalize=2; blas_kernels.cu fast_v_cbn_kernel)."""
+
+    batch_mean: Tensor
+    batch_square: Tensor
+
+    def __init__(self, channels: int, momentum: float = GPU_MOMENTUM) -> None:
+        super().__init__(channels, momentum)
+        self.parts = 0
+        self.register_buffer("batch_mean", torch.zeros(channels), persistent=False)
+        self.register_buffer("batch_square", torch.zeros(channels), persistent=False)
+
+    def start_batch(self) -> None:
+        """Forget the parts of the batch before."""
+        self.parts = 0
+
+    def forward(self, x: Tensor) -> Tensor:
+        if not self.training:
+            return super().forward(x)
+        with torch.no_grad():
+            self.parts += 1
+            values = x.detach().transpose(0, 1).flatten(1).float()
+            mean = values.mean(1)
+            square = torch.maximum((values * values).sum(1) / max(values.shape[1] - 1, 1), mean * mean)
+            self.batch_mean.lerp_(mean, 1 / self.parts)
+            self.batch_square.lerp_(square, 1 / self.parts)
+            variance = (self.batch_square - self.batch_mean**2).clamp(min=0)
+            self.rolling_mean.lerp_(self.batch_mean, self.momentum)
+            self.rolling_variance.lerp_(variance, self.momentum)
+        return _GivenStatistics.apply(x, self.scales, self.biases, self.batch_mean.clone(), torch.rsqrt(variance + EPS))
+
+
+class _GivenStatistics(torch.autograd.Function):
+    """Normalisation by given statistics, with the gradient as if they were those of x."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, scales: Tensor, biases: Tensor, mean: Tensor, inverse: Tensor) -> Tensor:
+        ctx.save_for_backward(x, scales, mean, inverse)
+        factor = scales * inverse
+        offset = biases - mean * factor
+        return (x * factor.view(-1, 1, 1) + offset.view(-1, 1, 1)).to(x.dtype)
+
+    @staticmethod
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
+        x, scales, mean, inverse = ctx.saved_tensors
+        found = torch.ops.aten.native_batch_norm_backward(
+            grad.contiguous(), x, scales, None, None, mean, inverse, True, EPS, [True, True, True]
+        )
+        return (*found, None, None)
+
+
 class _BatchStatistics(torch.autograd.Function):
     """PyTorch's kernels made to divide the variance by N - 1.
 

@@ -15,7 +15,8 @@ from models.layers.base import LayerSection
 from models.layers.batchnorm import BatchnormSection
 from models.layers.connected import ConnectedSection
 from models.layers.contrastive import ContrastiveSection
-from models.layers.convolutional import ConvolutionalSection
+from models.layers.conv_recurrent import ConvLstmSection, CrnnSection, HistorySection
+from models.layers.convolutional import ConvolutionalSection, DepthwiseSection
 from models.layers.cost import CostSection
 from models.layers.crop import CropSection
 from models.layers.dropout import DropoutSection
@@ -30,6 +31,7 @@ from models.layers.implicit import (
 from models.layers.local import LocalSection
 from models.layers.normalization import NormalizationSection
 from models.layers.pooling import AvgpoolSection, LocalAvgpoolSection, MaxpoolSection
+from models.layers.recurrent import GruSection, LstmSection, RnnSection
 from models.layers.reorg import Reorg3dSection, ReorgSection
 from models.layers.route import RouteLeftHalfSection, RouteSection
 from models.layers.shortcut import ShortcutSection
@@ -38,6 +40,7 @@ from models.layers.upsample import UpsampleSection
 
 SECTIONS: tuple[type[LayerSection], ...] = (
     ConvolutionalSection,
+    DepthwiseSection,
     LocalSection,
     ConnectedSection,
     MaxpoolSection,
@@ -62,6 +65,12 @@ SECTIONS: tuple[type[LayerSection], ...] = (
     ShiftChannelsSection,
     ControlChannelsSection,
     EmptySection,
+    RnnSection,
+    GruSection,
+    LstmSection,
+    CrnnSection,
+    ConvLstmSection,
+    HistorySection,
     YoloSection,
     GaussianYoloSection,
     RegionSection,

@@ -36,13 +36,16 @@ def option(
     least: float | None = None,
     most: float | None = None,
     choices: Collection[str] | None = None,
+    otherwise: str | None = None,
 ) -> Any:
     """A field of an Options class.
 
     default: value when the key is absent. key: spelling in the file, if it is not the field's name.
-    least, most: inclusive range of the number (of each number of a list). choices: the words allowed.
+    least, most: inclusive range of the number (of each number of a list). choices: the words allowed; any other is an
+    error, or is read as the word `otherwise`, with a warning, where the original does so.
     """
-    return field(default=default, metadata={"doc": doc, "key": key, "least": least, "most": most, "choices": choices})
+    limits = {"least": least, "most": most, "choices": choices, "otherwise": otherwise}
+    return field(default=default, metadata={"doc": doc, "key": key, **limits})
 
 
 def ignored(default: Any, reason: str, *, key: str | None = None) -> Any:
@@ -128,7 +131,7 @@ def _read_list(raw: RawSection, entry: Entry, kind: type, metadata: Any) -> tupl
 
 def _read_one(raw: RawSection, entry: Entry, text: str, kind: type, metadata: Any) -> Any:
     if kind is str:
-        return _read_word(raw, entry, text, metadata.get("choices"))
+        return _read_word(raw, entry, text, metadata.get("choices"), metadata.get("otherwise"))
     value = _READERS[kind](raw, entry, text)
     least, most = metadata.get("least"), metadata.get("most")
     if (least is not None and value < least) or (most is not None and value > most):
@@ -137,8 +140,15 @@ def _read_one(raw: RawSection, entry: Entry, text: str, kind: type, metadata: An
     return value
 
 
-def _read_word(raw: RawSection, entry: Entry, text: str, choices: Collection[str] | None) -> str:
+def _read_word(raw: RawSection, entry: Entry, text: str, choices: Collection[str] | None, otherwise: str | None) -> str:
     if choices is not None and text not in choices:
+        if otherwise is not None:
+            known = ", ".join(choices)
+            logger.warning(
+                "%s:%d: [%s] %s: unknown value %r, %s is used; known are %s",
+                *(raw.path, entry.line, raw.name, entry.key, text, otherwise, known),
+            )
+            return otherwise
         raise raw.error(f"{entry.key}: unknown value {text!r}, expected one of {', '.join(choices)}", entry)
     return text
 

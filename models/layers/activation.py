@@ -7,16 +7,15 @@ from typing import ClassVar
 
 from torch import Tensor
 
-from models.activations import ACTIVATIONS, Activation
+from models.activations import Activation, activation_option
 from models.layers.base import Layer, LayerSection, Shape, Site
-from utils.options import option
 
 
 @dataclass(frozen=True, kw_only=True)
 class ActivationSection(LayerSection):
     names: ClassVar[tuple[str, ...]] = ("activation",)
 
-    activation: str = option("linear", "the function", choices=tuple(ACTIVATIONS))
+    activation: str = activation_option("linear", "the function")
 
     def shape(self, site: Site) -> Shape:
         return site.input

@@ -7,7 +7,7 @@ from typing import ClassVar
 
 from torch import Tensor
 
-from models.activations import ACTIVATIONS, Activation
+from models.activations import Activation, activation_option
 from models.layers.base import Layer, LayerSection, Shape, Site, absolute
 from utils.options import option
 
@@ -17,7 +17,7 @@ class ProductSection(LayerSection):
     """What both kinds share."""
 
     froms: int | None = option(None, "layer that is multiplied (negative: counted back from here)", key="from")
-    activation: str = option("linear", "function applied to the product", choices=tuple(ACTIVATIONS))
+    activation: str = activation_option("linear", "function applied to the product")
 
     def sources(self, index: int) -> tuple[int, ...]:
         return (index - 1,) if self.froms is None else (index - 1, absolute(index, self.froms))

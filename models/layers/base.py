@@ -7,8 +7,8 @@ outside that file asks for a layer's type.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, fields
 from typing import TYPE_CHECKING, ClassVar, Literal
 
 from torch import Tensor, nn
@@ -93,6 +93,12 @@ class Cost:
     io: int = 0
 
 
+def total(costs: Iterable[Cost]) -> Cost:
+    """Sum of costs, of a layer that consists of several."""
+    costs = tuple(costs)
+    return Cost(**{item.name: sum(getattr(cost, item.name) for cost in costs) for item in fields(Cost)})
+
+
 @dataclass(frozen=True)
 class Stored:
     """One tensor of the .weights file.
@@ -126,7 +132,9 @@ class LayerSection(Options):
     onlyforward: bool = option(False, "gradients end here; weights of the layer only decay")
     dont_update: int = option(0, "gradients pass, weights stay as they are for so many iterations")
     burnin_update: int = option(0, "gradients pass, weights stay as they are for so many times burn_in iterations")
-    stopbackward: int = option(0, "1: gradients end here, layers before are frozen; above 1: they end here until this iteration")
+    stopbackward: int = option(
+        0, "1: gradients end here, layers before are frozen; above 1: they end here until this iteration"
+    )
     train_only_bn: bool = option(False, "of this layer and those before it, only rolling statistics change")
     dontload: bool = option(
         False, "the layer's tensors are not read from a weights file; its bytes go to the next layer"

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from models.activations import ACTIVATIONS, Activation
+from models.activations import Activation, activation_option
 from models.batchnorm import BatchNorm
 from models.layers.base import Cost, Layer, LayerSection, Shape, Site, Stored
 from utils.options import option
@@ -25,7 +25,7 @@ class ConnectedSection(LayerSection):
     names: ClassVar[tuple[str, ...]] = ("connected", "conn")
 
     output: int = option(1, "outputs", least=1)
-    activation: str = option("logistic", "function applied to the result", choices=tuple(ACTIVATIONS))
+    activation: str = activation_option("logistic", "function applied to the result")
     batch_normalize: bool = option(False, "batch normalisation before the activation")
 
     def shape(self, site: Site) -> Shape:
@@ -85,6 +85,7 @@ class Connected(Layer):
         layer = copy.copy(self)
         layer._parameters, layer._modules = dict(self._parameters), dict(self._modules)
         layer.norm = None
-        layer.weights = nn.Parameter((self.weights.double() * factor[:, None]).to(self.weights.dtype))
-        layer.biases = nn.Parameter(offset.to(self.weights.dtype))
+        weights = (self.weights.double() * factor[:, None]).to(self.weights.dtype)
+        layer.weights = nn.Parameter(weights, requires_grad=False)
+        layer.biases = nn.Parameter(offset.to(self.weights.dtype), requires_grad=False)
         return layer

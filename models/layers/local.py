@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from models.activations import ACTIVATIONS, Activation
+from models.activations import Activation, activation_option
 from models.layers.base import Cost, Layer, LayerSection, Shape, Site, Stored
 from utils.options import option
 
@@ -24,7 +24,7 @@ class LocalSection(LayerSection):
     size: int = option(1, "height and width of the kernel", least=1)
     stride: int = option(1, "step of the kernel in both directions", least=1)
     pad: int = option(0, "zeros added at each side", least=0)
-    activation: str = option("logistic", "function applied to the result", choices=tuple(ACTIVATIONS))
+    activation: str = activation_option("logistic", "function applied to the result")
 
     def shape(self, site: Site) -> Shape:
         # local_layer.c local_out_height takes any pad for "same size", im2col for so many zeros: they agree for size / 2

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from models.activations import ACTIVATIONS, Activation
+from models.activations import Activation, activation_option
 from models.layers.base import Cost, Layer, LayerSection, Shape, Site, Stored, absolute
 from utils.options import option
 
@@ -22,7 +22,7 @@ class ShortcutSection(LayerSection):
     names: ClassVar[tuple[str, ...]] = ("shortcut",)
 
     froms: tuple[int, ...] = option((), "layers added to the one before (negative: counted back from here)", key="from")
-    activation: str = option("linear", "function applied to the sum", choices=tuple(ACTIVATIONS))
+    activation: str = activation_option("linear", "function applied to the sum")
     weights_type: str = option(
         "none", "learned weights of the inputs", choices=("none", "per_feature", "per_layer", "per_channel")
     )
@@ -94,7 +94,7 @@ class Shortcut(Layer):
             return self.activate(self._weighted(x, others))
         y = _add(x, others[0], owned=False)
         for other in others[1:]:
-            y = _add(y, other, owned=not torch.is_grad_enabled())
+            y = _add(y, other, owned=not y.requires_grad)
         return self.activate(y)
 
     def _weighted(self, x: Tensor, others: tuple[Tensor, ...]) -> Tensor:
