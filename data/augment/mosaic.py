@@ -86,7 +86,8 @@ def _shift(before: int, after: int, length: int, net_length: int, cut: int, *, f
 def placed(truth: TruthRows, placement: Placement, *, bound: bool) -> TruthRows:
     """Boxes of a picture in the mosaic: cut at the quadrant (`bound`) or at the border; what no longer fits is dropped.
 
-    Kept are boxes inside the mosaic, larger than one pixel and smaller than all of it.
+    Kept are boxes inside the mosaic, larger than one pixel and smaller than all of it. Without `bound` these include
+    boxes of which another quadrant hides a part or all, as in the original.
     """
     size = pair(placement.net_wh)
     centre = truth[:, :2] + pair(placement.shift_xy) / size
