@@ -1,0 +1,120 @@
+"""Checkpoints (last.pt, best.pt): everything a run needs to go on, as tensors and plain Python only.
+
+They are read with torch.load(weights_only=True), so that a file from somewhere cannot run code, and written whole or not at all.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import io
+import random
+import zipfile
+from dataclasses import dataclass, field
+from pathlib import Path
+from pickle import UnpicklingError  # only the name of torch.load's refusal; nothing is unpickled here
+from typing import Any
+
+import torch
+
+from utils import cfg as cfg_text
+from utils.errors import CfgError, InputError
+from utils.files import atomic_write
+
+FORMAT = "cspyolo checkpoint 1"
+_ZIP_START = b"PK\x03\x04"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Checkpoint:
+    """The state of a run after `iteration` weight updates.
+
+    cfg: text of the fitted cfg; names: class names. model, optimizer, ema, scaler: their state_dicts (ema and scaler empty when
+    off). random: states of the generators. loader: seed and position of the data. history: what charts and averages need.
+    settings: the command's flags.
+    """
+
+    cfg: str
+    names: list[str]
+    model: dict[str, Any]
+    optimizer: dict[str, Any]
+    iteration: int
+    seen: int
+    best: float = -1.0
+    ema: dict[str, Any] = field(default_factory=dict)
+    scaler: dict[str, Any] = field(default_factory=dict)
+    random: dict[str, Any] = field(default_factory=dict)
+    loader: dict[str, Any] = field(default_factory=dict)
+    history: dict[str, Any] = field(default_factory=dict)
+    settings: dict[str, Any] = field(default_factory=dict)
+
+
+def is_checkpoint(path: str | Path) -> bool:
+    """Whether a file is one of PyTorch's, by content. Raises InputError if it cannot be read."""
+    try:
+        with Path(path).open("rb") as stream:
+            return stream.read(len(_ZIP_START)) == _ZIP_START
+    except OSError as error:
+        raise InputError(f"{path}: cannot be read: {error.strerror}") from None
+
+
+def save_checkpoint(checkpoint: Checkpoint, path: str | Path) -> None:
+    """Write a checkpoint; an older one at `path` stays whole until the new one is. Raises RunError (disk full, ...)."""
+    content = {item.name: getattr(checkpoint, item.name) for item in dataclasses.fields(checkpoint)}
+    buffer = io.BytesIO()
+    torch.save(content | {"format": FORMAT}, buffer)
+    with atomic_write(path) as stream:
+        stream.write(buffer.getbuffer())
+
+
+def load_checkpoint(path: str | Path) -> Checkpoint:
+    """Read a checkpoint onto the CPU. Raises InputError for a file that is none, is cut short, or holds more than data."""
+    if not is_checkpoint(path):
+        raise InputError(f"{path}: is no checkpoint, expected a last.pt or best.pt")
+    try:
+        with zipfile.ZipFile(path) as archive:
+            damaged = archive.testzip()
+        if damaged is not None:
+            raise InputError(f"{path}: the checkpoint is damaged at {damaged}")
+        content = torch.load(path, map_location="cpu", weights_only=True)
+    except zipfile.BadZipFile:
+        raise InputError(f"{path}: the checkpoint is cut short or damaged") from None
+    except (UnpicklingError, RuntimeError) as error:
+        reason = str(error).split("\n", 1)[0]
+        raise InputError(f"{path}: is refused, expected tensors and plain values only ({reason})") from None
+    if not isinstance(content, dict) or content.pop("format", None) != FORMAT:
+        raise InputError(f"{path}: is a PyTorch file, but no checkpoint of a training run of this program")
+    missing = {item.name for item in dataclasses.fields(Checkpoint)} ^ set(content)
+    if missing:
+        raise InputError(f"{path}: the checkpoint is of another version: {', '.join(sorted(missing))}")
+    return Checkpoint(**content)
+
+
+def require_cfg(checkpoint: Checkpoint, path: str | Path, cfg: cfg_text.Cfg) -> None:
+    """Raises InputError, with the first difference, if `cfg` is not the one the checkpoint was made with (comments aside)."""
+    theirs = cfg_text.parse(checkpoint.cfg, f"{path} (its cfg)")
+    for mine, other in zip(cfg.sections, theirs.sections, strict=False):
+        found = {entry.key: entry.value for entry in reversed(mine.entries)}
+        expected = {entry.key: entry.value for entry in reversed(other.entries)}
+        if mine.name != other.name or found != expected:
+            keys = [key for key in found | expected if found.get(key) != expected.get(key)]
+            text = f"differs from the cfg of {path} at [{other.name}]" + (f" {keys[0]}" if keys else "")
+            raise CfgError(cfg.path, mine.line, text)
+    if len(cfg.sections) != len(theirs.sections):
+        counts = f"{len(cfg.sections) - 1} layers, that of {path} {len(theirs.sections) - 1}"
+        raise CfgError(cfg.path, None, f"is another cfg: it has {counts}")
+
+
+def random_state() -> dict[str, Any]:
+    """States of the generators of Python and PyTorch (samples do not need them: data/loader.py draws by position)."""
+    version, values, gauss = random.getstate()
+    devices = torch.cuda.get_rng_state_all() if torch.cuda.is_available() else []
+    return {"python": [version, list(values), gauss], "torch": torch.get_rng_state(), "cuda": devices}
+
+
+def restore_random_state(state: dict[str, Any]) -> None:
+    """The reverse of `random_state`; states of devices that are not here are left out."""
+    version, values, gauss = state["python"]
+    random.setstate((version, tuple(values), gauss))
+    torch.set_rng_state(state["torch"])
+    if torch.cuda.is_available() and len(state["cuda"]) == torch.cuda.device_count():
+        torch.cuda.set_rng_state_all(state["cuda"])

@@ -1,0 +1,133 @@
+"""Fitting a cfg to a data set, in memory: number of classes, anchors, and the filters that follow from them.
+
+The original has people edit classes and filters in several places by hand.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Sequence
+from typing import Any
+
+from models.heads.base import BoxSection, HeadSection
+from models.layers.base import absolute
+from models.plan import Plan, Step, make_plan
+from utils.cfg import Cfg
+from utils.errors import InputError
+
+_WIDTH_KEYS = ("filters", "output")  # keys that say how many channels a layer gives
+
+
+def classes_of(plan: Plan) -> int:
+    """Number of classes of the heads; of a classifier the values it gives. Raises InputError if there is no head."""
+    heads = [step for step in plan.steps if step.section.is_head]
+    if not heads:
+        raise InputError(
+            f"{plan.cfg.path}: has no layer with a loss, expected [yolo], [softmax] or another head at its end"
+        )
+    section = heads[-1].section
+    return section.classes if isinstance(section, BoxSection) else heads[-1].site.input.outputs
+
+
+def fit_classes(plan: Plan, classes: int, counters: Sequence[int] = ()) -> Cfg:
+    """The cfg with `classes` in every head, and the filters before each head that follow from it.
+
+    counters: objects of each class, for heads with counters_per_class. Raises InputError if the filters cannot be fitted.
+    """
+    changes = _Changes(plan)
+    for step in plan.steps:
+        section = step.section
+        if isinstance(section, BoxSection):
+            fitted = dataclasses.replace(section, classes=classes)
+            changes.set(step, "classes", classes)
+            changes.set_width(step, fitted.filters)
+            if getattr(section, "counters_per_class", None) is not None:
+                changes.set(step, "counters_per_class", ",".join(map(str, counters)))
+        elif isinstance(section, HeadSection) and section.is_head and section.truth == "vector":
+            changes.set_width(step, classes)
+    return changes.cfg()
+
+
+def anchor_heads(plan: Plan) -> tuple[Step, ...]:
+    """The heads with anchors, in cfg order."""
+    return tuple(step for step in plan.steps if step.section.is_head and hasattr(step.section, "anchor_sizes"))
+
+
+def anchors_in_pixels(plan: Plan) -> list[tuple[float, float]]:
+    """Width and height of all anchors, in pixels of the network's input."""
+    step = anchor_heads(plan)[-1]
+    unit_x, unit_y = _unit(plan, step)
+    return [(width * unit_x, height * unit_y) for width, height in step.section.anchor_sizes]  # type: ignore[attr-defined]
+
+
+def fit_anchors(plan: Plan, sizes_px: Sequence[Sequence[float]], masks: Sequence[Sequence[int]]) -> Cfg:
+    """The cfg with other anchors. sizes_px: width, height of each, in pixels; masks: those of each head, in cfg order."""
+    changes = _Changes(plan)
+    heads = anchor_heads(plan)
+    for step, mask in zip(heads, masks, strict=True):
+        unit_x, unit_y = _unit(plan, step)
+        text = ", ".join(f"{width / unit_x:.4g},{height / unit_y:.4g}" for width, height in sizes_px)
+        values: dict[str, Any] = {"num": len(sizes_px)}
+        if _has(step, "mask"):
+            values["mask"] = tuple(mask)
+        changes.set(step, "anchors", text)
+        for key, value in values.items():
+            changes.set(step, key, ",".join(map(str, value)) if isinstance(value, tuple) else value)
+        changes.set_width(step, dataclasses.replace(step.section, **values).filters)  # type: ignore[attr-defined]
+    return changes.cfg()
+
+
+class _Changes:
+    """New values of keys by section, gathered before the text is rewritten."""
+
+    def __init__(self, plan: Plan) -> None:
+        self.plan = plan
+        self.values: dict[int, dict[str, object]] = {}
+
+    def set(self, step: Step, key: str, value: object) -> None:
+        known = self.values.setdefault(step.index, {})
+        if known.setdefault(key, value) != value:
+            raise step.site.error(f"{key}: cannot be {known[key]} for one head and {value} for another", key)
+
+    def set_width(self, head: Step, channels: int) -> None:
+        """Have `head` read so many channels, by setting the layers that decide about it."""
+        if head.site.input.outputs == channels or head.site.input.channels == channels:
+            return
+        for source in head.sources:
+            self._set_width(head, source, channels)
+
+    def _set_width(self, head: Step, index: int, channels: int) -> None:
+        if index < 0:
+            raise head.site.error(f"reads the network's input, it cannot be given {channels} channels")
+        step = self.plan.steps[index]
+        key = next((key for key in _WIDTH_KEYS if _has(step, key)), None)
+        if key is None:
+            if any(shape.channels != step.shape.channels for shape in step.site.inputs):
+                text = f"its input comes from [{step.raw.name}] (layer {index}), which joins or splits channels"
+                raise head.site.error(f"{text}: filters cannot be fitted, expected {channels} there")
+            for source in step.sources:
+                self._set_width(head, source, channels)
+            return
+        self.set(step, key, channels)
+        shared = getattr(step.section, "share_index", None)
+        if shared is not None:
+            self._set_width(head, absolute(index, shared), channels)
+
+    def cfg(self) -> Cfg:
+        """The rewritten cfg, planned once to be sure that it holds together."""
+        cfg = self.plan.cfg
+        for index, values in self.values.items():
+            cfg = cfg.with_values(index + 1, values)
+        make_plan(cfg)
+        return cfg
+
+
+def _has(step: Step, key: str) -> bool:
+    return any(item.name == key for item in dataclasses.fields(step.section))
+
+
+def _unit(plan: Plan, step: Step) -> tuple[float, float]:
+    """Pixels in one unit of a head's anchors: 1, or a cell of the grid for heads without masks (YOLOv2)."""
+    if _has(step, "mask"):
+        return 1.0, 1.0
+    return plan.input.width / step.site.input.width, plan.input.height / step.site.input.height
