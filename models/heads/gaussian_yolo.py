@@ -8,8 +8,8 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
+from models.heads.anchor_section import AnchorSection
 from models.heads.grid import GridHead, Places, split_anchors
-from models.heads.yolo import AnchorSection
 from models.layers.base import Site
 from utils.options import option
 

@@ -58,6 +58,9 @@ class RegionSection(BoxSection):
         anchors.check_filters(site, self.filters, f"num={self.num} and classes={self.classes}")
         return site.input
 
+    def reported_shape(self, site: Site) -> Shape:
+        return site.input
+
     def build(self, site: Site) -> Region:
         return Region(self, site)
 

@@ -8,80 +8,17 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from models.heads import anchors
-from models.heads.base import NO_LIMIT, BoxSection
+from models.heads.anchor_section import AnchorSection
+from models.heads.base import HeadLoss
+from models.heads.class_rule import read_map
 from models.heads.grid import GridHead, Places, split_anchors
-from models.layers.base import Shape, Site
+from models.heads.matching import read_truths
+from models.heads.yolo_loss import yolo_delta, yolo_loss
+from models.layers.base import Site
 from utils.options import ignored, option
-
-IOU_LOSSES = ("mse", "iou", "giou", "diou", "ciou")
-IOU_KINDS = ("iou", "giou", "diou", "ciou")
-NMS_KINDS = ("default", "greedynms", "diounms", "cornersnms")
 
 _TRACKING = "following objects from frame to frame is not offered"
 _NOT_READ = "the original does not read it here either"
-
-
-@dataclass(frozen=True, kw_only=True)
-class AnchorSection(BoxSection):
-    """The keys that [yolo] and [Gaussian_yolo] share."""
-
-    num: int = option(1, "anchors of all heads together", least=1, most=10_000)
-    mask: tuple[int, ...] | None = option(None, "the anchors of this head, counted from 0; default all")
-    anchors: tuple[float, ...] | None = option(None, "width, height of each anchor in pixels of the network's input")
-    scale_x_y: float = option(1.0, "x and y are spread around the middle of the cell by this factor")
-    iou_loss: str = option("mse", "loss of the boxes", choices=IOU_LOSSES)
-    iou_normalizer: float = option(0.75, "factor on the gradient of the boxes")
-    obj_normalizer: float = option(1.0, "factor on the gradient of the objectness")
-    cls_normalizer: float = option(1.0, "factor on the gradient of the true class; acts with counters_per_class only")
-    delta_normalizer: float = option(1.0, "factor on all gradients of the head")
-    max_delta: float = option(
-        NO_LIMIT, "largest gradient of a box coordinate, and largest factor of counters_per_class"
-    )
-    ignore_thresh: float = option(0.5, "boxes that overlap a truth by more than this are not taught to be background")
-    truth_thresh: float = option(1.0, "boxes that overlap a truth by more than this are taught to be that truth")
-    iou_thresh: float = option(
-        1.0, "anchors that overlap a truth's shape by more than this are taught it, besides the best"
-    )
-    iou_thresh_kind: str = option("iou", "measure of iou_thresh", choices=IOU_KINDS)
-    counters_per_class: tuple[int, ...] | None = option(None, "objects of each class, to weight rare classes up")
-    label_smooth_eps: float = option(0.0, "smoothing of the class targets")
-    objectness_smooth: bool = option(False, "the overlap is the target of the objectness")
-    nms_kind: str = option("default", "suppression of overlapping boxes", choices=NMS_KINDS)
-    beta_nms: float = option(0.6, "exponent of the distance in nms_kind=diounms")
-    map: str | None = option(None, "file with a class number for each class of the labels, a line each; for training")
-
-    @property
-    def indices(self) -> tuple[int, ...]:
-        """The anchors of this head, counted from 0 among all."""
-        return tuple(range(self.num)) if self.mask is None else self.mask
-
-    @property
-    def anchor_count(self) -> int:
-        """Anchors of all heads: num, or more if the list has them and the mask asks for them.
-
-        A published cfg has num=16 and uses 20; the original then reads what lies behind its array.
-        """
-        given = len(self.anchors or ()) // 2
-        return max(self.num, min(given, max(self.indices) + 1))
-
-    @property
-    def anchor_sizes(self) -> tuple[tuple[float, float], ...]:
-        """Width and height in pixels of all anchors."""
-        return anchors.pairs(self.anchors, self.anchor_count)
-
-    def suppression(self) -> tuple[str, float]:
-        return self.nms_kind, self.beta_nms
-
-    def shape(self, site: Site) -> Shape:
-        anchors.check_mask(site, self.indices, self.anchor_count)
-        anchors.check_sizes(site, self.anchors, self.anchor_count)
-        counters = self.counters_per_class
-        if counters is not None and len(counters) != self.classes:
-            text = f"counters_per_class: has {len(counters)} values, expected one for each of {self.classes} classes"
-            raise site.error(text, "counters_per_class")
-        anchors.check_filters(site, self.filters, f"{len(self.indices)} anchors (mask) and classes={self.classes}")
-        return site.input
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -138,3 +75,11 @@ class Yolo(GridHead):
         corner = torch.stack((places.col, places.row), 1)
         centre = (corner + rows[:, :2]) / rows.new_tensor(grid_wh)
         return torch.cat((centre, spread * sizes / rows.new_tensor(size_wh)), 1)
+
+    def loss(self, x: Tensor, truth: Tensor, size_wh: tuple[int, int], seen: int) -> HeadLoss:
+        with torch.no_grad():
+            cells = split_anchors(self(x), self.anchors)
+            truths = read_truths(truth.to(cells.device), self.section.max_truths, self.section.classes)
+            class_map = read_map(self.section.map, self.cfg_path, self.section.classes)
+            result = yolo_delta(self.section, cells, truths, self.boxes, class_map, size_wh)
+        return yolo_loss(self.section, x, result)
