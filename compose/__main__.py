@@ -1,39 +1,63 @@
-"""`python -m compose [NAME ...] [--out cfg] [--check]`: write the cfgs of the catalog, or compare them."""
+"""Writes the cfgs of the catalog, compares them, or joins any backbone and head.
+
+examples:
+  python -m compose
+  python -m compose --check
+  python -m compose --pair vovnet39 panet-spp --img-size 512 --out my
+"""
 
 from __future__ import annotations
 
 import argparse
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from compose.catalog import MODELS
+from compose.catalog import MODELS, Model
+from compose.training import coco, imagenet
 from compose.write import compose_text
 from utils.cli import EXIT_FAILED, EXIT_OK, run_script
 from utils.errors import InputError
 from utils.files import write_text
 
 
-def main(arguments: Sequence[str] | None = None) -> int:
-    parser = argparse.ArgumentParser(prog="python -m compose", description="Write the cfgs of the model families.")
+def parse_arguments(arguments: Sequence[str] | None) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(
+        prog="python -m compose", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("names", nargs="*", metavar="NAME", help="models of the catalog; all of them by default")
-    parser.add_argument("--out", type=Path, default=Path("cfg"), help="folder of the cfg files")
+    parser.add_argument("--pair", nargs=2, metavar=("BACKBONE", "HEAD"), help="write BACKBONE-HEAD.cfg instead")
+    parser.add_argument("--img-size", type=int, default=416, metavar="N", help="input side of --pair in pixels")
+    parser.add_argument("--out", type=Path, default=Path("cfg"), metavar="DIR", help="folder of the cfg files")
     parser.add_argument("--check", action="store_true", help="compare with the files instead of writing them")
     options = parser.parse_args(arguments)
-    unknown = [name for name in options.names if name not in MODELS]
-    if unknown:
-        raise InputError(f"no model {unknown[0]!r} in the catalog, expected one of: {', '.join(MODELS)}")
-    stale = []
-    for name in options.names or MODELS:
-        path = options.out / f"{name}.cfg"
-        text = compose_text(MODELS[name])
+    if options.pair and options.names:
+        parser.error("NAME and --pair exclude each other")
+    return options
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    options = parse_arguments(arguments)
+    stale = False
+    for name, model in _chosen(options).items():
+        path, text = options.out / f"{name}.cfg", compose_text(name, model)
         if not options.check:
             write_text(path, text)
         elif not path.exists() or path.read_text(encoding="utf-8") != text:
-            stale.append(path)
-    for path in stale:
-        print(f"{path}: differs from the composer's text")
+            print(f"{path}: differs from the composer's text")
+            stale = True
     return EXIT_FAILED if stale else EXIT_OK
+
+
+def _chosen(options: argparse.Namespace) -> Mapping[str, Model]:
+    if options.pair:
+        backbone, head = options.pair
+        training = imagenet if head.startswith("classifier") else coco
+        return {f"{backbone}-{head}": Model(backbone=backbone, head=head, side=options.img_size, training=training)}
+    unknown = [name for name in options.names if name not in MODELS]
+    if unknown:
+        raise InputError(f"no model {unknown[0]!r} in the catalog, expected one of: {', '.join(MODELS)}")
+    return {name: MODELS[name] for name in options.names or MODELS}
 
 
 if __name__ == "__main__":

@@ -11,6 +11,8 @@ from compose.net import Map, Net
 
 LAYERS = (3, 4, 8, 6)
 BOTTLENECKS = (16, 32, 64, 64)
+SQUEEZE = (4, 8, 16)
+"""Hidden channels of the SE form after stages 1, 2 and 3; position and width are our choice."""
 
 
 def stem(net: Net) -> Map:
@@ -22,8 +24,8 @@ def stem(net: Net) -> Map:
     return net.route(pooled, convolved)
 
 
-def peleenet(net: Net, *, group_width: int | None = None, squeeze: int | None = None) -> Features:
-    """Dense stages with two-way layers; `group_width` makes PeleeNeXt, `squeeze` the SE form (hidden channels)."""
+def peleenet(net: Net, *, group_width: int | None = None, squeeze: bool = False) -> Features:
+    """Dense stages with two-way layers; `group_width` makes PeleeNeXt, `squeeze` the SE form."""
     x = net.conv(stem(net), 32)
     maps = {}
     for stage, (layers, bottleneck) in enumerate(zip(LAYERS, BOTTLENECKS, strict=True)):
@@ -32,8 +34,8 @@ def peleenet(net: Net, *, group_width: int | None = None, squeeze: int | None = 
         net.part(f"stage {stage + 1}: {layers} two-way dense layers, transition")
         x = two_way_block(net, x, layers, bottleneck, group_width=group_width)
         x = net.conv(x, x.channels)
-        if squeeze:
-            x = squeeze_excite(net, x, squeeze)
+        if squeeze and stage < len(SQUEEZE):
+            x = squeeze_excite(net, x, SQUEEZE[stage])
         maps[net.stride(x)] = x
     return Features("peleenet", maps)
 

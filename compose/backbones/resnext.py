@@ -15,7 +15,7 @@ def stem(net: Net) -> Map:
 
 
 def bottleneck(net: Net, x: Map, width: int, out: int, *, groups: int = 1, stride: int = 1) -> Map:
-    """1x1, 3x3, linear 1x1, and the input added over its channels."""
+    """1x1, 3x3, linear 1x1, and the input added over the channels it has."""
     inner = net.conv(net.conv(x, width), width, 3, groups=groups, stride=stride)
     return net.shortcut(net.conv(inner, out, activation="linear"), x, subsample=True)
 

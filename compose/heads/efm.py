@@ -24,17 +24,17 @@ class Widths:
     """1x1 on the backbone's /16 map."""
     fine: int = 128
     """1x1 after the sum at /16."""
+    fine_out: int = 128
+    """3x3 after it: the /16 map of the pyramid."""
     down_path: int = 64
     """1x1 from the /16 map on its way to /8."""
     finest_lateral: int = 64
     """1x1 on the backbone's /8 map."""
-    coarse_from_fine: int = 128
-    """Maxout of the /16 map before it is pooled to /32."""
 
 
 NATURAL = Widths()
 PELEE = Widths(down_path=62)
-REFERENCE = Widths(fine=160, down_path=128, finest_lateral=96, coarse_from_fine=96)
+REFERENCE = Widths(fine_lateral=160, fine=192, fine_out=96, finest_lateral=128)
 
 
 def efm(
@@ -48,9 +48,8 @@ def efm(
 ) -> None:
     """Three scales; `attention` adds SAM before each prediction, `pyramid` SPP at /32."""
     p3, p4, p5 = _pyramid(net, features, widths, pyramid)
-    net.part("exact fusion at /32: Maxout of /32 and of /16")
-    fused = {32: net.route(net.maxout(p5, 128), net.maxpool(net.maxout(p4, widths.coarse_from_fine)))}
-    _predict(net, fused[32], attention, recipe)
+    net.part("exact fusion at /32: Maxout of /32, and /16")
+    _predict(net, net.route(net.maxout(p5, 128), net.maxpool(p4)), attention, recipe)
     net.part("exact fusion at /16: Maxout of /32, /16 and /8")
     coarse = net.upsample(net.maxout(p5, 16))
     own = net.maxout(p4, 32)
@@ -61,7 +60,7 @@ def efm(
 
 
 def _pyramid(net: Net, features: Features, widths: Widths, pyramid: bool) -> tuple[Map, Map, Map]:
-    """Maps at /8, /16, /32 of 64, 128 and 256 channels."""
+    """Maps at /8, /16, /32 of 64, `widths.fine_out` and 256 channels."""
     finest, fine, coarse = features.take("efm", (8, 16, 32))
     net.part("pyramid at /32")
     p5 = net.conv(net.conv(coarse, 256), 256, 3)
@@ -70,7 +69,7 @@ def _pyramid(net: Net, features: Features, widths: Widths, pyramid: bool) -> tup
     net.part("pyramid at /16: sum with the backbone")
     up = net.upsample(net.conv(p5, widths.fine_lateral))
     p4 = net.shortcut(net.conv(fine, widths.fine_lateral), up, "linear")
-    p4 = net.conv(net.conv(p4, widths.fine), 128, 3)
+    p4 = net.conv(net.conv(p4, widths.fine), widths.fine_out, 3)
     net.part("pyramid at /8: beside the backbone")
     up = net.upsample(net.conv(p4, widths.down_path))
     p3 = net.route(up, net.conv(finest, widths.finest_lateral))
