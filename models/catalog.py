@@ -36,6 +36,7 @@ from models.layers.reorg import Reorg3dSection, ReorgSection
 from models.layers.route import RouteLeftHalfSection, RouteSection
 from models.layers.shortcut import ShortcutSection
 from models.layers.softmax import SoftmaxSection
+from models.layers.squeeze_excite import SeSection
 from models.layers.upsample import UpsampleSection
 
 SECTIONS: tuple[type[LayerSection], ...] = (
@@ -54,6 +55,7 @@ SECTIONS: tuple[type[LayerSection], ...] = (
     ShortcutSection,
     ScaleChannelsSection,
     SamSection,
+    SeSection,
     BatchnormSection,
     NormalizationSection,
     ActivationSection,

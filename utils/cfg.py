@@ -8,22 +8,23 @@ What the original crashes on or passes over with a message is an error or a warn
 
 from __future__ import annotations
 
+import functools
 import logging
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
 
 from utils.errors import CfgError
 from utils.files import atomic_write, read_text
 
 logger = logging.getLogger(__name__)
 
-_DROPPED = str.maketrans("", "", " \t\r\n")
+_DROPPED = str.maketrans("", "", " \t\r")
 _MAX_CHARACTERS = 16 * 1024 * 1024
 
 
-@dataclass(frozen=True)
-class Entry:
+class Entry(NamedTuple):
     """One `key=value` line, blanks dropped; `line` counts from 1."""
 
     key: str
@@ -42,7 +43,15 @@ class RawSection:
 
     def find(self, key: str) -> Entry | None:
         """The entry that counts for `key`: the first one (option_list.c option_find)."""
-        return next((entry for entry in self.entries if entry.key == key), None)
+        return self.effective.get(key)
+
+    @functools.cached_property
+    def effective(self) -> dict[str, Entry]:
+        """Key -> the entry that counts for it."""
+        found: dict[str, Entry] = {}
+        for entry in self.entries:
+            found.setdefault(entry.key, entry)
+        return found
 
     def error(self, text: str, entry: Entry | None = None) -> CfgError:
         """A CfgError placed at this section, or at one of its entries."""
@@ -112,10 +121,8 @@ def parse(text: str, path: str = "<cfg>") -> Cfg:
 
 
 def _meaningful_lines(text: str) -> Iterator[tuple[int, str]]:
-    for number, line in enumerate(text.split("\n"), start=1):
-        stripped = line.translate(_DROPPED)
-        if number == 1:
-            stripped = stripped.removeprefix("\ufeff")
+    lines = text.removeprefix("\ufeff").translate(_DROPPED).split("\n")
+    for number, stripped in enumerate(lines, start=1):
         if stripped and stripped[0] not in "#;":
             yield number, stripped
 

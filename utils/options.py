@@ -10,7 +10,6 @@ which they would quietly read something else (`three`, `0,001`) is an error.
 from __future__ import annotations
 
 import dataclasses
-import functools
 import logging
 import math
 import re
@@ -61,22 +60,38 @@ class Options:
     def from_raw(cls: type[_Self], raw: RawSection) -> _Self:
         """Read the fields of this class from a section. Raises CfgError with line, key and expectation."""
         values = {}
-        hints = _hints(cls)  # type: ignore[arg-type]
-        for item in dataclasses.fields(cls):
-            entry = raw.find(key_of(item))
-            if entry is not None:
-                values[item.name] = _read(raw, entry, hints[item.name], item.metadata)
+        known = _known(cls)
+        for key, entry in raw.effective.items():
+            found = known.get(key)
+            if found is not None:
+                item, kind, is_list = found
+                read = _read_list if is_list else _read_one
+                values[item.name] = read(raw, entry, entry.value, kind, item.metadata)
         return cls(**values)
 
     @classmethod
     def keys(cls) -> dict[str, dataclasses.Field[Any]]:
         """Spelling in the file -> field."""
-        return {key_of(item): item for item in dataclasses.fields(cls)}
+        return {key: item for key, (item, _, _) in _known(cls).items()}
 
 
-@functools.cache
-def _hints(cls: type[Options]) -> dict[str, Any]:
-    return get_type_hints(cls)
+_Known = dict[str, tuple[dataclasses.Field[Any], type, bool]]
+_KNOWN: dict[type[Options], _Known] = {}
+
+
+def _known(cls: type[Options]) -> _Known:
+    """Spelling in the file -> (field, type of its value or of its list's values, whether it is a list)."""
+    if cls not in _KNOWN:
+        hints = get_type_hints(cls)
+        _KNOWN[cls] = {key_of(item): (item, *_value_type(hints[item.name])) for item in dataclasses.fields(cls)}
+    return _KNOWN[cls]
+
+
+def _value_type(hint: Any) -> tuple[type, bool]:
+    kinds = get_args(hint)
+    if type(None) in kinds:
+        hint = next(kind for kind in kinds if kind is not type(None))
+    return (get_args(hint)[0], True) if get_origin(hint) is tuple else (hint, False)
 
 
 def key_of(item: dataclasses.Field[Any]) -> str:
@@ -99,8 +114,12 @@ def report_keys(raw: RawSection, audiences: Iterable[type[Options]]) -> dict[str
     return report
 
 
-def warn_unknown(raw: RawSection, audiences: Iterable[type[Options]]) -> None:
+def warn_unknown(raw: RawSection, audiences: Collection[type[Options]]) -> None:
     """One warning for every key of the section that nobody knows and for every repeated one."""
+    if len(raw.effective) == len(raw.entries) and all(
+        any(key in _known(audience) for audience in audiences) for key in raw.effective
+    ):
+        return
     report = report_keys(raw, audiences)
     for entry in report["unknown"]:
         logger.warning("%s:%d: [%s] %s: unknown key, it has no effect", raw.path, entry.line, raw.name, entry.key)
@@ -111,19 +130,8 @@ def warn_unknown(raw: RawSection, audiences: Iterable[type[Options]]) -> None:
             logger.warning(text, raw.path, entry.line, raw.name, entry.key, first.value, first.line)
 
 
-def _read(raw: RawSection, entry: Entry, hint: Any, metadata: Any) -> Any:
-    hint = next((kind for kind in get_args(hint) if kind is not type(None)), hint) if _is_optional(hint) else hint
-    if get_origin(hint) is tuple:
-        return _read_list(raw, entry, get_args(hint)[0], metadata)
-    return _read_one(raw, entry, entry.value, hint, metadata)
-
-
-def _is_optional(hint: Any) -> bool:
-    return type(None) in get_args(hint)
-
-
-def _read_list(raw: RawSection, entry: Entry, kind: type, metadata: Any) -> tuple[Any, ...]:
-    parts = re.split(r"[#;]", entry.value, maxsplit=1)[0].split(",")
+def _read_list(raw: RawSection, entry: Entry, text: str, kind: type, metadata: Any) -> tuple[Any, ...]:
+    parts = re.split(r"[#;]", text, maxsplit=1)[0].split(",")
     if len(parts) > 1 and not parts[-1]:
         parts.pop()
     return tuple(_read_one(raw, entry, part, kind, metadata) for part in parts)

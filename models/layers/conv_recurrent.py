@@ -7,10 +7,11 @@ from __future__ import annotations
 
 import copy
 import dataclasses
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import ClassVar
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
@@ -70,7 +71,16 @@ class ConvRecurrentSection(LayerSection):
         return dataclasses.replace(site.input, channels=self.output)
 
     def cost(self, site: Site) -> Cost:
-        return total(section.cost(at) for section, at in self.convolutions(site))
+        costs = [section.cost(at) for section, at in self.convolutions(site)]
+        return dataclasses.replace(total(costs), operations=_added_as_floats(cost.operations for cost in costs))
+
+
+def _added_as_floats(operations: Iterable[float]) -> float:
+    """Sum with the original's rounding: it adds BFLOPs in single precision (make_crnn_layer, make_conv_lstm_layer)."""
+    billions = np.float32(0)
+    for value in operations:
+        billions += np.float32(value / 1e9)
+    return float(billions) * 1e9
 
 
 @dataclass(frozen=True, kw_only=True)
