@@ -8,7 +8,9 @@ from typing import ClassVar, NamedTuple
 import torch
 from torch import Tensor
 
-from models.heads.base import BoxSection, Candidates, DenseBoxes, Head
+from models.heads.base import BoxSection, Candidates, DenseBoxes, Head, HeadLoss
+from models.heads.detection_loss import cell_truths, detection_delta, detection_loss
+from models.heads.matching import read_truths
 from models.layers.base import Shape, Site
 from utils.options import ignored, option
 
@@ -107,3 +109,12 @@ class Detection(Head):
         box = torch.cat(((parts.box[..., :2] + corner) / side, size.square() if self.section.sqrt else size), 3)
         scores = parts.objectness[..., None] * parts.classes[:, :, None]
         return DenseBoxes(box.flatten(1, 2), scores.flatten(1, 2), parts.objectness.flatten(1, 2))
+
+    def loss(self, x: Tensor, truth: Tensor, size_wh: tuple[int, int], seen: int) -> HeadLoss:
+        section = self.section
+        with torch.no_grad():
+            output = self(x)
+            truths = read_truths(truth.to(output.device), truth.shape[1], section.classes)
+            cells = cell_truths(truths, len(x), section.side, section.classes)
+            result = detection_delta(section, self.parts(output), cells, seen)
+        return detection_loss(x, result)

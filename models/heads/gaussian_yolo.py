@@ -9,7 +9,11 @@ import torch
 from torch import Tensor
 
 from models.heads.anchor_section import AnchorSection
+from models.heads.base import HeadLoss
+from models.heads.class_rule import read_map
+from models.heads.gaussian_loss import gaussian_delta, gaussian_loss
 from models.heads.grid import GridHead, Places, split_anchors
+from models.heads.matching import read_truths
 from models.layers.base import Site
 from utils.options import option
 
@@ -77,3 +81,13 @@ class GaussianYolo(GridHead):
         """get_gaussian_yolo_detections: the mean uncertainty lowers every score."""
         certain = 1 - rows[:, 1:8:2].mean(1)
         return (rows[:, 8] * certain)[:, None] * rows[:, 9:]
+
+    def loss(self, x: Tensor, truth: Tensor, size_wh: tuple[int, int], seen: int) -> HeadLoss:
+        section = self.section
+        with torch.no_grad():
+            cells = split_anchors(self(x), self.anchors)
+            truths = read_truths(truth.to(cells.device), section.max_truths, section.classes)
+            class_map = read_map(section.map, self.cfg_path, section.classes)
+            point = POINTS[section.yolo_point]
+            result = gaussian_delta(section, cells, truths, self.boxes, point, class_map, size_wh)
+        return gaussian_loss(section, x, result)

@@ -9,8 +9,11 @@ import torch
 from torch import Tensor
 
 from models.heads import anchors
-from models.heads.base import BoxSection
+from models.heads.base import BoxSection, HeadLoss
+from models.heads.class_rule import read_map
 from models.heads.grid import GridHead, Places, split_anchors
+from models.heads.matching import read_truths
+from models.heads.region_loss import region_delta, region_loss
 from models.heads.tree import read_tree
 from models.layers.base import Shape, Site
 from utils.options import ignored, option
@@ -121,3 +124,12 @@ class Region(GridHead):
         order = torch.arange(found.shape[1], device=found.device)
         deepest = torch.where(found > TREE_THRESHOLD, order, -1).amax(1, keepdim=True)
         return torch.where(order == deepest, found, 0.0)
+
+    def loss(self, x: Tensor, truth: Tensor, size_wh: tuple[int, int], seen: int) -> HeadLoss:
+        section = self.section
+        with torch.no_grad():
+            cells = split_anchors(self(x), self.anchors)
+            truths = read_truths(truth.to(cells.device), section.max_truths, section.classes)
+            class_map = read_map(section.map, self.cfg_path, section.classes)
+            result = region_delta(section, cells, truths, self.boxes, self.tree, class_map, seen)
+        return region_loss(x, result)

@@ -47,6 +47,21 @@ class Tree:
             values[..., here] *= values[..., parents[here]]
         return values
 
+    def path(self, class_ids: Tensor) -> tuple[Tensor, Tensor]:
+        """For classes (k,): bool (k, len(self)) of the classes from each up to the top, and of their groups of siblings."""
+        device = class_ids.device
+        parents, groups = torch.tensor(self.parents, device=device), torch.tensor(self.groups, device=device)
+        on_path = torch.zeros(len(class_ids), len(self), dtype=torch.bool, device=device)
+        of_groups = torch.zeros_like(on_path)
+        here = class_ids
+        for _ in range(len(self.levels) + 1):
+            climbing = (here >= 0)[:, None]
+            at = here.clamp(min=0)
+            on_path |= climbing & torch.nn.functional.one_hot(at, len(self)).bool()
+            of_groups |= climbing & (groups == groups[at][:, None])
+            here = torch.where(here >= 0, parents[at], -1)
+        return on_path, of_groups
+
 
 def read_tree(path: str | Path) -> Tree:
     """Read a tree file: `name parent` on each line, the parent as line number from 0, -1 at the top (tree.c read_tree).
