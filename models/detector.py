@@ -1,0 +1,98 @@
+"""From outputs of the heads to detections in pixels of the original pictures (detector.c test_detector)."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from models.heads.base import BoxSection, Candidates, Head
+from models.network import Network
+from utils.detections import Detections
+from utils.errors import InputError
+from utils.geometry import Fit
+from utils.nms import suppress
+
+
+@dataclass(frozen=True, kw_only=True)
+class Selection:
+    """Which boxes are kept.
+
+    conf: least score, exclusive as in the original. iou: overlap above which the weaker box goes. agnostic: suppress across
+    classes. max_det: most boxes of a picture, the best ones; None: all. classes: the classes wanted; None: all.
+    """
+
+    conf: float = 0.25
+    iou: float = 0.45
+    agnostic: bool = False
+    max_det: int | None = None
+    classes: tuple[int, ...] | None = None
+
+
+class Detector:
+    """Decoding and suppression for one network, as its cfg says. Raises InputError for a cfg without boxes."""
+
+    def __init__(self, network: Network) -> None:
+        plan = network.plan
+        pairs = [(step, layer) for step, layer in zip(plan.steps, network, strict=True) if step in plan.heads]
+        self._heads = [(layer if isinstance(layer, Head) else None) for _, layer in pairs]
+        sections = [step.section for step, _ in pairs if isinstance(step.section, BoxSection)]
+        if not sections:
+            raise InputError(
+                f"{plan.cfg.path}: has no layer that gives boxes, expected [yolo], [region] or [detection]"
+            )
+        self._gives_boxes = [isinstance(step.section, BoxSection) for step, _ in pairs]
+        self.classes = sections[-1].classes
+        # The original asks the last layer only (detector.c: layer l = net.layers[net.n - 1]).
+        self._kind, self._beta = sections[-1].suppression()
+
+    def candidates(self, outputs: Sequence[Tensor], conf: float, size_wh: tuple[int, int]) -> Candidates:
+        """Boxes above `conf` of all heads of a batch; outputs as `network(images)` gives them."""
+        found = [
+            head.decode(output, conf, size_wh)
+            for head, output, boxes in zip(self._heads, outputs, self._gives_boxes, strict=True)
+            if boxes and head is not None
+        ]
+        if len(found) == 1:
+            return found[0]
+        return Candidates(
+            image=torch.cat([each.image for each in found]),
+            cxcywh_rel=torch.cat([each.cxcywh_rel for each in found]),
+            scores=torch.cat([each.scores for each in found]),
+            objectness=torch.cat([each.objectness for each in found]),
+        )
+
+    def detections(self, outputs: Sequence[Tensor], fits: Sequence[Fit], selection: Selection) -> list[Detections]:
+        """Detections of each picture of a batch, in its own pixels, best first. `fits` has an entry for every picture."""
+        return self.choose(self.candidates(outputs, selection.conf, fits[0].network_wh), fits, selection)
+
+    def choose(self, found: Candidates, fits: Sequence[Fit], selection: Selection) -> list[Detections]:
+        """Suppression alone: detections of each picture from the candidates of a batch."""
+        if selection.classes is not None:
+            wanted = torch.zeros(found.scores.shape[1], dtype=torch.bool, device=found.scores.device)
+            wanted[[each for each in selection.classes if each < len(wanted)]] = True
+            found = Candidates(found.image, found.cxcywh_rel, found.scores * wanted, found.objectness)
+        return [self._one(found, number, fit, selection) for number, fit in enumerate(fits)]
+
+    def _one(self, found: Candidates, number: int, fit: Fit, selection: Selection) -> Detections:
+        mine = found.image == number
+        # Suppression works on boxes relative to the picture (network.c get_network_boxes corrects them first).
+        boxes = fit.to_picture_rel(found.cxcywh_rel[mine])
+        kept = suppress(
+            boxes,
+            found.scores[mine],
+            selection.iou,
+            kind=self._kind,
+            beta=self._beta,
+            agnostic=selection.agnostic,
+            max_det=selection.max_det,
+        )
+        xyxy = fit.to_picture(found.cxcywh_rel[mine][kept.box_index])
+        return Detections(
+            xyxy=xyxy.float().cpu().numpy(),
+            scores=kept.score.float().cpu().numpy(),
+            class_ids=kept.class_id.cpu().numpy().astype(np.int64, copy=False),
+        )
