@@ -1,0 +1,100 @@
+"""The network's input, against a plain restatement of src/image.c and against recordings of the original."""
+
+from __future__ import annotations
+
+import cv2
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+
+from data.resize import network_input, resize_darknet, resize_opencv
+from tests.paths import shared
+from utils.geometry import Fit
+
+
+def slow_resize(picture: NDArray[np.uint8], size_wh: tuple[int, int]) -> NDArray[np.float32]:
+    """resize_image of src/image.c, pixel by pixel."""
+    f32 = np.float32
+    height, width, channels = picture.shape
+    w, h = size_wh
+    source = picture.astype(f32) / f32(255)
+    part, out = np.zeros((height, w, channels), f32), np.zeros((h, w, channels), f32)
+    if size_wh == (width, height):
+        return source.transpose(2, 0, 1)
+    w_scale, h_scale = (f32(width - 1) / f32(max(w - 1, 1)), f32(height - 1) / f32(max(h - 1, 1)))
+    for c in range(w):
+        if c == w - 1 or width == 1:
+            part[:, c] = source[:, width - 1]
+        else:
+            place = f32(c) * w_scale
+            low = int(place)
+            part[:, c] = (1 - (place - low)) * source[:, low] + (place - low) * source[:, low + 1]
+    for r in range(h):
+        place = f32(r) * h_scale
+        low = int(place)
+        out[r] = (1 - (place - low)) * part[low]
+        if r < h - 1 and height > 1:
+            out[r] += (place - low) * part[low + 1]
+    return out.transpose(2, 0, 1)
+
+
+def noise(width: int, height: int, channels: int = 3) -> NDArray[np.uint8]:
+    return np.random.default_rng(width * height).integers(0, 256, (height, width, channels), np.uint8)
+
+
+SIZES = [
+    ((40, 31), (41, 41)),
+    ((33, 243), (32, 234)),  # rounding puts the last row before the picture's last: it fades
+    ((61, 122), (104, 416)),  # fades too
+    ((48, 200), (32, 32)),  # many rows are not looked at
+    ((1, 9), (32, 32)),
+    ((9, 1), (32, 32)),
+    ((1, 1), (32, 32)),
+    ((33, 20), (1, 7)),
+    ((32, 32), (32, 32)),
+    ((2000, 3), (32, 32)),
+]
+
+
+@pytest.mark.parametrize("channels", [1, 3])
+@pytest.mark.parametrize(("picture_wh", "network_wh"), SIZES)
+def test_stretched_as_in_the_original(picture_wh: tuple[int, int], network_wh: tuple[int, int], channels: int) -> None:
+    picture = noise(*picture_wh, channels)
+    ours = resize_darknet(picture, network_wh)
+    assert ours.dtype == np.float32 and ours.flags["C_CONTIGUOUS"]
+    np.testing.assert_allclose(ours, slow_resize(picture, network_wh), atol=2e-5)
+
+
+def test_the_last_row_fades_where_the_original_loses_it() -> None:
+    white = np.full((243, 33, 3), 255, np.uint8)
+    out = resize_darknet(white, (32, 234))
+    assert out[:, -1].max() < 1e-3
+    assert out[:, :-1].min() > 0.999
+
+
+@pytest.mark.parametrize("kernel", ["darknet", "opencv"])
+def test_letterbox_fills_with_gray(kernel: str) -> None:
+    fit = Fit(picture_wh=(60, 30), network_wh=(32, 32), letter_box=True)
+    out = network_input(np.full((30, 60, 3), 255, np.uint8), fit, kernel)
+    assert out.shape == (3, 32, 32)
+    assert (out[:, :8] == 0.5).all() and (out[:, 24:] == 0.5).all()
+    np.testing.assert_allclose(out[:, 8:24], 1, atol=1e-6)
+
+
+def test_opencv_kernel_is_cv2_resize() -> None:
+    picture = noise(64, 48)
+    expected = cv2.resize(picture, (32, 32)).transpose(2, 0, 1) / np.float32(255)
+    np.testing.assert_array_equal(resize_opencv(picture, (32, 32)), expected)
+    gray = resize_opencv(noise(64, 48, 1), (32, 32))
+    assert gray.shape == (1, 32, 32)
+
+
+@pytest.mark.parametrize("letter_box", [False, True])
+@pytest.mark.parametrize("name", ["dog", "person", "horses", "eagle", "giraffe"])
+def test_recorded_inputs(name: str, letter_box: bool) -> None:
+    recorded = np.load(shared("reference/real_inputs.npz"))[f"{name}_{'letterbox' if letter_box else 'resize'}"]
+    picture = cv2.imread(str(shared(f"datasets/pictures/{name}.png")))[..., ::-1]
+    fit = Fit(picture_wh=(picture.shape[1], picture.shape[0]), network_wh=(320, 320), letter_box=letter_box)
+    values = network_input(np.ascontiguousarray(picture), fit).ravel()
+    samples = (np.arange(len(recorded), dtype=np.int64) * values.size) // len(recorded)
+    np.testing.assert_allclose(values[samples], recorded, atol=1e-6)
