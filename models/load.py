@@ -6,6 +6,7 @@ from pathlib import Path
 
 import torch
 
+from models.initial import blank_weights
 from models.network import Network
 from models.plan import read_plan
 from models.weights import load_weights
@@ -26,7 +27,12 @@ def load(
     input size than the cfg's, in pixels. partial: load what fits of the weights (see models.weights.load_weights).
     Raises InputError for a cfg or weights file that cannot be used.
     """
-    network = Network(read_plan(cfg, width=width, height=height))
+    plan = read_plan(cfg, width=width, height=height)
+    if weights is None or partial:
+        network = Network(plan)
+    else:
+        with blank_weights():
+            network = Network(plan)
     if weights is not None:
         load_weights(network, weights, partial=partial)
     return network.to(device).eval()

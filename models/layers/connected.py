@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import copy
-import math
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import ClassVar
@@ -14,6 +13,7 @@ from torch.nn import functional as F
 
 from models.activations import Activation, activation_option
 from models.batchnorm import BatchNorm
+from models.initial import initial_weights
 from models.layers.base import Cost, Layer, LayerSection, Shape, Site, Stored
 from utils.options import option
 
@@ -59,7 +59,7 @@ class Connected(Layer):
         super().__init__()
         self.inputs, self.load_scales = inputs, load_scales
         # connected_layer.c make_connected_layer: uniform in +-sqrt(2 / inputs)
-        self.weights = nn.Parameter(torch.empty(outputs, inputs).uniform_(-1, 1) * math.sqrt(2 / inputs))
+        self.weights = nn.Parameter(initial_weights((outputs, inputs), inputs))
         self.norm = BatchNorm(outputs, MOMENTUM) if batch_normalize else None
         self.biases = None if self.norm else nn.Parameter(torch.zeros(outputs))
         self.activate = Activation(activation, owned=True)

@@ -14,6 +14,7 @@ from torch.nn import functional as F
 
 from models.activations import Activation, activation_option
 from models.batchnorm import BatchNorm, CrossBatchNorm
+from models.initial import initial_weights
 from models.layers.base import Cost, Layer, LayerSection, Shape, Site, Stored, absolute, conv_output
 from models.layers.binary import binarized, signs
 from models.layers.blur import Blur, blurred, buffer_after_blur
@@ -192,7 +193,7 @@ class Convolutional(Layer):
         self.groups = section.groups_at(site)
         self.fan_in = math.prod(shape[1:])
         # convolutional_layer.c make_convolutional_layer: uniform in +-sqrt(2 / fan_in)
-        self.weights = nn.Parameter(torch.empty(shape).uniform_(-1, 1) * math.sqrt(2 / self.fan_in))
+        self.weights = nn.Parameter(initial_weights(shape, self.fan_in))
         kind = CrossBatchNorm if section.norm_kind == 2 else BatchNorm
         self.norm: BatchNorm | None = kind(shape[0]) if section.norm_kind else None
         self.biases = None if self.norm else nn.Parameter(torch.zeros(shape[0]))

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import ClassVar
@@ -12,6 +11,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from models.activations import Activation, activation_option
+from models.initial import initial_weights
 from models.layers.base import Cost, Layer, LayerSection, Shape, Site, Stored
 from utils.options import option
 
@@ -55,7 +55,7 @@ class Local(Layer):
         self.fan_in = site.input.channels * section.size * section.size
         places = self.shape.height * self.shape.width
         # local_layer.c make_local_layer means this for all places, but sets the first place's weights only
-        weights = torch.empty(places, section.filters, self.fan_in).uniform_(-1, 1) * math.sqrt(2 / self.fan_in)
+        weights = initial_weights((places, section.filters, self.fan_in), self.fan_in)
         self.weights = nn.Parameter(weights)
         self.biases = nn.Parameter(torch.zeros(section.filters, self.shape.height, self.shape.width))
         self.activate = Activation(section.activation, owned=True)
