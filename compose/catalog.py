@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 from compose.training import (
     Training,
+    cifar,
     coco,
     coco_optimal,
     efficientnet_imagenet,
@@ -75,10 +76,12 @@ MODELS: Mapping[str, Model] = {
     "hardnet138s": _classifier("hardnet138s"),
     "densenet201-elastic": _classifier("densenet201-elastic"),
     "cspdensenet201-elastic": _classifier("cspdensenet201-elastic"),
-    # VoVNet, ImageNet
+    # VoVNet, ImageNet and CIFAR-10
     "vovnet27-slim": _classifier("vovnet27-slim"),
     "vovnet39": _classifier("vovnet39"),
     "vovnet57": _classifier("vovnet57"),
+    "densenet40": Model(backbone="densenet40", head="classifier-cifar", side=32, training=cifar),
+    "densenet40-osa": Model(backbone="densenet40-osa", head="classifier-cifar", side=32, training=cifar),
     # CSPNet, COCO: baselines (Table 4)
     "yolov3": _detector("darknet53", "yolov3"),
     "yolov3-spp": _detector("darknet53", "yolov3-spp", 608),

@@ -144,13 +144,19 @@ class Net:
         options: dict[str, Value] = {"layers": self._reference(source), "groups": parts, "group_id": part}
         return self._append("route", options, source.channels // parts, source.side)
 
-    def shortcut(self, source: Map, other: Map, activation: str | None = None, *, subsample: bool = False) -> Map:
-        """Sum of `source` and `other` over their common channels; the shape is that of `source`.
+    def subsample(self, source: Map, stride: int) -> Map:
+        """Every `stride`-th pixel of every `stride`-th row, moved by [reorg3d] and a grouped [route]; costs no arithmetic.
 
-        `subsample` permits an `other` that is larger by a whole factor (every n-th pixel is added), the way the
-        published residual networks shrink their identity path.
+        The published residual networks add a larger map to a smaller one, which [shortcut] once did in this way
+        (blas.c shortcut_cpu) and today's shortcut_layer.c refuses.
         """
-        if other.side != source.side and not (subsample and other.side % source.side == 0):
+        source = self._previous(source)
+        channels, side = source.channels * stride**2, source.side // stride
+        return self.split(self._append("reorg3d", {"stride": stride}, channels, side), 0, stride**2)
+
+    def shortcut(self, source: Map, other: Map, activation: str | None = None) -> Map:
+        """Sum of `source` and `other` over their common channels; the shape is that of `source`."""
+        if other.side != source.side:
             raise InputError(f"cannot add {other} to {source}: expected equal sizes")
         source = self._previous(source)
         options = {"from": self._reference(other), "activation": activation or self.activation}

@@ -89,6 +89,8 @@ BACKBONES: Mapping[str, BackbonePart] = {
     "res2net50": BackbonePart("Res2Net-50 (26w x 4s)", "public", res2net.res2net50),
     "resnext50": BackbonePart("ResNeXt-50", "public", resnext.resnext50),
     "csresnext50": BackbonePart("CSPResNeXt-50", "public", resnext.cspresnext50),
+    "densenet40": BackbonePart("DenseNet-40 (k = 12)", "public", densenet.densenet40),
+    "densenet40-osa": BackbonePart("DenseNet-40 with OSA modules (5 x 43)", "tuned", vovnet.densenet40_osa),
     "densenet264": BackbonePart("DenseNet-264 (k = 32)", "public", densenet.densenet264),
     "densenet201-elastic": BackbonePart("DenseNet-201-Elastic", "public", densenet.densenet201_elastic),
     "cspdensenet201-elastic": BackbonePart("CSPDenseNet-201-Elastic", "tuned", densenet.cspdensenet201_elastic),
@@ -102,6 +104,7 @@ _pelee_efm = partial(efm.efm, widths=efm.PELEE)
 
 HEADS: Mapping[str, HeadPart] = {
     "classifier": HeadPart("ImageNet classifier", "public", classifier),
+    "classifier-cifar": HeadPart("CIFAR-10 classifier", "public", partial(classifier, classes=10)),
     "classifier-dropout": HeadPart("ImageNet classifier with dropout", "public", partial(classifier, dropout=0.2)),
     "yolov3": HeadPart("YOLOv3 head", "public", yolov3),
     "yolov3-spp": HeadPart("YOLOv3 head with SPP", "public", partial(yolov3, pyramid=True)),

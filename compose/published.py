@@ -152,7 +152,7 @@ TABLE_2 = Table(
             "csppeleenet-efm-spp",
             416,
             None,
-            _apart("4.863"),
+            _near("4.863"),
             "",
             "printed below EFM without SPP, which adding layers cannot do; perhaps 4.883",
         ),

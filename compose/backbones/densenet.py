@@ -1,6 +1,6 @@
-"""DenseNet-264 (arXiv 1608.06993, k = 32), DenseNet-201-Elastic (arXiv 1812.05262), and the latter's CSP form.
+"""DenseNet-40 and -264 (arXiv 1608.06993), DenseNet-201-Elastic (arXiv 1812.05262), and the latter's CSP form.
 
-The first two follow the papers' public tables in Darknet's order convolution, batch norm, activation. The CSP form's
+The first three follow the papers' public tables in Darknet's order convolution, batch norm, activation. The CSP form's
 table is not public; ours keeps to the paper's description.
 """
 
@@ -11,6 +11,21 @@ from compose.features import Features
 from compose.net import Map, Net
 
 GROWTH = 32
+
+
+def densenet40(net: Net) -> Features:
+    """The CIFAR network with k = 12: three dense blocks of 12 plain 3x3 layers."""
+    net.part("stem")
+    x = net.conv(net.input, 16, 3)
+    maps = {}
+    for stage in range(3):
+        if stage:
+            x = net.maxpool(net.conv(x, x.channels))
+        net.part(f"dense block {stage + 1}: 12 layers")
+        for _ in range(12):
+            x = net.route(net.conv(x, 12, 3), x)
+        maps[net.stride(x)] = x
+    return Features("densenet40", maps)
 
 
 def densenet264(net: Net) -> Features:

@@ -17,8 +17,9 @@ def resnet10(net: Net) -> Features:
     maps = {}
     for stage, width in enumerate((64, 128, 256, 512)):
         net.part(f"stage {stage + 1}")
+        identity = net.subsample(x, 2) if stage else x
         first = net.conv(x, width, 3, stride=2 if stage else 1)
-        x = net.shortcut(net.conv(first, width, 3, activation="linear"), x, subsample=True)
+        x = net.shortcut(net.conv(first, width, 3, activation="linear"), identity)
         maps[net.stride(x)] = x
     return Features("resnet10", maps)
 

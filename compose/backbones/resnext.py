@@ -16,8 +16,9 @@ def stem(net: Net) -> Map:
 
 def bottleneck(net: Net, x: Map, width: int, out: int, *, groups: int = 1, stride: int = 1) -> Map:
     """1x1, 3x3, linear 1x1, and the input added over the channels it has."""
+    identity = net.subsample(x, stride) if stride > 1 else x
     inner = net.conv(net.conv(x, width), width, 3, groups=groups, stride=stride)
-    return net.shortcut(net.conv(inner, out, activation="linear"), x, subsample=True)
+    return net.shortcut(net.conv(inner, out, activation="linear"), identity)
 
 
 def resnext50(net: Net) -> Features:

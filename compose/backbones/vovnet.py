@@ -23,6 +23,23 @@ def vovnet57(net: Net) -> Features:
     return _build("vovnet57", net, FULL, (1, 1, 4, 3))
 
 
+def densenet40_osa(net: Net) -> Features:
+    """DenseNet-40 whose dense blocks are replaced by aggregation modules of five 43-wide layers (section 3.2).
+
+    The paper gives those two numbers; that a module puts out 5 x 43 channels is our reading, which meets its MAC.
+    """
+    net.part("stem")
+    x = net.conv(net.input, 16, 3)
+    maps = {}
+    for stage in range(3):
+        if stage:
+            x = net.maxpool(net.conv(x, x.channels))
+        net.part(f"aggregation module {stage + 1}")
+        x = one_shot_aggregation(net, x, 43, LAYERS * 43)
+        maps[net.stride(x)] = x
+    return Features("densenet40-osa", maps)
+
+
 def one_shot_aggregation(net: Net, x: Map, width: int, out: int, layers: int = LAYERS) -> Map:
     """A chain of 3x3 convolutions; the input and every output are concatenated once and mixed by a 1x1."""
     outputs = [x]

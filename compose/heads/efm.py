@@ -46,10 +46,13 @@ def efm(
     attention: bool = True,
     pyramid: bool = False,
 ) -> None:
-    """Three scales; `attention` adds SAM before each prediction, `pyramid` SPP at /32."""
-    p3, p4, p5 = _pyramid(net, features, widths, pyramid)
+    """Three scales; `attention` adds SAM before each prediction, `pyramid` SPP on the compressed /32 map."""
+    p3, p4, p5 = _pyramid(net, features, widths)
     net.part("exact fusion at /32: Maxout of /32, and /16")
-    _predict(net, net.route(net.maxout(p5, 128), net.maxpool(p4)), attention, recipe)
+    own = net.maxout(p5, 128)
+    if pyramid:
+        own = net.maxout(spatial_pyramid(net, own), 128)
+    _predict(net, net.route(own, net.maxpool(p4)), attention, recipe)
     net.part("exact fusion at /16: Maxout of /32, /16 and /8")
     coarse = net.upsample(net.maxout(p5, 16))
     own = net.maxout(p4, 32)
@@ -59,13 +62,11 @@ def efm(
     _predict(net, net.route(coarse, net.maxout(p3, 16)), attention, recipe)
 
 
-def _pyramid(net: Net, features: Features, widths: Widths, pyramid: bool) -> tuple[Map, Map, Map]:
+def _pyramid(net: Net, features: Features, widths: Widths) -> tuple[Map, Map, Map]:
     """Maps at /8, /16, /32 of 64, `widths.fine_out` and 256 channels."""
     finest, fine, coarse = features.take("efm", (8, 16, 32))
     net.part("pyramid at /32")
     p5 = net.conv(net.conv(coarse, 256), 256, 3)
-    if pyramid:
-        p5 = net.maxout(spatial_pyramid(net, p5), 256)
     net.part("pyramid at /16: sum with the backbone")
     up = net.upsample(net.conv(p5, widths.fine_lateral))
     p4 = net.shortcut(net.conv(fine, widths.fine_lateral), up, "linear")
