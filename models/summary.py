@@ -99,10 +99,12 @@ def _wide(hwc: tuple[int, int, int]) -> str:
 def total_lines(plan: Plan) -> str:
     """The totals as lines of text."""
     sums = totals(plan)
+    paper = f"{sums['bflops_paper']:.3f} as the papers count: convolutions and pooling"
+    weights = f"{sums['conv_weights']:,} of them weights"
     return "\n".join(
         (
-            f"Total BFLOPS {sums['bflops_printed']:5.3f} ({sums['bflops_paper']:.3f} as the papers count: convolutions and pooling)",
-            f"parameters {sums['params']:,} ({sums['conv_weights']:,} of them weights), weights file {sums['weights_bytes']:,} bytes",
+            f"Total BFLOPS {sums['bflops_printed']:5.3f} ({paper})",
+            f"parameters {sums['params']:,} ({weights}), weights file {sums['weights_bytes']:,} bytes",
             f"memory access cost {sums['mac'] / 1e6:.1f} M (at least {sums['mac_bound'] / 1e6:.1f} M), CIO {sums['cio'] / 1e6:.1f} M",
         )
     )
