@@ -85,7 +85,7 @@ class Connected(Layer):
         layer = copy.copy(self)
         layer._parameters, layer._modules = dict(self._parameters), dict(self._modules)
         layer.norm = None
-        weights = (self.weights.double() * factor[:, None]).to(self.weights.dtype)
+        weights = self.weights * factor.to(self.weights.dtype)[:, None]
         layer.weights = nn.Parameter(weights, requires_grad=False)
         layer.biases = nn.Parameter(offset.to(self.weights.dtype), requires_grad=False)
         return layer

@@ -268,7 +268,7 @@ class Convolutional(Layer):
         layer = copy.copy(self)
         layer._parameters, layer._modules = dict(self._parameters), dict(self._modules)
         layer.norm = None
-        weights = (self.weights.double() * factor.view(-1, 1, 1, 1)).to(self.weights.dtype)
+        weights = self.weights * factor.to(self.weights.dtype).view(-1, 1, 1, 1)
         layer.weights = nn.Parameter(weights, requires_grad=False)
         layer.biases = nn.Parameter(offset.to(self.weights.dtype), requires_grad=False)
         return layer
