@@ -1,0 +1,84 @@
+"""Recordings of the original's forward pass: reading them, regenerating what they were made from, comparing."""
+
+from __future__ import annotations
+
+import json
+import zlib
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from models.network import Network
+from models.plan import read_plan
+from models.weights import load_weights
+from tests.recipe import input_image, sample_indices, weights_file
+
+
+@dataclass(frozen=True)
+class Recording:
+    """One run of the original. meta: how it was made. stats[layer]: mean, std, min, max, l2, non-finite, outputs."""
+
+    meta: dict[str, Any]
+    stats: np.ndarray
+    first: np.ndarray
+    values: dict[int, np.ndarray]
+
+    @classmethod
+    def read(cls, path: Path) -> Recording:
+        with np.load(path) as file:
+            values = {int(name[4:]): file[name] for name in file.files if name.startswith("val_")}
+            return cls(json.loads(str(file["meta"])), file["stats"], file["first8"], values)
+
+    def network(self, cfg: Path, directory: Path) -> Network:
+        """The network of `cfg` with the recording's weights, ready for inference."""
+        resized = self.meta.get("resized")
+        plan = read_plan(cfg, width=resized, height=resized)
+        network = Network(plan)
+        data = weights_file(network.tensors(), self.meta["seed"], self.meta["gain"])
+        assert zlib.crc32(data) == self.meta["weights_crc32"], "the order of the stored tensors differs"
+        path = directory / "recipe.weights"
+        path.write_bytes(data)
+        load_weights(network, path)
+        path.unlink()
+        return network.eval().requires_grad_(False)
+
+    def picture(self, network: Network) -> Tensor:
+        shape = network.plan.input
+        image = input_image(shape.outputs, self.meta["seed"])
+        assert zlib.crc32(image.tobytes()) == self.meta["input_crc32"]
+        return torch.from_numpy(image).view(1, shape.channels, shape.height, shape.width)
+
+    def holds(self, layer: int) -> bool:
+        """Whether the layer has an output in the original ([cost] has none)."""
+        return bool(np.isfinite(self.stats[layer, 6]))
+
+    def errors(self, layer: int, output: Tensor) -> float:
+        """Largest difference from the recorded samples of a layer, in standard deviations of its output."""
+        mine = output.flatten().numpy()
+        recorded = self.values.get(layer, self.first[layer])
+        assert mine.size == int(self.stats[layer, 6]), f"layer {layer} has {mine.size} values"
+        if layer in self.values:
+            mine = mine[sample_indices(mine.size, len(recorded))]
+        count = min(len(mine), len(recorded))
+        return float(np.abs(mine[:count] - recorded[:count]).max() / self.scale(layer))
+
+    def scale(self, layer: int) -> float:
+        """Standard deviation of a layer's output; its magnitude where all values are alike."""
+        mean, std, *_ = (float(value) for value in self.stats[layer])
+        return std if std > 1e-6 * abs(mean) else max(abs(mean), 1e-12)
+
+    def statistics_error(self, layer: int, output: Tensor) -> float:
+        """Largest difference in mean, standard deviation, least and largest value, in standard deviations."""
+        values = output.double()
+        mine = (values.mean(), values.std(correction=0), values.min(), values.max())
+        return max(abs(float(a) - b) for a, b in zip(mine, self.stats[layer, :4], strict=True)) / self.scale(layer)
+
+
+def all_outputs(network: Network, images: Tensor) -> Iterator[tuple[int, Tensor]]:
+    """(index, output as the original holds it) of every layer."""
+    yield from network.outputs(images, range(len(network.plan.steps))).items()

@@ -1,0 +1,59 @@
+"""The deterministic weights and inputs behind the recordings of the original program.
+
+Every recording was made from files that this recipe gives again bit for bit; `meta` of a recording holds seed, gain, sizes and
+CRC-32 sums to check that it did.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import re
+import struct
+from collections.abc import Iterable
+
+import numpy as np
+
+HEADER = (0, 2, 5, 0)  # major, minor, revision, seen
+
+_SPANS = {  # kind -> (factor, offset) of uniform values in [0, 1)
+    "biases": (0.2, -0.1),
+    "rolling_mean": (0.2, -0.1),
+    "scales": (0.5, 0.75),
+    "rolling_variance": (1.0, 0.5),
+    "shortcut_weights": (1.0, 0.25),
+    "implicit_weights": (0.4, -0.2),
+}
+
+
+def weights_file(tensors: Iterable[tuple[str, int, int]], seed: int = 1, gain: float = 1.0) -> bytes:
+    """Bytes of a .weights file for (kind, count, fan_in) in file order, as Network.tensors() lists them.
+
+    One generator serves the whole file; all arithmetic is float32.
+    """
+    generator = np.random.Generator(np.random.PCG64(seed))
+    parts = [struct.pack("<iiiQ", *HEADER)]
+    for kind, count, fan_in in tensors:
+        values = generator.random(count, dtype=np.float32)
+        if kind == "weights":
+            values = (values * np.float32(2) - np.float32(1)) * np.float32(gain * np.sqrt(6.0 / max(fan_in, 1)))
+        else:
+            factor, offset = _SPANS[kind]
+            values = values * np.float32(factor) + np.float32(offset)
+        parts.append(values.tobytes())
+    return b"".join(parts)
+
+
+def input_image(count: int, seed: int = 1) -> np.ndarray:
+    """float32 values in [0, 1), as many as the network's input has, in CHW order."""
+    return np.random.Generator(np.random.PCG64(seed + 1000)).random(count, dtype=np.float32)
+
+
+def sample_indices(count: int, stored: int) -> np.ndarray:
+    """Flat indices of the values that a recording holds of an output of `count` values."""
+    return np.arange(count) if count <= stored else (np.arange(stored, dtype=np.int64) * count) // stored
+
+
+def canonical_sha1(cfg: bytes) -> str:
+    """Identity of a published cfg, whatever its comments and blanks."""
+    lines = [re.sub(r"\s+", "", line) for line in cfg.decode("utf8", "replace").replace("\r", "").split("\n")]
+    return hashlib.sha1("\n".join(line for line in lines if line and line[0] not in "#;").encode()).hexdigest()
