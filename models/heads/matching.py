@@ -16,8 +16,8 @@ from utils.boxes import iou, pairwise
 
 logger = logging.getLogger(__name__)
 
-# Overlaps computed at a time: small enough for the processor's cache, or for the memory of any GPU.
-_BLOCK = {"cpu": 2**16, "cuda": 2**24}
+_CACHED = 2**16  # overlaps computed at a time: what fits into a processor's cache,
+_BOUNDED = 2**24  # and what fits into the memory of any GPU
 
 
 class Truths(NamedTuple):
@@ -59,9 +59,10 @@ def best_overlap(cxcywh_rel: Tensor, image: Tensor, table: Tensor) -> tuple[Tens
     """For boxes (k, 4) of pictures (k,): the greatest IoU with a truth of the picture, and the truth's column in `table`."""
     if not table.shape[1] or not len(cxcywh_rel):
         return cxcywh_rel.new_zeros(len(cxcywh_rel)), image.new_zeros(len(image))
-    rows = max(1, _BLOCK[table.device.type] // table.shape[1])
+    rows = max(1, (_CACHED if table.is_cpu else _BOUNDED) // table.shape[1])
     parts = [
-        iou(some[:, None], table[of]).max(1) for some, of in zip(cxcywh_rel.split(rows), image.split(rows), strict=True)
+        iou(some[:, None], table.index_select(0, of)).max(1)
+        for some, of in zip(cxcywh_rel.split(rows), image.split(rows), strict=True)
     ]
     values = torch.cat([part.values for part in parts])
     return values.nan_to_num(0.0), torch.cat([part.indices for part in parts])
