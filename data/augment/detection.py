@@ -55,7 +55,7 @@ class DetectionAugment:
     extra: ExtraAugment | None = None
 
     def __post_init__(self) -> None:
-        if self.letter_box and self.mix is Mix.MOSAIC:
+        if self.mix is Mix.MOSAIC and self.letter_box:
             raise InputError("[net] letter_box=1 and mosaic=1 exclude each other: leave one of them out")
         if self.resize <= 0:
             raise InputError(f"resize={self.resize:g} is out of range, expected a number above 0")

@@ -1,0 +1,88 @@
+"""Training samples of a classifier: the class follows from the picture's path (load_labels_paths, src/data.c)."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from data.augment.classification import ClassificationAugment, LabelledImage, target_of
+from data.dataset import ATTEMPTS, ImageStore, NoPicture, Problem, SampleKey, TrainSample, load
+from data.hierarchy import Hierarchy
+from utils.errors import InputError
+
+
+class ClassificationDataset(torch.utils.data.Dataset[TrainSample]):
+    """Random pictures of a list, augmented; `truth` of a sample is the wanted value of each class.
+
+    labels: texts, one for each class; a picture belongs to those that stand anywhere in its path. A path with none or
+    several is reported and used as it is, as in the original.
+    """
+
+    def __init__(
+        self,
+        images: Sequence[Path],
+        labels: Sequence[str],
+        augment: ClassificationAugment,
+        *,
+        seed: int,
+        channels: int = 3,
+        label_smooth_eps: float = 0.0,
+        hierarchy: Hierarchy | None = None,
+        cache: ImageStore | None = None,
+    ) -> None:
+        if not images or not labels:
+            raise InputError(f"{len(images)} pictures and {len(labels)} labels, expected at least one of each")
+        self.images, self.labels = tuple(images), tuple(labels)
+        self.augment, self.seed, self.channels, self.cache = augment, seed, channels, cache
+        self.label_smooth_eps, self.hierarchy = label_smooth_eps, hierarchy
+
+    def __len__(self) -> int:
+        return len(self.images)
+
+    def __getitem__(self, key: SampleKey) -> TrainSample:
+        problems: list[Problem] = []
+        sample = self._sample(key, problems, [])
+        if sample is None:
+            return TrainSample(None, np.zeros(len(self.labels), np.float32), 0, tuple(problems))
+        return TrainSample(np.ascontiguousarray(sample.image.transpose(2, 0, 1)), sample.target, 1, tuple(problems))
+
+    def files(self, key: SampleKey) -> list[Path]:
+        """Pictures that the sample of a key is made of."""
+        used: list[int] = []
+        self._sample(key, [], used)
+        return [self.images[index] for index in used]
+
+    def _sample(self, key: SampleKey, problems: list[Problem], used: list[int]) -> LabelledImage | None:
+        def pick(rng: np.random.Generator) -> LabelledImage:
+            return self._pick(rng, problems, used)
+
+        try:
+            return self.augment(
+                pick, np.random.default_rng((self.seed, key.iteration, key.slot)), (key.width, key.height)
+            )
+        except NoPicture:
+            return None
+
+    def _pick(self, rng: np.random.Generator, problems: list[Problem], used: list[int]) -> LabelledImage:
+        for _ in range(ATTEMPTS):
+            index = int(rng.integers(len(self.images)))
+            try:
+                image = load(self.images[index], index, self.channels, self.cache)
+            except InputError as error:
+                problems.append(Problem(str(self.images[index]), str(error)))
+                continue
+            used.append(index)
+            return LabelledImage(image, self._target(str(self.images[index]), problems))
+        raise NoPicture
+
+    def _target(self, path: str, problems: list[Problem]) -> NDArray[np.float32]:
+        found = [label for label in self.labels if label in path]
+        if len(found) != 1:
+            text = f"{path}: labels in the path are {', '.join(found) or 'none'}, expected exactly one"
+            problems.append(Problem(path, text))
+        target = target_of(path, self.labels, self.label_smooth_eps)
+        return self.hierarchy.filled(target) if self.hierarchy else target

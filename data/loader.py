@@ -1,0 +1,133 @@
+"""Batches for training, without end, the same for the same seed and iteration however many processes make them."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import cv2
+import torch
+from torch.utils.data import DataLoader, Dataset, Sampler
+
+from data.dataset import Problem, SampleKey, TrainSample, collate
+from data.sizes import SizeSchedule
+from utils.errors import RunError
+
+logger = logging.getLogger(__name__)
+
+_PROBLEMS_SHOWN = 10
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainBatch:
+    """One forward pass: `subdivisions` of them make an iteration (one weight update).
+
+    images: uint8 (b, channels, height, width), RGB, 0..255; the network wants them divided by 255.
+    truth: float32 (b, most, 5), cxcywh relative to the image and class id, zero rows behind the last box;
+        for a classifier (b, classes).
+    counts: int64 (b,), boxes of each image. iteration, subdivision: from 0.
+    """
+
+    images: torch.Tensor
+    truth: torch.Tensor
+    counts: torch.Tensor
+    iteration: int
+    subdivision: int
+
+    @property
+    def size_wh(self) -> tuple[int, int]:
+        return self.images.shape[3], self.images.shape[2]
+
+
+@dataclass(frozen=True, kw_only=True)
+class BatchPlan:
+    """Which samples make up which batch; state of the random sampler is the seed (in the data set) and the iteration.
+
+    rank, world: this process's number and how many share each batch (several GPUs); each takes every world-th sample.
+    """
+
+    sizes: SizeSchedule
+    subdivisions: int
+    rank: int = 0
+    world: int = 1
+
+    def keys(self, iteration: int, subdivision: int) -> list[SampleKey]:
+        """Samples of one forward pass of this process."""
+        shape = self.sizes.at(iteration)
+        first = subdivision * shape.mini_batch
+        slots = range(first + self.rank, first + shape.mini_batch, self.world)
+        return [SampleKey(iteration, slot, shape.width, shape.height) for slot in slots]
+
+
+class _Positions(Sampler[list[SampleKey]]):
+    """Keys of all forward passes from an iteration on."""
+
+    def __init__(self, plan: BatchPlan, start: int) -> None:
+        self.plan, self.start = plan, start
+
+    def __iter__(self) -> Iterator[list[SampleKey]]:
+        for iteration, subdivision in _passes(self.start, self.plan.subdivisions):
+            yield self.plan.keys(iteration, subdivision)
+
+
+def _passes(start: int, subdivisions: int) -> Iterator[tuple[int, int]]:
+    iteration = start
+    while True:
+        yield from ((iteration, subdivision) for subdivision in range(subdivisions))
+        iteration += 1
+
+
+class TrainLoader:
+    """Iterable over TrainBatch from iteration `start` on, without end; iterating again begins at `start` again.
+
+    workers: processes that prepare batches ahead; 0: this process does. context: how they are started ("fork",
+    "spawn"), default the platform's. problems: what could not be used so far, place and text, each once.
+    """
+
+    def __init__(
+        self,
+        dataset: Dataset[TrainSample],
+        plan: BatchPlan,
+        *,
+        workers: int = 0,
+        start: int = 0,
+        pin_memory: bool = False,
+        context: str | None = None,
+    ) -> None:
+        self.plan, self.start, self._workers = plan, start, workers
+        self.problems: dict[Problem, int] = {}
+        self._loader: DataLoader[Any] = DataLoader(
+            dataset,
+            batch_sampler=_Positions(plan, start),
+            collate_fn=collate,
+            num_workers=workers,
+            pin_memory=pin_memory,
+            multiprocessing_context=context if workers else None,
+            worker_init_fn=_one_thread,
+        )
+
+    def __iter__(self) -> Iterator[TrainBatch]:
+        if self._workers:
+            cv2.setNumThreads(1)  # a forked worker waits for ever for the threads that OpenCV has had in its parent
+        passes = _passes(self.start, self.plan.subdivisions)
+        for (images, truth, counts, problems), (iteration, subdivision) in zip(self._loader, passes, strict=False):
+            self._report(problems)
+            if not len(images):
+                raise RunError(f"no picture can be read any more, the last: {problems[-1].text}")
+            yield TrainBatch(images=images, truth=truth, counts=counts, iteration=iteration, subdivision=subdivision)
+
+    def _report(self, problems: tuple[Problem, ...]) -> None:
+        for problem in problems:
+            known = self.problems.get(problem, 0)
+            self.problems[problem] = known + 1
+            if not known and len(self.problems) <= _PROBLEMS_SHOWN:
+                logger.warning("%s", problem.text)
+            if not known and len(self.problems) == _PROBLEMS_SHOWN + 1:
+                logger.warning("more pictures or labels cannot be used; they are counted and listed, not shown")
+
+
+def _one_thread(worker: int) -> None:
+    """Workers share the machine: one thread each for OpenCV (PyTorch sees to its own)."""
+    cv2.setNumThreads(1)

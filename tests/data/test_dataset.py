@@ -1,0 +1,273 @@
+"""Data sets and loader: determinism, shapes, and what broken pictures and labels cost."""
+
+from __future__ import annotations
+
+import pickle
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+import torch
+
+from data.augment import DetectionAugment
+from data.augment.classification import ClassificationAugment
+from data.classification import ClassificationDataset
+from data.dataset import DetectionDataset, SampleKey
+from data.image_cache import ImageCache, cached
+from data.loader import BatchPlan, TrainLoader
+from data.scenes import NAMES, make_scenes
+from data.sizes import BatchShape, SizeSchedule
+from data.sources import open_data
+from utils.errors import InputError, RunError
+from utils.net_options import AugmentOptions
+
+KEY = SampleKey(3, 5, 96, 64)
+
+
+@pytest.fixture(scope="module")
+def scenes(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return make_scenes(tmp_path_factory.mktemp("data") / "scenes", 10, size=96)
+
+
+def _augment(
+    classes: int = len(NAMES), most: int = 30, letter_box: bool = False, **options: object
+) -> DetectionAugment:
+    settings: dict[str, object] = {"hue": 0.1, "saturation": 1.5, "exposure": 1.5} | options
+    return DetectionAugment(
+        options=AugmentOptions(**settings),  # type: ignore[arg-type]
+        letter_box=letter_box,
+        jitter=0.3,
+        resize=1.5,
+        classes=classes,
+        most=most,
+    )
+
+
+def _dataset(path: Path, seed: int = 1, **options: object) -> DetectionDataset:
+    return DetectionDataset(open_data(path), "train", _augment(**options), seed=seed)  # type: ignore[arg-type]
+
+
+VARIANTS = [
+    {},
+    {"mosaic": True},
+    {"mosaic": True, "mosaic_bound": True, "blur": 9, "gaussian_noise": 20},
+    {"mixup": 1},
+    {"letter_box": True},
+    {"flip": False, "hue": 0.0, "saturation": 1.0, "exposure": 1.0},
+]
+
+
+@pytest.mark.parametrize("options", VARIANTS)
+def test_a_sample_is_what_the_network_and_the_loss_expect(scenes: Path, options: dict[str, object]) -> None:
+    dataset = _dataset(scenes, **options)
+    for slot in range(12):
+        sample = dataset[KEY._replace(slot=slot)]
+        assert sample.image is not None
+        assert sample.image.shape == (3, 64, 96) and sample.image.dtype == np.uint8
+        assert sample.truth.shape == (30, 5) and sample.truth.dtype == np.float32
+        boxes = sample.truth[: sample.box_count]
+        assert (boxes[:, 2:4] > 0).all() and not sample.truth[sample.box_count :].any()
+        assert (boxes[:, :2] - boxes[:, 2:4] / 2 > -0.02).all() and (boxes[:, :2] + boxes[:, 2:4] / 2 < 1.02).all()
+        assert not sample.problems
+
+
+@pytest.mark.parametrize("options", VARIANTS)
+def test_same_seed_and_key_same_sample(scenes: Path, options: dict[str, object]) -> None:
+    first, again = _dataset(scenes, **options)[KEY], pickle.loads(pickle.dumps(_dataset(scenes, **options)))[KEY]
+    np.testing.assert_array_equal(first.image, again.image)
+    np.testing.assert_array_equal(first.truth, again.truth)
+    assert not np.array_equal(first.image, _dataset(scenes, seed=2, **options)[KEY].image)
+    assert not np.array_equal(first.image, _dataset(scenes, **options)[KEY._replace(slot=6)].image)
+
+
+def test_half_of_the_samples_are_mixed(tmp_path: Path) -> None:
+    """Pictures of one flat colour each: a mosaic has several colours."""
+    for number, level in enumerate((0, 80, 160, 240)):
+        cv2.imwrite(str(tmp_path / f"{number}.png"), np.full((64, 64, 3), level, np.uint8))
+        (tmp_path / f"{number}.txt").write_text("0 .5 .5 .4 .4\n")
+    settings = {"mosaic": True, "hue": 0.0, "saturation": 1.0, "exposure": 1.0}
+    dataset = DetectionDataset(open_data(tmp_path), "all", _augment(classes=1, **settings), seed=0)  # type: ignore[arg-type]
+    colours = [len(np.unique(dataset[SampleKey(0, slot, 32, 32)].image)) for slot in range(300)]  # type: ignore[arg-type]
+    share = 0.5 * (1 - 4 / 4**4)
+    assert np.mean(np.array(colours) > 1) == pytest.approx(share, abs=0.08)
+
+
+def test_boxes_stay_on_their_objects(tmp_path: Path) -> None:
+    """A white rectangle on black: after jitter, resize, flip and letterbox the box still encloses the white."""
+    picture = np.zeros((100, 140, 3), np.uint8)
+    picture[30:70, 20:90] = 255
+    cv2.imwrite(str(tmp_path / "a.png"), picture)
+    (tmp_path / "a.txt").write_text(f"0 {55 / 140} .5 {70 / 140} .4\n")
+    for letter_box in (False, True):
+        augment = _augment(classes=1, letter_box=letter_box, hue=0.0, saturation=1.0, exposure=1.0)
+        dataset = DetectionDataset(open_data(tmp_path), "all", augment, seed=0)
+        for slot in range(60):
+            image, truth, count, _ = dataset[SampleKey(0, slot, 160, 128)]
+            assert image is not None
+            x, y, w, h = cv2.boundingRect((image[0] > 140).astype(np.uint8))
+            if count == 0:
+                assert w * h < 20
+                continue
+            size = np.array([160, 128])
+            low, high = (truth[0, :2] - truth[0, 2:4] / 2) * size, (truth[0, :2] + truth[0, 2:4] / 2) * size
+            np.testing.assert_allclose([*low, *high], [x, y, x + w, y + h], atol=2.5)
+
+
+@pytest.mark.parametrize(("workers", "context"), [(0, None), (2, None), (1, "spawn")])
+def test_batches_do_not_depend_on_the_workers(scenes: Path, workers: int, context: str | None) -> None:
+    plan = BatchPlan(sizes=SizeSchedule(width=64, height=64, mini_batch=3), subdivisions=2)
+    dataset = _dataset(scenes, mosaic=True)
+    loader = iter(TrainLoader(dataset, plan, workers=workers, context=context, start=4))
+    for iteration, subdivision in ((4, 0), (4, 1), (5, 0)):
+        batch = next(loader)
+        assert (batch.iteration, batch.subdivision, batch.size_wh) == (iteration, subdivision, (64, 64))
+        for place, key in enumerate(plan.keys(iteration, subdivision)):
+            sample = dataset[key]
+            np.testing.assert_array_equal(batch.images[place].numpy(), sample.image)
+            np.testing.assert_array_equal(batch.truth[place].numpy(), sample.truth)
+            assert batch.counts[place] == sample.box_count
+        assert batch.images.dtype == torch.uint8
+
+
+def test_ranks_share_a_batch() -> None:
+    sizes = SizeSchedule(width=64, height=64, mini_batch=5)
+    whole = BatchPlan(sizes=sizes, subdivisions=2).keys(7, 1)
+    parts = [BatchPlan(sizes=sizes, subdivisions=2, rank=rank, world=2).keys(7, 1) for rank in (0, 1)]
+    assert sorted(parts[0] + parts[1]) == whole and [key.slot for key in whole] == [5, 6, 7, 8, 9]
+
+
+def test_a_broken_picture_costs_itself_and_is_listed_once(
+    scenes: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    good = open_data(scenes).splits["train"][0]
+    (tmp_path / "good.jpg").write_bytes(good.read_bytes())
+    (tmp_path / "good.txt").write_text("0 .5 .5 .2 .2\n40 .5 .5 .2 .2\nnonsense\n1 .5 .5 0 0\n")
+    (tmp_path / "broken.jpg").write_bytes(b"\xff\xd8 no picture")
+    dataset = DetectionDataset(open_data(tmp_path), "all", _augment(), seed=0)
+    plan = BatchPlan(sizes=SizeSchedule(width=64, height=64, mini_batch=8), subdivisions=1)
+    loader = TrainLoader(dataset, plan)
+    batches = iter(loader)
+    images = [next(batches).images for _ in range(3)]
+    assert all(len(batch) == 8 for batch in images)
+    texts = sorted(problem.text for problem in loader.problems)
+    assert len(texts) == 3 and max(loader.problems.values()) > 3
+    assert any("broken.jpg" in text for text in texts)
+    assert any("class 40, expected 0 to 31" in text for text in texts)
+    assert any("good.txt:3" in text for text in texts)
+    assert len([record for record in caplog.records if "broken.jpg" in record.message]) == 1
+
+
+def test_no_readable_picture_at_all(tmp_path: Path) -> None:
+    (tmp_path / "broken.jpg").write_bytes(b"\xff\xd8 no picture")
+    dataset = DetectionDataset(open_data(tmp_path), "all", _augment(), seed=0)
+    plan = BatchPlan(sizes=SizeSchedule(width=64, height=64, mini_batch=2), subdivisions=1)
+    with pytest.raises(RunError, match=r"broken\.jpg"):
+        next(iter(TrainLoader(dataset, plan)))
+
+
+def test_a_data_set_of_one_picture_gives_full_batches(scenes: Path, tmp_path: Path) -> None:
+    (tmp_path / "one.jpg").write_bytes(open_data(scenes).splits["train"][0].read_bytes())
+    dataset = DetectionDataset(open_data(tmp_path), "all", _augment(mosaic=True), seed=0)
+    plan = BatchPlan(sizes=SizeSchedule(width=64, height=64, mini_batch=4), subdivisions=1)
+    assert next(iter(TrainLoader(dataset, plan))).images.shape == (4, 3, 64, 64)
+
+
+def test_grey_networks_get_one_channel(scenes: Path) -> None:
+    options = _augment(mosaic=True, blur=5, gaussian_noise=9)
+    dataset = DetectionDataset(open_data(scenes), "train", options, seed=0, channels=1)
+    for slot in range(8):
+        image = dataset[SampleKey(0, slot, 64, 64)].image
+        assert image is not None and image.shape == (1, 64, 64)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"mosaic": True, "letter_box": True}, "letter_box=1 and mosaic=1"),
+        ({"mixup": 9}, "mixup=9"),
+    ],
+)
+def test_options_that_cannot_be(options: dict[str, object], message: str) -> None:
+    with pytest.raises(InputError, match=message):
+        _augment(**options)  # type: ignore[arg-type]
+
+
+def test_options_without_effect_are_named(caplog: pytest.LogCaptureFixture) -> None:
+    _augment(cutmix=True, angle=5.0).warn()
+    assert "cutmix has no effect" in caplog.text and "angle=5 has no effect" in caplog.text
+
+
+def test_cache_gives_the_same_samples(scenes: Path, tmp_path: Path) -> None:
+    data = open_data(scenes)
+    cache = cached(data.splits["train"], 3)
+    assert isinstance(cache, ImageCache) and len(cache) == 10
+    plain, kept = _dataset(scenes), DetectionDataset(data, "train", _augment(), seed=1, cache=cache)
+    np.testing.assert_array_equal(plain[KEY].image, kept[KEY].image)
+    (tmp_path / "broken.jpg").write_bytes(b"\xff\xd8 no picture")
+    assert ImageCache([tmp_path / "broken.jpg"], 3)[0] is None
+
+
+def test_cache_that_does_not_fit(
+    scenes: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr("data.image_cache.free_memory", lambda: 1000)
+    assert cached(open_data(scenes).splits["train"], 3) is None
+    assert "not kept in memory" in caplog.text
+
+
+def test_classifier_batches(tmp_path: Path) -> None:
+    for number, name in enumerate(("cat", "dog", "cat_dog", "cow")):
+        cv2.imwrite(str(tmp_path / f"{name}.png"), np.full((40, 50, 3), 60 * number, np.uint8))
+    images = sorted(tmp_path.iterdir())
+    augment = ClassificationAugment(options=AugmentOptions(), least=32, most=64)
+    dataset = ClassificationDataset(images, ["cat", "dog"], augment, seed=0, label_smooth_eps=0.1)
+    plan = BatchPlan(sizes=SizeSchedule(width=32, height=32, mini_batch=16), subdivisions=1)
+    loader = TrainLoader(dataset, plan)
+    batch = next(iter(loader))
+    assert batch.images.shape == (16, 3, 32, 32) and batch.truth.shape == (16, 2)
+    assert {tuple(np.round(row.astype(float), 2).tolist()) for row in batch.truth.numpy()} <= {
+        (0.9, 0.1),
+        (0.1, 0.9),
+        (0.9, 0.9),
+        (0.1, 0.1),
+    }
+    assert {Path(problem.place).name for problem in loader.problems} == {"cat_dog.png", "cow.png"}
+
+
+def _transcribed_shape(s: SizeSchedule, factor: float, full: bool) -> BatchShape:
+    """The size rule of train_detector, line by line."""
+    coefficient = 1.4 if s.random == 1 else s.random
+    dims = [int(int(factor * side / s.resize_step + 1 + 0.5) * s.resize_step) for side in (s.width, s.height)]
+    if factor < 1 and (dims[0] > s.width or dims[1] > s.height):
+        dims = [s.width, s.height]
+    most = [int(int(coefficient * side / s.resize_step + 1 + 0.5) * s.resize_step) for side in (s.width, s.height)]
+    if full:
+        dims = most
+    count = (s.mini_batch * most[0] * most[1]) // (dims[0] * dims[1])
+    if int(count * 0.8) > s.mini_batch:
+        count = int(count * 0.8)
+    return BatchShape(dims[0], dims[1], count if s.dynamic_minibatch else s.mini_batch)
+
+
+@pytest.mark.parametrize("random", [1.0, 1.2, 2.0])
+@pytest.mark.parametrize("dynamic", [False, True])
+@pytest.mark.parametrize("size", [(416, 416), (640, 352)])
+def test_multi_scale_follows_train_detector(random: float, dynamic: bool, size: tuple[int, int]) -> None:
+    schedule = SizeSchedule(
+        width=size[0], height=size[1], mini_batch=8, random=random, dynamic_minibatch=dynamic, max_batches=6000, seed=3
+    )
+    from data.augment import draws
+
+    coefficient = 1.4 if random == 1 else random
+    for iteration in range(0, 5900, 10):
+        factor = draws.scale(np.random.default_rng((3, iteration)), coefficient)
+        assert schedule.at(iteration) == _transcribed_shape(schedule, factor, iteration == 0)
+        assert schedule.at(iteration + 9) == schedule.at(iteration)
+    assert schedule.at(5) == schedule.at(5910) == schedule.at(5999) == schedule.largest
+    assert len({schedule.at(iteration) for iteration in range(0, 5900, 10)}) > 4
+
+
+def test_without_random_the_size_is_the_cfgs() -> None:
+    schedule = SizeSchedule(width=416, height=320, mini_batch=4, max_batches=100)
+    assert {schedule.at(i) for i in range(200)} == {schedule.largest} == {BatchShape(416, 320, 4)}
