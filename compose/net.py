@@ -13,11 +13,15 @@ Value = int | float | str
 
 @dataclass(frozen=True)
 class Map:
-    """The output of a layer: its index, channels, and side in pixels at the cfg's own (square) input size."""
+    """The output of a layer: its index, channels, side in pixels at the cfg's own (square) input size, and stride.
+
+    The stride is the product of those passed so far: input pixels per pixel, where the input is a multiple of it.
+    """
 
     index: int
     channels: int
     side: int
+    stride: int = 1
 
     def __str__(self) -> str:
         return f"layer {self.index} ({self.channels} channels, {self.side}x{self.side})"
@@ -53,10 +57,6 @@ class Net:
         """The picture; only the first layer may read it."""
         return Map(-1, 3, self.side)
 
-    def stride(self, source: Map) -> int:
-        """Input pixels per pixel of `source`."""
-        return self.side // source.side
-
     @contextmanager
     def using(self, activation: str) -> Iterator[None]:
         """Another default activation for the layers of the block."""
@@ -89,7 +89,8 @@ class Net:
             options["groups"] = groups
         options["activation"] = activation or self.activation
         source = self._previous(source)
-        return self._append("convolutional", options, filters, (source.side + 2 * (size // 2) - size) // stride + 1)
+        side = (source.side + 2 * (size // 2) - size) // stride + 1
+        return self._append("convolutional", options, filters, side, source.stride * stride)
 
     def maxpool(self, source: Map, size: int = 2, *, stride: int = 2, padding: int | None = None) -> Map:
         """Max pooling; without `padding` Darknet pads size - 1 in all, so that stride alone sets the output size."""
@@ -98,7 +99,8 @@ class Net:
         if padding is not None:
             options["padding"] = padding
         total = size - 1 if padding is None else padding
-        return self._append("maxpool", options, source.channels, (source.side + total - size) // stride + 1)
+        side = (source.side + total - size) // stride + 1
+        return self._append("maxpool", options, source.channels, side, source.stride * stride)
 
     def maxout(self, source: Map, channels: int) -> Map:
         """Keep the largest of every `source.channels / channels` channels; `source` itself when nothing is to do."""
@@ -107,27 +109,28 @@ class Net:
         if source.channels % channels:
             raise InputError(f"maxout cannot compress {source} to {channels} channels: expected a divisor")
         source = self._previous(source)
-        return self._append(
-            "maxpool", {"maxpool_depth": 1, "out_channels": channels, "stride": 1}, channels, source.side
-        )
+        options = {"maxpool_depth": 1, "out_channels": channels, "stride": 1}
+        return self._append("maxpool", options, channels, source.side, source.stride)
 
     def upsample(self, source: Map, stride: int = 2) -> Map:
         """Nearest-neighbour enlargement."""
         source = self._previous(source)
-        return self._append("upsample", {"stride": stride}, source.channels, source.side * stride)
+        return self._append(
+            "upsample", {"stride": stride}, source.channels, source.side * stride, source.stride // stride
+        )
 
     def avgpool(self, source: Map) -> Map:
         """Global average pooling to one pixel."""
         source = self._previous(source)
-        return self._append("avgpool", {}, source.channels, 1)
+        return self._append("avgpool", {}, source.channels, 1, self.side)
 
     def dropout(self, source: Map, probability: float) -> Map:
         source = self._previous(source)
-        return self._append("dropout", {"probability": probability}, source.channels, source.side)
+        return self._append("dropout", {"probability": probability}, source.channels, source.side, source.stride)
 
     def softmax(self, source: Map) -> Map:
         source = self._previous(source)
-        return self._append("softmax", {"groups": 1}, source.channels, source.side)
+        return self._append("softmax", {"groups": 1}, source.channels, source.side, source.stride)
 
     def route(self, *sources: Map) -> Map:
         """Concatenation of the channels of `sources`, which must be of one size."""
@@ -135,14 +138,16 @@ class Net:
         if len(sides) > 1:
             raise InputError("cannot concatenate " + " and ".join(map(str, sources)) + ": expected equal sizes")
         layers = ",".join(self._reference(source) for source in sources)
-        return self._append("route", {"layers": layers}, sum(s.channels for s in sources), sides.pop())
+        return self._append(
+            "route", {"layers": layers}, sum(s.channels for s in sources), sides.pop(), sources[0].stride
+        )
 
     def split(self, source: Map, part: int, parts: int) -> Map:
         """One of `parts` equal slices of the channels."""
         if source.channels % parts:
             raise InputError(f"cannot split {source} into {parts} equal parts")
         options: dict[str, Value] = {"layers": self._reference(source), "groups": parts, "group_id": part}
-        return self._append("route", options, source.channels // parts, source.side)
+        return self._append("route", options, source.channels // parts, source.side, source.stride)
 
     def subsample(self, source: Map, stride: int) -> Map:
         """Every `stride`-th pixel of every `stride`-th row, moved by [reorg3d] and a grouped [route]; costs no arithmetic.
@@ -152,7 +157,8 @@ class Net:
         """
         source = self._previous(source)
         channels, side = source.channels * stride**2, source.side // stride
-        return self.split(self._append("reorg3d", {"stride": stride}, channels, side), 0, stride**2)
+        blocks = self._append("reorg3d", {"stride": stride}, channels, side, source.stride * stride)
+        return self.split(blocks, 0, stride**2)
 
     def shortcut(self, source: Map, other: Map, activation: str | None = None) -> Map:
         """Sum of `source` and `other` over their common channels; the shape is that of `source`."""
@@ -160,7 +166,7 @@ class Net:
             raise InputError(f"cannot add {other} to {source}: expected equal sizes")
         source = self._previous(source)
         options = {"from": self._reference(other), "activation": activation or self.activation}
-        return self._append("shortcut", options, source.channels, source.side)
+        return self._append("shortcut", options, source.channels, source.side, source.stride)
 
     def gate(self, source: Map, gate: Map) -> Map:
         """`source` times `gate`: per channel when the gate is one pixel, else elementwise ([sam])."""
@@ -168,19 +174,19 @@ class Net:
             raise InputError(f"{gate} cannot gate {source}: expected equal channels and one pixel or equal size")
         self._previous(gate)
         kind = "scale_channels" if gate.side == 1 else "sam"
-        return self._append(kind, {"from": self._relative(source)}, source.channels, source.side)
+        return self._append(kind, {"from": self._relative(source)}, source.channels, source.side, source.stride)
 
     def yolo(self, source: Map, options: Mapping[str, Value]) -> Map:
         source = self._previous(source)
-        return self._append("yolo", options, source.channels, source.side)
+        return self._append("yolo", options, source.channels, source.side, source.stride)
 
-    def _append(self, kind: str, options: Mapping[str, Value], channels: int, side: int) -> Map:
+    def _append(self, kind: str, options: Mapping[str, Value], channels: int, side: int, stride: int) -> Map:
         if side < 1:
             raise InputError(f"layer {len(self.layers)} [{kind}] would be {side} pixels wide")
         self.layers.append(Section(kind, options, self._comment))
         self._comment = None
         self._shapes.append((channels, side))
-        return Map(len(self.layers) - 1, channels, side)
+        return Map(len(self.layers) - 1, channels, side, stride)
 
     def _previous(self, source: Map) -> Map:
         """`source`, routed to the front when it is not the layer just written."""

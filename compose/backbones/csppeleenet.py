@@ -40,9 +40,9 @@ def csppeleenet(net: Net, gamma: float = 0.5, *, squeeze: bool = False) -> Featu
         x = net.route(net.conv(through, width), past)
         if squeeze and stage < len(SQUEEZE):
             x = squeeze_excite(net, x, SQUEEZE[stage])
-        maps[net.stride(x)] = x
+        maps[x.stride] = x
     net.part("last transition")
-    maps[net.stride(x)] = net.conv(x, LAST)
+    maps[x.stride] = net.conv(x, LAST)
     return Features("csppeleenet", maps)
 
 
@@ -54,7 +54,7 @@ def fusion_first(net: Net, gamma: float) -> Features:
         past, through = _partial_dense(net, x, stage, gamma)
         x = net.route(through, past)
         x = net.conv(x, width) if width else x
-        maps[net.stride(x)] = x
+        maps[x.stride] = x
     return Features("csppeleenet-first", maps)
 
 
@@ -65,7 +65,7 @@ def fusion_last(net: Net, gamma: float) -> Features:
     for stage, width in enumerate(LAST_FUSION[gamma]):
         past, through = _partial_dense(net, x, stage, gamma)
         x = net.route(net.conv(through, width), past)
-        maps[net.stride(x)] = x
+        maps[x.stride] = x
     return Features("csppeleenet-last", maps)
 
 

@@ -16,10 +16,10 @@ def tiny(net: Net, last: int = 1024) -> Features:
     x = net.input
     for filters in (16, 32, 64, 128, 256):
         x = net.conv(x, filters, 3)
-        maps[net.stride(x)] = x
+        maps[x.stride] = x
         x = net.maxpool(x)
     x = net.maxpool(net.conv(x, 512, 3), stride=1)
-    maps[net.stride(x)] = net.conv(x, last, 3)
+    maps[x.stride] = net.conv(x, last, 3)
     return Features("tiny", maps)
 
 
@@ -28,8 +28,8 @@ def tiny_partial(net: Net) -> Features:
     features = tiny(net, last=512)
     last = features.last
     # Two layers back stands the 512-wide convolution before the size-keeping pooling.
-    before = Map(last.index - 2, 512, last.side)
-    return Features("tiny", {**features.maps, net.stride(last): net.shortcut(last, before)})
+    before = Map(last.index - 2, 512, last.side, last.stride)
+    return Features("tiny", {**features.maps, last.stride: net.shortcut(last, before)})
 
 
 def reference(net: Net) -> Features:
@@ -38,7 +38,7 @@ def reference(net: Net) -> Features:
     x = net.conv(net.input, 16, 3)
     for filters in (32, 64, 128, 256, 512, 1024):
         x = net.conv(net.maxpool(x), filters, 3)
-    return Features("darknet-reference", {net.stride(x): x})
+    return Features("darknet-reference", {x.stride: x})
 
 
 def darknet53(net: Net) -> Features:
@@ -52,5 +52,5 @@ def darknet53(net: Net) -> Features:
         for _ in range(blocks):
             inner = net.conv(net.conv(x, filters // 2), filters, 3)
             x = net.shortcut(inner, x, "linear")
-        maps[net.stride(x)] = x
+        maps[x.stride] = x
     return Features("darknet53", maps)

@@ -24,7 +24,7 @@ def densenet40(net: Net) -> Features:
         net.part(f"dense block {stage + 1}: 12 layers")
         for _ in range(12):
             x = net.route(net.conv(x, 12, 3), x)
-        maps[net.stride(x)] = x
+        maps[x.stride] = x
     return Features("densenet40", maps)
 
 
@@ -37,7 +37,7 @@ def densenet264(net: Net) -> Features:
             x = net.maxpool(net.conv(x, x.channels // 2))
         net.part(f"dense block {stage + 1}: {layers} layers")
         x = dense_block(net, x, layers, 4 * GROWTH, GROWTH)
-        maps[net.stride(x)] = x
+        maps[x.stride] = x
     return Features("densenet264", maps)
 
 
@@ -53,7 +53,7 @@ def densenet201_elastic(net: Net) -> Features:
             x = net.maxpool(net.conv(x, x.channels // 2))
         net.part(f"dense block {stage + 1}: {layers} elastic layers")
         x = _elastic_block(net, x, layers, 2 * GROWTH, GROWTH)
-        maps[net.stride(x)] = x
+        maps[x.stride] = x
     return Features("densenet201-elastic", maps)
 
 
@@ -73,14 +73,14 @@ def cspdensenet201_elastic(net: Net) -> Features:
         past = net.conv(x, base // 2)
         through = _elastic_block(net, net.conv(x, base // 2), layers, 2 * GROWTH, GROWTH)
         x = net.route(net.conv(through, CSP_TRANSITIONS[stage]), past)
-        maps[net.stride(x)] = x
+        maps[x.stride] = x
     net.part("last transition")
-    maps[net.stride(x)] = net.conv(x, CSP_LAST)
+    maps[x.stride] = net.conv(x, CSP_LAST)
     return Features("cspdensenet201-elastic", maps)
 
 
 def _elastic_block(net: Net, x: Map, layers: int, bottleneck: int, growth: int) -> Map:
-    half_resolution = net.stride(x) < 32
+    half_resolution = x.stride < 32
     for _ in range(layers):
         full = net.conv(net.conv(x, bottleneck), growth, 3)
         coarse = net.conv(net.conv(net.maxpool(x) if half_resolution else x, bottleneck), growth, 3)

@@ -36,9 +36,9 @@ def efficientnet_b0(net: Net) -> Features:
         for index, (expanded, out, size, stride, hidden) in enumerate(BLOCKS):
             net.part(f"inverted bottleneck {index + 1}")
             x = _inverted_bottleneck(net, x, expanded, out, size, stride, hidden)
-            maps[net.stride(x)] = x
+            maps[x.stride] = x
         net.part("last convolution")
-        maps[net.stride(x)] = net.conv(x, 1280)
+        maps[x.stride] = net.conv(x, 1280)
     return Features("efficientnet-b0", maps)
 
 

@@ -32,7 +32,7 @@ def hardnet138s(net: Net) -> Features:
         for number, (layers, growth, width, pool) in enumerate(STAGES, 1):
             net.part(f"harmonic block {number}: {layers} layers")
             x = net.conv(_harmonic_block(net, x, layers, growth), width)
-            maps[net.stride(x)] = x
+            maps[x.stride] = x
             if pool:
                 x = net.maxpool(x)
     return Features("hardnet138s", maps)

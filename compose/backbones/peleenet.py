@@ -36,7 +36,7 @@ def peleenet(net: Net, *, group_width: int | None = None, squeeze: bool = False)
         x = net.conv(x, x.channels)
         if squeeze and stage < len(SQUEEZE):
             x = squeeze_excite(net, x, SQUEEZE[stage])
-        maps[net.stride(x)] = x
+        maps[x.stride] = x
     return Features("peleenet", maps)
 
 
@@ -49,7 +49,7 @@ def speleenet(net: Net) -> Features:
             x = net.maxpool(x)
         net.part(f"stage {stage + 1}: {layers} sparsely connected two-way layers, transition")
         x = _sparse_block(net, x, layers, bottleneck)
-        maps[net.stride(x)] = x
+        maps[x.stride] = x
     return Features("speleenet", maps)
 
 

@@ -45,7 +45,7 @@ def _build(name: str, net: Net, table: Table, block: Block, last_size: int) -> F
         past = net.conv(x, base // 2)
         through = block(net, net.conv(x, base // 2), layers, bottleneck, growth)
         x = net.route(net.conv(through, output - base // 2), past)
-        maps[net.stride(x)] = x
+        maps[x.stride] = x
     net.part("last convolution")
-    maps[net.stride(x)] = net.conv(x, LAST, last_size)
+    maps[x.stride] = net.conv(x, LAST, last_size)
     return Features(name, maps)

@@ -18,7 +18,7 @@ def res2net50(net: Net) -> Features:
             net.part(f"stage {stage + 1}: {blocks} blocks of {SCALES} slices of {width} channels")
             for block in range(blocks):
                 x = _block(net, x, width, 256 * 2**stage, first=not block, stride=2 if stage and not block else 1)
-            maps[net.stride(x)] = x
+            maps[x.stride] = x
     return Features("res2net50", maps)
 
 

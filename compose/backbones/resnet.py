@@ -20,7 +20,7 @@ def resnet10(net: Net) -> Features:
         identity = net.subsample(x, 2) if stage else x
         first = net.conv(x, width, 3, stride=2 if stage else 1)
         x = net.shortcut(net.conv(first, width, 3, activation="linear"), identity)
-        maps[net.stride(x)] = x
+        maps[x.stride] = x
     return Features("resnet10", maps)
 
 
@@ -34,7 +34,7 @@ def resnet152(net: Net) -> Features:
             net.part(f"stage {stage + 1}: {blocks} blocks")
             for block in range(blocks):
                 x = _projected_bottleneck(net, x, width, stride=2 if stage and not block else 1)
-            maps[net.stride(x)] = x
+            maps[x.stride] = x
     return Features("resnet152", maps)
 
 
@@ -62,5 +62,5 @@ def cspresnet10(net: Net) -> Features:
         inner = net.conv(net.conv(through, block_width, 3), block_width, 3, activation="linear")
         through = net.conv(net.shortcut(inner, through), block_width)
         x = net.conv(net.route(through, past), width)
-        maps[net.stride(x)] = x
+        maps[x.stride] = x
     return Features("cspresnet10", maps)

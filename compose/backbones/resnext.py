@@ -29,7 +29,7 @@ def resnext50(net: Net) -> Features:
         net.part(f"stage {stage + 1}: {blocks} blocks")
         for block in range(blocks):
             x = bottleneck(net, x, width, 2 * width, groups=CARDINALITY, stride=2 if stage and not block else 1)
-        maps[net.stride(x)] = x
+        maps[x.stride] = x
     return Features("resnext50", maps)
 
 
@@ -50,5 +50,5 @@ def cspresnext50(net: Net) -> Features:
         for _ in range(blocks):
             through = bottleneck(net, through, width, width, groups=CARDINALITY)
         x = net.conv(net.route(net.conv(through, width), past), 2 * width)
-        maps[net.stride(x)] = x
+        maps[x.stride] = x
     return Features("cspresnext50", maps)

@@ -36,7 +36,7 @@ def densenet40_osa(net: Net) -> Features:
             x = net.maxpool(net.conv(x, x.channels))
         net.part(f"aggregation module {stage + 1}")
         x = one_shot_aggregation(net, x, 43, LAYERS * 43)
-        maps[net.stride(x)] = x
+        maps[x.stride] = x
     return Features("densenet40-osa", maps)
 
 
@@ -62,5 +62,5 @@ def _build(name: str, net: Net, table: tuple[tuple[int, int], ...], modules: tup
                 net.part(f"stage {stage + 2}, aggregation module {module + 1} of {count}")
                 aggregated = one_shot_aggregation(net, x, width, out)
                 x = net.shortcut(aggregated, x, "linear") if module else aggregated
-            maps[net.stride(x)] = x
+            maps[x.stride] = x
     return Features(name, maps)

@@ -78,7 +78,7 @@ def _pyramid(net: Net, features: Features, widths: Widths) -> tuple[Map, Map, Ma
 
 
 def _predict(net: Net, fused: Map, attention: bool, recipe: Recipe) -> None:
-    width = OUTPUTS[net.stride(fused)]
+    width = OUTPUTS[fused.stride]
     x = net.conv(fused, width, 3)
     if attention:
         x = net.gate(x, net.conv(x, width, activation="logistic"))

@@ -40,8 +40,8 @@ def gfm(net: Net, features: Features, recipe: Recipe = COCO, *, widths: Widths =
 
 
 def _to_stride(net: Net, x: Map, stride: int) -> Map:
-    if net.stride(x) > stride:
-        return net.upsample(x, net.stride(x) // stride)
-    while net.stride(x) < stride:
+    if x.stride > stride:
+        return net.upsample(x, x.stride // stride)
+    while x.stride < stride:
         x = net.maxpool(x)
     return x

@@ -37,7 +37,7 @@ def _coarsest(net: Net, x: Map, recipe: Recipe) -> Map:
 def _finer(net: Net, coarse: Map, lateral: Map, recipe: Recipe) -> Map:
     """As published, the next scale reads the 3x3 convolution before its sums, and the second sum adds the upsampled
     map itself."""
-    net.part(f"head at /{net.stride(lateral)}: partial residual from the coarser scale and the backbone")
+    net.part(f"head at /{lateral.stride}: partial residual from the coarser scale and the backbone")
     up = net.upsample(net.conv(coarse, FINE))
     spatial = net.conv(net.shortcut(up, lateral), FINE, 3)
     detect(net, net.shortcut(net.shortcut(spatial, up), lateral), recipe)

@@ -73,6 +73,6 @@ OPTIMAL = Recipe(
 
 def detect(net: Net, x: Map, recipe: Recipe) -> None:
     """1x1 convolution to anchors x (box, objectness, classes), and the [yolo] layer at the stride of `x`."""
-    stride = net.stride(x)
+    stride = x.stride
     filters = len(recipe.masks[stride]) * (5 + CLASSES)
     net.yolo(net.conv(x, filters, activation="linear", normalize=False), recipe.options(stride))

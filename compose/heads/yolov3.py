@@ -33,7 +33,7 @@ def yolov3_tiny(net: Net, features: Features, recipe: Recipe = TINY_ORIGINAL) ->
 
 
 def _finer(net: Net, x: Map, lateral: Map, width: int, recipe: Recipe) -> Map:
-    net.part(f"head at /{net.stride(lateral)}")
+    net.part(f"head at /{lateral.stride}")
     up = net.upsample(net.conv(x, width))
     x = tower(net, net.route(up, lateral), width, 5)
     detect(net, net.conv(x, 2 * width, 3), recipe)

@@ -1,0 +1,74 @@
+"""The committed cfgs: they are the composer's output, meet the printed counts, train, and survive saving and loading."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import torch
+
+from compose.catalog import MODELS
+from compose.published import TABLES, Row
+from compose.write import compose_text
+from models.load import load
+from models.plan import read_plan
+from models.summary import totals
+from models.weights import load_weights, save_weights
+from tests.paths import REPOSITORY
+
+CFG = REPOSITORY / "cfg"
+SMALL_SIDE = 32
+ROWS = [pytest.param(row, id=f"{row.model}@{row.side}") for table in TABLES for row in table.rows]
+
+
+def test_catalog_and_folder_hold_the_same_models() -> None:
+    assert {path.stem for path in CFG.glob("*.cfg")} == set(MODELS)
+
+
+@pytest.mark.parametrize("name", MODELS)
+def test_file_is_what_the_composer_writes(name: str) -> None:
+    assert (CFG / f"{name}.cfg").read_text("utf-8") == compose_text(name, MODELS[name])
+
+
+@pytest.mark.parametrize("row", ROWS)
+def test_counts_meet_the_printed_ones(row: Row) -> None:
+    sums = totals(read_plan(CFG / f"{row.model}.cfg", width=row.side, height=row.side))
+    if row.parameters:
+        assert row.parameters.agrees(sums["conv_weights" if row.counted == "weights" else "params"] / 1e6)
+    if row.bflops:
+        assert row.bflops.agrees(sums["bflops_paper"])
+    apart = [printed for printed in (row.parameters, row.bflops) if printed and printed.reach != "digits"]
+    assert row.note or not apart, "a count that does not meet the printed digits needs a note"
+
+
+@pytest.mark.parametrize(
+    ("name", "key", "millions"),
+    [
+        ("resnext50", "cio", 34.4),
+        ("csresnext50", "cio", 32.6),
+        ("densenet40", "mac", 3.7),
+        ("densenet40-osa", "mac", 2.5),
+    ],
+)
+def test_memory_traffic_as_printed(name: str, key: str, millions: float) -> None:
+    assert round(totals(read_plan(CFG / f"{name}.cfg"))[key] / 1e6, 1) == millions
+
+
+@pytest.mark.parametrize("name", MODELS)
+def test_trains_saves_and_reloads(name: str, tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    network = load(CFG / f"{name}.cfg", width=SMALL_SIDE, height=SMALL_SIDE).train()
+    pictures = torch.rand(2, 3, SMALL_SIDE, SMALL_SIDE)
+    inputs = [tensor for group in network.head_inputs(pictures) for tensor in group]
+    sum(tensor.square().mean() for tensor in inputs).backward()  # type: ignore[union-attr]
+    for parameter in network.parameters():
+        assert parameter.grad is not None
+        assert parameter.grad.isfinite().all()
+    save_weights(network, tmp_path / "saved.weights")
+    saved = [item.tensor.detach().clone() for _, item in network.stored()]
+    with torch.no_grad():
+        for _, item in network.stored():
+            item.tensor.zero_()
+    load_weights(network, tmp_path / "saved.weights")
+    (tmp_path / "saved.weights").unlink()
+    assert all(item.tensor.equal(tensor) for (_, item), tensor in zip(network.stored(), saved, strict=True))
