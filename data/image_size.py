@@ -25,17 +25,27 @@ def image_size(path: str | Path) -> tuple[int, int]:
     """
     try:
         with Path(path).open("rb") as stream:
-            size_wh = _size(stream)
-            if size_wh is not None:
-                _check_end(stream)
+            size_wh = declared_size(stream, path)
     except OSError as error:
         raise InputError(f"{path}: picture cannot be read: {error.strerror or error}") from error
-    except (struct.error, IndexError, ValueError) as error:
-        raise InputError(f"{path}: picture is damaged: {error}") from None
     if size_wh is None:
         size_wh = _size_by_decoding(path)
     if min(size_wh) < 1:
         raise InputError(f"{path}: picture is damaged: its size is {size_wh[0]}x{size_wh[1]}")
+    return size_wh
+
+
+def declared_size(stream: BinaryIO, path: str | Path) -> tuple[int, int] | None:
+    """Width and height as the header tells them; None for a kind of file not known here. `path` is for the message.
+
+    Raises InputError when the stream is empty, damaged or cut off.
+    """
+    try:
+        size_wh = _size(stream)
+        if size_wh is not None:
+            _check_end(stream)
+    except (struct.error, IndexError, ValueError) as error:
+        raise InputError(f"{path}: picture is damaged: {error}") from None
     return size_wh
 
 

@@ -62,7 +62,7 @@ def test_same_survivors_as_the_double_loop(
 def test_block_borders_do_not_show(monkeypatch: pytest.MonkeyPatch, block: int, chunk: int, agnostic: bool) -> None:
     monkeypatch.setattr(nms, "BLOCK", block)
     monkeypatch.setattr(nms, "CHUNK", chunk)
-    cxcywh, scores = crowd(80, 4, seed=5, ties=True)
+    cxcywh, scores = crowd(24, 3, seed=5, ties=True)
     found = suppress(cxcywh, scores, 0.3, agnostic=agnostic)
     assert as_rows(found) == slow(cxcywh, scores, 0.3, "default", 0.6, agnostic)
 

@@ -1,0 +1,226 @@
+"""Sources of frames: what is found, in which order, and that nothing is left behind."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+
+from data import frame_live
+from data.frames import Failure, Frame, Frames, open_frames
+from data.prefetch import Prefetch
+from tests.data.test_bad_pictures import write_video
+from utils.errors import InputError
+
+
+def picture(path: Path, value: int = 100) -> Path:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_bytes(cv2.imencode(".png", np.full((8, 12, 3), value, np.uint8))[1].tobytes())
+    return path
+
+
+def threads() -> set[str]:
+    return {thread.name for thread in threading.enumerate()} & {"prefetch", "live"}
+
+
+@pytest.fixture(autouse=True)
+def no_thread_is_left() -> Iterator[None]:
+    yield
+    assert not threads()
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    for name in ("b.png", "a.JPG", "[c].bmp", "deep/d.png"):
+        picture(tmp_path / "pictures" / name)
+    (tmp_path / "pictures" / "notes.md").write_text("no picture")
+    write_video(tmp_path / "pictures" / "v.mp4", 5)
+    return tmp_path / "pictures"
+
+
+def names(source: str) -> list[str]:
+    with open_frames(source) as frames:
+        return [Path(item.path).name for item in frames]
+
+
+def test_sources_of_files(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert names(str(folder)) == ["[c].bmp", "a.JPG", "b.png", *["v.mp4"] * 5]
+    assert names(str(folder / "*.png")) == ["b.png"]
+    assert names(str(folder / "**" / "*.png")) == ["b.png", "d.png"]
+    assert names(str(folder / "[c].bmp")) == ["[c].bmp"]
+    picture(folder / "7")
+    monkeypatch.chdir(folder)
+    assert names("7") == ["7"], "a file named like a camera"
+
+
+def test_list_of_paths(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (folder / "list.txt").write_bytes("\ufeffb.png\r\n\r\n  deep/d.png \n".encode())
+    assert names(str(folder / "list.txt")) == ["b.png", "d.png"]
+    picture(folder / "work" / "b.png", 200)
+    monkeypatch.chdir(folder / "work")
+    with open_frames(str(folder / "list.txt")) as frames:
+        first = next(iter(frames))
+    assert isinstance(first, Frame) and first.picture[0, 0, 0] == 200, "the working folder comes first"
+
+
+@pytest.mark.parametrize("make", ["absent", "empty folder", "no match", "empty list", "empty text"])
+def test_nothing_there(make: str, tmp_path: Path) -> None:
+    (tmp_path / "empty folder").mkdir()
+    (tmp_path / "empty list.txt").write_text("\n\n")
+    source = {"no match": "*.png", "empty list": "empty list.txt", "empty text": "nothing/"}.get(make, make)
+    with pytest.raises(InputError):
+        open_frames(str(tmp_path / source))
+
+
+@pytest.mark.parametrize("stride", [1, 2, 3, 100])
+def test_video_stride(stride: int, tmp_path: Path) -> None:
+    write_video(tmp_path / "v.mp4", 10)
+    with open_frames(str(tmp_path / "v.mp4"), vid_stride=stride) as frames:
+        items = [item for item in frames if isinstance(item, Frame)]
+        assert frames.total == len(items) and not frames.live
+    assert [item.index for item in items] == list(range(0, 10, stride))
+    assert [item.time_s for item in items] == pytest.approx([i / 10 for i in range(0, 10, stride)])
+    video = items[0].video
+    assert video is not None and (video.fps, video.frames, video.size_wh) == (10, 10, (64, 48))
+    assert items[0].picture.shape == (48, 64, 3)
+
+
+def test_stride_must_be_positive(folder: Path) -> None:
+    with pytest.raises(InputError, match="vid-stride"):
+        open_frames(str(folder), vid_stride=0)
+
+
+def test_bad_ones_among_good_ones(folder: Path) -> None:
+    (folder / "a.JPG").write_bytes(b"no picture")
+    (folder / "v.mp4").write_bytes(b"no video")
+    with open_frames(str(folder)) as frames:
+        items = list(frames)
+    assert [type(item) for item in items] == [Frame, Failure, Frame, Failure]
+    assert frames.total == 3, "the video that cannot be opened is not counted"
+
+
+def test_only_bad_ones(tmp_path: Path) -> None:
+    (tmp_path / "a.jpg").write_bytes(b"no picture")
+    with open_frames(str(tmp_path)) as frames:
+        items = iter(frames)
+        assert isinstance(next(items), Failure)
+        with pytest.raises(InputError, match=r"a\.jpg"):
+            next(items)
+
+
+def test_left_early(folder: Path) -> None:
+    with pytest.raises(KeyboardInterrupt), open_frames(str(folder)) as frames:
+        for _ in frames:
+            raise KeyboardInterrupt
+
+
+class TestPrefetch:
+    def test_order_and_end(self) -> None:
+        assert list(Prefetch(range(100), 3)) == list(range(100))
+
+    def test_errors_come_in_their_place(self) -> None:
+        def items() -> Iterator[int]:
+            yield 1
+            raise ValueError("here")
+
+        ahead = Prefetch(items(), 3)
+        assert next(ahead) == 1
+        with pytest.raises(ValueError, match="here"):
+            next(ahead)
+        assert list(ahead) == []
+
+    def test_not_more_than_asked_and_closed_in_the_thread(self) -> None:
+        made, closed = [], []
+
+        def items() -> Iterator[int]:
+            try:
+                for i in range(1000):
+                    made.append(i)
+                    yield i
+            finally:
+                closed.append(threading.current_thread().name)
+
+        ahead = Prefetch(items(), 2)
+        next(ahead)
+        time.sleep(0.05)
+        ahead.close()
+        assert len(made) <= 4 and closed == ["prefetch"]
+        assert list(ahead) == []
+
+
+class FakeCamera:
+    """A camera of 200 frames a second; frame i is filled with i. Breaks off after `frames`."""
+
+    opened = 0
+
+    def __init__(self, frames: int, *, works: bool = True) -> None:
+        self.frames, self.works, self.read_so_far, self.released = frames, works, 0, False
+        FakeCamera.opened += 1
+
+    def isOpened(self) -> bool:
+        return self.works
+
+    def get(self, _: int) -> float:
+        return 0.0
+
+    def read(self) -> tuple[bool, NDArray[np.uint8] | None]:
+        time.sleep(0.005)
+        if self.read_so_far >= self.frames:
+            return False, None
+        self.read_so_far += 1
+        return True, np.full((4, 4, 3), self.read_so_far - 1, np.uint8)
+
+    def release(self) -> None:
+        self.released = True
+
+
+def live(monkeypatch: pytest.MonkeyPatch, cameras: list[FakeCamera], stride: int = 1) -> Frames:
+    monkeypatch.setattr(frame_live, "RETRY_AFTER_S", 0.01)
+    monkeypatch.setattr(frame_live, "_open", lambda _: cameras.pop(0))
+    return open_frames("rtsp://camera.example/live", vid_stride=stride)
+
+
+def test_live_gives_the_newest_frame(monkeypatch: pytest.MonkeyPatch) -> None:
+    with live(monkeypatch, [FakeCamera(10**6)]) as frames:
+        assert frames.live and frames.total is None
+        items = iter(frames)
+        first = next(items)
+        time.sleep(0.2)
+        later = next(items)
+    assert isinstance(first, Frame) and isinstance(later, Frame)
+    assert later.index - first.index > 10, "frames in between are dropped"
+    assert later.picture[0, 0, 0] == later.index % 256
+    assert later.time_s == pytest.approx(0.2, abs=0.15)
+
+
+def test_live_stride(monkeypatch: pytest.MonkeyPatch) -> None:
+    cameras = [FakeCamera(30), *(FakeCamera(0) for _ in range(3))]
+    with live(monkeypatch, cameras, stride=4) as frames:
+        assert all(isinstance(item, Frame) and item.index % 4 == 0 for item in frames)
+
+
+def test_live_opens_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    made = [FakeCamera(3), FakeCamera(0), FakeCamera(5), *(FakeCamera(0) for _ in range(3))]
+    with live(monkeypatch, list(made)) as frames:
+        items = [item.index for item in frames if isinstance(item, Frame)]
+    assert items[-1] == 7
+    assert all(camera.released for camera in made)
+
+
+def test_live_without_a_frame(monkeypatch: pytest.MonkeyPatch) -> None:
+    with live(monkeypatch, [FakeCamera(0) for _ in range(4)]) as frames, pytest.raises(InputError, match="no frames"):
+        list(frames)
+
+
+def test_no_such_camera(monkeypatch: pytest.MonkeyPatch) -> None:
+    with pytest.raises(InputError, match="stream cannot be opened"):
+        live(monkeypatch, [FakeCamera(0, works=False)])
+    with pytest.raises(InputError, match="camera cannot be opened"):
+        monkeypatch.setattr(frame_live, "_open", lambda _: FakeCamera(0, works=False))
+        open_frames("97")

@@ -1,0 +1,91 @@
+from __future__ import annotations
+
+import itertools
+
+import numpy as np
+import pytest
+
+from utils import draw
+from utils.detections import Detections
+from utils.draw import annotate, class_colour, class_name, line_thickness, printable
+
+
+def one(xyxy: tuple[float, float, float, float], class_id: int = 0) -> Detections:
+    return Detections(
+        xyxy=np.array([xyxy], np.float32), scores=np.array([0.5], np.float32), class_ids=np.array([class_id], np.int64)
+    )
+
+
+PLACES = {
+    "inside": (20, 40, 80, 90),
+    "at the top": (20, 0, 80, 30),
+    "at the right edge": (110, 50, 119, 60),
+    "the whole picture": (0, 0, 120, 100),
+    "beyond every edge": (-500, -500, 5000, 5000),
+    "outside": (300, 300, 400, 400),
+    "a point": (50, 50, 50, 50),
+    "not finite": (float("nan"), -float("inf"), float("inf"), 50),
+}
+
+
+@pytest.mark.parametrize("place", PLACES)
+def test_any_box_can_be_drawn(place: str) -> None:
+    picture = np.full((100, 120, 3), 100, np.uint8)
+    drawn = annotate(picture, one(PLACES[place]), ["thing"])
+    assert drawn.shape == picture.shape and drawn.dtype == np.uint8
+    assert (picture == 100).all(), "the picture given is left alone"
+    assert (drawn == class_colour(0)).all(-1).sum() > 100, "the label is in the picture"
+
+
+@pytest.mark.parametrize("size_wh", [(1, 1), (3, 500), (500, 3), (20, 20)])
+def test_tiny_pictures(size_wh: tuple[int, int]) -> None:
+    picture = np.zeros((size_wh[1], size_wh[0], 3), np.uint8)
+    assert annotate(picture, one((0, 0, 2, 2)), ["a very long name of a class"]).shape == picture.shape
+
+
+def test_box_lines_are_where_the_box_is() -> None:
+    drawn = annotate(np.zeros((100, 120, 3), np.uint8), one((20, 40, 80, 90)), [], labels=False, thickness=1)
+    rows, columns = np.nonzero(drawn.any(-1))
+    assert (columns.min(), rows.min(), columns.max(), rows.max()) == (20, 40, 80, 90)
+
+
+def test_nothing_found_changes_nothing() -> None:
+    picture = np.full((10, 10, 3), 7, np.uint8)
+    drawn = annotate(picture, Detections.empty(), [])
+    assert (drawn == picture).all() and drawn is not picture
+
+
+def test_labels_and_scores_can_be_left_out() -> None:
+    picture = np.zeros((100, 200, 3), np.uint8)
+    lit = [
+        int(annotate(picture, one((20, 40, 80, 90)), ["cat"], labels=labels, scores=scores).any(-1).sum())
+        for labels, scores in [(True, True), (True, False), (False, True)]
+    ]
+    assert lit[0] > lit[1] > lit[2]
+
+
+def test_colours_differ_and_do_not_change() -> None:
+    colours = [class_colour(i) for i in range(80)]
+    assert len(set(colours)) == 80
+    assert colours == [class_colour(i) for i in range(80)]
+    distances = [np.abs(np.subtract(a, b)).sum() for a, b in itertools.pairwise(colours)]
+    assert min(distances) > 100, "neighbours are told apart"
+
+
+def test_names() -> None:
+    assert [class_name(["cat", ""], i) for i in range(3)] == ["cat", "class 1", "class 2"]
+
+
+@pytest.mark.parametrize(
+    ("text", "unicode", "plain"),
+    [("cat", "cat", "cat"), ("zébré", "zébré", "zebre"), ("斑马", "斑马", "??"), ("a\tb\ud800", "a?b?", "a?b?")],
+)
+def test_names_in_other_letters(text: str, unicode: str, plain: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(draw, "_OPENCV_DRAWS_UNICODE", True)
+    assert printable(text) == unicode
+    monkeypatch.setattr(draw, "_OPENCV_DRAWS_UNICODE", False)
+    assert printable(text) == plain
+
+
+def test_lines_grow_with_the_picture() -> None:
+    assert [line_thickness(*wh) for wh in ((64, 64), (640, 480), (3840, 2160))] == [1, 2, 10]

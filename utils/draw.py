@@ -1,0 +1,108 @@
+"""Detections drawn into pictures."""
+
+from __future__ import annotations
+
+import colorsys
+import unicodedata
+from collections.abc import Sequence
+from functools import lru_cache
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+from utils.detections import Detections
+
+Image = NDArray[np.uint8]
+Colour = tuple[int, int, int]
+
+_FONT = cv2.FONT_HERSHEY_SIMPLEX
+_FONT_PX = 22.0  # height of a capital letter of that font at scale 1
+_LEAST_TEXT_PX = 9.0
+_TEXT_SHARE = 0.018  # height of the text in parts of the picture's mean side
+_GOLDEN = 0.61803398875
+_OPENCV_DRAWS_UNICODE = int(cv2.__version__.split(".")[0]) >= 5
+
+
+def annotate(
+    picture: Image,
+    detections: Detections,
+    names: Sequence[str],
+    *,
+    thickness: int | None = None,
+    labels: bool = True,
+    scores: bool = True,
+) -> Image:
+    """A copy of `picture`, uint8 (height, width, 3) RGB, with a box and a label for each detection.
+
+    thickness: of lines in pixels; None: in proportion to the picture. The best detections are drawn last, on top, and
+    labels on top of all boxes.
+    """
+    drawn = picture.copy()
+    line = thickness or line_thickness(picture.shape[1], picture.shape[0])
+    places = [(_inside(box, drawn), score, class_id) for box, score, class_id in detections][::-1]
+    for (left, top, right, bottom), _, class_id in places:
+        cv2.rectangle(drawn, (left, top), (right, bottom), class_colour(class_id), line)
+    if labels:
+        for (left, top, _, _), score, class_id in places:
+            text = class_name(names, class_id) + (f" {score:.2f}" if scores else "")
+            _label(drawn, printable(text), (left - line // 2, top - line // 2), class_colour(class_id))
+    return drawn
+
+
+def class_name(names: Sequence[str], class_id: int) -> str:
+    """Its name, or "class 7" where there is none."""
+    return names[class_id] if class_id < len(names) and names[class_id] else f"class {class_id}"
+
+
+@lru_cache(maxsize=4096)
+def class_colour(class_id: int) -> Colour:
+    """RGB of a class, the same in every run. Neighbouring classes are far apart in hue."""
+    hue = (0.02 + class_id * _GOLDEN) % 1.0
+    lightness, saturation = ((0.50, 0.85), (0.62, 0.75), (0.38, 0.80))[class_id % 3]
+    red, green, blue = colorsys.hls_to_rgb(hue, lightness, saturation)
+    return round(red * 255), round(green * 255), round(blue * 255)
+
+
+def line_thickness(width_px: int, height_px: int) -> int:
+    """Thickness of lines that suits a picture of this size."""
+    return max(1, round((width_px + height_px) / 2 * 0.0035))
+
+
+def printable(text: str) -> str:
+    """`text` in the letters that this OpenCV's font has: accents are dropped and the rest is "?" before OpenCV 5."""
+    text = "".join(c if c.isprintable() else "?" for c in text)
+    if _OPENCV_DRAWS_UNICODE:
+        return text
+    plain = (c for c in unicodedata.normalize("NFKD", text) if not unicodedata.combining(c))
+    return "".join(c if c.isascii() else "?" for c in plain)
+
+
+def _inside(box: NDArray[np.float32], picture: Image) -> tuple[int, int, int, int]:
+    """The box's pixels that lie in the picture."""
+    height, width = picture.shape[:2]
+    finite = np.nan_to_num(box.astype(np.float64), nan=0, posinf=1e9, neginf=-1e9)
+    clipped = np.clip(finite, 0, [width - 1, height - 1, width - 1, height - 1])
+    left, top, right, bottom = (int(each) for each in np.rint(clipped))
+    return left, top, right, bottom
+
+
+def _label(picture: Image, text: str, corner: tuple[int, int], colour: Colour) -> None:
+    """A filled tab with the text, standing on the box's left top corner, or hanging from it where there is no room."""
+    height, width = picture.shape[:2]
+    scale = max(_LEAST_TEXT_PX, _TEXT_SHARE * (width + height) / 2) / _FONT_PX
+    weight = max(1, round(scale * 1.6))
+    (text_w, text_h), below = cv2.getTextSize(text, _FONT, scale, weight)
+    pad = max(2, round(text_h * 0.3))
+    tab_w, tab_h = text_w + 2 * pad, text_h + below // 2 + 2 * pad
+    x = max(0, min(corner[0], width - tab_w))
+    y = corner[1] - tab_h if corner[1] >= tab_h else max(0, min(corner[1], height - tab_h))
+    cv2.rectangle(picture, (x, y), (x + tab_w - 1, y + tab_h - 1), colour, cv2.FILLED)
+    ink = (255, 255, 255) if _luminance(colour) < 0.45 else (0, 0, 0)
+    cv2.putText(picture, text, (x + pad, y + pad + text_h), _FONT, scale, ink, weight, cv2.LINE_AA)
+
+
+def _luminance(colour: Colour) -> float:
+    """Relative luminance in [0, 1] (WCAG 2)."""
+    linear = (np.asarray(colour) / 255) ** 2.2
+    return float(linear @ np.array([0.2126, 0.7152, 0.0722]))
