@@ -106,15 +106,17 @@ class Region(GridHead):
         return torch.cat(((corner + rows[:, :2].sigmoid()) / grid, rows[:, 2:4].exp() * sizes / grid), 1)
 
     def objectness(self, rows: Tensor) -> Tensor:
-        """get_region_boxes: with classfix=-1 an objectness below one half counts as none."""
-        found = rows[:, 4]
-        return torch.where(found < 0.5, 0.0, found) if self.section.classfix == -1 else found
+        return self._believed(rows[:, self.objectness_at])
 
     def ceiling(self, cells: Tensor) -> Tensor:
-        found = super().ceiling(cells)
+        found = self._believed(super().ceiling(cells))
         if self.tree is not None or self.section.softmax:
             return found
-        return found * cells[:, :, 5:].float().amax(2)
+        return found * cells[:, :, self.objectness_at + 1 :].float().amax(2)
+
+    def _believed(self, objectness: Tensor) -> Tensor:
+        """get_region_boxes: with classfix=-1 an objectness below one half counts as none."""
+        return torch.where(objectness < 0.5, 0.0, objectness) if self.section.classfix == -1 else objectness
 
     def probabilities(self, rows: Tensor) -> Tensor:
         if self.tree is None:

@@ -1,4 +1,4 @@
-"""Losses of all heads against the original: minus the gradient is the recorded delta, elementwise, and the cost the recorded cost."""
+"""Losses of all heads against the original: minus the gradient is the recorded delta, elementwise, the cost the recorded one."""
 
 from __future__ import annotations
 
