@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import logging
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -88,7 +89,7 @@ BOXES = [section for section in SECTIONS if issubclass(section, BoxSection)]
 
 @pytest.mark.parametrize("section", BOXES, ids=lambda section: section.names[0])
 def test_filters_follow_the_classes(section: type[BoxSection]) -> None:
-    extra = {"coords": 4, "num": 2, "side": 3}
+    extra: dict[str, Any] = {"coords": 4, "num": 2, "side": 3}
     known = {item.name for item in dataclasses.fields(section)}
     few, more = (section(classes=count, **{k: v for k, v in extra.items() if k in known}) for count in (1, 5))
     per_class = {"yolo": 2, "Gaussian_yolo": 2, "region": 2, "detection": 9}[section.names[0]]
