@@ -25,14 +25,17 @@ class Seen:
     """One picture or frame with what was found in it.
 
     path: the file or address it came from. index, time_s: frame number from 0 and its time in seconds, None for pictures.
-    picture: uint8 RGB or grey (height, width, channels), without anything drawn on it.
+    fps: frames a second of its video; live: it comes from a camera or stream. picture: uint8 RGB (height, width, 3), without
+    anything drawn on it.
     """
 
     path: str
-    index: int | None
-    time_s: float | None
     picture: NDArray[np.uint8]
     found: Detections
+    index: int | None = None
+    time_s: float | None = None
+    fps: float = 0.0
+    live: bool = False
 
     @property
     def stem(self) -> str:
