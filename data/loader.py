@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import logging
+import signal
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Any
+from pathlib import Path
+from typing import Any, Protocol
 
 import cv2
 import torch
-from torch.utils.data import DataLoader, Dataset, Sampler
+from torch.utils.data import DataLoader, Sampler
 
 from data.dataset import Problem, SampleKey, TrainSample, collate
 from data.sizes import SizeSchedule
@@ -79,6 +81,13 @@ def _passes(start: int, subdivisions: int) -> Iterator[tuple[int, int]]:
         iteration += 1
 
 
+class Samples(Protocol):
+    """Data sets such as DetectionDataset and ClassificationDataset."""
+
+    def __getitem__(self, key: SampleKey) -> TrainSample: ...
+    def files(self, key: SampleKey) -> list[Path]: ...
+
+
 class TrainLoader:
     """Iterable over TrainBatch from iteration `start` on, without end; iterating again begins at `start` again.
 
@@ -88,7 +97,7 @@ class TrainLoader:
 
     def __init__(
         self,
-        dataset: Dataset[TrainSample],
+        samples: Samples,
         plan: BatchPlan,
         *,
         workers: int = 0,
@@ -96,10 +105,10 @@ class TrainLoader:
         pin_memory: bool = False,
         context: str | None = None,
     ) -> None:
-        self.plan, self.start, self._workers = plan, start, workers
+        self.plan, self.start, self._workers, self._samples = plan, start, workers, samples
         self.problems: dict[Problem, int] = {}
         self._loader: DataLoader[Any] = DataLoader(
-            dataset,
+            samples,  # type: ignore[arg-type]
             batch_sampler=_Positions(plan, start),
             collate_fn=collate,
             num_workers=workers,
@@ -118,6 +127,11 @@ class TrainLoader:
                 raise RunError(f"no picture can be read any more, the last: {problems[-1].text}")
             yield TrainBatch(images=images, truth=truth, counts=counts, iteration=iteration, subdivision=subdivision)
 
+    def files(self, batch: TrainBatch) -> list[Path]:
+        """Pictures that a batch was made of, found by making it once more."""
+        keys = self.plan.keys(batch.iteration, batch.subdivision)
+        return [path for key in keys for path in self._samples.files(key)]
+
     def _report(self, problems: tuple[Problem, ...]) -> None:
         for problem in problems:
             known = self.problems.get(problem, 0)
@@ -129,5 +143,6 @@ class TrainLoader:
 
 
 def _one_thread(worker: int) -> None:
-    """Workers share the machine: one thread each for OpenCV (PyTorch sees to its own)."""
+    """Workers share the machine: one thread each for OpenCV (PyTorch sees to its own). Ctrl-C concerns the main process."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
     cv2.setNumThreads(1)

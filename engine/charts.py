@@ -2,23 +2,18 @@
 
 from __future__ import annotations
 
-import io
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from engine.history import History
-from utils.files import atomic_write
-
-if TYPE_CHECKING:
-    from matplotlib.figure import Figure
+from utils.plotting import figure, save
 
 _FIXED = {"iteration", "loss", "width", "height"}
 
 
 def write_chart(history: History, path: str | Path, *, max_batches: int, max_loss: float, metric: str) -> None:
     """Average loss, cut off at `max_loss`, and the metric where it was measured, over all iterations of the training."""
-    figure = _figure(10, 10)
-    axes = figure.add_subplot()
+    chart = figure(10, 10)
+    axes = chart.add_subplot()
     x, loss = history.series("average_loss")
     axes.plot(x, [min(value, max_loss) for value in loss], ".", markersize=2, color="tab:blue", label="average loss")
     axes.set(xlim=(0, max_batches), ylim=(0, max_loss), xlabel="iteration", ylabel="average loss")
@@ -30,31 +25,18 @@ def write_chart(history: History, path: str | Path, *, max_batches: int, max_los
         right.set(ylim=(0, 100), ylabel=f"{metric}, % (best {100 * max(values):.2f})")
     if loss:
         axes.set_title(f"iteration {int(history.rows[-1]['iteration'])} of {max_batches}, average loss {loss[-1]:.4f}")
-    _save(figure, path)
+    save(chart, path)
 
 
 def write_results(history: History, path: str | Path) -> None:
     """Every column of results.csv over the iterations, one small chart each."""
     names = [name for name in history.names if name not in _FIXED]
     rows = (len(names) + 3) // 4
-    figure = _figure(16, 3.2 * rows)
+    chart = figure(16, 3.2 * rows)
     for place, name in enumerate(names, start=1):
-        axes = figure.add_subplot(rows, 4, place)
+        axes = chart.add_subplot(rows, 4, place)
         x, values = history.series(name)
         axes.plot(x, values, ".-" if len(x) < 100 else "-", linewidth=1)
         axes.set_title(name)
         axes.grid(alpha=0.4)
-    _save(figure, path)
-
-
-def _figure(width: float, height: float) -> Figure:
-    from matplotlib.figure import Figure
-
-    return Figure((width, height), layout="tight")
-
-
-def _save(figure: Figure, path: str | Path) -> None:
-    buffer = io.BytesIO()
-    figure.savefig(buffer, format="png", dpi=100)
-    with atomic_write(path) as stream:
-        stream.write(buffer.getbuffer())
+    save(chart, path)

@@ -9,12 +9,12 @@ import time
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor, nn
 
-from engine.diagnosis import explain_gradients, explain_loss
+from engine.diagnosis import Facts, explain_gradients, explain_loss
 from engine.optimizer import DarknetOptimizer
 from engine.schedule import Schedule
 from utils.errors import RunError
@@ -23,17 +23,12 @@ logger = logging.getLogger(__name__)
 
 
 class Batch(Protocol):
-    """One forward pass. images: (n, channels, height, width), uint8 or in [0, 1]. truth: what the losses compare with.
-
-    files: pictures it was made of, for messages.
-    """
+    """One forward pass. images: (n, channels, height, width), uint8 or in [0, 1]. truth: what the losses compare with."""
 
     @property
     def images(self) -> Tensor: ...
     @property
     def truth(self) -> Tensor: ...
-    @property
-    def files(self) -> Sequence[str]: ...
 
 
 class HeadLoss(Protocol):
@@ -91,7 +86,7 @@ class Trainer:
     """Makes weight updates. iteration: updates made so far; seen: pictures, counted as the original does: iteration * batch.
 
     batch: pictures of an update by the cfg; subdivisions: forward passes in it. When memory runs out, forward passes are
-    split further, with a warning.
+    split further, with a warning. files: names the pictures that a batch was made of, for messages.
     """
 
     def __init__(
@@ -105,11 +100,13 @@ class Trainer:
         device: torch.device,
         precision: Precision | None = None,
         channels_last: bool = False,
+        files: Callable[[Any], Sequence[str]] = lambda batch: (),
     ) -> None:
         self.network, self.optimizer, self.schedule = network, optimizer, schedule
         self.batch, self.subdivisions, self.device = batch, subdivisions, device
         self.precision = precision or Precision()
         self.memory_format = torch.channels_last if channels_last else torch.contiguous_format
+        self.files = files
         self.iteration = 0
         self.pieces = 1
 
@@ -166,8 +163,7 @@ class Trainer:
                 objective = torch.stack([head.objective for head in heads]).sum()
                 if not torch.isfinite(objective):
                     forward = functools.partial(self._forward, images_part, truth_part, seen)
-                    layers = self.network.layer_names()
-                    raise RunError(explain_loss(layers, forward, batch, self.iteration + 1, rate))
+                    raise RunError(explain_loss(self.network.layer_names(), forward, self._facts([batch], rate)))
                 scaler = self.precision.scaler
                 (scaler.scale(objective) if scaler else objective).backward()
                 total += sum(head.cost for head in heads) / len(heads)  # network.c get_network_cost
@@ -177,6 +173,10 @@ class Trainer:
     def _forward(self, images: Tensor, truth: Tensor, seen: int) -> Sequence[HeadLoss]:
         with self.precision.autocast(self.device):
             return self.network.losses(images, truth, seen)
+
+    def _facts(self, batches: Sequence[Batch], rate: float) -> Facts:
+        files = [str(file) for batch in batches for file in self.files(batch)]
+        return Facts(self.iteration + 1, rate, [batch.truth for batch in batches], files)
 
     def _on_device(self, batch: Batch) -> tuple[Tensor, Tensor]:
         images = batch.images.to(self.device, non_blocking=True)
@@ -193,7 +193,7 @@ class Trainer:
             return
         gradients = [w.grad for group in self.optimizer.param_groups for w in group["params"] if w.grad is not None]
         if gradients and not torch.isfinite(torch.stack(torch._foreach_norm(gradients))).all():
-            raise RunError(explain_gradients(self.network.layer_names(), batches, self.iteration + 1, rate))
+            raise RunError(explain_gradients(self.network.layer_names(), self._facts(batches, rate)))
         self.optimizer.step(self.iteration + 1, rate, images)
 
 

@@ -1,0 +1,188 @@
+"""Train a network as its cfg says, the way the original does.
+
+examples:
+  python train.py --cfg cfg/csppeleenet-efm.cfg                                 drawn scenes, to see it work
+  python train.py --cfg cfg/csppeleenet-efm.cfg --data my.data
+  python train.py --cfg my.cfg --data my.data --weights backbone.conv.74 --img-size 320 --iterations 4000
+  python train.py --resume runs/train/exp/weights/last.pt
+"""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+import logging
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from engine.checkpoint import load_checkpoint, require_cfg
+from training.prepare import fitted, open_sets, require_labels
+from training.run import Run
+from training.settings import Settings, write_record
+from utils import cfg as cfg_text
+from utils.cli import EXIT_INTERRUPTED, EXIT_OK, run_script
+from utils.errors import InputError
+from utils.files import run_folder
+
+logger = logging.getLogger(__name__)
+
+LATEST = "latest"
+
+
+def parse_arguments(arguments: Sequence[str] | None) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(
+        prog="train.py", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    add = parser.add_argument
+    add("--cfg", help="Darknet cfg file; fitted to the classes of the data in memory")
+    add("--data", help=".data, .yaml, COCO .json, a Pascal VOC folder, a folder or list; default: drawn scenes")
+    add("--names", help="names file to use in place of the data set's own")
+    add("--weights", help="to begin with: .weights, a backbone (.conv.N) or a checkpoint (.pt)")
+    add("--clear", action="store_true", help="count iterations from 0, whatever the weights have seen")
+    add(
+        "--resume",
+        nargs="?",
+        const=LATEST,
+        metavar="FILE",
+        help="go on from a last.pt; default the latest one in --project",
+    )
+    group = parser.add_argument_group("what the cfg says, changed for this run")
+    add = group.add_argument
+    length = group.add_mutually_exclusive_group()
+    length.add_argument("--iterations", type=_above_zero, metavar="N", help="max_batches; steps move in proportion")
+    length.add_argument("--epochs", type=_above_zero, metavar="N", help="the same in passes over the training pictures")
+    add("--batch-size", type=_above_zero, metavar="N", help="batch: pictures of one weight update")
+    add("--subdivisions", type=_above_zero, metavar="N", help="subdivisions: parts of a batch, to save memory")
+    add("--img-size", type=_above_zero, nargs="+", default=[], metavar="N", help="width and height; one number: square")
+    add("--multi-scale", action="store_true", help="random=1: change the size every ten iterations")
+    add("--anchors", metavar="auto|N", help="compute anchors from the data, as many as there are, or N")
+    add("--adam", action="store_true", help="adam=1: Adam instead of SGD")
+    add("--ema-alpha", type=_share, metavar="A", help="ema_alpha: moving average of the weights")
+    group = parser.add_argument_group("beside the original")
+    add = group.add_argument
+    add("--augment", metavar="FILE", help="further augmentations, a file of albumentations")
+    add("--single-cls", action="store_true", help="treat all classes as one")
+    add("--cache-images", action="store_true", help="keep decoded pictures in memory")
+    add("--cos-lr", action="store_true", help="learning rate along half a cosine")
+    add("--freeze", type=_above_zero, default=0, metavar="N", help="leave the first N layers as they are")
+    add(
+        "--bn-momentum",
+        type=_share,
+        metavar="M",
+        help="of the rolling statistics, default 0.01 (the original's GPU build)",
+    )
+    add("--amp", choices=("bf16", "fp16"), help="forward pass in 16-bit floats")
+    add("--channels-last", action="store_true", help="memory layout that some processors prefer")
+    add("--device", default="", help="cpu, mps, or a CUDA index; default: a GPU if there is one")
+    add("--workers", type=_whole, default=2, help="processes that prepare pictures, default 2; 0: none")
+    add("--seed", type=_whole, default=0, help="of weights and augmentation, default 0")
+    group = parser.add_argument_group("watching and saving")
+    add = group.add_argument
+    add(
+        "--eval-period",
+        type=_above_zero,
+        metavar="N",
+        help="iterations between evaluations; default 4 epochs, at least 100",
+    )
+    add(
+        "--patience", type=_whole, default=0, metavar="N", help="end after N evaluations without a better mAP; 0: never"
+    )
+    add("--notest", action="store_true", help="do not evaluate")
+    add("--nosave", action="store_true", help="save at the end only")
+    add(
+        "--save-period",
+        type=_whole,
+        metavar="N",
+        help="keep weights every N iterations, default 1000 (long runs: 10000); 0: none",
+    )
+    add("--noplots", action="store_true", help="no charts and no pictures")
+    add("--print", choices=("bar", "darknet"), default="bar", help="darknet: the original's lines")
+    add("--project", default="runs/train", help="folder of the run folders, default runs/train")
+    add("--name", default="exp", help="name of the run folder, default exp, exp2, ...")
+    add("--exist-ok", action="store_true", help="write into an existing run folder")
+    return parser.parse_args(arguments)
+
+
+def _above_zero(text: str) -> int:
+    value = int(text)
+    if value < 1:
+        raise ValueError
+    return value
+
+
+def _whole(text: str) -> int:
+    value = int(text)
+    if value < 0:
+        raise ValueError
+    return value
+
+
+def _share(text: str) -> float:
+    value = float(text)
+    if not 0 <= value <= 1:
+        raise ValueError
+    return value
+
+
+_above_zero.__name__, _whole.__name__, _share.__name__ = (
+    "whole number above 0",
+    "whole number",
+    "number between 0 and 1",
+)
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    options = parse_arguments(arguments)
+    values = vars(options)
+    resume = values.pop("resume")
+    values["img_size"] = tuple(values["img_size"])
+    settings = Settings(**values)
+    if len(settings.img_size) > 2:
+        raise InputError(f"--img-size: found {len(settings.img_size)} numbers, expected one, or width and height")
+    run, folder = _begin(settings) if resume is None else _resume(settings, resume)
+    finished = run.execute(folder)
+    print(f"Results saved to {folder}")
+    return EXIT_OK if finished else EXIT_INTERRUPTED
+
+
+def _begin(settings: Settings) -> tuple[Run, Path]:
+    if settings.cfg is None:
+        raise InputError("expected --cfg, or --resume to go on with a run")
+    sets = open_sets(settings)
+    require_labels(settings.cfg, sets)
+    cfg = fitted(settings, sets)
+    run = Run(settings, cfg, sets)
+    folder = run_folder(settings.project, settings.name, exist_ok=settings.exist_ok)
+    cfg.write(folder / Path(settings.cfg).name)
+    write_record(folder / "opt.yaml", settings, cfg)
+    return run, folder
+
+
+def _resume(settings: Settings, resume: str) -> tuple[Run, Path]:
+    path = _latest(Path(settings.project)) if resume == LATEST else Path(resume)
+    checkpoint = load_checkpoint(path)
+    kept = Settings.from_plain(checkpoint.settings)
+    given = dataclasses.replace(kept, device=settings.device, workers=settings.workers)
+    sets = open_sets(given)
+    cfg = cfg_text.parse(checkpoint.cfg, f"{path} (its cfg)")
+    if settings.cfg is not None:
+        require_cfg(checkpoint, path, fitted(dataclasses.replace(given, cfg=settings.cfg), sets))
+    logger.info("%s: going on from iteration %d", path, checkpoint.iteration)
+    return Run(given, cfg, sets, checkpoint), _folder_of(path)
+
+
+def _latest(project: Path) -> Path:
+    found = sorted(project.glob("*/weights/last.pt"), key=lambda path: path.stat().st_mtime)
+    if not found:
+        raise InputError(f"--resume: no */weights/last.pt in {project}, name the file")
+    return found[-1]
+
+
+def _folder_of(path: Path) -> Path:
+    """The run folder of a checkpoint; its own folder if it was moved out of one."""
+    return path.parent.parent if path.parent.name == "weights" else path.parent
+
+
+if __name__ == "__main__":
+    sys.exit(run_script(main))

@@ -1,0 +1,130 @@
+"""Before the first update: the data set, the cfg fitted to it, and the weights to begin with."""
+
+from __future__ import annotations
+
+import logging
+import tempfile
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from data.anchors import anchor_fit, anchor_masks, compute_anchors
+from data.annotations import Dataset
+from data.doctor import Diagnosis, examine, report
+from data.scenes import make_scenes
+from data.sources import open_data
+from data.training_set import single_class
+from engine.checkpoint import is_checkpoint, load_checkpoint
+from models.fit import anchor_heads, anchors_in_pixels, classes_of, fit_anchors, fit_classes
+from models.heads.base import BoxSection
+from models.network import Network
+from models.plan import Plan, make_plan, read_plan
+from models.weights import load_weights, save_weights
+from training.settings import Settings, with_settings
+from utils import cfg as cfg_text
+from utils.cfg import Cfg
+from utils.errors import InputError
+
+logger = logging.getLogger(__name__)
+
+SCENES, SCENES_COUNT = Path("runs") / "scenes", 1000
+
+
+@dataclass(frozen=True, kw_only=True)
+class Sets:
+    """train and val hold one split each, of that name; diagnosis: what the doctor found in train."""
+
+    train: Dataset
+    val: Dataset
+    diagnosis: Diagnosis
+
+    @property
+    def pictures(self) -> int:
+        return len(self.train.splits["train"])
+
+
+def open_sets(settings: Settings) -> Sets:
+    """The data set of --data; without one, drawn scenes. Raises InputError if there is nothing to learn from."""
+    path = settings.data
+    if path is None:
+        logger.info("no --data: training on drawn scenes in %s; name your own data with --data my.data", SCENES)
+        path = str(make_scenes(SCENES, SCENES_COUNT))
+    train, val = (open_data(path, split, names=settings.names) for split in ("train", "val"))
+    if not train.names:
+        raise InputError(f"{path}: no class names, name a file of them with --names")
+    if settings.single_cls:
+        train, val = single_class(train), single_class(val)
+    diagnosis = examine(train, "train", workers=settings.workers)
+    return Sets(train=train, val=val, diagnosis=diagnosis)
+
+
+def require_labels(cfg: str, sets: Sets) -> None:
+    """Say what the doctor found, for a cfg with boxes; raises InputError if not one of them can be used."""
+    if not any(isinstance(step.section, BoxSection) for step in read_plan(cfg).steps):
+        return
+    logger.info("%s", report(sets.diagnosis))
+    if not sets.diagnosis.labels:
+        raise InputError(f"{sets.train.source}: no usable labels in split 'train', there is nothing to learn")
+
+
+def fitted(settings: Settings, sets: Sets) -> Cfg:
+    """The cfg of --cfg, fitted to the data set and changed by the flags. Raises InputError."""
+    assert settings.cfg is not None
+    plan = read_plan(settings.cfg)
+    classes = len(sets.train.names)
+    if classes_of(plan) != classes:
+        logger.info("%s: fitted from %d to %d classes", settings.cfg, classes_of(plan), classes)
+        plan = make_plan(fit_classes(plan, classes, sets.diagnosis.class_counts.tolist()))
+    plan = make_plan(with_settings(plan, settings, sets.pictures))
+    if settings.anchors is not None:
+        plan = make_plan(_with_anchors(plan, settings, sets.diagnosis))
+    return plan.cfg
+
+
+def _with_anchors(plan: Plan, settings: Settings, diagnosis: Diagnosis) -> Cfg:
+    """New anchors by k-means, as many as there are or as --anchors says."""
+    heads = anchor_heads(plan)
+    if not heads:
+        raise InputError(f"{plan.cfg.path}: --anchors {settings.anchors}: the cfg has no head with anchors")
+    before = anchors_in_pixels(plan)
+    count = len(before) if settings.anchors == "auto" else _count(settings.anchors)
+    sizes = diagnosis.cxcywh_rel[:, 2:] * np.array([plan.input.width, plan.input.height])
+    anchors = compute_anchors(sizes, count, seed=settings.seed)
+    strides = [plan.input.width // step.shape.width for step in heads]
+    masks: Sequence[Sequence[int]] = anchor_masks(count, strides)
+    logger.info("anchors before: %s", anchor_fit(sizes, before))
+    logger.info("anchors now:    %s", anchor_fit(sizes, anchors))
+    return fit_anchors(plan, anchors.tolist(), masks)
+
+
+def _count(text: str | None) -> int:
+    if text is None or not text.isdigit() or int(text) < 1:
+        raise InputError(f"--anchors {text}: expected auto or a whole number above 0")
+    return int(text)
+
+
+def load_start(network: Network, path: str | Path, *, clear: bool) -> None:
+    """Weights to begin with, by what the file holds: .weights, a backbone (.conv.N) or a checkpoint.
+
+    A file of the whole network brings its count of pictures seen, unless `clear`; a part of one begins at zero.
+    """
+    with tempfile.TemporaryDirectory() as folder:
+        weights = Path(path)
+        if is_checkpoint(weights):
+            weights = _weights_of_checkpoint(weights, Path(folder))
+        loaded = load_weights(network, weights, partial=True)
+    if loaded.left_out or clear:
+        if loaded.left_out:
+            logger.info("%s: %d layers start at random, iterations count from 0", path, len(loaded.left_out))
+        network.seen = 0
+
+
+def _weights_of_checkpoint(path: Path, folder: Path) -> Path:
+    checkpoint = load_checkpoint(path)
+    network = Network(make_plan(cfg_text.parse(checkpoint.cfg, f"{path} (its cfg)")))
+    network.load_state_dict(checkpoint.model)
+    network.seen = checkpoint.seen
+    save_weights(network, folder / path.with_suffix(".weights").name)
+    return folder / path.with_suffix(".weights").name

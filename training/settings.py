@@ -1,0 +1,132 @@
+"""The flags of train.py as typed values, and what they change in a cfg."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import logging
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from models.heads.base import BoxSection
+from models.plan import Plan
+from utils.cfg import Cfg
+from utils.errors import InputError
+from utils.files import write_text
+from utils.net_options import ScheduleOptions
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Settings:
+    """See `python train.py --help`. None: what the cfg says."""
+
+    cfg: str | None = None
+    data: str | None = None
+    names: str | None = None
+    weights: str | None = None
+    clear: bool = False
+    epochs: int | None = None
+    iterations: int | None = None
+    batch_size: int | None = None
+    subdivisions: int | None = None
+    img_size: tuple[int, ...] = ()
+    multi_scale: bool = False
+    anchors: str | None = None
+    augment: str | None = None
+    single_cls: bool = False
+    cache_images: bool = False
+    adam: bool = False
+    cos_lr: bool = False
+    ema_alpha: float | None = None
+    freeze: int = 0
+    bn_momentum: float | None = None
+    amp: str | None = None
+    channels_last: bool = False
+    device: str = ""
+    workers: int = 2
+    seed: int = 0
+    eval_period: int | None = None
+    patience: int = 0
+    notest: bool = False
+    nosave: bool = False
+    save_period: int | None = None
+    noplots: bool = False
+    print: str = "bar"
+    project: str = "runs/train"
+    name: str = "exp"
+    exist_ok: bool = False
+
+    def plain(self) -> dict[str, Any]:
+        """As lists and simple values."""
+        values = dataclasses.asdict(self)
+        return {key: list(value) if isinstance(value, tuple) else value for key, value in values.items()}
+
+    @classmethod
+    def from_plain(cls, values: dict[str, Any]) -> Settings:
+        typed: dict[str, Any] = {key: tuple(v) if isinstance(v, list) else v for key, v in values.items()}
+        return cls(**typed)
+
+
+def batch_of(plan: Plan) -> tuple[int, int]:
+    """Pictures of a weight update, and forward passes in it; what does not divide evenly is cut off, as the original does.
+
+    Raises InputError for a batch of one picture, which the original refuses too.
+    """
+    batch, subdivisions = max(1, plan.net.batch), max(1, plan.net.subdivisions)
+    if batch == 1:
+        raise InputError(
+            f"{plan.cfg.path}: [net] batch=1 is for detection; set batch and subdivisions, or --batch-size"
+        )
+    used = max(1, batch // subdivisions) * subdivisions
+    if used != batch:
+        logger.warning(
+            "[net] batch=%d is no multiple of subdivisions=%d: %d pictures an update", batch, subdivisions, used
+        )
+    return used, subdivisions
+
+
+def with_settings(plan: Plan, settings: Settings, pictures: int) -> Cfg:
+    """The cfg with everything that flags override in it; pictures: of the training split."""
+    raw = plan.cfg.sections[0]
+    values: dict[str, object] = {}
+    for key, given in (("batch", settings.batch_size), ("subdivisions", settings.subdivisions)):
+        if given is not None:
+            values[key] = given
+    if settings.img_size:
+        values |= {"width": settings.img_size[0], "height": settings.img_size[-1]}
+    if settings.adam:
+        values["adam"] = 1
+    if settings.ema_alpha is not None:
+        values["ema_alpha"] = f"{settings.ema_alpha:g}"
+    length = settings.iterations
+    if length is None and settings.epochs is not None:
+        batch = settings.batch_size or plan.net.batch
+        length = max(1, -(-settings.epochs * pictures // max(1, batch)))
+    if length is not None:
+        values |= _of_length(ScheduleOptions.from_raw(raw), length)
+    cfg = plan.cfg.with_values(0, values)
+    heads = [step.index for step in plan.steps if isinstance(step.section, BoxSection)]
+    if settings.multi_scale and heads:
+        cfg = cfg.with_values(heads[-1] + 1, {"random": 1})
+    return cfg
+
+
+def _of_length(options: ScheduleOptions, length: int) -> dict[str, object]:
+    """Iterations in all, and `steps` moved in proportion."""
+    values: dict[str, object] = {"max_batches": length}
+    if options.steps and options.max_batches:
+        values["steps"] = ",".join(str(max(1, round(step * length / options.max_batches))) for step in options.steps)
+    if options.burn_in >= length:
+        text = "burn_in=%d: the learning rate rises to the end of the %d iterations and never reaches learning_rate"
+        logger.warning(text, options.burn_in, length)
+    return values
+
+
+def write_record(path: Path, settings: Settings, cfg: Cfg) -> None:
+    """opt.yaml: the flags, and [net] of the fitted cfg."""
+    lines = ["flags:", *(f"  {key}: {json.dumps(value)}" for key, value in settings.plain().items()), "net:"]
+    lines += [f"  {entry.key}: {json.dumps(entry.value)}" for entry in cfg.sections[0].entries]
+    write_text(path, "\n".join(lines) + "\n")
