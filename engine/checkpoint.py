@@ -6,22 +6,19 @@ They are read with torch.load(weights_only=True), so that a file from somewhere 
 from __future__ import annotations
 
 import dataclasses
-import io
 import random
-import zipfile
 from dataclasses import dataclass, field
 from pathlib import Path
-from pickle import UnpicklingError  # only the name of torch.load's refusal; nothing is unpickled here
 from typing import Any
 
 import torch
 
 from utils import cfg as cfg_text
 from utils.errors import CfgError, InputError
-from utils.files import atomic_write
+from utils.torch_files import is_torch_file, load_torch_file, save_torch_file
 
 FORMAT = "cspyolo checkpoint 1"
-_ZIP_START = b"PK\x03\x04"
+is_checkpoint = is_torch_file
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -48,39 +45,17 @@ class Checkpoint:
     settings: dict[str, Any] = field(default_factory=dict)
 
 
-def is_checkpoint(path: str | Path) -> bool:
-    """Whether a file is one of PyTorch's, by content. Raises InputError if it cannot be read."""
-    try:
-        with Path(path).open("rb") as stream:
-            return stream.read(len(_ZIP_START)) == _ZIP_START
-    except OSError as error:
-        raise InputError(f"{path}: cannot be read: {error.strerror}") from None
-
-
 def save_checkpoint(checkpoint: Checkpoint, path: str | Path) -> None:
     """Write a checkpoint; an older one at `path` stays whole until the new one is. Raises RunError (disk full, ...)."""
     content = {item.name: getattr(checkpoint, item.name) for item in dataclasses.fields(checkpoint)}
-    buffer = io.BytesIO()
-    torch.save(content | {"format": FORMAT}, buffer)
-    with atomic_write(path) as stream:
-        stream.write(buffer.getbuffer())
+    save_torch_file(content | {"format": FORMAT}, path)
 
 
 def load_checkpoint(path: str | Path) -> Checkpoint:
     """Read a checkpoint onto the CPU. Raises InputError for a file that is none, is cut short, or holds more than data."""
     if not is_checkpoint(path):
         raise InputError(f"{path}: is no checkpoint, expected a last.pt or best.pt")
-    try:
-        with zipfile.ZipFile(path) as archive:
-            damaged = archive.testzip()
-        if damaged is not None:
-            raise InputError(f"{path}: the checkpoint is damaged at {damaged}")
-        content = torch.load(path, map_location="cpu", weights_only=True)
-    except zipfile.BadZipFile:
-        raise InputError(f"{path}: the checkpoint is cut short or damaged") from None
-    except (UnpicklingError, RuntimeError) as error:
-        reason = str(error).split("\n", 1)[0]
-        raise InputError(f"{path}: is refused, expected tensors and plain values only ({reason})") from None
+    content = load_torch_file(path)
     if not isinstance(content, dict) or content.pop("format", None) != FORMAT:
         raise InputError(f"{path}: is a PyTorch file, but no checkpoint of a training run of this program")
     missing = {item.name for item in dataclasses.fields(Checkpoint)} ^ set(content)
