@@ -1,0 +1,231 @@
+"""detect.py as a user runs it, on a small network whose boxes are known."""
+
+from __future__ import annotations
+
+import json
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+
+import detect
+from models.load import load
+from models.weights import save_weights
+from tests.paths import REPOSITORY
+from utils.cli import run_script
+
+CFG = """[net]
+width=64
+height=64
+channels={channels}
+[convolutional]
+filters=4
+size=8
+stride=8
+activation=leaky
+[convolutional]
+filters=7
+size=1
+activation=linear
+[yolo]
+mask=0
+num=1
+anchors=16,16
+classes=2
+"""
+
+
+@pytest.fixture
+def model(tmp_path: Path) -> list[str]:
+    """A network that finds a box of class 1 in every cell: 8 x 8 boxes of 16 x 16 pixels that overlap by less than 0.45."""
+    return make_model(tmp_path, 3)
+
+
+def make_model(folder: Path, channels: int) -> list[str]:
+    cfg = folder / "small.cfg"
+    cfg.write_text(CFG.format(channels=channels))
+    network = load(cfg)
+    for _, item in network.stored():
+        item.tensor.data.zero_()
+    network.layers[1].biases.data[:] = network.layers[1].biases.new_tensor([0, 0, 0, 0, 5, -5, 5])
+    save_weights(network, folder / "small.weights")
+    (folder / "small.names").write_text("cat\ndog\n")
+    return ["--cfg", str(cfg), "--weights", str(folder / "small.weights"), "--names", str(folder / "small.names")]
+
+
+def picture(path: Path, width: int = 160, height: int = 80) -> Path:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    cv2.imencode(path.suffix, np.full((height, width, 3), 90, np.uint8))[1].tofile(path)
+    return path
+
+
+def video(path: Path, frames: int, fps: float = 20.0) -> Path:
+    writer = cv2.VideoWriter(str(path), cv2.VideoWriter.fourcc(*"mp4v"), fps, (96, 64))
+    for number in range(frames):
+        writer.write(np.full((64, 96, 3), number % 200, np.uint8))
+    writer.release()
+    return path
+
+
+def run(model: list[str], tmp_path: Path, *arguments: str) -> tuple[int, Path]:
+    code = run_script(detect.main, [*model, "--project", str(tmp_path / "runs"), "--name", "a", *arguments])
+    return code, tmp_path / "runs" / "a"
+
+
+def test_a_folder_with_every_output(model: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    picture(tmp_path / "in" / "12.png")
+    picture(tmp_path / "in" / "größe.jpg", 64, 64)
+    flags = ("--save-txt", "--save-conf", "--save-json", "--save-csv", "--save-crop")
+    code, folder = run(model, tmp_path, "--source", str(tmp_path / "in"), *flags)
+    assert code == 0
+    assert cv2.imread(str(folder / "12.png")).shape == (80, 160, 3)
+    results = json.loads((folder / "results.json").read_text())
+    assert len(results) == 128
+    first = next(each for each in results if each["image_id"] == 12)
+    assert first["category_id"] == 1 and first["name"] == "dog" and first["file_name"].endswith("12.png")
+    assert first["bbox"][2:] == pytest.approx([16 / 64 * 160, 16 / 64 * 80])
+    lines = (folder / "labels" / "12.txt").read_text().splitlines()
+    assert len(lines) == 64
+    class_id, *numbers = lines[0].split()
+    assert class_id == "1" and len(numbers) == 5 and float(numbers[2]) == pytest.approx(0.25)
+    assert len((folder / "results.csv").read_text().splitlines()) == 129
+    assert list((folder / "crops" / "dog").glob("12_*.jpg"))
+    assert "2 pictures: 128 dog" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("flags", "count"),
+    [
+        (("--classes", "0"), 0),
+        (("--classes", "1"), 64),
+        (("--conf-thres", "0.999"), 0),
+        (("--iou-thres", "0.2"), 32),
+        (("--iou-thres", "0.1"), 16),
+        (("--max-det", "5"), 5),
+        (("--letter-box", "1"), 64),
+        (("--img-size", "32"), 16),
+        (("--img-size", "64", "32"), 32),
+        (("--resize", "opencv"), 64),
+        (("--batch-size", "4"), 64),
+        (("--augment",), 64),
+    ],
+)
+def test_flags_change_what_is_found(model: list[str], tmp_path: Path, flags: tuple[str, ...], count: int) -> None:
+    code, folder = run(model, tmp_path, "--source", str(picture(tmp_path / "a.png", 64, 64)), "--save-json", *flags)
+    assert code == 0
+    assert len(json.loads((folder / "results.json").read_text())) == count
+
+
+def test_a_video_keeps_rate_and_frames(model: list[str], tmp_path: Path) -> None:
+    source = video(tmp_path / "clip.mp4", 30)
+    code, folder = run(model, tmp_path, "--source", str(source), "--save-json", "--batch-size", "4")
+    assert code == 0
+    capture = cv2.VideoCapture(str(folder / "clip.mp4"))
+    assert (capture.get(cv2.CAP_PROP_FPS), capture.get(cv2.CAP_PROP_FRAME_COUNT)) == (20, 30)
+    results = json.loads((folder / "results.json").read_text())
+    assert {each["frame"] for each in results} == set(range(30))
+    assert results[-1]["time_s"] == pytest.approx(29 / 20)
+
+
+def test_vid_stride(model: list[str], tmp_path: Path) -> None:
+    code, folder = run(model, tmp_path, "--source", str(video(tmp_path / "clip.mp4", 30)), "--vid-stride", "3")
+    capture = cv2.VideoCapture(str(folder / "clip.mp4"))
+    assert (code, capture.get(cv2.CAP_PROP_FRAME_COUNT)) == (0, 10)
+    assert capture.get(cv2.CAP_PROP_FPS) == pytest.approx(20 / 3, rel=0.01)
+
+
+def test_nosave_and_equal_names(model: list[str], tmp_path: Path) -> None:
+    picture(tmp_path / "x" / "a.png")
+    picture(tmp_path / "y" / "a.png")
+    code, folder = run(model, tmp_path, "--source", str(tmp_path / "*" / "a.png"))
+    assert code == 0 and sorted(path.name for path in folder.iterdir()) == ["a.png", "a_2.png"]
+    code, _ = run(model, tmp_path, "--source", str(tmp_path / "x"), "--nosave")
+    assert code == 0 and not list((tmp_path / "runs" / "a2").iterdir())
+
+
+def test_an_unreadable_picture_among_good_ones(
+    model: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    picture(tmp_path / "in" / "a.png")
+    (tmp_path / "in" / "b.png").write_bytes(b"no picture")
+    code, folder = run(model, tmp_path, "--source", str(tmp_path / "in"))
+    shown = capsys.readouterr()
+    assert code == 1 and (folder / "a.png").exists()
+    assert "b.png" in shown.err and "1 could not be read" in shown.out
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (("--source", "missing.jpg"), "missing.jpg: no such picture"),
+        (("--source", "."), "folder has no pictures"),
+        (("--source", "*.png"), "pattern matches no pictures"),
+        (("--cfg", "missing.cfg"), "missing.cfg: no such cfg file"),
+        (("--weights", "missing.weights"), "no such weights file"),
+        (("--names", "short.names"), "has 1 names"),
+        (("--classes", "2"), "--classes 2"),
+        (("--device", "9"), "--device 9"),
+        (("--device", "tpu"), "--device tpu"),
+        (("--half", "--device", "cpu"), "--half"),
+        (("--img-size", "1", "2", "3"), "--img-size"),
+        (("--img-size", "4"), "small.cfg"),
+    ],
+)
+def test_bad_input_is_exit_code_two(
+    model: list[str],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    change: tuple[str, ...],
+    message: str,
+) -> None:
+    (tmp_path / "empty").mkdir()
+    monkeypatch.chdir(tmp_path / "empty")
+    (tmp_path / "empty" / "short.names").write_text("cat\n")
+    code, _ = run(model, tmp_path, "--source", str(picture(tmp_path / "a.png")), *change)
+    shown = capsys.readouterr().err
+    assert code == 2 and message in shown and shown.count("error:") == 1
+
+
+def test_darknet_lines(model: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    run(model, tmp_path, "--source", str(picture(tmp_path / "a.png", 64, 64)), "--print", "darknet")
+    lines = capsys.readouterr().out.splitlines()
+    assert "a.png: Predicted in " in lines[0] and lines[0].endswith(" milli-seconds.")
+    assert lines[1] == "dog: 99%"
+
+
+def test_grey_network(tmp_path: Path) -> None:
+    code, _ = run(make_model(tmp_path, 1), tmp_path, "--source", str(picture(tmp_path / "a.jpg")))
+    assert code == 0
+
+
+def test_ctrl_c_closes_the_video(model: list[str], tmp_path: Path) -> None:
+    source = video(tmp_path / "clip.mp4", 4000)
+    command = [
+        sys.executable,
+        "detect.py",
+        *model,
+        "--source",
+        str(source),
+        "--project",
+        str(tmp_path / "runs"),
+        "--save-json",
+    ]
+    process = subprocess.Popen(command, cwd=REPOSITORY, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    part = tmp_path / "runs" / "exp" / ".clip.part.mp4"
+    deadline = time.monotonic() + 60
+    while not part.exists() and time.monotonic() < deadline:
+        time.sleep(0.05)
+    time.sleep(0.3)
+    process.send_signal(signal.SIGINT)
+    out, err = process.communicate(timeout=60)
+    assert process.returncode == 130, err
+    assert "interrupted" in out
+    capture = cv2.VideoCapture(str(tmp_path / "runs" / "exp" / "clip.mp4"))
+    assert 0 < capture.get(cv2.CAP_PROP_FRAME_COUNT) < 4000
+    assert json.loads((tmp_path / "runs" / "exp" / "results.json").read_text())
