@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from models.heads.base import BoxSection, Candidates, Head
@@ -23,6 +24,7 @@ class Selection:
 
     conf: least score, exclusive as in the original. iou: overlap above which the weaker box goes. agnostic: suppress across
     classes. max_det: most boxes of a picture, the best ones; None: all. classes: the classes wanted; None: all.
+    list_above: also say where each box stands in the list that the original, at this threshold, leaves after suppression.
     """
 
     conf: float = 0.25
@@ -30,6 +32,7 @@ class Selection:
     agnostic: bool = False
     max_det: int | None = None
     classes: tuple[int, ...] | None = None
+    list_above: float | None = None
 
 
 class Detector:
@@ -90,9 +93,26 @@ class Detector:
             agnostic=selection.agnostic,
             max_det=selection.max_det,
         )
+        listing = None
+        if selection.list_above is not None:
+            listing = _listing(found.scores[mine].float().cpu().numpy(), selection.list_above)
         xyxy = fit.to_picture(found.cxcywh_rel[mine][kept.box_index])
         return Detections(
             xyxy=xyxy.float().cpu().numpy(),
             scores=kept.score.float().cpu().numpy(),
             class_ids=kept.class_id.cpu().numpy().astype(np.int64, copy=False),
+            listed=None if listing is None else listing[kept.box_index.cpu().numpy()],
         )
+
+
+def _listing(scores: NDArray[np.float32], threshold: float) -> NDArray[np.int64]:
+    """Place of each box, scores (n, classes), in the original's list after suppression.
+
+    do_nms_sort and diounms_sort (src/box.c) sort all boxes by the scores of one class after the other and leave them so.
+    """
+    counted = np.where(scores > threshold, scores, 0)
+    columns = counted[:, counted.any(axis=0)]
+    order = np.lexsort(-columns.T) if columns.size else np.arange(len(scores))
+    places = np.empty(len(scores), np.int64)
+    places[order] = np.arange(len(scores))
+    return places

@@ -15,6 +15,20 @@ from utils.files import read_text
 
 Json = dict[str, Any]
 
+# COCO's category ids of the usual 80 classes: 1 to 90 without those that were planned and never labelled.
+COCO_IDS = tuple(i for i in range(1, 91) if i not in {12, 26, 29, 30, 45, 66, 68, 69, 71, 83})
+
+
+def is_coco(names: Sequence[str]) -> bool:
+    """Whether these are COCO's 80 classes, in COCO's or in Darknet's spelling (sofa, tvmonitor, ...)."""
+    return len(names) == len(COCO_IDS) and names[0] == "person" and names[-1] == "toothbrush"
+
+
+def image_id_of(path: Path) -> int | None:
+    """COCO's id of a picture from its name: COCO_val2014_000000000042.jpg and 000000000042.jpg are 42."""
+    digits = path.stem.rpartition("_")[2]
+    return int(digits) if digits.isdecimal() else None
+
 
 def read_json(path: Path) -> Json:
     """The file's object. Raises InputError when it is no json, or no COCO json."""

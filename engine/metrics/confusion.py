@@ -34,11 +34,15 @@ class Confusion:
     """matrix: int64 (classes + 1, classes + 1): rows predicted class, columns true class; the last is background.
 
     found, objects: (images,) objects found with the right class, and objects, of every picture.
+    hits: of every picture which of its labels were found. right: which of its detections found one.
     """
 
     matrix: Ints
     found: Ints
     objects: Ints
+    hits: tuple[Bools, ...]
+    right: tuple[Bools, ...]
+    conf_thresh: float
 
     def worst(self, count: int) -> Ints:
         """The pictures that lose most recall: most objects missed first, then the larger share, then list order."""
@@ -61,20 +65,32 @@ def confusion(
     Crowd and difficult objects do not count, nor do detections that overlap them and nothing else.
     """
     matrix = np.zeros((classes + 1, classes + 1), np.int64)
-    hits, objects = np.zeros(len(found), np.int64), np.zeros(len(found), np.int64)
+    hits = [np.zeros(len(truth), np.bool_) for truth in truths]
+    right = [np.zeros(len(each), np.bool_) for each in found]
+    objects = np.zeros(len(found), np.int64)
     for i, (each, truth) in enumerate(zip(found, truths, strict=True)):
-        each = each.select((each.scores > np.float32(conf_thresh)) & (each.class_ids < classes))
+        sure = np.flatnonzero((each.scores > np.float32(conf_thresh)) & (each.class_ids < classes))
         usual = ~(truth.crowd | truth.difficult) & (truth.class_ids < classes)
-        iou = pairwise_iou(each.xyxy, truth.xyxy)
-        rows, columns = pair_greedily(iou[:, usual], iou_thresh)
-        predicted, true = each.class_ids, truth.class_ids[usual]
+        real = np.flatnonzero(usual)
+        iou = pairwise_iou(each.xyxy[sure], truth.xyxy)
+        rows, columns = pair_greedily(iou[:, real], iou_thresh)
+        predicted, true = each.class_ids[sure], truth.class_ids[real]
         np.add.at(matrix, (predicted[rows], true[columns]), 1)
         np.add.at(matrix, (np.full(len(true) - len(columns), classes), np.delete(true, columns)), 1)
-        alone = _without(len(each), rows) & ~(iou[:, ~usual] > iou_thresh).any(axis=1)
+        alone = _without(len(sure), rows) & ~(iou[:, ~usual] > iou_thresh).any(axis=1)
         np.add.at(matrix, (predicted[alone], np.full(int(alone.sum()), classes)), 1)
-        hits[i] = int((predicted[rows] == true[columns]).sum())
-        objects[i] = len(true)
-    return Confusion(matrix=matrix, found=hits, objects=objects)
+        same = predicted[rows] == true[columns]
+        hits[i][real[columns[same]]] = True
+        right[i][sure[rows[same]]] = True
+        objects[i] = len(real)
+    return Confusion(
+        matrix=matrix,
+        found=np.array([int(hit.sum()) for hit in hits], np.int64),
+        objects=objects,
+        hits=tuple(hits),
+        right=tuple(right),
+        conf_thresh=conf_thresh,
+    )
 
 
 def _without(length: int, taken: Ints) -> Bools:

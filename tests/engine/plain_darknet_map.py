@@ -71,7 +71,7 @@ def _average_precision(ranking: list, total: int, points: int) -> float:
     if points:
         return (
             sum(
-                max((p for r, p in zip(recalls, precisions, strict=True) if r >= k / (points - 1)), default=0.0)
+                max((p for r, p in zip(recalls, precisions, strict=True) if r >= k * (1 / (points - 1))), default=0.0)
                 for k in range(points)
             )
             / points

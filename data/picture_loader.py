@@ -1,0 +1,106 @@
+"""Pictures for measuring: every picture of a list once, in order, fitted to the network's input, without augmentation."""
+
+from __future__ import annotations
+
+import time
+from collections import deque
+from collections.abc import Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
+from itertools import islice
+from pathlib import Path
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from data.image import read_image
+from data.resize import network_input
+from utils.errors import InputError
+from utils.geometry import Fit
+
+_BATCHES_AHEAD = 2
+
+
+@dataclass(frozen=True, kw_only=True)
+class PictureBatch:
+    """images: float32 (b, channels, height, width), RGB in [0, 1]. fits, indices: (b,), how each picture lies in the
+    input, and its place in the list. failures: place and reason of pictures that could not be read, which are not
+    among the images (b may be 0). seconds: time that reading took, added up over the threads.
+    """
+
+    images: torch.Tensor
+    fits: tuple[Fit, ...]
+    indices: tuple[int, ...]
+    failures: tuple[tuple[int, str], ...]
+    seconds: float
+
+
+@dataclass(frozen=True)
+class _Read:
+    index: int
+    fit: Fit | None
+    pixels: NDArray[np.float32] | None
+    failure: str
+    seconds: float
+
+
+class PictureLoader:
+    """Iterable over PictureBatch. Threads read ahead; decoding and resizing leave Python's lock to others.
+
+    network_wh: the network's input in pixels. workers: threads, at least 1. kernel: see data/resize.py.
+    """
+
+    def __init__(
+        self,
+        images: Sequence[Path],
+        network_wh: tuple[int, int],
+        *,
+        letter_box: bool = False,
+        channels: int = 3,
+        batch_size: int = 16,
+        workers: int = 2,
+        kernel: str = "darknet",
+    ) -> None:
+        self.images, self.network_wh, self.letter_box = images, network_wh, letter_box
+        self.channels, self.batch_size, self.workers, self.kernel = channels, batch_size, max(1, workers), kernel
+
+    def __len__(self) -> int:
+        return -(-len(self.images) // self.batch_size)
+
+    def __iter__(self) -> Iterator[PictureBatch]:
+        waiting: deque[Future[_Read]] = deque()
+        pool = ThreadPoolExecutor(self.workers, thread_name_prefix="pictures")
+        try:
+            todo = iter(range(len(self.images)))
+            for first in range(0, len(self.images), self.batch_size):
+                ahead = self.batch_size * (1 + _BATCHES_AHEAD)
+                chosen = islice(todo, ahead - len(waiting))
+                waiting.extend(pool.submit(self._read, index) for index in chosen)
+                size = min(self.batch_size, len(self.images) - first)
+                yield self._batch([waiting.popleft().result() for _ in range(size)])
+        finally:
+            pool.shutdown(cancel_futures=True)
+
+    def _read(self, index: int) -> _Read:
+        start = time.perf_counter()
+        try:
+            picture = read_image(self.images[index], self.channels)
+        except InputError as error:
+            return _Read(index, None, None, str(error), time.perf_counter() - start)
+        height, width = picture.shape[:2]
+        fit = Fit(picture_wh=(width, height), network_wh=self.network_wh, letter_box=self.letter_box)
+        pixels = network_input(picture, fit, self.kernel)
+        return _Read(index, fit, pixels, "", time.perf_counter() - start)
+
+    def _batch(self, read: list[_Read]) -> PictureBatch:
+        width, height = self.network_wh
+        pixels = [torch.from_numpy(each.pixels) for each in read if each.pixels is not None]
+        empty = torch.zeros(0, self.channels, height, width)
+        return PictureBatch(
+            images=torch.stack(pixels) if pixels else empty,
+            fits=tuple(each.fit for each in read if each.fit is not None),
+            indices=tuple(each.index for each in read if each.fit is not None),
+            failures=tuple((each.index, each.failure) for each in read if each.failure),
+            seconds=sum(each.seconds for each in read),
+        )

@@ -1,0 +1,75 @@
+"""From detections and truths to every protocol's numbers, and from those to files."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from engine.metrics.coco import coco_ap, result_rows
+from engine.metrics.confusion import confusion
+from engine.metrics.curves import confidence_curves
+from engine.metrics.darknet import darknet_map
+from engine.metrics.report import Metrics, pictures_per_class, to_json
+from engine.metrics.voc import voc_ap
+from utils.detections import Detections
+from utils.files import write_text
+from utils.plot_metrics import plot_confusion, plot_curve
+from utils.truth import Truth
+
+
+def measure(
+    found: Sequence[Detections],
+    truths: Sequence[Truth],
+    names: tuple[str, ...],
+    image_ids: Sequence[int],
+    category_ids: Sequence[int],
+    *,
+    conf_thresh: float = 0.25,
+) -> tuple[Metrics, list[dict[str, Any]]]:
+    """All protocols on the same detections, and COCO's result rows; pictures in the same order everywhere.
+
+    conf_thresh: the confidence of precision, recall and confusion.
+    """
+    rows = result_rows(found, image_ids, category_ids)
+    darknet = darknet_map(found, truths, len(names), conf_thresh=conf_thresh)
+    metrics = Metrics(
+        names=names,
+        images=len(found),
+        pictures=pictures_per_class([t.class_ids[~(t.crowd | t.difficult)] for t in truths], len(names)),
+        darknet=darknet,
+        coco=coco_ap(rows, truths, image_ids, category_ids),
+        voc=voc_ap(found, truths, len(names)),
+        curves=confidence_curves(darknet.ranked),
+        confusion=confusion(found, truths, len(names), conf_thresh=conf_thresh),
+    )
+    return metrics, rows
+
+
+def write_metrics(folder: Path, metrics: Metrics, facts: dict[str, Any]) -> None:
+    """metrics.json: `facts` about the run, then the numbers."""
+    write_text(folder / "metrics.json", json.dumps({**facts, **to_json(metrics)}, indent=1) + "\n")
+
+
+def write_plots(folder: Path, metrics: Metrics) -> None:
+    """PR, F1, P and R curves and the confusion matrix. Raises InputError when matplotlib is not installed."""
+    c, names = metrics.curves, metrics.names
+    confidence = "confidence"
+    plot_curve(folder / "PR_curve.png", c.recalls, c.precision_at_recall, names, x_label="recall", y_label="precision")
+    plot_curve(folder / "F1_curve.png", c.thresholds, c.f1, names, x_label=confidence, y_label="F1")
+    plot_curve(folder / "P_curve.png", c.thresholds, c.precision, names, x_label=confidence, y_label="precision")
+    plot_curve(folder / "R_curve.png", c.thresholds, c.recall, names, x_label=confidence, y_label="recall")
+    plot_confusion(folder / "confusion_matrix.png", metrics.confusion.matrix, names)
+
+
+def label_text(found: Detections, size_wh: tuple[int, int], *, with_score: bool = False) -> str:
+    """Detections as a Darknet label file: class cx cy w h relative to the picture, and the score on demand."""
+    low, high = found.xyxy[:, :2], found.xyxy[:, 2:]
+    rows = np.concatenate([(low + high) / 2, high - low], axis=1) / np.array([*size_wh, *size_wh])
+    if with_score:
+        rows = np.column_stack([rows, found.scores])
+    pairs = zip(found.class_ids.tolist(), rows.tolist(), strict=True)
+    return "".join(f"{class_id} {' '.join(f'{value:.6f}' for value in row)}\n" for class_id, row in pairs)

@@ -1,0 +1,79 @@
+"""A network made ready for detection on a device: pictures in, detections out."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from models.detector import Detector, Selection
+from models.heads.base import Candidates
+from models.network import Network
+from utils.detections import Detections
+from utils.geometry import Fit
+
+Outputs = tuple[tuple[Tensor, ...], ...]
+
+
+class Predictor:
+    """Forward pass and boxes of a network in evaluation mode, as two steps that can be timed one by one.
+
+    half: 16-bit floats; the network must have been converted. mirrored: look at the mirror image of each picture too.
+    single: call every detection class 0; the selection ought to be agnostic then.
+    Raises InputError for a cfg without boxes.
+    """
+
+    def __init__(
+        self,
+        network: Network,
+        device: torch.device,
+        *,
+        half: bool = False,
+        mirrored: bool = False,
+        single: bool = False,
+    ) -> None:
+        self.network, self.device, self.mirrored, self.single = network, device, mirrored, single
+        self.dtype = torch.float16 if half else torch.float32
+        self.detector = Detector(network)
+        self.size_wh = (network.plan.input.width, network.plan.input.height)
+
+    def forward(self, images: Tensor) -> Outputs:
+        """Outputs of the heads for pictures (b, channels, height, width), and on demand for their mirror images."""
+        images = images.to(self.device, self.dtype)
+        views = (images, images.flip(3)) if self.mirrored else (images,)
+        return tuple(self.network(view) for view in views)
+
+    def boxes(self, selection: Selection) -> Callable[[Outputs, Sequence[Fit]], list[Detections]]:
+        """What makes detections, in pixels of the pictures, out of the outputs of `forward`."""
+
+        def make(outputs: Outputs, fits: Sequence[Fit]) -> list[Detections]:
+            views = [self.detector.candidates(view, selection.conf, self.size_wh) for view in outputs]
+            found = views[0] if len(views) == 1 else _with_mirrored(*views)
+            chosen = self.detector.choose(found, fits, selection)
+            return [_single_class(each) for each in chosen] if self.single else chosen
+
+        return make
+
+    def wait(self) -> None:
+        """Until a GPU has done what it was given."""
+        if self.device.type == "cuda":
+            torch.cuda.synchronize(self.device)
+
+
+def _single_class(found: Detections) -> Detections:
+    return replace(found, class_ids=np.zeros_like(found.class_ids))
+
+
+def _with_mirrored(plain: Candidates, mirrored: Candidates) -> Candidates:
+    """Candidates of the pictures and, mirrored back, those of their mirror images."""
+    boxes = mirrored.cxcywh_rel.clone()
+    boxes[:, 0] = 1 - boxes[:, 0]
+    return Candidates(
+        image=torch.cat([plain.image, mirrored.image]),
+        cxcywh_rel=torch.cat([plain.cxcywh_rel, boxes]),
+        scores=torch.cat([plain.scores, mirrored.scores]),
+        objectness=torch.cat([plain.objectness, mirrored.objectness]),
+    )

@@ -1,0 +1,92 @@
+"""Pictures of detection quality: curves over the confidence, confusion of classes, quality against latency."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from utils.plotting import figure, save
+
+Floats = NDArray[np.float64]
+_MOST_NAMED = 20
+_MOST_NUMBERED = 30
+
+
+def plot_curve(
+    path: str | Path, x: Floats, values: Floats, names: Sequence[str], *, x_label: str, y_label: str
+) -> None:
+    """A thin line for every class and a thick one for their mean; values (classes, x), NaN rows are left out.
+
+    Classes are named in the legend as long as there are few; then the mean's best point is given.
+    """
+    chart = figure(8, 6)
+    axis = chart.add_subplot()
+    present = np.flatnonzero(~np.isnan(values).any(axis=1))
+    few = len(present) <= _MOST_NAMED
+    for i in present.tolist():
+        axis.plot(x, values[i], linewidth=1, alpha=0.9 if few else 0.35, color=None if few else "tab:gray",
+                  label=names[i] if few else None)  # fmt: skip
+    if len(present):
+        mean = values[present].mean(axis=0)
+        axis.plot(x, mean, linewidth=3, color="tab:blue", label=f"mean of {len(present)} classes")
+        if y_label == "F1":
+            best = int(mean.argmax())
+            axis.axvline(x[best], color="tab:blue", linewidth=1, linestyle=":")
+            axis.set_title(f"best mean F1 {mean[best]:.2f} at confidence {x[best]:.3f}")
+        axis.legend(loc="center left", bbox_to_anchor=(1.01, 0.5), frameon=False)
+    axis.set(xlabel=x_label, ylabel=y_label, xlim=(0, 1), ylim=(0, 1.02))
+    axis.grid(alpha=0.3)
+    save(chart, path)
+
+
+def plot_confusion(path: str | Path, matrix: NDArray[np.int64], names: Sequence[str]) -> None:
+    """Predicted against true class, the last row and column are background; colours are shares of the true class.
+
+    With many classes only those that occur are drawn.
+    """
+    labels = [*names, "background"]
+    shown = np.flatnonzero((matrix.sum(axis=0) > 0) | (matrix.sum(axis=1) > 0))
+    if len(labels) <= _MOST_NUMBERED:
+        shown = np.arange(len(labels))
+    counts = matrix[np.ix_(shown, shown)]
+    share = counts / np.maximum(counts.sum(axis=0, keepdims=True), 1)
+    side = float(np.clip(3 + 0.28 * len(shown), 5, 24))
+    chart = figure(side + 1, side)
+    axis = chart.add_subplot()
+    mesh = axis.imshow(share, cmap="Blues", vmin=0, vmax=1)
+    chart.colorbar(mesh, ax=axis, label="share of the true class", shrink=0.8)
+    axis.set_xticks(range(len(shown)), [labels[i] for i in shown], rotation=90)
+    axis.set_yticks(range(len(shown)), [labels[i] for i in shown])
+    axis.set(xlabel="true", ylabel="predicted", title="confusion at the confidence threshold")
+    if len(shown) <= _MOST_NUMBERED:
+        _numbers(axis, counts, share)
+    save(chart, path)
+
+
+def _numbers(axis: Any, counts: NDArray[np.int64], share: Floats) -> None:
+    for row, column in zip(*np.nonzero(counts), strict=True):
+        colour = "white" if share[row, column] > 0.5 else "black"
+        axis.text(column, row, str(counts[row, column]), ha="center", va="center", color=colour, fontsize=8)
+
+
+def plot_study(path: str | Path, rows: Sequence[dict[str, Any]]) -> None:
+    """AP against latency, a line for each confidence threshold, a point for each input size.
+
+    rows: `size`, `conf_thres`, `ap`, `ap50` (in [0, 1]) and `ms` (per picture).
+    """
+    chart = figure(12, 5)
+    axes = chart.subplots(1, 2)
+    for axis, key, title in zip(axes, ("ap", "ap50"), ("AP@.50:.95", "AP@.50"), strict=True):
+        for threshold in sorted({row["conf_thres"] for row in rows}):
+            own = sorted((row for row in rows if row["conf_thres"] == threshold), key=lambda row: row["size"])
+            axis.plot([row["ms"] for row in own], [100 * row[key] for row in own], marker="o", label=f"{threshold:g}")
+            for row in own:
+                axis.annotate(row["size"], (row["ms"], 100 * row[key]), textcoords="offset points", xytext=(4, 4))
+        axis.set(xlabel="network and boxes, ms per picture", ylabel=f"COCO {title}, %")
+        axis.grid(alpha=0.3)
+        axis.legend(title="confidence threshold", frameon=False)
+    save(chart, path)
