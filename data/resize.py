@@ -1,8 +1,9 @@
 """From a picture to the network's input, pixel for pixel as the original does it (src/image.c).
 
 `resize_image` there is bilinear with the corners aligned: output pixel i looks at i * (in - 1) / (out - 1). OpenCV and
-PyTorch's default align pixel centres of a half-pixel grid instead, which moves every edge by up to half a pixel. On five photographs fitted to 320 and 416 pixels
-the two rules differ by 0.004 to 0.02 of full scale on average (1 to 5 levels of 255) and by up to 0.38 at sharp edges.
+PyTorch's default align pixel centres of a half-pixel grid instead, which moves every edge by up to half a pixel. On
+five photographs fitted to 320 and 416 pixels the two rules differ by 0.004 to 0.02 of full scale on average (1 to 5
+levels of 255) and by up to 0.38 at sharp edges.
 """
 
 from __future__ import annotations
