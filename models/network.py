@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterator
 
+import torch
 from torch import Tensor, nn
 
 from models.layers.base import Layer, Stored
@@ -27,7 +28,8 @@ class Network(nn.Module):
         self.seen = 0
         self.version = (0, 2, 5)  # of the weights file; the original writes this one
         self.is_folded = False
-        self._expires = _last_reads(plan)
+        self.memory_format = torch.contiguous_format
+        self._expires = last_reads(plan)
 
     def __iter__(self) -> Iterator[Layer]:
         return iter(self.layers)  # type: ignore[arg-type]
@@ -79,6 +81,7 @@ class Network(nn.Module):
         self.eval().requires_grad_(False)
         layers = [layer.folded() for layer in self]
         if pack:
+            self.memory_format = torch.channels_last  # what oneDNN's convolutions like best
             layers = [layer.packed(step.site) for layer, step in zip(layers, self.plan.steps, strict=True)]
         self.layers = nn.ModuleList(layers)
         self.is_folded = True
@@ -86,7 +89,7 @@ class Network(nn.Module):
 
     def _run(self, images: Tensor, keep: Collection[int], *, stop_at_heads: bool = False) -> dict[int, Tensor]:
         """Run the layers up to the last one of `keep`; outputs are released after their last reader."""
-        held = {-1: images}
+        held = {-1: images.contiguous(memory_format=self.memory_format)}
         last = max(keep, default=-1)
         for step, layer in zip(self.plan.steps, self, strict=True):
             if step.index > last:
@@ -100,7 +103,7 @@ class Network(nn.Module):
         return held
 
 
-def _last_reads(plan: Plan) -> tuple[tuple[int, ...], ...]:
+def last_reads(plan: Plan) -> tuple[tuple[int, ...], ...]:
     """For each layer, the outputs that nobody reads after it (its own, if nobody ever does)."""
     last = {index: index for index in range(-1, len(plan.steps))}
     for step in plan.steps:

@@ -101,10 +101,11 @@ def total_lines(plan: Plan) -> str:
     sums = totals(plan)
     paper = f"{sums['bflops_paper']:.3f} as the papers count: convolutions and pooling"
     weights = f"{sums['conv_weights']:,} of them weights"
+    bound = f"at least {sums['mac_bound'] / 1e6:.1f} M"
     return "\n".join(
         (
             f"Total BFLOPS {sums['bflops_printed']:5.3f} ({paper})",
             f"parameters {sums['params']:,} ({weights}), weights file {sums['weights_bytes']:,} bytes",
-            f"memory access cost {sums['mac'] / 1e6:.1f} M (at least {sums['mac_bound'] / 1e6:.1f} M), CIO {sums['cio'] / 1e6:.1f} M",
+            f"memory access cost {sums['mac'] / 1e6:.1f} M ({bound}), CIO {sums['cio'] / 1e6:.1f} M",
         )
     )

@@ -57,7 +57,7 @@ def test_no_cycles() -> None:
         for path in _modules(room):
             parts = path.relative_to(REPOSITORY).with_suffix("").parts
             names[".".join(parts[:-1] if parts[-1] == "__init__" else parts)] = path
-    graph = {name: _runtime_imports(path) & set(names) for name, path in names.items()}
+    graph = {name: _runtime_imports(path, set(names)) for name, path in names.items()}
     done: set[str] = set()
 
     def visit(name: str, trail: tuple[str, ...]) -> None:
@@ -71,14 +71,14 @@ def test_no_cycles() -> None:
         visit(name, ())
 
 
-def _runtime_imports(path: Path) -> set[str]:
-    """Imports at module level, those for the type checker only left out."""
-    tree = ast.parse(path.read_text("utf-8"))
+def _runtime_imports(path: Path, names: set[str]) -> set[str]:
+    """Modules among `names` imported at module level; imports for the type checker only are left out."""
     found = set()
-    for node in tree.body:
+    for node in ast.parse(path.read_text("utf-8")).body:
         if isinstance(node, ast.ImportFrom) and node.module:
-            found.add(node.module)
-            found |= {f"{node.module}.{alias.name}" for alias in node.names}
+            for alias in node.names:  # `from package import module` reads the module, not what the package offers
+                inner = f"{node.module}.{alias.name}"
+                found.add(inner if inner in names else node.module)
         elif isinstance(node, ast.Import):
             found |= {alias.name for alias in node.names}
-    return found
+    return found & names

@@ -14,6 +14,7 @@ from utils.options import Options, ignored, option
 POLICIES = ("random", "poly", "constant", "step", "exp", "sigmoid", "steps", "sgdr")  # parser.c get_policy
 
 _GPU_MEMORY = "memory and streams are PyTorch's business"
+_CONTRASTIVE = "contrastive training is not offered"
 _TRACK = "training on video sequences in order is not offered"
 
 
@@ -79,10 +80,10 @@ class BatchOptions(Options):
     sequential_subdivisions: int | None = ignored(None, _TRACK)
     track: bool = ignored(False, _TRACK)
     augment_speed: int = ignored(2, _TRACK)
-    contrastive: bool = option(False, "pairs of views of one picture in a batch, for [contrastive]")
-    contrastive_jit_flip: bool = option(False, "the second view is jittered and flipped too")
-    contrastive_color: bool = option(False, "the second view is recoloured too")
-    unsupervised: bool = option(False, "contrastive training without labels")
+    contrastive: bool = ignored(False, _CONTRASTIVE)
+    contrastive_jit_flip: bool = ignored(False, _CONTRASTIVE)
+    contrastive_color: bool = ignored(False, _CONTRASTIVE)
+    unsupervised: bool = ignored(False, _CONTRASTIVE)
     optimized_memory: int = ignored(0, _GPU_MEMORY)
     workspace_size_limit_MB: float = ignored(1024.0, _GPU_MEMORY)
     use_cuda_graph: bool = ignored(False, _GPU_MEMORY)
@@ -96,7 +97,7 @@ class AugmentOptions(Options):
     flip: bool = option(True, "mirror half of the pictures")
     blur: int = option(0, "blur: 1 behind the objects, above 1 the whole picture with this kernel size")
     gaussian_noise: float = option(0.0, "noise added to a picture, in grey levels")
-    mixup: int = option(0, "1: two pictures blended; 2: cutmix; 3: mosaic; 4: mosaic and mixup")
+    mixup: int = option(0, "1: two pictures blended; 2: cutmix; 3: mosaic; 4: cutmix or mosaic")
     cutmix: bool = option(False, "classifiers: a rectangle of one picture pasted into another")
     mosaic: bool = option(False, "four pictures in one")
     mosaic_bound: bool = option(False, "boxes of a mosaic stay within their own picture's part")

@@ -49,6 +49,9 @@ class Yolo(GridHead):
     """Entries of an anchor: x, y, w, h, objectness, classes. Input and output (n, anchors * (5 + classes), h, w)."""
 
     objectness_at = 4
+    is_size: Tensor
+    factor: Tensor
+    shift: Tensor
 
     def __init__(self, section: YoloSection, site: Site) -> None:
         super().__init__()
@@ -56,17 +59,18 @@ class Yolo(GridHead):
         self.cfg_path = site.raw.path
         self.anchors = len(section.indices)
         self.own_sizes = [section.anchor_sizes[index] for index in section.indices]
+        entry = torch.arange(section.filters).view(1, -1, 1, 1) % (section.classes + 5)
+        scale = section.scale_x_y
+        self.register_buffer("is_size", (entry == 2) | (entry == 3), persistent=False)
+        self.register_buffer("factor", torch.where(entry < 2, scale, 1.0), persistent=False)
+        self.register_buffer("shift", torch.where(entry < 2, -0.5 * (scale - 1), 0.0), persistent=False)
 
     def forward(self, x: Tensor) -> Tensor:  # type: ignore[override]
         """yolo_layer.c forward_yolo_layer: logistic on all but w and h, then scale_x_y on x and y."""
-        section = self.section
-        cells = split_anchors(x.float(), self.anchors)
-        xy, wh, rest = cells.split((2, 2, section.classes + 1), 2)
-        if not section.new_coords:
-            xy, rest = xy.sigmoid(), rest.sigmoid()
-        if section.scale_x_y != 1:
-            xy = xy * section.scale_x_y - 0.5 * (section.scale_x_y - 1)
-        return torch.cat((xy, wh, rest), 2).reshape(x.shape)
+        y = x.float()
+        if not self.section.new_coords:
+            y = torch.where(self.is_size, y, y.sigmoid())
+        return y if self.section.scale_x_y == 1 else y * self.factor + self.shift
 
     def boxes(self, rows: Tensor, places: Places, grid_wh: tuple[int, int], size_wh: tuple[int, int]) -> Tensor:
         """yolo_layer.c get_yolo_box."""

@@ -41,7 +41,17 @@ class WindowSection(LayerSection):
         width = conv_output(shape.width, self.window, strides_yx[1], self.border)
         return Shape(shape.channels, height, width)
 
+    def check(self, site: Site, strides_yx: tuple[int, int]) -> None:
+        """Refuse windows that see nothing of the input."""
+        near, out = self.border // 2, self.pooled(site.input, strides_yx)
+        starts = ((out.height - 1) * strides_yx[0] - near, (out.width - 1) * strides_yx[1] - near)
+        if near >= self.window or starts[0] >= site.input.height or starts[1] >= site.input.width:
+            raise site.error(
+                f"padding={self.border} is too large: some windows lie outside the input {site.input}", "padding"
+            )
+
     def shape(self, site: Site) -> Shape:
+        self.check(site, self.strides_yx)
         return self.pooled(site.input, self.strides_yx)
 
     def cost(self, site: Site) -> Cost:
@@ -72,7 +82,9 @@ class MaxpoolSection(WindowSection):
         return self.pooled(site.input, self.host_strides_yx)
 
     def shape(self, site: Site) -> Shape:
-        if self.maxpool_depth and self.out_channels > site.input.channels:
+        if not self.maxpool_depth:
+            self.check(site, self.host_strides_yx)
+        elif self.out_channels > site.input.channels:
             raise site.error(f"out_channels={self.out_channels} exceeds {site.input.channels} channels", "out_channels")
         return blurred(self.reported_shape(site), 0 if self.maxpool_depth else self.antialiasing, self.strides_yx)
 
@@ -85,7 +97,7 @@ class LocalAvgpoolSection(WindowSection):
     names: ClassVar[tuple[str, ...]] = ("local_avgpool", "local_avg")
 
     def build(self, site: Site) -> LocalAvgpool:
-        return LocalAvgpool(self, site)
+        return LocalAvgpool(self)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -176,7 +188,9 @@ class MaxpoolDepth(Layer):
         missing = -c % self.out_channels
         if missing:
             x = F.pad(x, (0, 0, 0, 0, 0, missing), value=torch.finfo(x.dtype).min)
-        return x.reshape(n, -1, self.out_channels, h, w).max(1).values
+        groups = x.reshape(n, -1, self.out_channels, h, w)
+        # Only max says where the maximum is, which the gradient needs; without that amax is faster.
+        return groups.max(1).values if torch.is_grad_enabled() else groups.amax(1)
 
 
 class LocalAvgpool(Layer):
@@ -185,11 +199,9 @@ class LocalAvgpool(Layer):
     Its gradient divides by the whole window, as maxpool_layer.c backward_local_avgpool_layer does.
     """
 
-    def __init__(self, section: LocalAvgpoolSection, site: Site) -> None:
+    def __init__(self, section: LocalAvgpoolSection) -> None:
         super().__init__()
         self.window = Window(section, section.strides_yx)
-        ones = torch.ones(1, 1, site.input.height, site.input.width)
-        assert self._sum(ones).min() > 0
 
     def _sum(self, x: Tensor) -> Tensor:
         window = self.window
