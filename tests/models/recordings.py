@@ -12,7 +12,9 @@ from typing import Any
 import numpy as np
 import torch
 from torch import Tensor
+from torch.nn import functional as F
 
+from models.layers.pooling import Maxpool
 from models.network import Network
 from models.plan import read_plan
 from models.weights import load_weights
@@ -82,3 +84,24 @@ class Recording:
 def all_outputs(network: Network, images: Tensor) -> Iterator[tuple[int, Tensor]]:
     """(index, output as the original holds it) of every layer."""
     yield from network.outputs(images, range(len(network.plan.steps))).items()
+
+
+def pool_as_the_vector_code(network: Network) -> None:
+    """Imitate gemm.c forward_maxpool_layer_avx, with which the recordings were made.
+
+    With stride 1 it takes eight columns at once, as long as 8 + size of them are left, and skips a column of the window for
+    all eight when it lies outside for the first. The scalar code, the GPU code and this project do not.
+    """
+    for layer in network.layers:
+        if isinstance(layer, Maxpool) and layer.window.strides_yx == (1, 1) and layer.blur is None:
+            layer.register_forward_hook(_spoil_first_columns)
+
+
+def _spoil_first_columns(layer: Maxpool, inputs: tuple[Tensor, ...], output: Tensor) -> Tensor:
+    size, near = layer.window.size, layer.window.border // 2
+    if output.shape[3] <= 8 + size - 1 or near == 0:
+        return output
+    spoiled = output.clone()
+    rows = F.pad(inputs[0], (0, 0, near, layer.window.border - near), value=-torch.inf)
+    spoiled[..., :8] = F.max_pool2d(rows, (size, size - near), 1)[..., :8]
+    return spoiled

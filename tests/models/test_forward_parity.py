@@ -6,12 +6,11 @@ from pathlib import Path
 
 import pytest
 import torch
-from torch import Tensor
 from torch.nn import functional as F
 
 from models.layers.pooling import Maxpool
 from models.network import Network
-from tests.models.recordings import Recording, all_outputs
+from tests.models.recordings import Recording, all_outputs, pool_as_the_vector_code
 from tests.paths import REFERENCE
 from tests.recipe import sample_indices
 
@@ -40,7 +39,7 @@ def test_every_feature_cfg_is_recorded_or_accounted_for() -> None:
 @pytest.mark.parametrize("name", NAMES)
 def test_every_layer(name: str, tmp_path: Path) -> None:
     recording, network = _prepared(name, tmp_path)
-    _pool_as_the_vector_code(network)
+    pool_as_the_vector_code(network)
     errors = {
         index: recording.errors(index, output)
         for index, output in all_outputs(network, recording.picture(network))
@@ -95,24 +94,3 @@ def test_binary_weights(tmp_path: Path) -> None:
 def _prepared(name: str, directory: Path) -> tuple[Recording, Network]:
     recording = Recording.read(REFERENCE / "forward" / f"{name}.npz")
     return recording, recording.network(REFERENCE / "cfg" / f"{name}.cfg", directory)
-
-
-def _pool_as_the_vector_code(network: Network) -> None:
-    """Imitate gemm.c forward_maxpool_layer_avx, with which the recordings were made.
-
-    With stride 1 it takes eight columns at once, as long as 8 + size of them are left, and skips a column of the window for
-    all eight when it lies outside for the first. The scalar code, the GPU code and this project do not.
-    """
-    for layer in network.layers:
-        if isinstance(layer, Maxpool) and layer.window.strides_yx == (1, 1) and layer.blur is None:
-            layer.register_forward_hook(_spoil_first_columns)
-
-
-def _spoil_first_columns(layer: Maxpool, inputs: tuple[Tensor, ...], output: Tensor) -> Tensor:
-    size, near = layer.window.size, layer.window.border // 2
-    if output.shape[3] <= 8 + size - 1 or near == 0:
-        return output
-    spoiled = output.clone()
-    rows = F.pad(inputs[0], (0, 0, near, layer.window.border - near), value=-torch.inf)
-    spoiled[..., :8] = F.max_pool2d(rows, (size, size - near), 1)[..., :8]
-    return spoiled
