@@ -14,6 +14,7 @@ ALLOWED = {
     "models": {"utils"},
     "data": {"utils"},
     "engine": {"utils"},
+    "training": {"models", "data", "engine", "utils"},
     "compose": {"models", "utils"},
 }
 ROOMS = (*ALLOWED, "tests", "benchmarks")
