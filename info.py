@@ -3,6 +3,7 @@
 examples:
   python info.py --cfg cfg/yolov3-tiny.cfg
   python info.py --cfg cfg/*.cfg --json models.json
+  python info.py --cfg cfg/resnext50.cfg cfg/csresnext50.cfg --plot layers.png
 """
 
 from __future__ import annotations
@@ -11,13 +12,24 @@ import argparse
 import json
 import sys
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
+import torch
+
+from engine.timing import time_forward
+from models.analysis import layer_loads, peak_activation_bytes
+from models.network import Network
 from models.plan import Plan, read_plan
 from models.summary import key_report, layer_facts, layer_table, total_lines, totals
 from utils.cli import EXIT_BAD_INPUT, EXIT_OK, run_script
+from utils.device import select_device
+from utils.energy import energy_counter
 from utils.errors import InputError
 from utils.files import write_text
+from utils.plot_layers import LayerProfile, plot_layers
+
+MEASURED_RUNS = 10
 
 
 def parse_arguments(arguments: Sequence[str] | None) -> argparse.Namespace:
@@ -29,6 +41,12 @@ def parse_arguments(arguments: Sequence[str] | None) -> argparse.Namespace:
         "--img-size", type=int, nargs="+", metavar="N", help="count at this size (width, or width height)"
     )
     parser.add_argument("--json", metavar="OUT", help="also write everything as a JSON list, an object for each file")
+    parser.add_argument(
+        "--plot",
+        metavar="OUT",
+        help="draw work and traffic of each layer as a PNG; print memory access, and speed and energy as measured",
+    )
+    parser.add_argument("--device", default="", help="where --plot measures: cpu, or the index of a GPU")
     return parser.parse_args(arguments)
 
 
@@ -37,7 +55,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     sizes = options.img_size or [None]
     if len(sizes) > 2 or any(size is not None and size < 1 for size in sizes):
         raise InputError("--img-size: expected one or two whole numbers above zero")
-    results = []
+    results, plans = [], []
     for path in options.cfg:
         try:
             plan = read_plan(path, width=sizes[0], height=sizes[-1])
@@ -46,7 +64,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
             results.append({"cfg": path, "error": str(error), "layers": [], "total": {}})
             continue
         results.append(describe(path, plan))
+        plans.append(plan)
         print(one_line(path, plan) if len(options.cfg) > 1 else full_text(plan))
+    if options.plot and plans:
+        device = select_device(options.device)
+        for plan in plans:
+            print(efficiency_text(plan, device))
+        plot_layers(options.plot, [profile_of(plan) for plan in plans])
+        print(f"{options.plot}: work and traffic of each layer")
     failed = sum(result["error"] is not None for result in results)
     if len(results) > 1:
         print(f"{len(results) - failed} of {len(results)} files understood")
@@ -81,6 +106,37 @@ def full_text(plan: Plan) -> str:
                 f"{kind}: {plan.cfg.path}:{item['line']}: [{item['section']}] {item['key']}={item['value']}{reason}"
             )
     return "\n".join(parts)
+
+
+def efficiency_text(plan: Plan, device: torch.device) -> str:
+    """Memory access, peak memory, and speed and energy as measured now on `device`, after VoVNet section 2."""
+    sums, counter = totals(plan), energy_counter(device)
+    shape = plan.input
+    network = Network(plan).fold().to(device)
+    images = torch.rand(1, shape.channels, shape.height, shape.width, device=device)
+    timing = time_forward(network, images, MEASURED_RUNS, counter)
+    energy = "energy: this machine offers no counter that may be read"
+    if counter and timing.joules is not None:
+        energy = f"energy {timing.joules:.3f} J a picture ({counter.name}, the whole processor)"
+    return (
+        f"{plan.cfg.path} on {device}, random weights\n"
+        f"  parameters {sums['params'] / 1e6:.3f} M, CIO {sums['cio'] / 1e6:.2f} M\n"
+        f"  MAC {sums['mac'] / 1e6:.2f} M, at least {sums['mac_bound'] / 1e6:.2f} M for as many operations\n"
+        f"  peak activation memory {peak_activation_bytes(plan) / 1e6:.1f} MB\n"
+        f"  {timing.seconds * 1e3:.2f} ms a picture, {sums['bflops_paper'] / timing.seconds:.1f} GFLOP/s\n"
+        f"  {energy}"
+    )
+
+
+def profile_of(plan: Plan) -> LayerProfile:
+    """What is drawn of a plan."""
+    loads = layer_loads(plan)
+    return LayerProfile(
+        Path(plan.cfg.path).stem,
+        [load.operations / 1e9 for load in loads],
+        [load.input for load in loads],
+        [load.output for load in loads],
+    )
 
 
 if __name__ == "__main__":

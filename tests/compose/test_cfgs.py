@@ -9,6 +9,7 @@ import torch
 
 from compose.catalog import MODELS
 from compose.published import TABLES, Row
+from compose.report import OUT, report
 from compose.write import compose_text
 from models.load import load
 from models.plan import read_plan
@@ -72,3 +73,14 @@ def test_trains_saves_and_reloads(name: str, tmp_path: Path) -> None:
     load_weights(network, tmp_path / "saved.weights")
     (tmp_path / "saved.weights").unlink()
     assert all(item.tensor.equal(tensor) for (_, item), tensor in zip(network.stored(), saved, strict=True))
+
+
+def test_page_of_models_is_current() -> None:
+    assert OUT.read_text("utf-8") == report()
+
+
+def test_page_says_whose_table_each_model_is() -> None:
+    lines = OUT.read_text("utf-8").splitlines()
+    for name in MODELS:
+        row = next(line for line in lines if line.startswith(f"| [{name}]("))
+        assert row.endswith(("public |", "derived |", "tuned |"))
