@@ -115,6 +115,7 @@ class TrainLoader:
             pin_memory=pin_memory,
             multiprocessing_context=context if workers else None,
             worker_init_fn=_one_thread,
+            generator=torch.Generator(),  # its own: PyTorch's global one belongs to the network, and is resumed with it
         )
 
     def __iter__(self) -> Iterator[TrainBatch]:

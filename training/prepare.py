@@ -16,7 +16,7 @@ from data.doctor import Diagnosis, examine, report
 from data.scenes import make_scenes
 from data.sources import open_data
 from data.training_set import single_class
-from engine.checkpoint import is_checkpoint, load_checkpoint
+from engine.checkpoint import load_checkpoint
 from models.fit import anchor_heads, anchors_in_pixels, classes_of, fit_anchors, fit_classes
 from models.heads.base import BoxSection
 from models.network import Network
@@ -26,6 +26,7 @@ from training.settings import Settings, with_settings
 from utils import cfg as cfg_text
 from utils.cfg import Cfg
 from utils.errors import InputError
+from utils.torch_files import is_torch_file
 
 logger = logging.getLogger(__name__)
 
@@ -112,7 +113,7 @@ def load_start(network: Network, path: str | Path, *, clear: bool) -> None:
     """
     with tempfile.TemporaryDirectory() as folder:
         weights = Path(path)
-        if is_checkpoint(weights):
+        if is_torch_file(weights):
             weights = _weights_of_checkpoint(weights, Path(folder))
         loaded = load_weights(network, weights, partial=True)
     if loaded.left_out or clear:

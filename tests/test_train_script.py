@@ -1,0 +1,253 @@
+"""train.py from the command line: a run folder, fitting, resume bit for bit, interruption, and every refusal."""
+
+from __future__ import annotations
+
+import csv
+import logging
+import signal
+from collections.abc import Iterator
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+import torch
+
+import train
+from engine.checkpoint import load_checkpoint
+from engine.loop import Update
+from engine.saving import Saver
+from models.load import load
+from utils.cli import EXIT_BAD_INPUT, EXIT_FAILED, EXIT_INTERRUPTED, EXIT_OK, run_script
+
+NET = """[net]
+batch=4
+subdivisions=2
+width=32
+height=32
+channels=3
+learning_rate={rate}
+burn_in=2
+max_batches=6
+policy=steps
+steps=4
+scales=.1
+mosaic=1
+saturation=1.5
+
+[convolutional]
+batch_normalize=1
+filters=6
+size=3
+stride=2
+pad=1
+activation=leaky
+
+[dropout]
+probability=.3
+"""
+BOXES = """
+[convolutional]
+filters=14
+size=1
+stride=4
+activation=linear
+
+[yolo]
+mask=0,1
+anchors=8,8, 16,16
+classes=2
+num=2
+random=1
+"""
+CLASSES = """
+[convolutional]
+filters=2
+size=1
+activation=linear
+
+[avgpool]
+
+[softmax]
+groups=1
+"""
+
+
+@pytest.fixture(autouse=True)
+def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+    """Working folder with cfgs and a data set of six pictures in three classes."""
+    monkeypatch.chdir(tmp_path)
+    rng = np.random.default_rng(0)
+    for number in range(6):
+        name = ("cat", "dog", "emu")[number % 3]
+        cv2.imwrite(f"{number}_{name}.png", rng.integers(0, 255, (40, 48, 3), np.uint8))
+        Path(f"{number}_{name}.txt").write_text(
+            f"{number % 3} 0.5 0.5 0.4 0.{3 + number}\n{(number + 1) % 3} 0.3 0.3 0.2 0.2\n"
+        )
+    listed = "".join(f"{path.name}\n" for path in sorted(tmp_path.glob("*.png")))
+    Path("list.txt").write_text(listed)
+    Path("my.names").write_text("cat\ndog\nemu\n")
+    Path("my.data").write_text("classes=3\ntrain=list.txt\nvalid=list.txt\nnames=my.names\n")
+    Path("my.cfg").write_text(NET.format(rate=0.01) + BOXES)
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield tmp_path
+    torch.set_num_threads(threads)
+
+
+def command(*flags: str, cfg: str = "my.cfg", data: str = "my.data") -> int:
+    return run_script(train.main, ["--cfg", cfg, "--data", data, "--workers", "0", "--noplots", *flags])
+
+
+def test_a_run_leaves_what_it_should(folder: Path) -> None:
+    assert run_script(train.main, ["--cfg", "my.cfg", "--data", "my.data", "--workers", "0"]) == EXIT_OK
+    run = folder / "runs" / "train" / "exp"
+    weights = sorted(path.name for path in (run / "weights").iterdir())
+    assert weights == ["best.pt", "last.pt", "my_best.weights", "my_final.weights", "my_last.weights"]
+    assert {"chart.png", "results.png", "train_batch0.jpg", "opt.yaml"} <= {path.name for path in run.iterdir()}
+    rows = list(csv.DictReader((run / "results.csv").open()))
+    assert [row["iteration"] for row in rows] == ["1", "2", "3", "4", "5", "6"]
+    assert rows[-1]["mAP_0.5"]
+    fitted = (run / "my.cfg").read_text()
+    assert "filters=16" in fitted and "classes=3" in fitted
+    assert load(run / "my.cfg", run / "weights" / "my_final.weights").seen == 24
+    assert (folder / "my.cfg").read_text() == NET.format(rate=0.01) + BOXES
+
+
+def stop_at(monkeypatch: pytest.MonkeyPatch, iteration: int, number: signal.Signals) -> None:
+    before = Saver.__call__
+
+    def stop(self: Saver, update: Update) -> None:
+        before(self, update)
+        if update.iteration == iteration:
+            signal.raise_signal(number)
+
+    monkeypatch.setattr(Saver, "__call__", stop)
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_run_that_was_stopped_goes_on_bit_for_bit(
+    folder: Path, monkeypatch: pytest.MonkeyPatch, number: signal.Signals
+) -> None:
+    assert command("--name", "whole", "--notest") == EXIT_OK
+    with monkeypatch.context() as patch:
+        stop_at(patch, 3, number)
+        assert command("--name", "parts", "--notest") == EXIT_INTERRUPTED
+    parts = folder / "runs" / "train" / "parts" / "weights"
+    assert load_checkpoint(parts / "last.pt").iteration == 3
+    assert not (parts / "my_final.weights").exists()
+    assert run_script(train.main, ["--resume", str(parts / "last.pt"), "--workers", "0"]) == EXIT_OK
+    whole = folder / "runs" / "train" / "whole"
+    assert (parts / "my_final.weights").read_bytes() == (whole / "weights" / "my_final.weights").read_bytes()
+    rows = [list(csv.DictReader((run / "results.csv").open())) for run in (whole, parts.parent)]
+    first, second = ([row["loss"] for row in each] for each in rows)
+    assert first == second
+
+
+def test_flags_change_the_cfg_and_are_recorded(folder: Path) -> None:
+    flags = ("--iterations", "3", "--batch-size", "6", "--subdivisions", "3", "--img-size", "64", "32", "--adam")
+    assert command(*flags, "--notest", "--anchors", "3") == EXIT_OK
+    run = folder / "runs" / "train" / "exp"
+    network = load(run / "my.cfg", run / "weights" / "my_final.weights")
+    assert (network.plan.net.batch, network.plan.net.subdivisions) == (6, 3)
+    assert (network.plan.input.width, network.plan.input.height) == (64, 32)
+    assert network.seen == 18
+    text = (run / "my.cfg").read_text()
+    assert "steps=2\n" in text and "adam=1" in text and "num=3" in text and "mask=0,1,2" in text
+    record = (run / "opt.yaml").read_text()
+    assert "  iterations: 3\n" in record and '  max_batches: "3"\n' in record
+
+
+def test_weights_are_taken_by_content(folder: Path, caplog: pytest.LogCaptureFixture) -> None:
+    assert command("--notest", "--name", "first") == EXIT_OK
+    made = folder / "runs" / "train" / "first" / "weights"
+    (made / "last.pt").rename("renamed.weights")
+    with caplog.at_level(logging.INFO):
+        assert command("--notest", "--weights", "renamed.weights", "--clear", "--iterations", "1") == EXIT_OK
+        assert command("--notest", "--weights", "renamed.weights", "--single-cls", "--iterations", "1") == EXIT_OK
+    assert "2 layers start at random" in caplog.text or "1 layers start at random" in caplog.text
+
+
+def test_weights_past_the_end_are_refused_with_a_hint(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert command("--notest", "--name", "first") == EXIT_OK
+    final = folder / "runs" / "train" / "first" / "weights" / "my_final.weights"
+    assert command("--weights", str(final)) == EXIT_BAD_INPUT
+    assert "24 pictures" in capsys.readouterr().err
+    assert command("--weights", str(final), "--notest", "--iterations", "7") == EXIT_OK
+
+
+def test_a_classifier_is_trained(folder: Path) -> None:
+    Path("my.cfg").write_text(NET.format(rate=0.01).replace("mosaic=1\n", "") + CLASSES)
+    assert command() == EXIT_OK
+    assert "filters=3" in (folder / "runs" / "train" / "exp" / "my.cfg").read_text()
+
+
+def test_one_picture_is_enough(folder: Path) -> None:
+    Path("list.txt").write_text("0_cat.png\n")
+    assert command("--iterations", "2") == EXIT_OK
+
+
+def test_a_loss_that_is_not_finite_ends_the_run_and_says_where(capsys: pytest.CaptureFixture[str]) -> None:
+    Path("my.cfg").write_text(NET.format(rate=1e30).replace("burn_in=2\n", "") + BOXES)
+    assert command("--notest") == EXIT_FAILED
+    said = capsys.readouterr().err
+    assert "not finite" in said and "iteration 2" in said and "layer" in said and ".png" in said
+
+
+def broken_label(text: str) -> None:
+    for path in Path().glob("*_*.txt"):
+        path.write_text(text)
+
+
+@pytest.mark.parametrize(
+    ("prepare", "flags", "expected"),
+    [
+        (lambda: Path("my.cfg").write_text(NET.format(rate=1)), (), "no layer with a loss"),
+        (lambda: Path("my.cfg").write_text((NET.format(rate=1) + BOXES).replace("batch=4", "batch=1")), (), "batch=1"),
+        (
+            lambda: Path("my.cfg").write_text((NET + BOXES).replace("max_batches=6\n", "").format(rate=1)),
+            (),
+            "--iterations",
+        ),
+        (lambda: broken_label("7 .5 .5 .1 .1\n"), (), "no usable labels"),
+        (lambda: broken_label(""), (), "no usable labels"),
+        (lambda: [path.unlink() for path in Path().glob("*_*.txt")], (), "no usable labels"),
+        (lambda: Path("w.weights").write_bytes(b"\0" * 77), ("--weights", "w.weights"), "w.weights"),
+        (lambda: Path("w.pt").write_bytes(b"PK\x03\x04" + b"\0" * 77), ("--weights", "w.pt"), "damaged"),
+        (lambda: None, ("--weights", "absent.weights"), "absent.weights"),
+        (lambda: None, ("--img-size", "32", "32", "32"), "--img-size"),
+        (lambda: None, ("--anchors", "many"), "--anchors"),
+        (lambda: None, ("--amp", "fp16", "--device", "cpu"), "fp16"),
+        (lambda: None, ("--freeze", "9"), "frozen"),
+        (lambda: None, ("--resume",), "--resume"),
+    ],
+)
+def test_what_cannot_be_trained_is_one_clear_error(
+    prepare: object, flags: tuple[str, ...], expected: str, capsys: pytest.CaptureFixture[str], folder: Path
+) -> None:
+    prepare()  # type: ignore[operator]
+    assert command("--notest", *flags) == EXIT_BAD_INPUT
+    errors = [line for line in capsys.readouterr().err.splitlines() if line.startswith("error: ")]
+    assert len(errors) == 1 and expected in errors[0]
+    assert not (folder / "runs" / "train").exists()
+
+
+def test_a_checkpoint_of_another_cfg_is_refused(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert command("--notest") == EXIT_OK
+    Path("other.cfg").write_text((NET + BOXES).replace("filters=6", "filters=8").format(rate=0.01))
+    last = folder / "runs" / "train" / "exp" / "weights" / "last.pt"
+    assert command("--resume", str(last), cfg="other.cfg") == EXIT_BAD_INPUT
+    assert "filters" in capsys.readouterr().err
+
+
+def test_single_bad_labels_are_counted_and_left_out(caplog: pytest.LogCaptureFixture) -> None:
+    Path("0_cat.txt").write_text("9 .5 .5 .1 .1\n1 2.5 .5 .1 .1\n0 .5 .5 0 .1\n")
+    with caplog.at_level(logging.INFO):
+        assert command("--notest", "--iterations", "2") == EXIT_OK
+    assert "class" in caplog.text
+
+
+def test_batch_that_does_not_divide_is_cut_with_a_warning(caplog: pytest.LogCaptureFixture, folder: Path) -> None:
+    assert command("--notest", "--batch-size", "5", "--iterations", "2") == EXIT_OK
+    assert "no multiple of subdivisions" in caplog.text
+    assert load_checkpoint(folder / "runs" / "train" / "exp" / "weights" / "last.pt").seen == 8
