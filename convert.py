@@ -1,25 +1,45 @@
-"""Turn one file format into another: `python convert.py labels --from A --to B`."""
+"""Turn one file format into another.
+
+examples:
+  python convert.py weights --cfg yolov4.cfg --weights yolov4.weights --out yolov4.pt
+  python convert.py weights --weights yolov4.safetensors --out yolov4.weights --out-cfg yolov4.cfg
+  python convert.py partial --cfg yolov4.cfg --weights yolov4.weights --layers 137
+  python convert.py fold --cfg yolov4.cfg --weights yolov4.weights --out folded.weights --out-cfg folded.cfg
+  python convert.py labels --from train.data --to coco.json
+"""
 
 from __future__ import annotations
 
 import argparse
 import sys
 from collections.abc import Sequence
+from pathlib import Path
+from typing import TypeAlias
 
+from data.formats.darknet import read_names
 from data.sources import open_data
 from data.writing import write_data
+from models.formats.files import Model, Reading, load_model, save_model
+from models.formats.fuse import without_batch_norm
+from models.weights import save_weights
 from utils.cli import EXIT_OK, run_script
+from utils.errors import InputError
+
+Commands: TypeAlias = "argparse._SubParsersAction[argparse.ArgumentParser]"
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    parser = argparse.ArgumentParser(prog="convert.py", description=__doc__)
+    parser = argparse.ArgumentParser(
+        prog="convert.py", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     commands = parser.add_subparsers(title="what to convert", required=True, metavar="COMMAND")
-    _add_labels(commands)
+    for add in (_add_labels, _add_weights, _add_partial, _add_fold):
+        add(commands)
     options = parser.parse_args(arguments)
     return int(options.run(options))
 
 
-def _add_labels(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+def _add_labels(commands: Commands) -> None:
     text = "a data set from one label format into another; the source is left as it is"
     parser = commands.add_parser("labels", help=text, description=text)
     parser.add_argument(
@@ -46,6 +66,83 @@ def _labels(options: argparse.Namespace) -> int:
     print(f"{written.labels} labels of {written.pictures} pictures: {', '.join(map(str, written.files))}")
     for what, count in written.lost.items():
         print(f"not taken along: {count} {what}")
+    return EXIT_OK
+
+
+def _add_source(parser: argparse.ArgumentParser) -> None:
+    """The flags of every command that reads a network."""
+    parser.add_argument("--cfg", help="cfg file; .pt and .safetensors files written by this program have theirs inside")
+    parser.add_argument("--weights", required=True, metavar="IN", help=".weights, .pt or .safetensors")
+    parser.add_argument("--ema", action="store_true", help="the averages of a training run in the place of its weights")
+    parser.add_argument(
+        "--trust-pickle", action="store_true", help="read .pt by pickle: it runs whatever code the file asks for"
+    )
+
+
+def _source(options: argparse.Namespace) -> Model:
+    return load_model(options.weights, Reading(cfg=options.cfg, ema=options.ema, trust_pickle=options.trust_pickle))
+
+
+def _add_weights(commands: Commands) -> None:
+    text = "a network from one file format into another"
+    parser = commands.add_parser("weights", help=text, description=text)
+    _add_source(parser)
+    parser.add_argument("--out", required=True, help="what to write, by extension: .weights, .pt, .safetensors")
+    parser.add_argument("--out-cfg", metavar="FILE", help="also write the cfg")
+    parser.add_argument("--names", help="names file to store in .pt or .safetensors")
+    parser.add_argument("--clear", action="store_true", help="set the count of training pictures seen to 0")
+    parser.set_defaults(run=_weights)
+
+
+def _weights(options: argparse.Namespace) -> int:
+    network, names = _source(options)
+    if options.clear:
+        network.seen = 0
+    save_model(network, options.out, read_names(options.names) if options.names else names)
+    if options.out_cfg:
+        network.plan.cfg.write(options.out_cfg)
+    print(
+        f"{options.out}: {network.plan.parameters:,} weights of {len(network.plan.steps)} layers, seen {network.seen}"
+    )
+    return EXIT_OK
+
+
+def _add_partial(commands: Commands) -> None:
+    text = "the first layers of a network as a backbone to start other trainings from"
+    parser = commands.add_parser("partial", help=text, description=text)
+    _add_source(parser)
+    parser.add_argument("--layers", type=int, required=True, metavar="N", help="how many layers to keep")
+    parser.add_argument("--out", help="default: the weights' name with the extension .conv.N, in the current folder")
+    parser.set_defaults(run=_partial)
+
+
+def _partial(options: argparse.Namespace) -> int:
+    network, _ = _source(options)
+    count = len(network.plan.steps)
+    if not 1 <= options.layers <= count:
+        raise InputError(f"--layers {options.layers}: expected 1 to {count}, the layers of {network.plan.cfg.path}")
+    out = options.out or f"{Path(options.weights).stem}.conv.{options.layers}"
+    network.seen = 0  # detector.c partial clears it, so that training begins at its start
+    save_weights(network, out, cutoff=options.layers)
+    print(f"{out}: the first {options.layers} of {count} layers")
+    return EXIT_OK
+
+
+def _add_fold(commands: Commands) -> None:
+    text = "the same network without batch normalisation, folded into the weights"
+    parser = commands.add_parser("fold", help=text, description=text)
+    _add_source(parser)
+    parser.add_argument("--out", required=True, help="what to write, by extension: .weights, .pt, .safetensors")
+    parser.add_argument("--out-cfg", required=True, metavar="FILE", help="the cfg without batch_normalize")
+    parser.set_defaults(run=_fold)
+
+
+def _fold(options: argparse.Namespace) -> int:
+    network, names = _source(options)
+    fused = without_batch_norm(network)
+    save_model(fused, options.out, names)
+    fused.plan.cfg.write(options.out_cfg)
+    print(f"{options.out}, {options.out_cfg}: {network.plan.parameters - fused.plan.parameters:,} weights fewer")
     return EXIT_OK
 
 

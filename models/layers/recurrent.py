@@ -7,6 +7,7 @@ state of zeros.
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import ClassVar
@@ -103,6 +104,11 @@ class Recurrent(Layer):
     def stored(self) -> Iterator[Stored]:
         for part in self.parts:
             yield from part.stored()  # type: ignore[operator]
+
+    def folded(self) -> Recurrent:
+        layer = copy.copy(self)
+        layer._modules = {**self._modules, "parts": nn.ModuleList(part.folded() for part in self.parts)}  # type: ignore[operator]
+        return layer
 
     def zeros(self, x: Tensor, length: int) -> Tensor:
         return x.new_zeros(x.shape[0], length, 1, 1)

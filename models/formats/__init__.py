@@ -1,0 +1,1 @@
+"""Networks as files: Darknet weights, PyTorch checkpoints, safetensors."""

@@ -1,0 +1,117 @@
+"""One door to networks in files, whatever their format: chosen by extension when writing, by content when reading."""
+
+from __future__ import annotations
+
+import logging
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import torch
+
+from models.formats.checkpoint import from_checkpoint, save_checkpoint_model
+from models.formats.description import Described
+from models.formats.foreign import set_foreign, unpickle
+from models.formats.safetensors import read_safetensors, save_safetensors
+from models.formats.state import set_state
+from models.initial import blank_weights
+from models.load import load
+from models.network import Network
+from models.plan import read_plan
+from models.weights import save_weights
+from utils.errors import InputError
+from utils.torch_files import is_torch_file, load_torch_file
+
+logger = logging.getLogger(__name__)
+
+TORCH_SUFFIXES = (".pt", ".pth")
+SUFFIXES = (".weights", *TORCH_SUFFIXES, ".safetensors")
+
+
+class Model(NamedTuple):
+    """A network ready for inference, and its class names as far as the file has them."""
+
+    network: Network
+    names: tuple[str, ...]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Reading:
+    """How a network is read.
+
+    cfg: needed for .weights and for PyTorch files of other programs; used in place of the one inside other files. device: where
+    the network goes. width, height: another input size than the cfg's, in pixels. ema: the averages of a training run in the place
+    of its weights. trust_pickle: read PyTorch files by Python's pickle, which runs whatever code they ask for.
+    """
+
+    cfg: str | Path | None = None
+    device: str | torch.device = "cpu"
+    width: int | None = None
+    height: int | None = None
+    ema: bool = False
+    trust_pickle: bool = False
+
+
+def load_model(path: str | Path | None, reading: Reading | None = None) -> Model:
+    """The network in a .weights, .pt or .safetensors file; with random weights without one.
+
+    Raises InputError for a file that cannot be used.
+    """
+    reading = reading or Reading()
+    if path is None:
+        return Model(_darknet(None, reading), ())
+    if Path(path).suffix == ".safetensors":
+        return _described(read_safetensors(path), path, reading)
+    if reading.trust_pickle:
+        return _from_torch(unpickle(path), path, reading)
+    if is_torch_file(path):
+        return _from_torch(load_torch_file(path), path, reading)
+    if Path(path).suffix in TORCH_SUFFIXES:
+        raise InputError(
+            f"{path}: is no archive of PyTorch's; if it is an old pickle of a source you trust, use --trust-pickle"
+        )
+    return Model(_darknet(path, reading), ())
+
+
+def save_model(network: Network, path: str | Path, names: tuple[str, ...] = ()) -> None:
+    """Write a network in the format of the extension. Raises InputError for another one, RunError (disk full, ...)."""
+    suffix = Path(path).suffix
+    if suffix in TORCH_SUFFIXES:
+        save_checkpoint_model(network, path, names)
+    elif suffix == ".safetensors":
+        save_safetensors(network, path, names)
+    elif suffix == ".weights":
+        save_weights(network, path)
+    else:
+        raise InputError(f"{path}: expected one of {', '.join(SUFFIXES)} as extension")
+
+
+def _darknet(path: str | Path | None, reading: Reading) -> Network:
+    if reading.cfg is None:
+        raise InputError(f"{path}: has no cfg in it, expected --cfg")
+    if reading.ema:
+        raise InputError(f"{path}: has no averages in it, expected the checkpoint of a training run for --ema")
+    return load(reading.cfg, path, reading.device, width=reading.width, height=reading.height)
+
+
+def _from_torch(content: Any, path: str | Path, reading: Reading) -> Model:
+    ours = from_checkpoint(content, str(path), ema=reading.ema)
+    if ours is not None:
+        return _described(ours, path, reading)
+    if reading.cfg is None:
+        raise InputError(f"{path}: is no checkpoint of this program; to take its tensors over, name the cfg by --cfg")
+    with blank_weights():
+        network = Network(read_plan(reading.cfg, width=reading.width, height=reading.height))
+    set_foreign(network, content, path)
+    logger.warning("%s: is of another program, its tensors were taken over by order and shape", path)
+    return Model(network.to(reading.device).eval(), ())
+
+
+def _described(found: Described, path: str | Path, reading: Reading) -> Model:
+    description, size = found.description, {"width": reading.width, "height": reading.height}
+    plan = description.plan(str(path), **size) if reading.cfg is None else read_plan(reading.cfg, **size)
+    with blank_weights():
+        network = Network(plan)
+    set_state(network, found.state, str(path))
+    network.seen, network.version = description.seen, description.version
+    return Model(network.to(reading.device).eval(), description.names)

@@ -1,0 +1,59 @@
+"""A cfg and weights pair without batch normalisation that computes the same."""
+
+from __future__ import annotations
+
+import torch
+
+from models.initial import blank_weights
+from models.network import Network
+from models.plan import make_plan
+from utils.errors import InputError
+
+_KEYS = ("batch_normalize", "cbn")
+TOLERANCE = 1e-4
+
+
+def without_batch_norm(network: Network) -> Network:
+    """A network whose cfg has no batch_normalize, its weights those of `network` with the normalisation folded in.
+
+    `network` can no longer be saved afterwards. Both are run once on random values. Raises InputError when they differ by more
+    than rounding, and when a layer shares weights that only one of the two normalises.
+    """
+    cfg = network.plan.cfg
+    for step in network.plan.steps:
+        given = {key: 0 for key in _KEYS if any(entry.key == key for entry in step.raw.entries)}
+        if given:
+            cfg = cfg.with_values(step.index + 1, given)
+    net = network.plan.net
+    with blank_weights():
+        fused = Network(make_plan(cfg, width=net.width, height=net.height)).eval()
+    images = torch.rand(1, *_shape(network))
+    with torch.inference_mode():
+        before = network(images)
+    network.fold()
+    _copy(network, fused)
+    fused.seen, fused.version = network.seen, network.version
+    with torch.inference_mode():
+        after = fused(images)
+    for one, other in zip(before, after, strict=True):
+        error = float((one - other).abs().max()) / max(float(one.std()), 1e-12)
+        if not error <= TOLERANCE:
+            raise InputError(
+                f"{cfg.path}: without batch normalisation it computes something else (by {error:.2g} standard deviations)"
+            )
+    return fused
+
+
+def _shape(network: Network) -> tuple[int, int, int]:
+    shape = network.plan.input
+    return shape.channels, shape.height, shape.width
+
+
+def _copy(folded: Network, fused: Network) -> None:
+    for step, source, target in zip(folded.plan.steps, folded, fused, strict=True):
+        pairs = list(zip(source.stored(), target.stored(), strict=False))
+        if [one.kind for one in source.stored()] != [one.kind for one in target.stored()]:
+            raise step.site.error("the normalisation of this layer cannot be folded into its weights")
+        with torch.no_grad():
+            for one, other in pairs:
+                other.tensor.copy_(one.tensor)

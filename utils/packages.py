@@ -1,0 +1,18 @@
+"""Optional packages: the module, or the line that installs it."""
+
+from __future__ import annotations
+
+import importlib
+from typing import Any
+
+from utils.errors import InputError
+
+
+def need(module: str, package: str) -> Any:
+    """The module. Raises InputError with the pip line when the package is not installed."""
+    try:
+        return importlib.import_module(module)
+    except ModuleNotFoundError as error:
+        if (error.name or "").split(".")[0] != module.split(".")[0]:
+            raise
+        raise InputError(f"this needs the package {package}: pip install {package}") from None
