@@ -22,6 +22,7 @@ from models.analysis import layer_loads, peak_activation_bytes
 from models.network import Network
 from models.plan import Plan, read_plan
 from models.summary import key_report, layer_facts, layer_table, total_lines, totals
+from models.untrained import steady
 from utils.cli import EXIT_BAD_INPUT, EXIT_OK, run_script
 from utils.device import select_device
 from utils.energy import energy_counter
@@ -112,7 +113,7 @@ def efficiency_text(plan: Plan, device: torch.device) -> str:
     """Memory access, peak memory, and speed and energy as measured now on `device`, after VoVNet section 2."""
     sums, counter = totals(plan), energy_counter(device)
     shape = plan.input
-    network = Network(plan).fold().to(device)
+    network = steady(Network(plan)).fold().to(device)
     images = torch.rand(1, shape.channels, shape.height, shape.width, device=device)
     timing = time_forward(network, images, MEASURED_RUNS, counter)
     energy = "energy: this machine offers no counter that may be read"

@@ -23,6 +23,7 @@ sys.path.insert(0, str(ROOT))
 
 from compose.published import TABLES  # noqa: E402
 from models.load import load  # noqa: E402
+from models.untrained import steady  # noqa: E402
 from utils.files import write_text  # noqa: E402
 
 OUT = ROOT / "benchmarks" / "latency.json"
@@ -33,7 +34,7 @@ PASSES = 3
 
 def least_ms(name: str, side: int) -> float:
     """Processor milliseconds of the quickest of PASSES forward passes after one for warming up."""
-    network = load(ROOT / "cfg" / f"{name}.cfg", width=side, height=side).fold(pack=True)
+    network = steady(load(ROOT / "cfg" / f"{name}.cfg", width=side, height=side)).fold(pack=True)
     picture = torch.rand(1, 3, side, side)
     seconds = []
     with torch.inference_mode():
@@ -65,7 +66,8 @@ def main() -> None:
             print(f"round {number + 1}, {key}: {measured} ms", flush=True)
     about = (
         f"*Ours [ms]* is the processor time of a forward pass of one picture on one thread of an {processor()} with "
-        f"PyTorch {torch.__version__}, the least of {PASSES * options.rounds}; `python benchmarks/latency.py` measures it elsewhere."
+        f"PyTorch {torch.__version__}, the least of {PASSES * options.rounds}; "
+        "`python benchmarks/latency.py` measures it elsewhere."
     )
     write_text(options.out, json.dumps({"about": about, "ms": found}, indent=1) + "\n")
 
