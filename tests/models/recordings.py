@@ -60,14 +60,15 @@ class Recording:
         return bool(np.isfinite(self.stats[layer, 6]))
 
     def errors(self, layer: int, output: Tensor) -> float:
-        """Largest difference from the recorded samples of a layer, in standard deviations of its output."""
+        """Largest difference from the recorded samples of a layer, relative to the larger of value and standard deviation."""
         mine = output.flatten().numpy()
         recorded = self.values.get(layer, self.first[layer])
         assert mine.size == int(self.stats[layer, 6]), f"layer {layer} has {mine.size} values"
         if layer in self.values:
             mine = mine[sample_indices(mine.size, len(recorded))]
         count = min(len(mine), len(recorded))
-        return float(np.abs(mine[:count] - recorded[:count]).max() / self.scale(layer))
+        mine, recorded = mine[:count], recorded[:count]
+        return float((np.abs(mine - recorded) / np.maximum(np.abs(recorded), self.scale(layer))).max())
 
     def scale(self, layer: int) -> float:
         """Standard deviation of a layer's output; its magnitude where all values are alike."""
@@ -75,10 +76,11 @@ class Recording:
         return std if std > 1e-6 * abs(mean) else max(abs(mean), 1e-12)
 
     def statistics_error(self, layer: int, output: Tensor) -> float:
-        """Largest difference in mean, standard deviation, least and largest value, in standard deviations."""
+        """The same for mean, standard deviation, least and largest value."""
         values = output.double()
         mine = (values.mean(), values.std(correction=0), values.min(), values.max())
-        return max(abs(float(a) - b) for a, b in zip(mine, self.stats[layer, :4], strict=True)) / self.scale(layer)
+        pairs = zip(mine, (float(value) for value in self.stats[layer, [0, 1, 2, 3]]), strict=True)
+        return max(abs(float(a) - b) / max(abs(b), self.scale(layer)) for a, b in pairs)
 
 
 def all_outputs(network: Network, images: Tensor) -> Iterator[tuple[int, Tensor]]:

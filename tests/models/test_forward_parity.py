@@ -14,7 +14,7 @@ from tests.models.recordings import Recording, all_outputs, pool_as_the_vector_c
 from tests.paths import REFERENCE
 from tests.recipe import sample_indices
 
-TOLERANCE = 1e-4  # in standard deviations of the layer's output
+TOLERANCE = 1e-4  # relative to the larger of a value and its layer's standard deviation
 
 NAMES = sorted(path.stem for path in (REFERENCE / "forward").glob("*.npz"))
 
