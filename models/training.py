@@ -16,6 +16,7 @@ from models.layers.base import LayerSection, Stored
 from models.network import Network
 from models.plan import Step
 from utils.errors import InputError
+from utils.net_options import ScheduleOptions
 from utils.trained import TrainedTensor
 
 SHORTCUT_LIMIT = 1.0  # shortcut_layer.c update_shortcut_layer_gpu
@@ -39,6 +40,7 @@ class Training:
         self._heads = tuple(step for step in network.plan.heads if self._has_loss(step))
         self._refuse_nothing_to_train()
         self._blind: int | None = None
+        self._max_batches = ScheduleOptions.from_raw(network.plan.cfg.sections[0]).max_batches
         for index, section in enumerate(sections):
             if section.onlyforward:
                 network.layers[index].register_forward_hook(_detached)
@@ -57,6 +59,7 @@ class Training:
             self._blind = blind
         self.network.train()
         for index, layer in enumerate(self.network):
+            layer.at_iteration(iteration, self._max_batches)
             if index < self.frozen and any(True for _ in layer.stored()):
                 layer.eval()
 

@@ -13,6 +13,7 @@ from torch.nn import functional as F
 from models.layers.pooling import MaxpoolSection, Window
 from models.network import Network
 from models.plan import make_plan
+from models.training import Training
 from utils.cfg import parse
 from utils.errors import CfgError
 
@@ -336,3 +337,13 @@ def test_a_layer_reads_the_blurred_size_and_the_report_shows_the_other() -> None
     step = net.plan.steps[0]
     assert (step.reported_shape.hwc, step.shape.hwc) == ((8, 12, 4), (4, 6, 4))
     assert net.plan.steps[1].site.input == step.shape
+
+
+def test_training_tells_layers_how_far_it_is() -> None:
+    head = "[convolutional]\nfilters=6\nactivation=linear\n[yolo]\nmask=0\nanchors=4,4\nnum=1\nclasses=1\n"
+    text = NET.format(steps=1) + "max_batches=1000\n" + CONV + "[dropout]\ndropblock=1\n" + head
+    net = Network(make_plan(parse(text)))
+    training = Training(net)
+    for iteration, progress in ((85, 0.1), (850, 1.0), (1000, 1.0)):
+        training.begin(iteration)
+        assert net.layers[1].progress == pytest.approx(progress)
