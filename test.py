@@ -30,7 +30,7 @@ from data.picture_loader import PictureLoader
 from data.resize import KERNELS
 from data.sources import open_data
 from engine.evaluate import Pass, evaluate
-from engine.measure import label_text, measure, write_metrics, write_plots
+from engine.measure import measure, write_metrics, write_plots
 from engine.metrics.darknet import NMS_THRESH, POINTS, SCORE_THRESH
 from engine.metrics.report import Metrics, coco_text, darknet_text, table
 from models.detector import Selection
@@ -44,6 +44,7 @@ from utils.errors import InputError, RunError
 from utils.files import run_folder, write_text
 from utils.plot_data import plot_labels
 from utils.plot_metrics import plot_study
+from utils.results import label_text
 from utils.truth import Truth
 
 logger = logging.getLogger(__name__)
@@ -79,7 +80,7 @@ def parse_arguments(arguments: Sequence[str] | None) -> argparse.Namespace:
     add("--save-conf", action="store_true", help="with the score at the end of each line of --save-txt")
     add("--no-plots", action="store_true", help="numbers only: no curves and no pictures")
     add("--device", default="", help="cpu, mps, or a CUDA index; default: a GPU if there is one")
-    add("--half", action="store_true", help="16-bit floats on a CUDA device")
+    add("--half", action="store_true", help="16-bit floats, on a GPU")
     add("--single-cls", action="store_true", help="treat all classes as one")
     add("--augment", action="store_true", help="look at the mirrored picture as well")
     add("--verbose", action="store_true", help="also classes without objects, and every finding of the doctor")
@@ -265,9 +266,9 @@ def _facts(options: argparse.Namespace, exam: Exam, predictor: Predictor, found:
     }
 
 
-def _save_labels(folder: Path, exam: Exam, found: Pass, with_score: bool) -> None:
+def _save_labels(folder: Path, exam: Exam, found: Pass, with_scores: bool) -> None:
     for i, detections in zip(found.order, found.detections(0), strict=True):
-        text = label_text(detections, found.sizes_wh[i], with_score=with_score)
+        text = label_text(detections, found.sizes_wh[i], with_scores=with_scores)
         write_text(folder / f"{exam.images[i].stem}.txt", text)
 
 

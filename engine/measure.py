@@ -7,8 +7,6 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from engine.metrics.coco import coco_ap, result_rows
 from engine.metrics.confusion import confusion
 from engine.metrics.curves import confidence_curves
@@ -63,13 +61,3 @@ def write_plots(folder: Path, metrics: Metrics) -> None:
     plot_curve(folder / "P_curve.png", c.thresholds, c.precision, names, x_label=confidence, y_label="precision")
     plot_curve(folder / "R_curve.png", c.thresholds, c.recall, names, x_label=confidence, y_label="recall")
     plot_confusion(folder / "confusion_matrix.png", metrics.confusion.matrix, names)
-
-
-def label_text(found: Detections, size_wh: tuple[int, int], *, with_score: bool = False) -> str:
-    """Detections as a Darknet label file: class cx cy w h relative to the picture, and the score on demand."""
-    low, high = found.xyxy[:, :2], found.xyxy[:, 2:]
-    rows = np.concatenate([(low + high) / 2, high - low], axis=1) / np.array([*size_wh, *size_wh])
-    if with_score:
-        rows = np.column_stack([rows, found.scores])
-    pairs = zip(found.class_ids.tolist(), rows.tolist(), strict=True)
-    return "".join(f"{class_id} {' '.join(f'{value:.6f}' for value in row)}\n" for class_id, row in pairs)

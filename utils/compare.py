@@ -10,14 +10,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from utils.detections import Detections
+from utils.draw import Colour, Image, class_name, draw_boxes
 from utils.files import atomic_write
 from utils.truth import Truth
 
-Image = NDArray[np.uint8]
 _HEIGHT_PX = 640
 _GAP_PX = 8
 _CAPTION_PX = 34
-_FONT = cv2.FONT_HERSHEY_SIMPLEX
 FOUND, MISSED, WRONG, PASSED_OVER = (46, 160, 67), (214, 39, 40), (255, 140, 0), (140, 140, 140)
 
 
@@ -41,9 +40,9 @@ def comparison(
     )
     aside = truth.crowd | truth.difficult
     label_colours = [PASSED_OVER if a else FOUND if h else MISSED for a, h in zip(aside, hits, strict=True)]
-    label_texts = [_name(names, i) for i in truth.class_ids.tolist()]
+    label_texts = [class_name(names, i) for i in truth.class_ids.tolist()]
     found_colours = [FOUND if r else WRONG for r in right]
-    found_texts = [f"{_name(names, i)} {score:.2f}" for _, score, i in found]
+    found_texts = [f"{class_name(names, i)} {score:.2f}" for _, score, i in found]
     missed = int((~hits & ~aside).sum())
     panels = [
         _panel(resized, truth.xyxy * scale, label_texts, label_colours,
@@ -55,25 +54,10 @@ def comparison(
     return np.concatenate([panels[0], gap, panels[1]], axis=1)
 
 
-def _name(names: Sequence[str], class_id: int) -> str:
-    return names[class_id] if class_id < len(names) else f"class {class_id}"
-
-
-def _panel(
-    resized: Image, xyxy: NDArray[np.floating], texts: list[str], colours: list[tuple[int, int, int]], caption: str
-) -> Image:
-    panel = np.ascontiguousarray(resized.copy())
-    corners = np.round(xyxy).clip(-32000, 32000).astype(int).tolist()
-    for (left, top, right, bottom), colour in zip(corners, colours, strict=True):
-        cv2.rectangle(panel, (left, top), (right, bottom), colour, 2, cv2.LINE_AA)
-    for (left, top, *_), text, colour in zip(corners, texts, colours, strict=True):
-        (width, height), base = cv2.getTextSize(text, _FONT, 0.5, 1)
-        x = min(max(left, 0), max(panel.shape[1] - width - 4, 0))
-        y = min(max(top, height + base), panel.shape[0])
-        cv2.rectangle(panel, (x, y - height - base), (x + width + 4, y), colour, cv2.FILLED)
-        cv2.putText(panel, text, (x + 2, y - base + 1), _FONT, 0.5, (255, 255, 255), 1, cv2.LINE_AA)
+def _panel(resized: Image, xyxy: NDArray[np.floating], texts: list[str], colours: list[Colour], caption: str) -> Image:
+    panel = draw_boxes(resized, xyxy, colours, texts)
     strip = np.full((_CAPTION_PX, panel.shape[1], 3), 255, np.uint8)
-    cv2.putText(strip, caption, (6, 23), _FONT, 0.6, (30, 30, 30), 1, cv2.LINE_AA)
+    cv2.putText(strip, caption, (6, 23), cv2.FONT_HERSHEY_SIMPLEX, 0.6, (30, 30, 30), 1, cv2.LINE_AA)
     return np.concatenate([strip, panel])
 
 

@@ -38,15 +38,27 @@ def annotate(
     thickness: of lines in pixels; None: in proportion to the picture. The best detections are drawn last, on top, and
     labels on top of all boxes.
     """
+    best_last = detections.select(slice(None, None, -1))
+    texts = [class_name(names, i) + (f" {score:.2f}" if scores else "") for _, score, i in best_last]
+    colours = [class_colour(class_id) for class_id in best_last.class_ids.tolist()]
+    return draw_boxes(picture, best_last.xyxy, colours, texts if labels else [], thickness)
+
+
+def draw_boxes(
+    picture: Image,
+    xyxy: NDArray[np.floating],
+    colours: Sequence[Colour],
+    texts: Sequence[str],
+    thickness: int | None = None,
+) -> Image:
+    """A copy of `picture` with boxes (n, 4) in pixels and a label for each of them, or none where `texts` is empty."""
     drawn = picture.copy()
     line = thickness or line_thickness(picture.shape[1], picture.shape[0])
-    places = [(_inside(box, drawn), score, class_id) for box, score, class_id in detections][::-1]
-    for (left, top, right, bottom), _, class_id in places:
-        cv2.rectangle(drawn, (left, top), (right, bottom), class_colour(class_id), line)
-    if labels:
-        for (left, top, _, _), score, class_id in places:
-            text = class_name(names, class_id) + (f" {score:.2f}" if scores else "")
-            _label(drawn, printable(text), (left - line // 2, top - line // 2), class_colour(class_id))
+    places = [_inside(box, drawn) for box in xyxy]
+    for (left, top, right, bottom), colour in zip(places, colours, strict=True):
+        cv2.rectangle(drawn, (left, top), (right, bottom), colour, line)
+    for (left, top, _, _), colour, text in zip(places, colours, texts, strict=False):
+        _label(drawn, printable(text), (left - line // 2, top - line // 2), colour)
     return drawn
 
 
@@ -78,7 +90,7 @@ def printable(text: str) -> str:
     return "".join(c if c.isascii() else "?" for c in plain)
 
 
-def _inside(box: NDArray[np.float32], picture: Image) -> tuple[int, int, int, int]:
+def _inside(box: NDArray[np.floating], picture: Image) -> tuple[int, int, int, int]:
     """The box's pixels that lie in the picture."""
     height, width = picture.shape[:2]
     finite = np.nan_to_num(box.astype(np.float64), nan=0, posinf=1e9, neginf=-1e9)

@@ -26,8 +26,9 @@ def plot_labels(
 
     Raises InputError when matplotlib is not installed, RunError when `path` cannot be written.
     """
-    chart = figure(12, 8)
+    chart = figure(12, 8.5, edges_in=(0.7, 0.8, 0.3, 0.4))
     axes = chart.subplot_mosaic([["classes", "classes", "classes"], ["centres", "sizes", "pictures"]])
+    chart.subplots_adjust(hspace=0.5, wspace=0.25)
     _class_bars(axes["classes"], names, class_counts)
     axes["centres"].set_title("box centres, parts of the picture")
     axes["sizes"].set_title("box sizes, parts of the picture")

@@ -23,7 +23,7 @@ def plot_curve(
 
     Classes are named in the legend as long as there are few; then the mean's best point is given.
     """
-    chart = figure(8, 6)
+    chart = figure(8.5, 5.5, edges_in=(0.7, 0.6, 2.2, 0.4))
     axis = chart.add_subplot()
     present = np.flatnonzero(~np.isnan(values).any(axis=1))
     few = len(present) <= _MOST_NAMED
@@ -54,17 +54,17 @@ def plot_confusion(path: str | Path, matrix: NDArray[np.int64], names: Sequence[
         shown = np.arange(len(labels))
     counts = matrix[np.ix_(shown, shown)]
     share = counts / np.maximum(counts.sum(axis=0, keepdims=True), 1)
-    side = float(np.clip(3 + 0.28 * len(shown), 5, 24))
-    chart = figure(side + 1, side)
+    side = float(np.clip(1.5 + 0.2 * len(shown), 4, 18))
+    room = 0.6 + 0.09 * max(len(labels[i]) for i in shown) if len(shown) else 1.0
+    chart = figure(side + room + 0.2, side + room + 0.4, edges_in=(room, room, 0.2, 0.4))
     axis = chart.add_subplot()
-    mesh = axis.imshow(share, cmap="Blues", vmin=0, vmax=1)
-    chart.colorbar(mesh, ax=axis, label="share of the true class", shrink=0.8)
+    axis.imshow(share, cmap="Blues", vmin=0, vmax=1)
     axis.set_xticks(range(len(shown)), [labels[i] for i in shown], rotation=90)
     axis.set_yticks(range(len(shown)), [labels[i] for i in shown])
-    axis.set(xlabel="true", ylabel="predicted", title="confusion at the confidence threshold")
+    axis.set(xlabel="true", ylabel="predicted", title="confusion; shades are shares of the true class")
     if len(shown) <= _MOST_NUMBERED:
         _numbers(axis, counts, share)
-    save(chart, path)
+    save(chart, path, 100)
 
 
 def _numbers(axis: Any, counts: NDArray[np.int64], share: Floats) -> None:
@@ -78,7 +78,7 @@ def plot_study(path: str | Path, rows: Sequence[dict[str, Any]]) -> None:
 
     rows: `size`, `conf_thres`, `ap`, `ap50` (in [0, 1]) and `ms` (per picture).
     """
-    chart = figure(12, 5)
+    chart = figure(12, 5, edges_in=(0.7, 0.6, 0.2, 0.4))
     axes = chart.subplots(1, 2)
     for axis, key, title in zip(axes, ("ap", "ap50"), ("AP@.50:.95", "AP@.50"), strict=True):
         for threshold in sorted({row["conf_thres"] for row in rows}):

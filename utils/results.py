@@ -54,6 +54,16 @@ class ResultWriter(Protocol):
     def add(self, seen: Seen) -> None: ...
 
 
+def label_text(found: Detections, size_wh: tuple[int, int], *, with_scores: bool = False) -> str:
+    """Detections of a picture of `size_wh` pixels as lines: class, cx, cy, w, h relative to the picture [, score]."""
+    low, high = found.xyxy[:, :2], found.xyxy[:, 2:]
+    rows = np.concatenate([(low + high) / 2, high - low], axis=1) / np.array([*size_wh, *size_wh])
+    if with_scores:
+        rows = np.column_stack([rows, found.scores])
+    pairs = zip(found.class_ids.tolist(), rows.tolist(), strict=True)
+    return "".join(f"{class_id} {' '.join(f'{value:.6g}' for value in row)}\n" for class_id, row in pairs)
+
+
 class LabelWriter:
     """`folder/<stem>.txt` for each picture with objects: class, cx, cy, w, h relative to the picture [, score]."""
 
@@ -61,14 +71,9 @@ class LabelWriter:
         self._folder, self._with_scores = folder, with_scores
 
     def add(self, seen: Seen) -> None:
-        lines = []
-        width, height = seen.size_wh
-        for (x1, y1, x2, y2), score, class_id in seen.found:
-            numbers = [(x1 + x2) / 2 / width, (y1 + y2) / 2 / height, (x2 - x1) / width, (y2 - y1) / height]
-            numbers += [score] if self._with_scores else []
-            lines.append(f"{class_id} " + " ".join(f"{number:.6g}" for number in numbers))
-        if lines:
-            write_text(self._folder / f"{seen.stem}.txt", "\n".join(lines) + "\n")
+        if len(seen.found):
+            text = label_text(seen.found, seen.size_wh, with_scores=self._with_scores)
+            write_text(self._folder / f"{seen.stem}.txt", text)
 
 
 class JsonWriter:

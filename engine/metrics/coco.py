@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import contextlib
 import io
+import logging
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -81,6 +82,7 @@ def _tool() -> tuple[Any, Any]:
     try:
         from faster_coco_eval import COCO, COCOeval_faster
 
+        logging.getLogger("faster_coco_eval").setLevel(logging.WARNING)  # its table is not our output
         return COCO, COCOeval_faster
     except ImportError:
         pass
