@@ -13,6 +13,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from models.export.activations import EXPORTED
+from models.export.graph import Graph
 from utils.options import option
 
 Function = Callable[[Tensor], Tensor]
@@ -142,6 +144,10 @@ class Activation(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         return self.function(x) if x.requires_grad else self.in_place(x)
+
+    def export(self, graph: Graph, x: str) -> str:
+        """The function in an ONNX graph."""
+        return EXPORTED[self.name](graph, x)
 
     def extra_repr(self) -> str:
         return self.name

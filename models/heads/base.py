@@ -8,6 +8,7 @@ from typing import Any, ClassVar, Literal, NamedTuple
 import torch
 from torch import Tensor
 
+from models.export.graph import Graph
 from models.layers.base import Layer, LayerSection, Shape, Site
 from utils.options import option
 
@@ -113,6 +114,10 @@ class Head(Layer):
     def dense(self, output: Tensor, size_wh: tuple[int, int]) -> DenseBoxes:
         """All boxes of a batch of outputs of `forward`: fixed shapes, no branch on values, for export."""
         raise AssertionError(f"{type(self).__name__} has no boxes")
+
+    def export_boxes(self, graph: Graph, site: Site, output: str) -> tuple[str, str]:
+        """`dense` in an ONNX graph: names of boxes (pictures, boxes, 4) and scores (pictures, boxes, classes) from `export`'s."""
+        raise site.error(f"[{site.raw.name}] has no boxes, expected outputs=raw")
 
     def loss(self, x: Tensor, truth: Tensor, size_wh: tuple[int, int], seen: int) -> HeadLoss:
         """Training loss.

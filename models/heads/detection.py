@@ -5,9 +5,11 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import ClassVar, NamedTuple
 
+import numpy as np
 import torch
 from torch import Tensor
 
+from models.export.graph import Graph
 from models.heads.base import BoxSection, Candidates, DenseBoxes, Head, HeadLoss
 from models.heads.detection_loss import cell_truths, detection_delta, detection_loss
 from models.heads.matching import read_truths
@@ -109,6 +111,32 @@ class Detection(Head):
         box = torch.cat(((parts.box[..., :2] + corner) / side, size.square() if self.section.sqrt else size), 3)
         scores = parts.objectness[..., None] * parts.classes[:, :, None]
         return DenseBoxes(box.flatten(1, 2), scores.flatten(1, 2), parts.objectness.flatten(1, 2))
+
+    def export(self, graph: Graph, site: Site, *inputs: str) -> str:
+        section = self.section
+        if not section.softmax:
+            return inputs[0]
+        flat = graph.reshape(inputs[0], 0, site.input.outputs)
+        count = section.side**2 * section.classes
+        classes = graph.reshape(graph.slice(flat, 1, 0, count), 0, section.side**2, section.classes)
+        shares = graph.reshape(graph.node("Softmax", classes, axis=2), 0, count)
+        whole = graph.concat([shares, graph.slice(flat, 1, count)], 1)
+        return graph.reshape(whole, 0, site.input.channels, site.input.height, site.input.width)
+
+    def export_boxes(self, graph: Graph, site: Site, output: str) -> tuple[str, str]:
+        section, cells = self.section, self.section.side**2
+        flat = graph.reshape(output, 0, site.input.outputs)
+        first, second = cells * section.classes, cells * (section.classes + section.num)
+        classes = graph.reshape(graph.slice(flat, 1, 0, first), 0, cells, 1, section.classes)
+        objectness = graph.reshape(graph.slice(flat, 1, first, second), 0, cells, section.num, 1)
+        box = graph.reshape(graph.slice(flat, 1, second), 0, cells, section.num, 4)
+        rows, columns = np.divmod(np.arange(cells), section.side)
+        corner = graph.constant(np.stack((columns, rows), 1)[None, :, None])
+        centre = graph.node("Div", graph.node("Add", graph.slice(box, 3, 0, 2), corner), float(section.side))
+        size = graph.slice(box, 3, 2, 4)
+        boxes = graph.concat([centre, graph.node("Mul", size, size) if section.sqrt else size], 3)
+        scores = graph.node("Mul", objectness, classes)
+        return graph.reshape(boxes, 0, -1, 4), graph.reshape(scores, 0, -1, section.classes)
 
     def loss(self, x: Tensor, truth: Tensor, size_wh: tuple[int, int], seen: int) -> HeadLoss:
         section = self.section

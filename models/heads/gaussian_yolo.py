@@ -8,17 +8,30 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
+from models.export.graph import Graph
 from models.heads.anchor_section import AnchorSection
 from models.heads.base import HeadLoss
 from models.heads.class_rule import read_map
 from models.heads.gaussian_loss import gaussian_delta, gaussian_loss
-from models.heads.grid import GridHead, Places, split_anchors
+from models.heads.grid import GridHead, GridValues, Places, split_anchors
 from models.heads.matching import read_truths
 from models.layers.base import Site
 from utils.options import option
 
 # Where in a box its x and y point, in parts of the box's size from its centre.
 POINTS = {"center": 0.0, "left_top": -0.5, "right_bottom": 0.5}
+
+# First entry, end and kind of the parts of a box with one function each.
+_PARTS = (
+    (0, 1, "place"),
+    (1, 2, "doubt"),
+    (2, 3, "place"),
+    (3, 4, "doubt"),
+    (4, 5, "size"),
+    (5, 6, "doubt"),
+    (6, 7, "size"),
+    (7, None, "doubt"),
+)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -81,6 +94,30 @@ class GaussianYolo(GridHead):
         """get_gaussian_yolo_detections: the mean uncertainty lowers every score."""
         certain = 1 - rows[:, 1:8:2].mean(1)
         return (rows[:, 8] * certain)[:, None] * rows[:, 9:]
+
+    def export(self, graph: Graph, site: Site, *inputs: str) -> str:
+        scale = self.section.scale_x_y
+        cells = self.export_rows(graph, inputs[0], site)
+        parts = []
+        for start, stop, kind in _PARTS:
+            part = graph.slice(cells, 2, start, stop)
+            if kind != "size":
+                part = graph.node("Sigmoid", part)
+            if kind == "place" and scale != 1:
+                part = graph.node("Sub", graph.node("Mul", part, scale), 0.5 * (scale - 1))
+            parts.append(part)
+        return self.export_output(graph, site, parts, inputs[0])
+
+    def export_coordinates(self, graph: Graph, rows: str, grid: GridValues) -> str:
+        spread = graph.node("Exp", graph.slice(rows, 3, 4, 8, 2))
+        size = graph.node("Div", graph.node("Mul", spread, graph.constant([[self.own_sizes]])), grid.size_wh)
+        point = graph.node("Div", graph.node("Add", graph.slice(rows, 3, 0, 4, 2), grid.corner), grid.count)
+        shift = POINTS[self.section.yolo_point]
+        return graph.concat([graph.node("Sub", point, graph.node("Mul", size, shift)) if shift else point, size], 3)
+
+    def export_scores(self, graph: Graph, rows: str, site: Site) -> str:
+        doubt = graph.node("Mul", graph.sum(graph.slice(rows, 3, 1, 8, 2), 3), 0.25)
+        return graph.node("Mul", super().export_scores(graph, rows, site), graph.node("Sub", 1.0, doubt))
 
     def loss(self, x: Tensor, truth: Tensor, size_wh: tuple[int, int], seen: int) -> HeadLoss:
         section = self.section

@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import NamedTuple
 
+import numpy as np
 import torch
 from torch import Tensor
 
+from models.export.graph import INPUT, Graph
 from models.heads.base import Candidates, DenseBoxes, Head
+from models.layers.base import Site
 
 
 class Places(NamedTuple):
@@ -54,6 +59,33 @@ class GridHead(Head):
         boxes = self.boxes(rows, places, grid_of(cells), size_wh)
         return Candidates(places.image, boxes, scores, self.objectness(rows))
 
+    def export_rows(self, graph: Graph, x: str, site: Site) -> str:
+        """(n, anchors * entries, h, w) to (n, anchors, entries, h * w) in an ONNX graph."""
+        return graph.reshape(x, 0, self.anchors, site.input.channels // self.anchors, -1)
+
+    def export_output(self, graph: Graph, site: Site, parts: Sequence[str], x: str) -> str:
+        """Parts of (n, anchors, entries, h * w) put together in the shape of the head's input x, in an ONNX graph."""
+        cells = graph.concat(parts, 2)
+        if graph.dynamic_size:
+            return graph.node("Reshape", cells, graph.node("Shape", x))
+        return graph.reshape(cells, 0, site.input.channels, site.input.height, site.input.width)
+
+    def export_boxes(self, graph: Graph, site: Site, output: str) -> tuple[str, str]:
+        rows = graph.node("Transpose", self.export_rows(graph, output, site), perm=[0, 3, 1, 2])
+        boxes = self.export_coordinates(graph, rows, export_grid(graph, site, output))
+        scores = self.export_scores(graph, rows, site)
+        classes = site.input.channels // self.anchors - self.objectness_at - 1
+        return graph.reshape(boxes, 0, -1, 4), graph.reshape(scores, 0, -1, classes)
+
+    def export_coordinates(self, graph: Graph, rows: str, grid: GridValues) -> str:
+        """`boxes` in an ONNX graph: (n, cells, anchors, 4) of rows (n, cells, anchors, entries)."""
+        raise AssertionError(f"{type(self).__name__} has no boxes")
+
+    def export_scores(self, graph: Graph, rows: str, site: Site) -> str:
+        """`probabilities` in an ONNX graph: (n, cells, anchors, classes) of rows (n, cells, anchors, entries)."""
+        at = self.objectness_at
+        return graph.node("Mul", graph.slice(rows, 3, at, at + 1), graph.slice(rows, 3, at + 1))
+
     def dense(self, output: Tensor, size_wh: tuple[int, int]) -> DenseBoxes:
         cells = split_anchors(output, self.anchors)
         n, anchors, entries, h, w = cells.shape
@@ -62,6 +94,40 @@ class GridHead(Head):
         scores, objectness = self.probabilities(rows), self.objectness(rows)
         count = h * w * anchors
         return DenseBoxes(boxes.view(n, count, 4), scores.view(n, count, -1), objectness.view(n, count))
+
+
+@dataclass(frozen=True)
+class GridValues:
+    """Of a grid in an ONNX graph: corner (1, cells, 1, 2) and count (2,) of its cells, size_wh (2,) of the network's input."""
+
+    corner: str
+    count: str
+    size_wh: str
+
+
+def export_grid(graph: Graph, site: Site, output: str) -> GridValues:
+    """The grid of a head; constants unless the size is dynamic."""
+    if graph.dynamic_size:
+        return _export_dynamic_grid(graph, output)
+    w, h = site.input.width, site.input.height
+    rows, columns = np.divmod(np.arange(h * w), w)
+    corner = graph.constant(np.stack((columns, rows), 1)[None, :, None])
+    return GridValues(corner, graph.constant([w, h]), graph.constant(graph.size_wh))
+
+
+def _export_dynamic_grid(graph: Graph, output: str) -> GridValues:
+    zero, one = graph.integers(0), graph.integers(1)
+    height, width = graph.sizes(output, 2, 3), graph.sizes(output, 3, 4)
+    count = graph.node("Squeeze", graph.node("Mul", height, width), graph.integers([0]))
+    cells = graph.node("Range", zero, count, one)
+    row = graph.node("Div", cells, width)
+    column = graph.node("Sub", cells, graph.node("Mul", row, width))
+    parts = [graph.reshape(each, 1, -1, 1, 1) for each in (column, row)]
+    return GridValues(
+        graph.to_float(graph.concat(parts, 3)),
+        graph.to_float(graph.concat([width, height], 0)),
+        graph.to_float(graph.concat([graph.sizes(INPUT, 3, 4), graph.sizes(INPUT, 2, 3)], 0)),
+    )
 
 
 def split_anchors(output: Tensor, anchors: int) -> Tensor:

@@ -8,10 +8,11 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
+from models.export.graph import Graph
 from models.heads import anchors
 from models.heads.base import BoxSection, HeadLoss
 from models.heads.class_rule import read_map
-from models.heads.grid import GridHead, Places, split_anchors
+from models.heads.grid import GridHead, GridValues, Places, split_anchors
 from models.heads.matching import read_truths
 from models.heads.region_loss import region_delta, region_loss
 from models.heads.tree import read_tree
@@ -126,6 +127,27 @@ class Region(GridHead):
         order = torch.arange(found.shape[1], device=found.device)
         deepest = torch.where(found > TREE_THRESHOLD, order, -1).amax(1, keepdim=True)
         return torch.where(order == deepest, found, 0.0)
+
+    def export(self, graph: Graph, site: Site, *inputs: str) -> str:
+        if self.tree is not None:
+            raise site.error("a softmax over a tree of classes is not offered in ONNX", "tree")
+        cells = self.export_rows(graph, inputs[0], site)
+        box, objectness, classes = (graph.slice(cells, 2, *ends) for ends in ((0, 4), (4, 5), (5, None)))
+        if self.section.softmax:
+            classes = graph.node("Softmax", classes, axis=2)
+        return self.export_output(graph, site, (box, graph.node("Sigmoid", objectness), classes), inputs[0])
+
+    def export_coordinates(self, graph: Graph, rows: str, grid: GridValues) -> str:
+        xy = graph.node("Sigmoid", graph.slice(rows, 3, 0, 2))
+        centre = graph.node("Add", xy, grid.corner)
+        size = graph.node("Mul", graph.node("Exp", graph.slice(rows, 3, 2, 4)), graph.constant([[self.own_sizes]]))
+        return graph.node("Div", graph.concat([centre, size], 3), graph.node("Concat", grid.count, grid.count, axis=0))
+
+    def export_scores(self, graph: Graph, rows: str, site: Site) -> str:
+        objectness = graph.slice(rows, 3, self.objectness_at, self.objectness_at + 1)
+        if self.section.classfix == -1:
+            objectness = graph.node("Where", graph.node("Less", objectness, 0.5), 0.0, objectness)
+        return graph.node("Mul", objectness, graph.slice(rows, 3, self.objectness_at + 1))
 
     def loss(self, x: Tensor, truth: Tensor, size_wh: tuple[int, int], seen: int) -> HeadLoss:
         section = self.section

@@ -8,10 +8,11 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
+from models.export.graph import Graph
 from models.heads.anchor_section import AnchorSection
 from models.heads.base import HeadLoss
 from models.heads.class_rule import read_map
-from models.heads.grid import GridHead, Places, split_anchors
+from models.heads.grid import GridHead, GridValues, Places, split_anchors
 from models.heads.matching import read_truths
 from models.heads.yolo_loss import yolo_delta, yolo_loss
 from models.layers.base import Site
@@ -79,6 +80,24 @@ class Yolo(GridHead):
         corner = torch.stack((places.col, places.row), 1)
         centre = (corner + rows[:, :2]) / rows.new_tensor(grid_wh)
         return torch.cat((centre, spread * sizes / rows.new_tensor(size_wh)), 1)
+
+    def export(self, graph: Graph, site: Site, *inputs: str) -> str:
+        section = self.section
+        cells = self.export_rows(graph, inputs[0], site)
+        xy, wh, rest = (graph.slice(cells, 2, *ends) for ends in ((0, 2), (2, 4), (4, None)))
+        if not section.new_coords:
+            xy, rest = graph.node("Sigmoid", xy), graph.node("Sigmoid", rest)
+        if section.scale_x_y != 1:
+            xy = graph.node("Sub", graph.node("Mul", xy, section.scale_x_y), 0.5 * (section.scale_x_y - 1))
+        return self.export_output(graph, site, (xy, wh, rest), inputs[0])
+
+    def export_coordinates(self, graph: Graph, rows: str, grid: GridValues) -> str:
+        centre = graph.node("Div", graph.node("Add", graph.slice(rows, 3, 0, 2), grid.corner), grid.count)
+        wh = graph.slice(rows, 3, 2, 4)
+        double = graph.node("Mul", wh, 2.0)
+        spread = graph.node("Mul", double, double) if self.section.new_coords else graph.node("Exp", wh)
+        sizes = graph.constant([[self.own_sizes]])
+        return graph.concat([centre, graph.node("Div", graph.node("Mul", spread, sizes), grid.size_wh)], 3)
 
     def loss(self, x: Tensor, truth: Tensor, size_wh: tuple[int, int], seen: int) -> HeadLoss:
         with torch.no_grad():

@@ -8,6 +8,7 @@ from typing import ClassVar
 from torch import Tensor
 
 from models.activations import Activation, activation_option
+from models.export.graph import Graph
 from models.layers.base import Layer, LayerSection, Shape, Site
 
 
@@ -33,3 +34,6 @@ class ActivationLayer(Layer):
 
     def forward(self, x: Tensor) -> Tensor:  # type: ignore[override]
         return self.activate(x)
+
+    def export(self, graph: Graph, site: Site, *inputs: str) -> str:
+        return self.activate.export(graph, inputs[0])

@@ -8,6 +8,7 @@ from typing import ClassVar
 from torch import Tensor
 
 from models.activations import Activation, activation_option
+from models.export.graph import Graph
 from models.layers.base import Layer, LayerSection, Shape, Site, absolute
 from utils.options import option
 
@@ -67,3 +68,7 @@ class Product(Layer):
 
     def forward(self, factor: Tensor, x: Tensor) -> Tensor:  # type: ignore[override]
         return self.activate(x * factor)
+
+    def export(self, graph: Graph, site: Site, *inputs: str) -> str:
+        factor, x = inputs
+        return self.activate.export(graph, graph.node("Mul", x, factor))

@@ -19,6 +19,7 @@ from utils.net_options import NetSection
 from utils.options import Options, option
 
 if TYPE_CHECKING:
+    from models.export.graph import Graph
     from models.plan import Step
 
 StoredKind = Literal[
@@ -183,7 +184,7 @@ class Layer(nn.Module):
         """Called once when all layers are built, for layers that use tensors of another one."""
 
     def at_iteration(self, iteration: int, max_batches: int) -> None:
-        """Called before each training iteration (counted from 0), for layers that change in the course of training."""
+        """Called before each training iteration (counted from 1), for layers that change in the course of training."""
 
     def recorded(self, output: Tensor, *inputs: Tensor) -> Tensor:
         """The values that the original holds as this layer's output, in its order; first dimension: pictures."""
@@ -196,6 +197,13 @@ class Layer(nn.Module):
     def packed(self, site: Site) -> Layer:
         """The folded layer for inference in float32 on a CPU, with weights laid out for this processor."""
         return self
+
+    def export(self, graph: Graph, site: Site, *inputs: str) -> str:
+        """Add what the folded layer computes at inference to an ONNX graph, from the names of its inputs to that of its output.
+
+        Raises CfgError for what ONNX cannot express.
+        """
+        raise AssertionError(f"{type(self).__name__} does not say how it is exported")
 
 
 def absolute(index: int, reference: int) -> int:

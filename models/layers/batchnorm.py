@@ -9,6 +9,7 @@ from typing import ClassVar
 from torch import Tensor
 
 from models.batchnorm import BatchNorm
+from models.export.graph import Graph
 from models.layers.base import Cost, Layer, LayerSection, Shape, Site, Stored
 
 
@@ -41,3 +42,7 @@ class BatchnormLayer(Layer):
         yield Stored(self.norm.scales, "scales")
         yield Stored(self.norm.rolling_mean, "rolling_mean")
         yield Stored(self.norm.rolling_variance, "rolling_variance")
+
+    def export(self, graph: Graph, site: Site, *inputs: str) -> str:
+        factor, offset = (each.view(1, -1, 1, 1) for each in self.norm.affine())
+        return graph.node("Add", graph.node("Mul", inputs[0], factor), offset)

@@ -11,6 +11,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from models.export.graph import Graph
+
 
 def binarized(weights: Tensor) -> Tensor:
     """Sign times mean magnitude of each filter, on (filters, channels, h, w)."""
@@ -34,3 +36,8 @@ class _Signs(torch.autograd.Function):
     def backward(ctx: Any, grad: Tensor) -> Tensor:
         (x,) = ctx.saved_tensors
         return grad * (x.abs() < 1)
+
+
+def export_signs(graph: Graph, x: str) -> str:
+    """`signs` in an ONNX graph."""
+    return graph.node("Where", graph.node("Greater", x, 0.0), 1.0, -1.0)

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from models.export.graph import Graph
 from models.layers.base import Shape, conv_output
 
 _KERNELS = {
@@ -50,6 +51,14 @@ class Blur(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         return F.conv2d(x, self.kernel, None, self.strides_yx, 1 if self.size == 3 else 0, 1, x.shape[1])
+
+    def export(self, graph: Graph, x: str) -> str:
+        """The filter in an ONNX graph."""
+        pads = [1 if self.size == 3 else 0] * 4
+        shape = [self.size, self.size]
+        return graph.node(
+            "Conv", x, self.kernel, kernel_shape=shape, strides=list(self.strides_yx), pads=pads, group=len(self.kernel)
+        )
 
 
 def buffer_after_blur(sharp: Tensor, soft: Tensor) -> Tensor:

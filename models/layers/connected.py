@@ -13,6 +13,7 @@ from torch.nn import functional as F
 
 from models.activations import Activation, activation_option
 from models.batchnorm import BatchNorm
+from models.export.graph import Graph
 from models.initial import initial_weights
 from models.layers.base import Cost, Layer, LayerSection, Shape, Site, Stored
 from utils.options import option
@@ -32,7 +33,7 @@ class ConnectedSection(LayerSection):
         return Shape(self.output, 1, 1)
 
     def cost(self, site: Site) -> Cost:
-        return connected_cost(site.input.outputs, self.output, self.batch_normalize)
+        return connected_cost(site.input.outputs, self.output, self.batch_normalize and not self.dontloadscales)
 
     def build(self, site: Site) -> Connected:
         return Connected(
@@ -40,11 +41,11 @@ class ConnectedSection(LayerSection):
         )
 
 
-def connected_cost(inputs: int, outputs: int, batch_normalize: bool) -> Cost:
-    """Cost of one connection; the original counts no operations for it."""
+def connected_cost(inputs: int, outputs: int, scales: bool) -> Cost:
+    """Cost of one connection, for which the original counts no operations; scales: those are in the weights file, too."""
     weights = inputs * outputs
     return Cost(
-        parameters=weights + outputs * (4 if batch_normalize else 1),
+        parameters=weights + outputs * (4 if scales else 1),
         weights=weights,
         memory_access=inputs + outputs + weights,
     )
@@ -89,3 +90,12 @@ class Connected(Layer):
         layer.weights = nn.Parameter(weights, requires_grad=False)
         layer.biases = nn.Parameter(offset.to(self.weights.dtype), requires_grad=False)
         return layer
+
+    def export(self, graph: Graph, site: Site, *inputs: str) -> str:
+        layer = self.folded()
+        assert layer.biases is not None
+        x = inputs[0]
+        if (site.input.height, site.input.width) != (1, 1):
+            graph.needs_fixed_size(site, "every output reads every input")
+            x = graph.reshape(x, 0, self.inputs, 1, 1)
+        return self.activate.export(graph, graph.node("Conv", x, layer.weights[:, :, None, None], layer.biases))

@@ -11,6 +11,7 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
+from models.export.graph import Graph
 from models.heads.base import NO_LIMIT, Head, HeadLoss, HeadSection
 from models.layers.base import Shape, Site
 from utils.options import ignored
@@ -45,6 +46,9 @@ class Contrastive(Head):
 
     def forward(self, x: Tensor) -> Tensor:  # type: ignore[override]
         return x
+
+    def export(self, graph: Graph, site: Site, *inputs: str) -> str:
+        return inputs[0]
 
     def recorded(self, output: Tensor, *inputs: Tensor) -> Tensor:
         """forward_contrastive_layer: the original's CPU build leaves the output at zero, its GPU build copies the input."""

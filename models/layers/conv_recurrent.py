@@ -16,6 +16,7 @@ import torch
 from torch import Tensor, nn
 
 from models.activations import Activation, activation_option
+from models.export.graph import Graph
 from models.layers.base import Cost, Layer, LayerSection, Shape, Site, Stored, total
 from models.layers.convolutional import ConvolutionalSection
 from models.layers.recurrent import steps_of
@@ -158,6 +159,12 @@ class ConvRecurrent(Layer):
         for part in self.parts:
             part.at_iteration(iteration, max_batches)  # type: ignore[operator]
 
+    def from_nothing(self, part: nn.Module) -> Tensor:
+        """What a part makes of a map of zeros: at inference, where every row is a sequence of one step, a constant."""
+        channels = part.weights.shape[1] * part.groups  # type: ignore[union-attr, index, operator]
+        with torch.no_grad():
+            return part(torch.zeros(1, int(channels), 1, 1))[:, :, :1, :1]  # type: ignore[no-any-return, call-overload]
+
     def folded(self) -> ConvRecurrent:
         layer = copy.copy(self)
         layer._modules = {**self._modules, "parts": nn.ModuleList(part.folded() for part in self.parts)}  # type: ignore[operator]
@@ -182,6 +189,12 @@ class Crnn(ConvRecurrent):
             state = state + change if self.shortcut else change
             outputs.append(write(state))
         return torch.cat(outputs)
+
+    def export(self, graph: Graph, site: Site, *inputs: str) -> str:
+        read, own, write = self.parts
+        state = graph.node("Add", read.export(graph, site, *inputs), self.from_nothing(own))  # type: ignore[operator]
+        hidden = dataclasses.replace(site, inputs=(dataclasses.replace(site.input, channels=self.hidden),))
+        return write.export(graph, hidden, state)  # type: ignore[operator, no-any-return]
 
 
 class ConvLstm(ConvRecurrent):
@@ -208,6 +221,24 @@ class ConvLstm(ConvRecurrent):
             cell = cell.clamp(-limit, limit) if limit else cell
             outputs.append(output)
         return torch.cat(outputs)
+
+    def export(self, graph: Graph, site: Site, *inputs: str) -> str:
+        section, parts = self.section, list(self.parts)
+        if section.bottleneck:
+            raise site.error("bottleneck of [conv_lstm] is not offered in ONNX", "bottleneck")
+        own, read = parts[3 if section.peephole else 0 : -4], parts[-4:]
+        sums = [
+            graph.node("Add", part.export(graph, site, *inputs), self.from_nothing(state))  # type: ignore[operator]
+            for state, part in zip(own, read, strict=True)
+        ]
+        nothing = [self.from_nothing(part) for part in parts[:2]] if section.peephole else []
+        entry = graph.node("Add", sums[1], nothing[1]) if nothing else sums[1]
+        cell = graph.node("Mul", graph.node("Sigmoid", entry), self.function.export(graph, sums[2]))
+        exit_ = sums[3]
+        if section.peephole:
+            inside = dataclasses.replace(site, inputs=(dataclasses.replace(site.input, channels=self.output),))
+            exit_ = graph.node("Add", exit_, parts[2].export(graph, inside, cell))  # type: ignore[operator]
+        return graph.node("Mul", graph.node("Sigmoid", exit_), self.function.export(graph, cell))
 
     def _step(self, x: Tensor, hidden: Tensor, cell: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         section, parts = self.section, list(self.parts)
@@ -257,3 +288,6 @@ class History(Layer):
             past = [steps[now - back].detach() if back <= now else nothing for back in range(1, self.size)]
             outputs.append(torch.cat((step, *past), 1))
         return torch.cat(outputs)
+
+    def export(self, graph: Graph, site: Site, *inputs: str) -> str:
+        return graph.pad(inputs[0], (0, 0, 0, 0), (0, (self.size - 1) * site.input.channels, 0, 0))

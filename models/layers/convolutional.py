@@ -14,9 +14,10 @@ from torch.nn import functional as F
 
 from models.activations import Activation, activation_option
 from models.batchnorm import BatchNorm, CrossBatchNorm
+from models.export.graph import Graph
 from models.initial import initial_weights
 from models.layers.base import Cost, Layer, LayerSection, Shape, Site, Stored, absolute, conv_output
-from models.layers.binary import binarized, signs
+from models.layers.binary import binarized, export_signs, signs
 from models.layers.blur import Blur, blurred, buffer_after_blur
 from models.layers.packed import PackedConvolution, packing_is_possible
 from utils.options import ignored, option
@@ -147,7 +148,7 @@ class ConvolutionalSection(LayerSection):
         c, out = site.input.channels, self.reported_shape(site)
         weights = math.prod(self.weights_shape(site))
         shared = self.share_index is not None
-        vectors = 4 if self.norm_kind else 1
+        vectors = 4 if self.norm_kind and not self.dontloadscales else 1
         places = out.height * out.width
         products = weights * places
         return Cost(
@@ -161,22 +162,6 @@ class ConvolutionalSection(LayerSection):
 
     def build(self, site: Site) -> Convolutional:
         return Convolutional(self, site)
-
-
-@dataclass(frozen=True, kw_only=True)
-class DepthwiseSection(ConvolutionalSection):
-    """A convolution of each channel by itself, as several forks spell it; `filters` is a multiple of the channels."""
-
-    names: ClassVar[tuple[str, ...]] = ("depthwise", "depthwise_convolutional")
-
-    filters: int = option(0, "output channels; default as many as the input has", least=0)
-    groups: int = ignored(1, "each channel is a group of its own")
-
-    def filters_at(self, site: Site) -> int:
-        return self.filters or site.input.channels
-
-    def groups_at(self, site: Site) -> int:
-        return site.input.channels
 
 
 def _times(sizes: Sequence[int]) -> str:
@@ -272,6 +257,30 @@ class Convolutional(Layer):
         layer.weights = nn.Parameter(weights, requires_grad=False)
         layer.biases = nn.Parameter(offset.to(self.weights.dtype), requires_grad=False)
         return layer
+
+    def export(self, graph: Graph, site: Site, *inputs: str) -> str:
+        section, layer = self.section, self.folded()
+        weights: Tensor = layer.weights
+        x, border = inputs[0], section.border * section.spread
+        if section.binary or section.xnor:
+            weights = binarized(weights)
+        if section.xnor:  # see _bitwise
+            x = graph.pad(export_signs(graph, x), (0, 0, border, border), (0, 0, border, border), -1.0)
+            border = 0
+        assert layer.biases is not None
+        y = graph.node(
+            "Conv",
+            x,
+            weights,
+            layer.biases,
+            kernel_shape=[section.size] * 2,
+            strides=list(section.host_strides_yx),
+            pads=[border] * 4,
+            dilations=[section.spread] * 2,
+            group=self.groups,
+        )
+        y = self.activate.export(graph, y)
+        return y if self.blur is None else self.blur.export(graph, y)
 
     def packed(self, site: Site) -> Layer:
         section = self.section

@@ -8,6 +8,7 @@ from typing import ClassVar, Literal
 import torch
 from torch import Tensor
 
+from models.export.graph import Graph
 from models.heads.base import Head, HeadLoss, HeadSection, loss_value
 from models.layers.base import Shape, Site
 from utils.options import ignored, option
@@ -42,6 +43,9 @@ class Cost(Head):
 
     def forward(self, x: Tensor) -> Tensor:  # type: ignore[override]
         return x
+
+    def export(self, graph: Graph, site: Site, *inputs: str) -> str:
+        return inputs[0]
 
     def recorded(self, output: Tensor, *inputs: Tensor) -> Tensor:
         """cost_layer.c forward_cost_layer: without a truth the original leaves its output at zero."""

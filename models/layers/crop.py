@@ -8,6 +8,7 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
+from models.export.graph import Graph
 from models.layers.base import Layer, LayerSection, Shape, Site
 from utils.options import ignored, option
 
@@ -57,3 +58,15 @@ class Crop(Layer):
             x = x.flip(3)
         y = x[:, :, top : top + section.crop_height, left : left + section.crop_width]
         return y if section.noadjust else y * 2 - 1
+
+    def export(self, graph: Graph, site: Site, *inputs: str) -> str:
+        section = self.section
+        graph.needs_fixed_size(site, "the middle of the picture is cut out")
+        y = inputs[0]
+        for axis, whole, part in (
+            (2, site.input.height, section.crop_height),
+            (3, site.input.width, section.crop_width),
+        ):
+            start = (whole - part) // 2
+            y = graph.slice(y, axis, start, start + part)
+        return y if section.noadjust else graph.node("Sub", graph.node("Mul", y, 2.0), 1.0)

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from models.export.graph import Graph
 from models.layers.base import Layer, LayerSection, Shape, Site
 from utils.options import option
 
@@ -50,6 +51,9 @@ class Dropout(Layer):
     def forward(self, x: Tensor) -> Tensor:  # type: ignore[override]
         return F.dropout(x, self.probability, self.training) if self.training else x
 
+    def export(self, graph: Graph, site: Site, *inputs: str) -> str:
+        return inputs[0]
+
 
 class Dropblock(Layer):
     """In training at most one square of each channel is zero; at inference, x.
@@ -67,6 +71,9 @@ class Dropblock(Layer):
 
     def forward(self, x: Tensor) -> Tensor:  # type: ignore[override]
         return x * self._mask(x) if self.training else x
+
+    def export(self, graph: Graph, site: Site, *inputs: str) -> str:
+        return inputs[0]
 
     def _mask(self, x: Tensor) -> Tensor:
         n, c, h, w = x.shape

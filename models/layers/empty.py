@@ -7,6 +7,7 @@ from typing import ClassVar
 
 from torch import Tensor
 
+from models.export.graph import Graph
 from models.layers.base import Layer, LayerSection, Shape, Site
 
 
@@ -26,3 +27,6 @@ class Empty(Layer):
 
     def forward(self, x: Tensor) -> Tensor:  # type: ignore[override]
         return x
+
+    def export(self, graph: Graph, site: Site, *inputs: str) -> str:
+        return inputs[0]

@@ -13,6 +13,7 @@ from typing import ClassVar
 import torch
 from torch import Tensor, nn
 
+from models.export.graph import Graph
 from models.layers.base import Cost, Layer, LayerSection, Shape, Site, Stored, absolute
 from utils.options import option
 
@@ -61,6 +62,12 @@ class Implicit(Layer):
     def forward(self, x: Tensor) -> Tensor:  # type: ignore[override]
         return self.weights.to(x.dtype).expand(x.shape[0], -1, -1, -1)
 
+    def export(self, graph: Graph, site: Site, *inputs: str) -> str:
+        if graph.batch is not None:
+            return graph.constant(self.weights.expand(graph.batch, -1, -1, -1))
+        shape = graph.concat([graph.sizes(inputs[0], 0, 1), graph.integers(self.weights.shape)], 0)
+        return graph.node("Expand", graph.constant(self.weights[None]), shape)
+
     def stored(self) -> Iterator[Stored]:
         yield Stored(self.weights, "implicit_weights")
 
@@ -103,9 +110,15 @@ class ShiftChannels(Layer):
     def forward(self, x: Tensor, implicit: Tensor) -> Tensor:  # type: ignore[override]
         return x + implicit
 
+    def export(self, graph: Graph, site: Site, *inputs: str) -> str:
+        return graph.node("Add", *inputs)
+
 
 class ControlChannels(Layer):
     """Inputs (n, c, h, w) and (n, c, 1, 1), output their product (n, c, h, w)."""
 
     def forward(self, x: Tensor, implicit: Tensor) -> Tensor:  # type: ignore[override]
         return x * implicit
+
+    def export(self, graph: Graph, site: Site, *inputs: str) -> str:
+        return graph.node("Mul", *inputs)

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from models.activations import Activation, activation_option
+from models.export.graph import Graph
 from models.initial import initial_weights
 from models.layers.base import Cost, Layer, LayerSection, Shape, Site, Stored
 from utils.options import option
@@ -69,3 +70,21 @@ class Local(Layer):
     def stored(self) -> Iterator[Stored]:
         yield Stored(self.biases, "biases")
         yield Stored(self.weights, "weights", self.fan_in)
+
+    def export(self, graph: Graph, site: Site, *inputs: str) -> str:
+        """The windows as one Slice for each element of the kernel, joined along the channels; then a product for each place."""
+        section, (filters, height, width) = self.section, self.biases.shape
+        graph.needs_fixed_size(site, "every place has weights of its own")
+        border, stride = section.pad, section.stride
+        x = graph.pad(inputs[0], (0, 0, border, border), (0, 0, border, border)) if border else inputs[0]
+        parts = []
+        for top in range(section.size):
+            rows = graph.slice(x, 2, top, top + (height - 1) * stride + 1, stride)
+            for left in range(section.size):
+                parts.append(graph.slice(rows, 3, left, left + (width - 1) * stride + 1, stride))
+        columns = graph.reshape(graph.concat(parts, 1), 0, self.fan_in, height * width)
+        places = graph.node("Transpose", columns, perm=[2, 1, 0])
+        kernels = self.weights.view(height * width, filters, site.input.channels, -1).transpose(2, 3).flatten(2)
+        y = graph.node("Transpose", graph.node("MatMul", kernels, places), perm=[2, 1, 0])
+        y = graph.node("Add", graph.reshape(y, 0, filters, height, width), self.biases[None])
+        return self.activate.export(graph, y)

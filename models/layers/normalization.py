@@ -5,9 +5,11 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import ClassVar
 
+import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from models.export.graph import Graph
 from models.layers.base import Layer, LayerSection, Shape, Site
 from utils.options import option
 
@@ -48,3 +50,16 @@ class Normalization(Layer):
         padded = F.pad(squared, (0, 0, 0, 0, (section.size - 1) // 2, ahead))
         sums = padded.unfold(1, section.size, 1).sum(-1) - squared[:, ahead : ahead + 1]
         return x * (section.kappa + section.alpha * sums) ** -section.beta
+
+    def export(self, graph: Graph, site: Site, *inputs: str) -> str:
+        """The sums of squares as a product with a band matrix."""
+        section, channels = self.section, site.input.channels
+        place = torch.arange(channels)
+        distance = place[None, :] - place[:, None]  # of the channel that is summed from the one it is summed for
+        ahead = section.size // 2
+        band = ((distance >= -((section.size - 1) // 2)) & (distance <= ahead)).float()
+        band[:, ahead] -= 1
+        x = inputs[0]
+        weights = (section.alpha * band)[:, :, None, None]
+        divisor = graph.node("Conv", graph.node("Mul", x, x), weights, torch.full((channels,), section.kappa))
+        return graph.node("Mul", x, graph.node("Pow", divisor, -section.beta))

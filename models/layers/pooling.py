@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from models.export.graph import Graph
 from models.layers.base import Cost, Layer, LayerSection, Shape, Site, conv_output
 from models.layers.blur import Blur, blurred, buffer_after_blur
 from utils.options import ignored, option
@@ -139,6 +140,12 @@ class Window:
                 return near, ceil
         return None
 
+    def export(self, graph: Graph, op: str, x: str, **attributes: int) -> str:
+        """The pooling in an ONNX graph, where the two sides of the border are given apart."""
+        near, far = self.border // 2, self.border - self.border // 2
+        pads, shape = [near, near, far, far], [self.size] * 2
+        return graph.node(op, x, kernel_shape=shape, strides=list(self.strides_yx), pads=pads, **attributes)
+
     def frame(self, x: Tensor, value: float) -> Tensor:
         near, far = self.border // 2, self.border - self.border // 2
         return F.pad(x, (near, far, near, far), value=value)
@@ -172,6 +179,13 @@ class Maxpool(Layer):
             return F.max_pool2d(x, window.size, window.strides_yx, native[0], 1, native[1])
         return F.max_pool2d(window.frame(x, torch.finfo(x.dtype).min), window.size, window.strides_yx)
 
+    def export(self, graph: Graph, site: Site, *inputs: str) -> str:
+        window, x = self.window, inputs[0]
+        if window.border - window.border // 2 >= window.size:
+            raise site.error(f"padding={window.border} exceeds what ONNX allows for size={window.size}", "padding")
+        y = window.export(graph, "MaxPool", x)
+        return y if self.blur is None else self.blur.export(graph, y)
+
     def recorded(self, output: Tensor, *inputs: Tensor) -> Tensor:
         return output if self.blur is None else buffer_after_blur(self._sharp(inputs[0]), output)
 
@@ -191,6 +205,16 @@ class MaxpoolDepth(Layer):
         groups = x.reshape(n, -1, self.out_channels, h, w)
         # Only max says where the maximum is, which the gradient needs; without that amax is faster.
         return groups.max(1).values if torch.is_grad_enabled() else groups.amax(1)
+
+    def export(self, graph: Graph, site: Site, *inputs: str) -> str:
+        count, channels = self.out_channels, site.input.channels
+        whole, rest = channels // count * count, channels % count
+        parts = [graph.slice(inputs[0], 1, start, start + count) for start in range(0, whole, count)]
+        most = graph.node("Max", *parts) if len(parts) > 1 else parts[0]
+        if not rest:
+            return most
+        first = graph.node("Max", graph.slice(most, 1, 0, rest), graph.slice(inputs[0], 1, whole))
+        return graph.concat([first, graph.slice(most, 1, rest)], 1)
 
 
 class LocalAvgpool(Layer):
@@ -213,9 +237,15 @@ class LocalAvgpool(Layer):
         whole = self._sum(x) / area
         return whole + (whole * (area / counts - 1)).detach()
 
+    def export(self, graph: Graph, site: Site, *inputs: str) -> str:
+        return self.window.export(graph, "AveragePool", inputs[0], count_include_pad=0)
+
 
 class Avgpool(Layer):
     """Mean over height and width: (n, c, h, w) to (n, c, 1, 1)."""
 
     def forward(self, x: Tensor) -> Tensor:  # type: ignore[override]
         return x.mean((2, 3), keepdim=True)
+
+    def export(self, graph: Graph, site: Site, *inputs: str) -> str:
+        return graph.node("GlobalAveragePool", inputs[0])

@@ -8,6 +8,7 @@ state of zeros.
 from __future__ import annotations
 
 import copy
+import dataclasses
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import ClassVar
@@ -16,6 +17,7 @@ import torch
 from torch import Tensor, nn
 
 from models.activations import activation_option
+from models.export.graph import Graph
 from models.layers.base import Cost, Layer, LayerSection, Shape, Site, Stored, total
 from models.layers.connected import Connected, connected_cost
 from utils.options import option
@@ -44,7 +46,8 @@ class RecurrentSection(LayerSection):
         raise AssertionError(f"{type(self).__name__} does not say its sizes")
 
     def cost(self, site: Site) -> Cost:
-        return total(connected_cost(*pair, self.batch_normalize) for pair in self.sizes(site))
+        stored = self.batch_normalize and not self.dontloadscales
+        return total(connected_cost(*pair, stored) for pair in self.sizes(site))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -90,6 +93,11 @@ class LstmSection(RecurrentSection):
         return Lstm(self, site)
 
 
+def _flat(site: Site, length: int) -> Site:
+    """A place whose input has so many values."""
+    return dataclasses.replace(site, inputs=(Shape(length, 1, 1),))
+
+
 class Recurrent(Layer):
     """Input (steps * n, ...), output (steps * n, outputs, 1, 1)."""
 
@@ -109,6 +117,11 @@ class Recurrent(Layer):
         layer = copy.copy(self)
         layer._modules = {**self._modules, "parts": nn.ModuleList(part.folded() for part in self.parts)}  # type: ignore[operator]
         return layer
+
+    def from_nothing(self, part: nn.Module) -> Tensor:
+        """What a part makes of a state of zeros: at inference, where every row is a sequence of one step, a constant."""
+        with torch.no_grad():
+            return part(torch.zeros(1, part.inputs, 1, 1))  # type: ignore[no-any-return, arg-type]
 
     def zeros(self, x: Tensor, length: int) -> Tensor:
         return x.new_zeros(x.shape[0], length, 1, 1)
@@ -132,6 +145,11 @@ class Rnn(Recurrent):
             outputs.append(write(state))
         return torch.cat(outputs)
 
+    def export(self, graph: Graph, site: Site, *inputs: str) -> str:
+        read, own, write = self.parts
+        state = graph.node("Add", read.export(graph, site, *inputs), self.from_nothing(own))  # type: ignore[operator]
+        return write.export(graph, _flat(site, self.hidden), state)  # type: ignore[operator, no-any-return]
+
 
 class Gru(Recurrent):
     """z, r: update and reset gates; the candidate passes a logistic (gru_layer.c without USET)."""
@@ -152,6 +170,14 @@ class Gru(Recurrent):
             outputs.append(state)
         return torch.cat(outputs)
 
+    def export(self, graph: Graph, site: Site, *inputs: str) -> str:
+        input_z, _, input_h, state_z, _, state_h = self.parts
+        gates = []
+        for part, own in ((input_z, state_z), (input_h, state_h)):
+            total = graph.node("Add", part.export(graph, site, *inputs), self.from_nothing(own))  # type: ignore[operator]
+            gates.append(graph.node("Sigmoid", total))
+        return graph.node("Mul", graph.node("Sub", 1.0, gates[0]), gates[1])
+
 
 class Lstm(Recurrent):
     """f, i, g, o: forget gate, input gate, candidate, output gate."""
@@ -170,3 +196,11 @@ class Lstm(Recurrent):
             hidden = o * torch.tanh(cell)
             outputs.append(hidden)
         return torch.cat(outputs)
+
+    def export(self, graph: Graph, site: Site, *inputs: str) -> str:
+        sums = [
+            graph.node("Add", read.export(graph, site, *inputs), self.from_nothing(own))  # type: ignore[operator]
+            for own, read in zip(self.parts[1:4], self.parts[5:], strict=True)
+        ]
+        cell = graph.node("Mul", graph.node("Sigmoid", sums[0]), graph.node("Tanh", sums[1]))
+        return graph.node("Mul", graph.node("Sigmoid", sums[2]), graph.node("Tanh", cell))

@@ -7,6 +7,7 @@ from typing import ClassVar
 
 from torch import Tensor
 
+from models.export.graph import Graph
 from models.layers.base import Layer, LayerSection, Shape, Site
 from utils.options import option
 
@@ -65,6 +66,15 @@ class Reorg3d(Layer):
         shape = (n, self.channels, h * self.stride, w * self.stride)
         return channels_to_blocks(x.reshape(shape), self.stride).reshape(shape)
 
+    def export(self, graph: Graph, site: Site, *inputs: str) -> str:
+        s, (h, w) = self.stride, (site.input.height, site.input.width)
+        if not self.reverse:
+            return graph.node("SpaceToDepth", inputs[0], blocksize=s)
+        graph.needs_fixed_size(site, "the tensor is regarded as one of another shape")
+        shape = (0, self.channels, h * s, w * s)
+        blocks = graph.node("DepthToSpace", graph.reshape(inputs[0], *shape), blocksize=s, mode="DCR")
+        return graph.reshape(blocks, *shape)
+
 
 class Reorg(Reorg3d):
     """The same on a tensor that is first regarded as (n, c / (s * s), h * s, w * s), and whose result is as Reorg3d's.
@@ -79,6 +89,14 @@ class Reorg(Reorg3d):
             return channels_to_blocks(x, s)
         y = blocks_to_channels(x.reshape(n, c // (s * s), h * s, w * s), s)
         return y.reshape(n, self.channels, h // s, w // s)
+
+    def export(self, graph: Graph, site: Site, *inputs: str) -> str:
+        s, (c, h, w) = self.stride, (site.input.channels, site.input.height, site.input.width)
+        if self.reverse:
+            return graph.node("DepthToSpace", inputs[0], blocksize=s, mode="DCR")
+        graph.needs_fixed_size(site, "the tensor is regarded as one of another shape")
+        blocks = graph.node("SpaceToDepth", graph.reshape(inputs[0], 0, c // (s * s), h * s, w * s), blocksize=s)
+        return graph.reshape(blocks, 0, self.channels, h // s, w // s)
 
 
 def blocks_to_channels(x: Tensor, s: int) -> Tensor:

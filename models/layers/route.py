@@ -8,6 +8,7 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
+from models.export.graph import Graph
 from models.layers.base import Layer, LayerSection, Shape, Site, absolute
 from utils.options import ignored, option
 
@@ -78,3 +79,12 @@ class Route(Layer):
         if self.groups > 1:
             inputs = tuple(x.chunk(self.groups, 1)[self.group_id] for x in inputs)
         return inputs[0] if len(inputs) == 1 else torch.cat(inputs, 1)
+
+    def export(self, graph: Graph, site: Site, *inputs: str) -> str:
+        if self.groups > 1:
+            parts = []
+            for x, shape in zip(inputs, site.inputs, strict=True):
+                width = shape.channels // self.groups
+                parts.append(graph.slice(x, 1, self.group_id * width, (self.group_id + 1) * width))
+            inputs = tuple(parts)
+        return graph.concat(inputs, 1)

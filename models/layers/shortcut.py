@@ -6,11 +6,13 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from models.activations import Activation, activation_option
+from models.export.graph import Graph
 from models.layers.base import Cost, Layer, LayerSection, Shape, Site, Stored, absolute
 from utils.options import option
 
@@ -105,6 +107,20 @@ class Shortcut(Layer):
             y = _add(y, other[:, :common] * (factor[:common] if factor.shape[0] > 1 else factor), owned=False)
         return y
 
+    def export(self, graph: Graph, site: Site, *inputs: str) -> str:
+        x, *others = inputs
+        if self.weights is None:
+            for other, shape in zip(others, site.inputs[1:], strict=True):
+                x = graph.node("Add", x, _export_fitted(graph, other, shape, site.input))
+            return self.activate.export(graph, x)
+        factors = _Normalized.apply(self.weights.detach(), self.softmax)[:, None, :, None, None]
+        y = graph.node("Mul", x, factors[0])
+        for factor, other, shape in zip(factors[1:], others, site.inputs[1:], strict=True):
+            common = Shape(min(shape.channels, site.input.channels), shape.height, shape.width)
+            part = graph.node("Mul", _export_fitted(graph, other, shape, common), factor[:, : common.channels])
+            y = graph.node("Add", y, _export_fitted(graph, part, common, site.input))
+        return self.activate.export(graph, y)
+
     def stored(self) -> Iterator[Stored]:
         if self.weights is not None:
             yield Stored(self.weights, "shortcut_weights")
@@ -136,3 +152,21 @@ def _add(x: Tensor, other: Tensor, *, owned: bool) -> Tensor:
     y = x if owned else x.clone()
     y[:, :common, ::spread, ::spread] += other[:, :common, ::shrink, ::shrink]
     return y
+
+
+def _export_fitted(graph: Graph, other: str, shape: Shape, wanted: Shape) -> str:
+    """`other` with the size of what it is added to: see _add."""
+    if shape == wanted:
+        return other
+    if shape.channels > wanted.channels:
+        other = graph.slice(other, 1, 0, wanted.channels)
+    shrink, spread = max(shape.height // wanted.height, 1), max(wanted.height // shape.height, 1)
+    if shrink > 1:
+        other = graph.slice(graph.slice(other, 2, 0, None, shrink), 3, 0, None, shrink)
+    common = min(shape.channels, wanted.channels)
+    if spread > 1:
+        ones = np.ones((common, 1, 1, 1))
+        steps, more = [spread] * 2, [spread - 1] * 2
+        other = graph.node("ConvTranspose", other, ones, strides=steps, output_padding=more, group=common)
+    missing = wanted.channels - common
+    return graph.pad(other, (0, 0, 0, 0), (0, missing, 0, 0)) if missing else other

@@ -8,6 +8,7 @@ from typing import Any, ClassVar, Literal
 import torch
 from torch import Tensor
 
+from models.export.graph import Graph
 from models.heads.anchors import beside
 from models.heads.base import Head, HeadLoss, HeadSection, loss_value
 from models.heads.tree import read_tree
@@ -66,6 +67,17 @@ class Softmax(Head):
             return self.tree.softmax(values, self.section.temperature).view(x.shape)
         groups = values.view(len(x), self.section.groups, -1)
         return (groups / self.section.temperature).softmax(2).view(x.shape)
+
+    def export(self, graph: Graph, site: Site, *inputs: str) -> str:
+        section, shape = self.section, site.input
+        if self.tree is not None:
+            raise site.error("a softmax over a tree of classes is not offered in ONNX", "tree")
+        if (shape.height, shape.width) != (1, 1):
+            graph.needs_fixed_size(site, "the softmax is over all values")
+        values = graph.reshape(inputs[0], 0, section.groups, shape.outputs // section.groups)
+        if section.temperature != 1:
+            values = graph.node("Div", values, section.temperature)
+        return graph.reshape(graph.node("Softmax", values, axis=2), 0, shape.channels, shape.height, shape.width)
 
     def loss(self, x: Tensor, truth: Tensor, size_wh: tuple[int, int], seen: int) -> HeadLoss:
         """blas.c softmax_x_ent_cpu. truth: float32 (n, values), the probability wanted of each class."""

@@ -6,6 +6,7 @@ are those of the two layers as [connected]: biases and weights of the squeezing 
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import ClassVar
@@ -13,6 +14,7 @@ from typing import ClassVar
 from torch import Tensor
 
 from models.activations import activation_option
+from models.export.graph import Graph
 from models.layers.base import Cost, Layer, LayerSection, Shape, Site, Stored, total
 from models.layers.connected import Connected, connected_cost
 from utils.options import option
@@ -22,7 +24,9 @@ from utils.options import option
 class SeSection(LayerSection):
     names: ClassVar[tuple[str, ...]] = ("se",)
 
-    reduction: int = option(16, "the squeezed vector has so many times fewer values than the input has channels", least=1)
+    reduction: int = option(
+        16, "the squeezed vector has so many times fewer values than the input has channels", least=1
+    )
     activation: str = activation_option("relu", "function applied to the squeezed vector")
 
     def shape(self, site: Site) -> Shape:
@@ -53,3 +57,8 @@ class SqueezeExcite(Layer):
     def stored(self) -> Iterator[Stored]:
         yield from self.squeeze.stored()
         yield from self.excite.stored()
+
+    def export(self, graph: Graph, site: Site, *inputs: str) -> str:
+        flat = dataclasses.replace(site, inputs=(Shape(site.input.channels, 1, 1),))
+        factor = self.squeeze.export(graph, flat, graph.node("GlobalAveragePool", inputs[0]))
+        return graph.node("Mul", inputs[0], self.excite.export(graph, flat, factor))

@@ -8,6 +8,7 @@ from typing import ClassVar
 from torch import Tensor
 from torch.nn import functional as F
 
+from models.export.graph import Graph
 from models.layers.base import Layer, LayerSection, Shape, Site
 from utils.options import option
 
@@ -46,3 +47,21 @@ class Upsample(Layer):
         else:
             y = F.avg_pool2d(x, -self.stride, divisor_override=1)
         return y if self.scale == 1 else y * self.scale
+
+    def export(self, graph: Graph, site: Site, *inputs: str) -> str:
+        factor, y = self.scale, inputs[0]
+        if self.stride > 1:
+            y = graph.node(
+                "Resize",
+                y,
+                "",
+                graph.scales((1, 1, self.stride, self.stride)),
+                mode="nearest",
+                coordinate_transformation_mode="asymmetric",
+                nearest_mode="floor",
+            )
+        elif self.stride < 0:
+            side = -self.stride
+            y = graph.node("AveragePool", y, kernel_shape=[side, side], strides=[side, side])
+            factor *= side * side
+        return y if factor == 1 else graph.node("Mul", y, factor)

@@ -1,0 +1,1 @@
+"""Networks for other engines: ONNX written straight from the plan, OpenVINO, TorchScript."""

@@ -1,0 +1,136 @@
+"""From a network to an ONNX graph: every layer adds itself, then come boxes and suppression if they are wanted."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import Literal
+
+import numpy as np
+
+from models.export.graph import INPUT, Graph, Node
+from models.heads.base import BoxSection, Head
+from models.network import Network
+from utils.errors import InputError
+
+Outputs = Literal["raw", "boxes", "nms"]
+OUTPUTS: tuple[Outputs, ...] = ("raw", "boxes", "nms")
+OPSETS = (13, 21)
+
+
+@dataclass(frozen=True, kw_only=True)
+class ExportOptions:
+    """What is exported.
+
+    outputs: "raw": one for each head, as the network gives them; "boxes": `boxes` (n, boxes, 4), centre and size in parts of the
+    input, and `scores` (n, boxes, classes); "nms": `detections` (any, 7) after suppression: picture, class, score, box.
+    batch: pictures at a time, None: any number. dynamic_size: any width and height that the strides divide. half: weights and
+    layers in 16-bit floats; input, heads and outputs stay in 32. conf, iou, max_det: of the suppression; max_det for each class.
+    """
+
+    outputs: Outputs = "boxes"
+    opset: int = 17
+    batch: int | None = 1
+    dynamic_size: bool = False
+    half: bool = False
+    conf: float = 0.25
+    iou: float = 0.45
+    max_det: int = 300
+
+
+@dataclass(frozen=True)
+class Built:
+    """A graph and the names of its outputs."""
+
+    graph: Graph
+    outputs: tuple[str, ...]
+
+
+def build_graph(network: Network, options: ExportOptions) -> Built:
+    """The graph of a network. Raises InputError for what ONNX cannot express."""
+    plan = network.plan
+    low, high = OPSETS
+    if not low <= options.opset <= high:
+        raise InputError(f"opset {options.opset}: expected {low} to {high}")
+    size_wh = (plan.input.width, plan.input.height)
+    graph = Graph(opset=options.opset, batch=options.batch, dynamic_size=options.dynamic_size, size_wh=size_wh)
+    values = _layers(network, graph, options.half)
+    if options.outputs == "raw":
+        names = [f"output_{step.index}" for step in plan.heads]
+        return _finish(graph, [values[step.index] for step in plan.heads], names)
+    boxes, scores = _boxes(network, graph, values)
+    if options.outputs == "boxes":
+        return _finish(graph, [boxes, scores], ["boxes", "scores"])
+    return _finish(graph, [_suppressed(graph, boxes, scores, options)], ["detections"])
+
+
+def _layers(network: Network, graph: Graph, half: bool) -> dict[int, str]:
+    """Names of the values that the layers give; heads compute in 32 bits as they do in the network."""
+    values = {-1: INPUT}
+    for step, layer in zip(network.plan.steps, network, strict=True):
+        with graph.scope(f"layer_{step.index}/", np.float16 if half and not isinstance(layer, Head) else np.float32):
+            inputs = [graph.cast(values[source]) for source in step.sources]
+            values[step.index] = layer.export(graph, step.site, *inputs)
+    return values
+
+
+def _boxes(network: Network, graph: Graph, values: dict[int, str]) -> tuple[str, str]:
+    boxes, scores = [], []
+    for step, layer in zip(network.plan.steps, network, strict=True):
+        if isinstance(layer, Head) and isinstance(step.section, BoxSection):
+            with graph.scope(f"boxes_{step.index}/", np.float32):
+                one, other = layer.export_boxes(graph, step.site, values[step.index])
+            boxes.append(one)
+            scores.append(other)
+    if not boxes:
+        raise InputError(f"{network.plan.cfg.path}: has no layer that gives boxes, expected --output raw")
+    return graph.concat(boxes, 1), graph.concat(scores, 1)
+
+
+def _suppressed(graph: Graph, boxes: str, scores: str, options: ExportOptions) -> str:
+    with graph.scope("nms/", np.float32):
+        by_class = graph.node("Transpose", scores, perm=[0, 2, 1])
+        limits = (graph.integers([options.max_det]), graph.constant([options.iou]), graph.constant([options.conf]))
+        chosen = graph.node("NonMaxSuppression", boxes, by_class, *limits, center_point_box=1)
+        place = graph.concat([graph.slice(chosen, 1, 0, 1), graph.slice(chosen, 1, 2, 3)], 1)
+        score = graph.node("Unsqueeze", graph.node("GatherND", by_class, chosen), graph.integers([1]))
+        first = graph.to_float(graph.slice(chosen, 1, 0, 2))
+        return graph.concat([first, score, graph.node("GatherND", boxes, place)], 1)
+
+
+def _finish(graph: Graph, values: list[str], names: list[str]) -> Built:
+    """Give the outputs their names, and leave out what none of them needs."""
+    for value, name in zip(values, names, strict=True):
+        with graph.scope("", np.float32):
+            source = graph.cast(value)
+        graph.nodes.append(Node("Identity", name, (source,), (name,), {}))
+    graph.nodes = _needed(graph.nodes, names)
+    graph.nodes = _without_identities(graph.nodes, names)
+    used = {name for node in graph.nodes for name in node.inputs}
+    graph.constants = {name: value for name, value in graph.constants.items() if name in used}
+    return Built(graph, tuple(names))
+
+
+def _needed(nodes: list[Node], names: list[str]) -> list[Node]:
+    wanted, kept = set(names), []
+    for node in reversed(nodes):
+        if wanted.intersection(node.outputs):
+            wanted.update(node.inputs)
+            kept.append(node)
+    return kept[::-1]
+
+
+def _without_identities(nodes: list[Node], names: list[str]) -> list[Node]:
+    """Rename the node behind an output where it serves that one only, instead of copying its value."""
+    readers: dict[str, int] = {}
+    for node in nodes:
+        for name in node.inputs:
+            readers[name] = readers.get(name, 0) + 1
+    makers = {output for node in nodes for output in node.outputs}
+    renamed: dict[str, str] = {}
+    for node in nodes:
+        if node.op == "Identity" and node.outputs[0] in names:
+            (source,) = node.inputs
+            if readers[source] == 1 and source in makers:
+                renamed[source] = node.outputs[0]
+    kept = [node for node in nodes if not (node.op == "Identity" and node.inputs[0] in renamed)]
+    return [replace(node, outputs=tuple(renamed.get(name, name) for name in node.outputs)) for node in kept]

@@ -1,0 +1,84 @@
+"""What an exported model says of itself, as pairs of words."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from models.export.build import OUTPUTS, ExportOptions, Outputs
+from models.formats.description import Description
+from models.network import Network
+from models.plan import Plan
+from utils.errors import InputError
+
+_NOTE = "RGB in [0, 1], planes; resize: bilinear, corners aligned (as Darknet's)"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Metadata:
+    """description: cfg and names. size_wh: the input's size in pixels, that of the cfg when dynamic. outputs: see ExportOptions."""
+
+    description: Description
+    size_wh: tuple[int, int]
+    outputs: Outputs
+    batch: int | None
+    dynamic_size: bool
+    letter_box: bool
+
+    @classmethod
+    def of(cls, network: Network, options: ExportOptions, names: tuple[str, ...]) -> Metadata:
+        plan = network.plan
+        return cls(
+            description=Description.of(network, names),
+            size_wh=(plan.input.width, plan.input.height),
+            outputs=options.outputs,
+            batch=options.batch,
+            dynamic_size=options.dynamic_size,
+            letter_box=plan.net.letter_box,
+        )
+
+    @classmethod
+    def from_pairs(cls, pairs: Mapping[str, str], place: str) -> Metadata:
+        """The reverse of `pairs`. Raises InputError for a model that this program did not write."""
+        try:
+            settings = json.loads(pairs["settings"])
+            description = Description.from_text(pairs["darknet"], place)
+            (width, height), outputs = settings["size_wh"], settings["outputs"]
+            result = cls(
+                description=description,
+                size_wh=(int(width), int(height)),
+                outputs=outputs,
+                batch=settings["batch"],
+                dynamic_size=bool(settings["dynamic_size"]),
+                letter_box=bool(settings["letter_box"]),
+            )
+        except (KeyError, TypeError, ValueError):
+            raise InputError(
+                f"{place}: does not say which network it holds, expected a file that export.py wrote"
+            ) from None
+        if outputs not in OUTPUTS:
+            raise InputError(f"{place}: outputs {outputs!r}, expected one of {', '.join(OUTPUTS)}")
+        return result
+
+    def pairs(self) -> dict[str, str]:
+        """For a model's metadata: `names` and `input` are for people and other programs, the rest is read by this one."""
+        width, height = self.size_wh
+        settings = {
+            "size_wh": self.size_wh,
+            "outputs": self.outputs,
+            "batch": self.batch,
+            "dynamic_size": self.dynamic_size,
+            "letter_box": self.letter_box,
+        }
+        fitted = "kept aspect ratio on a border of 0.5" if self.letter_box else "stretched"
+        return {
+            "names": json.dumps(self.description.names),
+            "input": f"{width}x{height}, {fitted}; {_NOTE}",
+            "boxes": "centre x, centre y, width, height in parts of the input",
+            "settings": json.dumps(settings),
+            "darknet": self.description.text(),
+        }
+
+    def plan(self, place: str) -> Plan:
+        return self.description.plan(place, width=self.size_wh[0], height=self.size_wh[1])
