@@ -95,8 +95,9 @@ def test_gradients_reach_every_tensor(layers: str) -> None:
 
 @pytest.mark.parametrize("layers", TRAINABLE.values(), ids=list(TRAINABLE))
 def test_parameters_are_counted_as_stored(layers: str) -> None:
-    net = network(CONV + layers)
-    assert net.plan.parameters == sum(count for _, count, _ in net.tensors())
+    for text in (CONV + layers, CONV + layers + "dontloadscales=1\n"):
+        net = network(text)
+        assert net.plan.parameters == sum(count for _, count, _ in net.tensors())
 
 
 @pytest.mark.parametrize("layers", TRAINABLE.values(), ids=list(TRAINABLE))
