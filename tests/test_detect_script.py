@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import gc
 import json
+import resource
 import signal
 import subprocess
 import sys
@@ -202,6 +204,20 @@ def test_darknet_lines(model: list[str], tmp_path: Path, capsys: pytest.CaptureF
 def test_grey_network(tmp_path: Path) -> None:
     code, _ = run(make_model(tmp_path, 1), tmp_path, "--source", str(picture(tmp_path / "a.jpg")))
     assert code == 0
+
+
+def resident_mib() -> float:
+    return int(Path("/proc/self/statm").read_text().split()[1]) * resource.getpagesize() / 2**20
+
+
+@pytest.mark.skipif(not Path("/proc/self/statm").exists(), reason="needs Linux's account of memory")
+def test_memory_stays_flat_over_a_thousand_frames(model: list[str], tmp_path: Path) -> None:
+    run(model, tmp_path, "--source", str(video(tmp_path / "short.mp4", 200)), "--save-json", "--save-csv")
+    gc.collect()
+    before = resident_mib()
+    run(model, tmp_path, "--source", str(video(tmp_path / "long.mp4", 1000)), "--save-json", "--save-csv")
+    gc.collect()
+    assert resident_mib() - before < 25
 
 
 def test_ctrl_c_closes_the_video(model: list[str], tmp_path: Path) -> None:
