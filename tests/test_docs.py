@@ -1,0 +1,109 @@
+"""What README and docs promise: generated pages are up to date, commands parse, links lead somewhere."""
+
+from __future__ import annotations
+
+import contextlib
+import importlib
+import importlib.util
+import io
+import re
+import shlex
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from docs import cfg_reference
+from models.catalog import SECTIONS
+from tests.paths import REPOSITORY
+from utils.net_options import NET_AUDIENCES
+
+PAGES = sorted([REPOSITORY / "README.md", REPOSITORY / "CONTRIBUTING.md", *(REPOSITORY / "docs").glob("*.md")])
+SOURCES = [path for room in ("models", "data", "engine", "training") for path in (REPOSITORY / room).rglob("*.py")]
+
+
+def commands(page: Path) -> Iterator[str]:
+    """Commands of a page's ```sh blocks that run Python; lines that end with a backslash are joined."""
+    for block in re.findall(r"^```sh\n(.*?)^```", page.read_text("utf-8"), re.DOTALL | re.MULTILINE):
+        for line in block.replace("\\\n", " ").splitlines():
+            for part in line.split("&&"):
+                if re.match(r"\s*(\S*/)?python3? ", part):
+                    yield part.strip()
+
+
+COMMANDS = [(page.name, command) for page in PAGES for command in commands(page)]
+
+
+def parsed(command: str) -> None:
+    """Let the script read its flags without doing anything; SystemExit is what argparse says to a wrong flag."""
+    _, script, *arguments = shlex.split(command, comments=True)
+    if script == "-m":
+        script, *arguments = arguments
+        if script in ("pytest", "venv", "pip"):
+            return
+        found = importlib.util.find_spec(script)
+        assert found is not None, f"no module {script}"
+        script = f"{script}.__main__" if found.submodule_search_locations else script
+    else:
+        assert (REPOSITORY / script).is_file(), f"no script {script}"
+        script = script.removesuffix(".py").replace("/", ".")
+    parse = getattr(_module(script), "parse_arguments", None)
+    assert parse is not None, f"{script} has no parse_arguments"
+    parse(arguments)
+
+
+def _module(name: str) -> object:
+    if name != "test":  # the standard library has a module of that name
+        return importlib.import_module(name)
+    spec = importlib.util.spec_from_file_location("test_script", REPOSITORY / "test.py")
+    assert spec is not None and spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+@pytest.mark.parametrize(("page", "command"), COMMANDS, ids=[f"{page}: {command[:60]}" for page, command in COMMANDS])
+def test_commands_parse(page: str, command: str) -> None:
+    said = io.StringIO()
+    with contextlib.redirect_stderr(said), contextlib.redirect_stdout(said):
+        try:
+            parsed(command)
+        except SystemExit as end:
+            assert end.code == 0, f"{page}: {command}\n{said.getvalue()}"
+
+
+def test_a_wrong_flag_would_be_noticed() -> None:
+    with contextlib.redirect_stderr(io.StringIO()), pytest.raises(SystemExit):
+        parsed("python info.py --cfg a.cfg --no-such-flag")
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_relative_links_lead_somewhere(page: Path) -> None:
+    text = re.sub(r"^```.*?^```", "", page.read_text("utf-8"), flags=re.DOTALL | re.MULTILINE)
+    wrong = []
+    for target in re.findall(r"\]\(([^)\s]+)\)", text):
+        if re.match(r"[a-z]+:", target):
+            continue
+        name, _, anchor = target.partition("#")
+        path = (page.parent / name).resolve() if name else page
+        if not path.exists() or (anchor and path.suffix == ".md" and anchor not in anchors(path)):
+            wrong.append(target)
+    assert not wrong
+
+
+def anchors(page: Path) -> set[str]:
+    """Names of a page's headings, as GitHub makes them."""
+    heads = re.findall(r"^#+ (.*)$", page.read_text("utf-8"), re.MULTILINE)
+    return {re.sub(r"[^\w\- ]", "", head.lower()).replace(" ", "-") for head in heads}
+
+
+def test_cfg_reference_is_up_to_date() -> None:
+    assert cfg_reference.OUT.read_text("utf-8") == cfg_reference.reference(), "run python -m docs.cfg_reference"
+
+
+@pytest.mark.parametrize("options", [*NET_AUDIENCES, *SECTIONS], ids=lambda options: options.__name__)
+def test_every_key_acts_or_is_said_not_to(options: type) -> None:
+    text = "\n".join(path.read_text("utf-8") for path in SOURCES)
+    fields = [item for item in options.keys().values() if "ignored" not in item.metadata]  # type: ignore[attr-defined]
+    unread = [item.name for item in fields if not re.search(rf"\.{item.name}\b|['\"]{item.name}['\"]", text)]
+    assert not unread
