@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import logging
 from dataclasses import dataclass
 
 import torch
@@ -17,6 +18,8 @@ from engine.metrics.report import Metrics
 from models.detector import Selection
 from models.network import Network
 from models.predictor import Predictor
+
+logger = logging.getLogger(__name__)
 
 METRIC = "mAP_0.5"
 
@@ -46,6 +49,8 @@ class Evaluation:
         found = Pass()
         for _ in evaluate(predictor.forward, [predictor.boxes(Selection(conf=SCORE_THRESH))], loader, found):
             pass
+        if found.failures:
+            logger.warning("%d of %d pictures of split 'val' cannot be read", len(found.failures), len(exam.images))
         truths = [exam.truth(index, found.sizes_wh[index]) for index in found.order]
         ids = exam.image_ids(found.order)
         return measure(found.detections(0), truths, exam.names, ids, exam.category_ids)[0]

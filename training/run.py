@@ -16,7 +16,7 @@ from data.preview import save_batch
 from data.training_set import BoxOptions, Supply, training_loader
 from engine.charts import write_chart, write_results
 from engine.checkpoint import Checkpoint, random_state, restore_random_state
-from engine.ema import Ema
+from engine.ema import LAST_PART, Ema
 from engine.history import History
 from engine.interrupt import StopRequest
 from engine.loop import Precision, Trainer, Update, run
@@ -65,6 +65,7 @@ class Run:
         if checkpoint is not None:
             self._continue_from(checkpoint)
         self._refuse_finished()
+        self._warn_without_effect()
         self.loader = self._loader()
         self.evaluation = self._evaluation()
         if checkpoint is not None:
@@ -90,10 +91,12 @@ class Run:
         ]
         if self.settings.nosave:
             hooks.remove(self.saver)
-        with StopRequest() as stop:
-            run(self.trainer, self._batches(), self.last, hooks, lambda: stop.received or not self._wanted)
-        progress.close()
-        self._write_results()
+        try:
+            with StopRequest() as stop:
+                run(self.trainer, self._batches(), self.last, hooks, lambda: stop.received or not self._wanted)
+        finally:
+            progress.close()
+            self._write_results()
         finished = not stop.received
         if finished:
             self.saver.final()
@@ -264,6 +267,15 @@ class Run:
         if self.trainer.iteration >= self.last:
             text = f"the weights have seen {self.trainer.seen} pictures, which is iteration {self.trainer.iteration}"
             raise InputError(f"{place}: {text}: nothing is left to train; use --clear, or more --iterations")
+
+    def _warn_without_effect(self) -> None:
+        if self.options.adversarial_lr:
+            logger.warning("[net] adversarial_lr=%g has no effect", self.options.adversarial_lr)
+        if self.options.loss_scale != 1 and self.trainer.precision.scaler is None:
+            logger.warning("[net] loss_scale=%g has no effect without --amp fp16", self.options.loss_scale)
+        if self.options.ema_alpha and self.last <= 2 * LAST_PART:
+            text = "[net] ema_alpha=%g has no effect in %d iterations, the average needs more than %d"
+            logger.warning(text, self.options.ema_alpha, self.last, 2 * LAST_PART)
 
     def _average(self, update: Update) -> None:
         if self.ema:
