@@ -121,7 +121,7 @@ class Recurrent(Layer):
     def from_nothing(self, part: nn.Module) -> Tensor:
         """What a part makes of a state of zeros: at inference, where every row is a sequence of one step, a constant."""
         with torch.no_grad():
-            return part(torch.zeros(1, part.inputs, 1, 1))  # type: ignore[no-any-return, arg-type]
+            return part(torch.zeros(1, part.inputs, 1, 1))  # type: ignore[no-any-return, arg-type, call-overload]
 
     def zeros(self, x: Tensor, length: int) -> Tensor:
         return x.new_zeros(x.shape[0], length, 1, 1)
