@@ -109,7 +109,7 @@ class Net:
         if source.channels % channels:
             raise InputError(f"maxout cannot compress {source} to {channels} channels: expected a divisor")
         source = self._previous(source)
-        options = {"maxpool_depth": 1, "out_channels": channels, "stride": 1}
+        options = {"maxpool_depth": 1, "out_channels": channels, "size": 1, "stride": 1}
         return self._append("maxpool", options, channels, source.side, source.stride)
 
     def upsample(self, source: Map, stride: int = 2) -> Map:

@@ -18,7 +18,7 @@ from models.weights import load_weights, save_weights
 from tests.paths import REPOSITORY
 
 CFG = REPOSITORY / "cfg"
-SMALL_SIDE = 32
+SMALL_SIDE = 64
 ROWS = [pytest.param(row, id=f"{row.model}@{row.side}") for table in TABLES for row in table.rows]
 
 
