@@ -25,9 +25,8 @@ from data.formats.darknet import read_names
 from data.frames import Failure, Frames, open_frames
 from data.inputs import Prepared, batches, prepare
 from data.prefetch import Prefetch
-from data.resize import KERNELS
 from models.detector import Selection
-from models.load import load
+from models.load import load_predictor
 from models.predictor import Predictor
 from utils.cli import EXIT_FAILED, EXIT_INTERRUPTED, EXIT_OK, run_script
 from utils.console import darknet_lines, found_text
@@ -36,6 +35,7 @@ from utils.device import select_device
 from utils.errors import InputError
 from utils.files import run_folder
 from utils.recorder import Recorder, RecordOptions
+from utils.resize import KERNELS
 from utils.results import Seen
 
 AHEAD = 4  # inputs that wait for the network
@@ -160,12 +160,18 @@ def make_predictor(options: argparse.Namespace) -> tuple[Predictor, bool]:
     if options.half and device.type == "cpu":
         raise InputError("--half: 16-bit floats are for a GPU, this run is on the cpu")
     size = options.img_size or [None]
-    network = load(options.cfg, options.weights, device, width=size[0], height=size[-1], partial=options.partial)
-    letter_box = network.plan.net.letter_box if options.letter_box is None else bool(options.letter_box)
-    network.fold(pack=device.type == "cpu")
-    if options.half:
-        network.half()
-    return Predictor(network, device, half=options.half, mirrored=options.augment), letter_box
+    predictor = load_predictor(
+        options.cfg,
+        options.weights,
+        device,
+        width=size[0],
+        height=size[-1],
+        partial=options.partial,
+        half=options.half,
+        mirrored=options.augment,
+    )
+    cfg_says = predictor.network.plan.net.letter_box
+    return predictor, cfg_says if options.letter_box is None else bool(options.letter_box)
 
 
 def class_names(options: argparse.Namespace, classes: int) -> tuple[str, ...]:

@@ -1,6 +1,8 @@
 """Entry points for torch.hub.load.
 
 >>> network = torch.hub.load(".", "darknet", source="local", cfg="yolov4.cfg", weights="yolov4.weights")
+>>> model = torch.hub.load(".", "predictor", source="local", cfg="yolov4.cfg", weights="yolov4.weights")
+>>> found = model.predict([picture])
 """
 
 from __future__ import annotations
@@ -8,6 +10,7 @@ from __future__ import annotations
 from typing import Any
 
 from models.network import Network
+from models.predictor import Predictor
 
 dependencies = ["torch", "numpy", "cv2"]
 
@@ -17,3 +20,10 @@ def darknet(cfg: str, weights: str | None = None, device: str = "cpu", **size: A
     from models.load import load
 
     return load(cfg, weights, device, **size)
+
+
+def predictor(cfg: str, weights: str, device: str = "cpu", **options: Any) -> Predictor:
+    """A detector: `predict` takes pictures and gives boxes; see models.load_predictor."""
+    from models.load import load_predictor
+
+    return load_predictor(cfg, weights, device, **options)

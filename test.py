@@ -27,7 +27,6 @@ from data.doctor import Diagnosis, examine, full_text, report
 from data.exam import Exam, make_exam
 from data.image import read_image
 from data.picture_loader import PictureLoader
-from data.resize import KERNELS
 from data.sources import open_data
 from engine.evaluate import Pass, evaluate
 from engine.measure import measure, write_metrics, write_plots
@@ -44,6 +43,7 @@ from utils.errors import InputError, RunError
 from utils.files import run_folder, write_text
 from utils.plot_data import plot_labels
 from utils.plot_metrics import plot_study
+from utils.resize import KERNELS
 from utils.results import label_text
 from utils.truth import Truth
 

@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from data.image_size import declared_size
 from utils.errors import InputError
+from utils.resize import gray
 
 MAX_PIXELS = 1 << 28
 """Largest picture that is decoded (0.8 GB of RGB): a few kilobytes of PNG can claim any size."""
@@ -35,11 +36,6 @@ def read_image(path: str | Path, channels: int = 3, *, upright: bool = False) ->
         raise InputError(f"{path}: picture cannot be read: {getattr(error, 'strerror', None) or error}") from None
     picture = _decode(data, path, upright)
     return gray(picture) if channels == 1 else picture
-
-
-def gray(picture: NDArray[np.uint8]) -> NDArray[np.uint8]:
-    """uint8 (h, w, 3) RGB to uint8 (h, w, 1), for networks of one channel."""
-    return np.asarray(cv2.cvtColor(picture, cv2.COLOR_RGB2GRAY), np.uint8)[..., None]
 
 
 def _decode(data: bytes, path: str | Path, upright: bool) -> NDArray[np.uint8]:

@@ -10,9 +10,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from data.frames import Failure, Frame
-from data.image import gray
-from data.resize import network_input
 from utils.geometry import Fit
+from utils.resize import gray, network_input
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -33,7 +32,7 @@ def prepare(
 ) -> Generator[Prepared | Failure, None, None]:
     """Each frame fitted to an input of `network_wh` pixels and 3 (RGB) or 1 (grey) channels; failures pass through.
 
-    letter_box: keep the aspect ratio. kernel: see data.resize.network_input.
+    letter_box: keep the aspect ratio. kernel: see utils.resize.network_input.
     """
     for item in frames:
         if isinstance(item, Failure):

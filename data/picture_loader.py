@@ -15,9 +15,9 @@ import torch
 from numpy.typing import NDArray
 
 from data.image import read_image
-from data.resize import network_input
 from utils.errors import InputError
 from utils.geometry import Fit
+from utils.resize import network_input
 
 _BATCHES_AHEAD = 2
 
@@ -48,7 +48,7 @@ class _Read:
 class PictureLoader:
     """Iterable over PictureBatch. Threads read ahead; decoding and resizing leave Python's lock to others.
 
-    network_wh: the network's input in pixels. workers: threads, at least 1. kernel: see data/resize.py.
+    network_wh: the network's input in pixels. workers: threads, at least 1. kernel: see utils/resize.py.
     """
 
     def __init__(

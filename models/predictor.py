@@ -7,13 +7,16 @@ from dataclasses import replace
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from models.detector import Detector, Selection
 from models.heads.base import Candidates
-from models.network import Network
+from models.runnable import Runnable
 from utils.detections import Detections
+from utils.errors import InputError
 from utils.geometry import Fit
+from utils.resize import KERNELS, gray, network_input
 
 Outputs = tuple[tuple[Tensor, ...], ...]
 
@@ -28,7 +31,7 @@ class Predictor:
 
     def __init__(
         self,
-        network: Network,
+        network: Runnable,
         device: torch.device,
         *,
         half: bool = False,
@@ -39,6 +42,33 @@ class Predictor:
         self.dtype = torch.float16 if half else torch.float32
         self.detector = Detector(network)
         self.size_wh = (network.plan.input.width, network.plan.input.height)
+
+    def predict(
+        self,
+        pictures: Sequence[NDArray[np.uint8]],
+        selection: Selection | None = None,
+        *,
+        letter_box: bool | None = None,
+        kernel: str = KERNELS[0],
+        batch_size: int = 8,
+    ) -> list[Detections]:
+        """Detections of each picture, in its own pixels, best first.
+
+        pictures: uint8 (height, width, 3) RGB, of any sizes. letter_box: keep the aspect ratio; None: as the cfg says.
+        kernel: see utils.resize.network_input. batch_size: most pictures in one forward pass.
+        Raises InputError for what is no such picture.
+        """
+        boxed = self.network.plan.net.letter_box if letter_box is None else letter_box
+        make, found = self.boxes(selection or Selection()), []
+        for start in range(0, len(pictures), batch_size):
+            group = [
+                self._fitted(number, pictures[number], boxed, kernel)
+                for number in range(start, len(pictures))[:batch_size]
+            ]
+            with torch.inference_mode():
+                outputs = self.forward(torch.from_numpy(np.stack([pixels for pixels, _ in group])))
+                found += make(outputs, [fit for _, fit in group])
+        return found
 
     def forward(self, images: Tensor) -> Outputs:
         """Outputs of the heads for pictures (b, channels, height, width), and on demand for their mirror images."""
@@ -56,6 +86,19 @@ class Predictor:
             return [_single_class(each) for each in chosen] if self.single else chosen
 
         return make
+
+    def _fitted(
+        self, number: int, picture: NDArray[np.uint8], letter_box: bool, kernel: str
+    ) -> tuple[NDArray[np.float32], Fit]:
+        if picture.dtype != np.uint8 or picture.ndim != 3 or picture.shape[2] != 3 or not picture.size:
+            what = f"{picture.dtype} {picture.shape}"
+            raise InputError(
+                f"picture {number}: is {what}, expected uint8 (height, width, 3), colours red, green, blue"
+            )
+        fit = Fit(picture_wh=(picture.shape[1], picture.shape[0]), network_wh=self.size_wh, letter_box=letter_box)
+        if self.network.plan.input.channels == 1:
+            picture = gray(picture)
+        return network_input(np.ascontiguousarray(picture), fit, kernel), fit
 
     def wait(self) -> None:
         """Until a GPU has done what it was given."""

@@ -16,30 +16,9 @@ import numpy as np
 import pytest
 
 import detect
-from models.load import load
-from models.weights import save_weights
 from tests.paths import REPOSITORY
+from tests.small_model import make_small_model
 from utils.cli import run_script
-
-CFG = """[net]
-width=64
-height=64
-channels={channels}
-[convolutional]
-filters=4
-size=8
-stride=8
-activation=leaky
-[convolutional]
-filters=7
-size=1
-activation=linear
-[yolo]
-mask=0
-num=1
-anchors=16,16
-classes=2
-"""
 
 
 @pytest.fixture
@@ -49,15 +28,8 @@ def model(tmp_path: Path) -> list[str]:
 
 
 def make_model(folder: Path, channels: int) -> list[str]:
-    cfg = folder / "small.cfg"
-    cfg.write_text(CFG.format(channels=channels))
-    network = load(cfg)
-    for _, item in network.stored():
-        item.tensor.data.zero_()
-    network.layers[1].biases.data[:] = network.layers[1].biases.new_tensor([0, 0, 0, 0, 5, -5, 5])
-    save_weights(network, folder / "small.weights")
-    (folder / "small.names").write_text("cat\ndog\n")
-    return ["--cfg", str(cfg), "--weights", str(folder / "small.weights"), "--names", str(folder / "small.names")]
+    cfg, weights, names = make_small_model(folder, channels)
+    return ["--cfg", str(cfg), "--weights", str(weights), "--names", str(names)]
 
 
 def picture(path: Path, width: int = 160, height: int = 80) -> Path:

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -44,6 +45,16 @@ class Detections:
             class_ids=self.class_ids[chosen],
             listed=None if self.listed is None else self.listed[chosen],
         )
+
+    def to_dict(self, names: Sequence[str] = ()) -> dict[str, Any]:
+        """The arrays under the names that the library supervision gives them, for sv.Detections(**found.to_dict()).
+
+        names: of the classes; with them, the name of each box is there as data["class_name"].
+        """
+        values = {"xyxy": self.xyxy, "confidence": self.scores, "class_id": self.class_ids}
+        if not names:
+            return values
+        return values | {"data": {"class_name": np.array([names[each] for each in self.class_ids], dtype=np.str_)}}
 
     @classmethod
     def empty(cls) -> Detections:

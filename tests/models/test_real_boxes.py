@@ -11,12 +11,12 @@ import numpy as np
 import pytest
 import torch
 
-from data.resize import network_input
 from models import load
 from models.detector import Detector, Selection
 from models.network import Network
 from tests.paths import REFERENCE, shared
 from utils.geometry import Fit
+from utils.resize import network_input
 
 RESULTS = json.loads((REFERENCE / "real_boxes.json").read_text())["results"]
 FOLDERS = {

@@ -41,6 +41,11 @@ def network_input(picture: NDArray[np.uint8], fit: Fit, kernel: str = "darknet")
     return boxed
 
 
+def gray(picture: NDArray[np.uint8]) -> NDArray[np.uint8]:
+    """uint8 (h, w, 3) RGB to uint8 (h, w, 1), for networks of one channel."""
+    return np.asarray(cv2.cvtColor(picture, cv2.COLOR_RGB2GRAY), np.uint8)[..., None]
+
+
 def resize_opencv(picture: NDArray[np.uint8], size_wh: tuple[int, int]) -> NDArray[np.float32]:
     """cv2.resize, bilinear: uint8 (H, W, C) to float32 (C, h, w) in [0, 1]."""
     resized = np.asarray(cv2.resize(picture, size_wh, interpolation=cv2.INTER_LINEAR), np.uint8)

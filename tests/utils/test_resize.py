@@ -7,9 +7,9 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from data.resize import network_input, resize_darknet, resize_opencv
 from tests.paths import shared
 from utils.geometry import Fit
+from utils.resize import network_input, resize_darknet, resize_opencv
 
 
 def slow_resize(picture: NDArray[np.uint8], size_wh: tuple[int, int]) -> NDArray[np.float32]:
