@@ -154,14 +154,13 @@ def _predictor(options: argparse.Namespace, size: Sequence[int]) -> Predictor:
     width, height = (size[0], size[-1]) if size else (None, None)
     if options.weights is None:
         logger.warning("no --weights: the network is random")
+    if options.half and device.type == "cpu":
+        raise InputError("--half: 16-bit floats are for a GPU, this run is on the cpu")
     network = load(options.cfg, options.weights, device, width=width, height=height)
-    half = options.half and device.type == "cuda"
-    if options.half and not half:
-        logger.warning("--half has no effect on %s", device)
     network.fold(pack=device.type == "cpu")
-    return Predictor(
-        network.half() if half else network, device, half=half, mirrored=options.augment, single=options.single_cls
-    )
+    if options.half:
+        network.half()
+    return Predictor(network, device, half=options.half, mirrored=options.augment, single=options.single_cls)
 
 
 def _selection(options: argparse.Namespace, conf: float) -> Selection:

@@ -1,0 +1,309 @@
+"""test.py as a user runs it, on a small network whose boxes are known."""
+
+from __future__ import annotations
+
+import contextlib
+import importlib.util
+import io
+import json
+from pathlib import Path
+from types import ModuleType
+
+import cv2
+import numpy as np
+import pytest
+
+from models.load import load
+from models.weights import save_weights
+from tests.paths import REPOSITORY
+from utils.cli import run_script
+
+# One box of class 1, score 0.98, in every cell of 4 x 4; boxes of 16 x 16 network pixels do not overlap.
+CFG = """[net]
+width=64
+height=64
+channels=3
+[convolutional]
+filters=2
+size=16
+stride=16
+activation=leaky
+[convolutional]
+filters=7
+size=1
+activation=linear
+[yolo]
+mask=0
+num=1
+anchors=16,16
+classes=2
+"""
+CELLS = [(x, y) for y in range(4) for x in range(4)]
+
+
+def _load_script() -> ModuleType:
+    """By its path: `test` is also the name of a package of the standard library."""
+    spec = importlib.util.spec_from_file_location("test_script", REPOSITORY / "test.py")
+    assert spec is not None and spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+script = _load_script()
+
+
+class Case:
+    """A folder with a network and a data set of three pictures: every cell labelled, half of them, none."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        (folder / "a.cfg").write_text(CFG)
+        network = load(folder / "a.cfg")
+        for _, item in network.stored():
+            item.tensor.data.zero_()
+        network.layers[1].biases.data[:] = network.layers[1].biases.new_tensor([0, 0, 0, 0, 5, -9, 5])
+        save_weights(network, folder / "a.weights")
+        self.pictures = [folder / f"{name}.png" for name in ("full", "half", "empty")]
+        for path, count in zip(self.pictures, (16, 8, 0), strict=True):
+            cv2.imwrite(str(path), np.full((80, 160, 3), 90, np.uint8))
+            rows = [f"1 {(x + 0.5) / 4} {(y + 0.5) / 4} .25 .25" for x, y in CELLS[:count]]
+            path.with_suffix(".txt").write_text("\n".join(rows))
+        (folder / "list.txt").write_text("\n".join(map(str, self.pictures)))
+        (folder / "a.names").write_text("cat\ndog\n")
+        (folder / "a.data").write_text("valid=list.txt\nnames=a.names\n")
+
+    def run(self, *arguments: str, data: str = "a.data", weights: str = "a.weights") -> int:
+        flags = ["--cfg", str(self.folder / "a.cfg"), "--weights", str(self.folder / weights), "--device", "cpu"]
+        flags += ["--data", str(self.folder / data), "--project", str(self.folder / "runs"), "--workers", "1"]
+        return run_script(script.main, [*flags, *arguments])
+
+    def json(self, name: str, run: str = "exp") -> dict:
+        return json.loads((self.folder / "runs" / run / name).read_text())
+
+
+@pytest.fixture
+def case(tmp_path: Path) -> Case:
+    return Case(tmp_path)
+
+
+def test_all_numbers(case: Case, capsys: pytest.CaptureFixture[str]) -> None:
+    assert case.run("--no-plots", "--save-json", "--save-txt", "--save-conf") == 0
+    metrics = case.json("metrics.json")
+    darknet = metrics["darknet"]
+    assert (metrics["images"], metrics["labels"]) == (3, 24)
+    assert (darknet["tp"], darknet["fp"], darknet["fn"]) == (24, 24, 0)
+    assert darknet["average_iou"] == pytest.approx(0.5, abs=1e-3)
+    dog = metrics["classes"][1]
+    assert (dog["images"], dog["labels"], dog["precision"], dog["recall"]) == (2, 24, 0.5, 1.0)
+    assert metrics["classes"][0]["coco_ap"] is None and metrics["classes"][0]["darknet_ap_area"] == 0
+    assert metrics["complete"] and metrics["unreadable"] == {} and metrics["input"] == [64, 64]
+    rows = json.loads((case.folder / "runs" / "exp" / "results.json").read_text())
+    assert len(rows) == 48 and {row["image_id"] for row in rows} == {1, 2, 3}
+    assert {row["category_id"] for row in rows} == {2}
+    assert sorted(row["bbox"] for row in rows)[0] == pytest.approx([0, 0, 40, 20], abs=0.01)
+    text = (case.folder / "runs" / "exp" / "labels" / "full.txt").read_text().split("\n")
+    assert len(text) == 17 and len(text[0].split()) == 6
+    out = capsys.readouterr().out
+    assert "val: 3 pictures (3 readable, 1 background), 24 labels, 1 of 2 classes" in out
+    assert "COCO: AP " in out and "Speed: " in out
+
+
+def test_results_json_gives_the_twelve_numbers_elsewhere(case: Case) -> None:
+    coco = pytest.importorskip("pycocotools.coco")
+    cocoeval = pytest.importorskip("pycocotools.cocoeval")
+    truth = case.folder / "truth.json"
+    assert run_script(_convert().main, ["labels", "--from", str(case.folder / "a.data"), "--to", str(truth)]) == 0
+    assert case.run("--no-plots", "--save-json", data="truth.json") == 0
+    with contextlib.redirect_stdout(io.StringIO()):
+        truths = coco.COCO(str(truth))
+        found = truths.loadRes(str(case.folder / "runs" / "exp" / "results.json"))
+        evaluation = cocoeval.COCOeval(truths, found, "bbox")
+        evaluation.evaluate()
+        evaluation.accumulate()
+        evaluation.summarize()
+    ours = [-1 if value is None else value for value in case.json("metrics.json")["coco"].values()]
+    np.testing.assert_allclose(ours, evaluation.stats, rtol=0, atol=1e-12)
+
+
+def _convert() -> ModuleType:
+    import convert
+
+    return convert
+
+
+def test_plots_and_worst_pictures(case: Case) -> None:
+    pytest.importorskip("matplotlib")
+    case.pictures[0].with_suffix(".txt").write_text("1 .5 .5 .9 .9\n0 .1 .1 .2 .2\n")
+    assert case.run() == 0
+    folder = case.folder / "runs" / "exp"
+    for name in ("PR_curve", "F1_curve", "P_curve", "R_curve", "confusion_matrix", "labels_val"):
+        assert (folder / f"{name}.png").stat().st_size > 5000
+    (sheet,) = (folder / "worst").iterdir()
+    assert sheet.name == "1_full.jpg"
+    width = cv2.imread(str(sheet)).shape[1]
+    assert width == 2 * 1280 + 8
+
+
+def test_darknet_wording(case: Case, capsys: pytest.CaptureFixture[str]) -> None:
+    assert case.run("--no-plots", "--print", "darknet", "--points", "11") == 0
+    out = capsys.readouterr().out
+    for line in (
+        " detections_count = 48, unique_truth_count = 24  ",
+        "class_id = 0, name = cat, ap = 0.00%   \t (TP = 0, FP = 0) ",
+        " for conf_thresh = 0.25, precision = 0.50, recall = 1.00, F1-score = 0.67 ",
+        " for conf_thresh = 0.25, TP = 24, FP = 24, FN = 0, average IoU = 50.00 % ",
+        " IoU threshold = 50 %, used 11 Recall-points ",
+    ):
+        assert f"\n{line}\n" in out
+    assert " mean average precision (mAP@0.50) = 0." in out
+
+
+@pytest.mark.parametrize("flags", [["--augment"], ["--letter-box", "1"], ["--resize", "opencv"], ["--single-cls"]])
+def test_variants_run(case: Case, flags: list[str]) -> None:
+    assert case.run("--no-plots", *flags) == 0
+    metrics = case.json("metrics.json")
+    expected = {"--single-cls": 1}.get(flags[0], 2)
+    assert len(metrics["classes"]) == expected
+    if flags[0] in ("--augment", "--single-cls", "--resize"):
+        assert metrics["darknet"]["tp"] == 24
+
+
+def test_doctor_alone(case: Case, capsys: pytest.CaptureFixture[str]) -> None:
+    path = case.pictures[1].with_suffix(".txt")
+    path.write_text("7 .5 .5 .1 .1\n1 .5 .5 0 .1\nbroken\n")
+    assert run_script(script.main, ["--task", "doctor", "--data", str(case.folder / "a.data"), "--no-plots",
+                                    "--project", str(case.folder / "runs")]) == 0  # fmt: skip
+    out = capsys.readouterr().out
+    for line, text in ((1, "class id 7"), (2, "no area"), (3, "found 1 values")):
+        assert f"{path}:{line}: " in out and text in out
+    assert (case.folder / "runs" / "exp" / "doctor_val.txt").read_text().count(str(path)) == 3
+
+
+def test_study(case: Case) -> None:
+    pytest.importorskip("matplotlib")
+    assert case.run("--task", "study", "--img-size", "64", "96", "--conf-thres", "0.01", "0.3") == 0
+    rows = json.loads((case.folder / "runs" / "exp" / "study.json").read_text())
+    assert [(row["size"], row["conf_thres"]) for row in rows] == [(64, 0.01), (64, 0.3), (96, 0.01), (96, 0.3)]
+    assert rows[0]["ap50"] > rows[2]["ap50"] and all(row["ms"] > 0 for row in rows)
+    assert (case.folder / "runs" / "exp" / "study.png").exists()
+
+
+def test_speed_needs_no_labels(case: Case) -> None:
+    for path in case.pictures:
+        path.with_suffix(".txt").unlink()
+    assert case.run("--task", "speed") == 0
+    facts = case.json("speed.json")
+    assert facts["pictures"] == 3 and facts["speed_ms"]["network"] > 0
+
+
+def test_run_folders_count_up(case: Case) -> None:
+    assert [case.run("--no-plots") for _ in range(2)] == [0, 0]
+    before = case.json("metrics.json", "exp2")
+    assert before["images"] == 3
+    assert case.run("--no-plots", "--exist-ok", "--conf-thres", "0.99") == 0
+    assert case.json("metrics.json")["darknet"]["tp"] == 0
+
+
+def _no_pictures(case: Case) -> None:
+    (case.folder / "list.txt").write_text("\n")
+
+
+def _no_labels(case: Case) -> None:
+    for path in case.pictures:
+        path.with_suffix(".txt").unlink()
+
+
+def _three_names(case: Case) -> None:
+    (case.folder / "a.names").write_text("cat\ndog\nfox\n")
+
+
+def _no_boxes(case: Case) -> None:
+    (case.folder / "a.cfg").write_text(CFG[: CFG.index("[yolo]")])
+
+
+BAD = {
+    "no pictures": (_no_pictures, [], "no pictures in split 'val'"),
+    "no labels": (_no_labels, [], "no labels to measure against"),
+    "names and cfg disagree": (_three_names, [], "has 3 names, but"),
+    "cfg without boxes": (_no_boxes, [], "gives boxes"),
+    "split that is not there": (None, ["--split", "nowhere"], "no split 'nowhere'"),
+    "three sizes": (None, ["--img-size", "1", "2", "3"], "--img-size: found 3 numbers"),
+    "several confidences": (None, ["--conf-thres", ".1", ".2"], "--conf-thres: found 2 values"),
+    "half on a cpu": (None, ["--half"], "--half"),
+    "no such weights": (None, ["--weights", "nowhere.weights"], "nowhere.weights"),
+    "no such data": (None, ["--data", "nowhere.data"], "nowhere.data: no such data set"),
+}
+
+
+@pytest.mark.parametrize("name", BAD)
+def test_bad_input(name: str, case: Case, capsys: pytest.CaptureFixture[str]) -> None:
+    spoil, flags, message = BAD[name]
+    if spoil:
+        spoil(case)
+    assert case.run(*flags) == 2
+    assert message in capsys.readouterr().err
+    assert not (case.folder / "runs").exists()
+
+
+@pytest.mark.parametrize("flags", [["--conf-thres", "2"], ["--batch-size", "0"], ["--task", "val", "--cfg"]])
+def test_bad_flags(flags: list[str], case: Case) -> None:
+    with pytest.raises(SystemExit) as stop:
+        case.run(*flags)
+    assert stop.value.code == 2
+
+
+def test_results_file_that_is_a_folder(case: Case, capsys: pytest.CaptureFixture[str]) -> None:
+    (case.folder / "runs" / "exp" / "metrics.json").mkdir(parents=True)
+    assert case.run("--no-plots", "--exist-ok") == 1
+    assert "metrics.json: cannot be written" in capsys.readouterr().err
+
+
+def test_picture_deleted_half_way(
+    case: Case, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    examine = script.examine
+
+    def examine_then_delete(*arguments: object, **more: object) -> object:
+        found = examine(*arguments, **more)
+        case.pictures[1].unlink()
+        return found
+
+    monkeypatch.setattr(script, "examine", examine_then_delete)
+    assert case.run("--no-plots") == 1
+    error = capsys.readouterr().err
+    assert "1 of 3 pictures could not be read" in error and "half.png" in error
+    metrics = case.json("metrics.json")
+    assert metrics["images"] == 2 and not metrics["complete"] and list(metrics["unreadable"]) == [str(case.pictures[1])]
+    assert metrics["darknet"]["tp"] == 16
+
+
+def test_interrupted(case: Case, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    read = script.PictureLoader._read
+
+    def read_until_interrupted(self: object, index: int) -> object:
+        if index == 2:
+            raise KeyboardInterrupt
+        return read(self, index)
+
+    monkeypatch.setattr(script.PictureLoader, "_read", read_until_interrupted)
+    assert case.run("--no-plots", "--batch-size", "1") == 130
+    assert "2 of 3 pictures were measured" in capsys.readouterr().err
+    assert case.json("metrics.json")["images"] == 2
+
+
+def test_broken_label_costs_that_label(case: Case) -> None:
+    path = case.pictures[0].with_suffix(".txt")
+    path.write_text(path.read_text() + "\n1 .5 .5 oops .1\n9 .5 .5 .1 .1\n")
+    assert case.run("--no-plots") == 0
+    metrics = case.json("metrics.json")
+    assert metrics["labels"] == 24 and metrics["darknet"]["tp"] == 24
+    assert metrics["findings"] == {"malformed label": 1, "class beyond names": 1}
+
+
+def test_coco_ids() -> None:
+    from data.formats.coco import COCO_IDS, image_id_of
+
+    assert len(COCO_IDS) == 80 and (COCO_IDS[0], COCO_IDS[11], COCO_IDS[79]) == (1, 13, 90)
+    assert image_id_of(Path("COCO_val2014_000000000042.jpg")) == image_id_of(Path("000000000042.jpg")) == 42
+    assert image_id_of(Path("dog.jpg")) is None
