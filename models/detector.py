@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from models.heads.base import BoxSection, Candidates, Head
-from models.network import Network
+from models.runnable import Runnable
 from utils.detections import Detections
 from utils.errors import InputError
 from utils.geometry import Fit
@@ -38,7 +38,7 @@ class Selection:
 class Detector:
     """Decoding and suppression for one network, as its cfg says. Raises InputError for a cfg without boxes."""
 
-    def __init__(self, network: Network) -> None:
+    def __init__(self, network: Runnable) -> None:
         plan = network.plan
         pairs = [(step, layer) for step, layer in zip(plan.steps, network, strict=True) if step in plan.heads]
         self._heads = [(layer if isinstance(layer, Head) else None) for _, layer in pairs]

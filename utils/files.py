@@ -40,6 +40,24 @@ def atomic_write(path: str | Path) -> Iterator[BinaryIO]:
         raise
 
 
+@contextmanager
+def staged(path: str | Path) -> Iterator[Path]:
+    """A path of the same name in a temporary folder beside `path`; when the block ends well, all files in it are moved over.
+
+    On any exception the temporary folder is removed and existing files are left as they were.
+    Raises RunError when the folder cannot be written or the disk is full.
+    """
+    path = Path(path)
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(prefix=f".{path.name}.", dir=path.parent) as folder:
+            yield Path(folder) / path.name
+            for file in sorted(Path(folder).iterdir()):
+                file.replace(path.parent / file.name)
+    except OSError as error:
+        raise RunError(f"{path}: cannot be written: {error.strerror or error}") from error
+
+
 def write_text(path: str | Path, text: str) -> None:
     """Write `text` as UTF-8, whole or not at all."""
     with atomic_write(path) as stream:

@@ -39,9 +39,10 @@ class Model(NamedTuple):
 class Reading:
     """How a network is read.
 
-    cfg: needed for .weights and for PyTorch files of other programs; used in place of the one inside other files. device: where
-    the network goes. width, height: another input size than the cfg's, in pixels. ema: the averages of a training run in the place
-    of its weights. trust_pickle: read PyTorch files by Python's pickle, which runs whatever code they ask for.
+    cfg: needed for .weights and for PyTorch files of other programs; used in place of the one inside other files.
+    device: where the network goes. width, height: another input size than the cfg's, in pixels. ema: the averages of a training
+    run in the place of its weights. trust_pickle: read PyTorch files by Python's pickle, which runs whatever code they ask for.
+    partial: of a .weights file load what fits.
     """
 
     cfg: str | Path | None = None
@@ -50,6 +51,7 @@ class Reading:
     height: int | None = None
     ema: bool = False
     trust_pickle: bool = False
+    partial: bool = False
 
 
 def load_model(path: str | Path | None, reading: Reading | None = None) -> Model:
@@ -91,7 +93,8 @@ def _darknet(path: str | Path | None, reading: Reading) -> Network:
         raise InputError(f"{path}: has no cfg in it, expected --cfg")
     if reading.ema:
         raise InputError(f"{path}: has no averages in it, expected the checkpoint of a training run for --ema")
-    return load(reading.cfg, path, reading.device, width=reading.width, height=reading.height)
+    size = {"width": reading.width, "height": reading.height}
+    return load(reading.cfg, path, reading.device, **size, partial=reading.partial)
 
 
 def _from_torch(content: Any, path: str | Path, reading: Reading) -> Model:

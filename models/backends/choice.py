@@ -1,0 +1,89 @@
+"""One door to everything that can run: Darknet weights, checkpoints, and exported models in an engine."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import NamedTuple
+
+import torch
+
+from models.backends.exported import ExportedModel, ExportedPredictor
+from models.backends.onnxruntime import OnnxRuntimeSession
+from models.backends.opencv import OpenCvSession
+from models.backends.openvino import OpenVinoSession
+from models.backends.session import Session
+from models.backends.torchscript import TorchScriptSession
+from models.formats.files import Reading, load_model
+from models.predictor import Predictor
+from utils.errors import InputError
+
+# Engine -> extensions of its files and what opens them. The first engine with an extension is its default.
+_ENGINES: dict[str, tuple[tuple[str, ...], Callable[[str | Path, torch.device], Session]]] = {
+    "onnxruntime": ((".onnx",), OnnxRuntimeSession),
+    "openvino": ((".xml", ".onnx"), OpenVinoSession),
+    "opencv": ((".onnx",), OpenCvSession),
+    "torchscript": ((".torchscript",), TorchScriptSession),
+}
+TORCH = "torch"
+BACKENDS = (TORCH, *_ENGINES)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Run:
+    """How a model is run.
+
+    backend: one of BACKENDS; None: by the extension of the file. reading: as load_model takes it; its device is the run's.
+    half: 16-bit floats, on a GPU. mirrored: look at the mirror image of each picture too. single: call every class 0.
+    """
+
+    backend: str | None = None
+    reading: Reading = field(default_factory=Reading)
+    half: bool = False
+    mirrored: bool = False
+    single: bool = False
+
+
+class Opened(NamedTuple):
+    """What detects, and the class names as far as the file has them."""
+
+    predictor: Predictor
+    names: tuple[str, ...]
+
+
+def is_exported(path: str | Path | None) -> bool:
+    """Whether a file is one that an engine runs, by its extension."""
+    return path is not None and any(Path(path).suffix in suffixes for suffixes, _ in _ENGINES.values())
+
+
+def open_predictor(weights: str | Path | None, run: Run) -> Opened:
+    """A model ready for detection. Raises InputError for files, engines and sizes that do not go together."""
+    reading = run.reading
+    if not is_exported(weights):
+        if run.backend not in (None, TORCH):
+            raise InputError(f"--backend {run.backend}: runs exported models, not {weights}; see export.py")
+        return _with_torch(weights, run)
+    assert weights is not None
+    engine = run.backend or next(name for name, (known, _) in _ENGINES.items() if Path(weights).suffix in known)
+    if engine not in _ENGINES or Path(weights).suffix not in _ENGINES[engine][0]:
+        raise InputError(f"{weights}: --backend {engine} cannot run it, expected {_possible(weights)}")
+    if run.half:
+        raise InputError(f"{weights}: --half is settled when a model is exported")
+    own = _ENGINES[engine][1](weights, torch.device(reading.device))
+    width, height = reading.width or own.metadata.size_wh[0], reading.height or own.metadata.size_wh[1]
+    model = ExportedModel(own, str(weights), (width, height))
+    return Opened(ExportedPredictor(model, mirrored=run.mirrored, single=run.single), model.metadata.description.names)
+
+
+def _possible(weights: str | Path) -> str:
+    return " or ".join(name for name, (known, _) in _ENGINES.items() if Path(weights).suffix in known)
+
+
+def _with_torch(weights: str | Path | None, run: Run) -> Opened:
+    network, names = load_model(weights, run.reading)
+    device = torch.device(run.reading.device)
+    network.fold(pack=device.type == "cpu")
+    if run.half:
+        network.half()
+    return Opened(Predictor(network, device, half=run.half, mirrored=run.mirrored, single=run.single), names)

@@ -1,0 +1,80 @@
+"""TorchScript: the network as traced by PyTorch, with its metadata."""
+
+from __future__ import annotations
+
+import io
+import json
+import warnings
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from models.export.build import ExportOptions
+from models.export.metadata import Metadata
+from models.heads.base import BoxSection, Head
+from models.network import Network
+from utils.errors import InputError
+from utils.files import atomic_write
+
+_FILE = "metadata.json"
+
+
+class _Boxes(nn.Module):
+    """The network with its boxes decoded: (n, boxes, 4) and scores (n, boxes, classes)."""
+
+    def __init__(self, network: Network) -> None:
+        super().__init__()
+        self.network = network
+        self.heads = [
+            (number, network.layers[step.index])
+            for number, step in enumerate(network.plan.heads)
+            if isinstance(step.section, BoxSection)
+        ]
+
+    def forward(self, images: Tensor) -> tuple[Tensor, Tensor]:
+        outputs = self.network(images)
+        found = []
+        for number, head in self.heads:
+            assert isinstance(head, Head)
+            found.append(head.dense(outputs[number], (images.shape[3], images.shape[2])))
+        return torch.cat([each.cxcywh_rel for each in found], 1), torch.cat([each.scores for each in found], 1)
+
+
+def save_torchscript(network: Network, path: str | Path, options: ExportOptions, names: tuple[str, ...] = ()) -> None:
+    """Write a traced network of fixed batch and size.
+
+    Raises InputError for options that a trace cannot follow, RunError (disk full, ...).
+    """
+    if options.dynamic_size or options.batch is None or options.outputs == "nms" or options.half:
+        raise InputError("torchscript: is of fixed batch and size, 32 bits, with --output raw or boxes")
+    boxes = options.outputs == "boxes"
+    if boxes and not any(isinstance(step.section, BoxSection) for step in network.plan.heads):
+        raise InputError(f"{network.plan.cfg.path}: has no layer that gives boxes, expected --output raw")
+    shape = network.plan.input
+    images = torch.zeros(options.batch, shape.channels, shape.height, shape.width)
+    with warnings.catch_warnings(), torch.no_grad():
+        warnings.simplefilter("ignore", torch.jit.TracerWarning)  # sizes are constants of the trace, as announced
+        traced = torch.jit.trace(_Boxes(network) if boxes else network, images, check_trace=False)
+    buffer = io.BytesIO()
+    text = json.dumps(Metadata.of(network, options, names).pairs())
+    torch.jit.save(traced, buffer, _extra_files={_FILE: text})
+    with atomic_write(path) as stream:
+        stream.write(buffer.getbuffer())
+
+
+def read_torchscript(path: str | Path, device: torch.device) -> tuple[Any, dict[str, str]]:
+    """The model on a device and its metadata. Raises InputError for a file that is no TorchScript."""
+    extra = {_FILE: ""}
+    if not Path(path).is_file():
+        raise InputError(f"{path}: no such model")
+    try:
+        model = torch.jit.load(str(path), map_location=device, _extra_files=extra)
+    except (RuntimeError, ValueError) as error:
+        raise InputError(f"{path}: is no TorchScript: {str(error).splitlines()[0]}") from None
+    try:
+        pairs = json.loads(extra[_FILE])
+    except ValueError:
+        pairs = {}
+    return model.eval(), dict(pairs)

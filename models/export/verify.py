@@ -1,0 +1,99 @@
+"""An exported model against the network it was made from, on the same input."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from models.export.build import ExportOptions, Outputs
+from models.heads.base import BoxSection, Head
+from models.network import Network
+from utils.nms import suppress
+
+TOLERANCE = 1e-4
+HALF_TOLERANCE = 5e-2
+
+Arrays = list[NDArray[np.float32]]
+
+
+@dataclass(frozen=True)
+class Expected:
+    """An input (n, channels, height, width) and what the network gives for it."""
+
+    images: NDArray[np.float32]
+    outputs: Arrays
+
+
+def expected(network: Network, options: ExportOptions, *, seed: int = 0) -> list[Expected]:
+    """Random pictures at every batch and size that the exported model claims to take (two of each if dynamic).
+
+    Call it before the network is folded, so that folding is verified too.
+    """
+    shape = network.plan.input
+    generator = torch.Generator().manual_seed(seed)
+    sizes = [(options.batch or 2, shape.height, shape.width)]
+    if options.dynamic_size:
+        sizes.append((options.batch or 1, shape.height + 32, shape.width + 64))
+    elif options.batch is None:
+        sizes.append((1, shape.height, shape.width))
+    result = []
+    for count, height, width in sizes:
+        images = torch.rand(count, shape.channels, height, width, generator=generator)
+        with torch.inference_mode():
+            outputs = _outputs(network, images, options)
+        result.append(Expected(images.numpy(), [each.float().numpy() for each in outputs]))
+    return result
+
+
+def _outputs(network: Network, images: Tensor, options: ExportOptions) -> Sequence[Tensor]:
+    outputs = network(images)
+    if options.outputs == "raw":
+        return tuple(outputs)
+    size_wh = (images.shape[3], images.shape[2])
+    found = []
+    for step, output in zip(network.plan.heads, outputs, strict=True):
+        head = network.layers[step.index]
+        if isinstance(head, Head) and isinstance(step.section, BoxSection):
+            found.append(head.dense(output, size_wh))
+    boxes, scores = torch.cat([each.cxcywh_rel for each in found], 1), torch.cat([each.scores for each in found], 1)
+    return (boxes, scores) if options.outputs == "boxes" else (_suppressed(boxes, scores, options),)
+
+
+def _suppressed(boxes: Tensor, scores: Tensor, options: ExportOptions) -> Tensor:
+    """Rows picture, class, score, box. `max_det` is not applied: it would not leave out the same of equal scores."""
+    rows = []
+    for picture, (own, chances) in enumerate(zip(boxes, scores, strict=True)):
+        kept = suppress(own, torch.where(chances > options.conf, chances, 0.0), options.iou)
+        first = torch.stack((torch.full_like(kept.score, picture), kept.class_id.float(), kept.score), 1)
+        rows.append(torch.cat((first, own[kept.box_index]), 1))
+    return torch.cat(rows)
+
+
+def difference(found: Sequence[NDArray[np.float32]], wanted: Sequence[NDArray[np.float32]], outputs: Outputs) -> float:
+    """Largest difference of a value, relative to its magnitude plus 1; inf for tensors of other shapes.
+
+    Of raw outputs, plus the spread of their tensor if that is below 1: probabilities of many classes are all small.
+    """
+    if [each.shape for each in found] != [each.shape for each in wanted]:
+        return float("inf")
+    return max((_one(*pair, outputs == "raw") for pair in zip(found, wanted, strict=True)), default=0.0)
+
+
+def _one(found: NDArray[np.float32], wanted: NDArray[np.float32], raw: bool) -> float:
+    if not wanted.size:
+        return 0.0
+    if not np.isfinite(found).all():
+        return float("inf")
+    mine, theirs = found.astype(np.float64), wanted.astype(np.float64)
+    spread = min(1.0, float(theirs.std())) if raw else 1.0
+    return float((np.abs(mine - theirs) / (np.abs(theirs) + spread + 1e-12)).max())
+
+
+def sorted_rows(rows: NDArray[np.float32]) -> NDArray[np.float32]:
+    """Detections (any, 7) in the order of picture, class and falling score."""
+    return rows[np.lexsort((-rows[:, 2], rows[:, 1], rows[:, 0]))]
