@@ -94,7 +94,7 @@ class _GivenStatistics(torch.autograd.Function):
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
         x, scales, mean, inverse = ctx.saved_tensors
         found = torch.ops.aten.native_batch_norm_backward(
-            grad.contiguous(), x, scales, None, None, mean, inverse, True, EPS, [True, True, True]
+            _laid_out_like(grad, x), x, scales, None, None, mean, inverse, True, EPS, [True, True, True]
         )
         return (*found, None, None)
 
@@ -123,5 +123,11 @@ class _BatchStatistics(torch.autograd.Function):
     def backward(ctx: Any, grad: Tensor, *_: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         x, scales, mean, inverse = ctx.saved_tensors
         return torch.ops.aten.native_batch_norm_backward(
-            grad.contiguous(), x, scales, None, None, mean, inverse, True, EPS, [True, True, True]
+            _laid_out_like(grad, x), x, scales, None, None, mean, inverse, True, EPS, [True, True, True]
         )
+
+
+def _laid_out_like(grad: Tensor, x: Tensor) -> Tensor:
+    """`grad` with the memory layout of `x`; the kernel is many times slower when the two differ."""
+    last = x.dim() == 4 and x.is_contiguous(memory_format=torch.channels_last) and not x.is_contiguous()
+    return grad.contiguous(memory_format=torch.channels_last if last else torch.contiguous_format)
