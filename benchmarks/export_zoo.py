@@ -1,0 +1,164 @@
+"""Every cfg of a collection as ONNX: does it export, and do ONNX Runtime and OpenCV compute the same?
+
+Weights are random, by the recipe of the tests. One line for each cfg and a JSON file at the end:
+
+  python benchmarks/export_zoo.py --limit 320 --out benchmarks/export_zoo.json "zoo/**/*.cfg"
+  python benchmarks/export_zoo.py --opencv /env5/bin/python /env4/bin/python -- "zoo/**/*.cfg"
+"""
+
+from __future__ import annotations
+
+import argparse
+import collections
+import gc
+import json
+import logging
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+ROOT = Path(__file__).resolve().parent.parent
+sys.path.insert(0, str(ROOT))
+
+from models.backends.onnxruntime import OnnxRuntimeSession  # noqa: E402
+from models.export.build import ExportOptions  # noqa: E402
+from models.export.onnx_file import save_onnx  # noqa: E402
+from models.export.verify import TOLERANCE, Expected, difference, expected  # noqa: E402
+from models.heads.base import BoxSection  # noqa: E402
+from models.initial import blank_weights  # noqa: E402
+from models.network import Network  # noqa: E402
+from models.plan import Plan, read_plan  # noqa: E402
+from models.weights import load_weights  # noqa: E402
+from tests.recipe import weights_file  # noqa: E402
+from utils.errors import InputError, RunError  # noqa: E402
+
+
+class OpenCv:
+    """An OpenCV in its own process."""
+
+    def __init__(self, python: str) -> None:
+        command = [python, str(ROOT / "benchmarks" / "onnx_worker.py")]
+        self._process = subprocess.Popen(
+            command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True
+        )
+        assert self._process.stdout
+        self.version = self._process.stdout.readline().strip()
+
+    def ask(self, model: Path, source: Path, target: Path) -> str:
+        assert self._process.stdin and self._process.stdout
+        print(model, source, target, sep="\t", file=self._process.stdin, flush=True)
+        return self._process.stdout.readline().strip() or "it crashed"
+
+
+def planned(path: Path, limit: int) -> Plan:
+    """The plan, at a smaller input size where the cfg's exceeds the limit and allows another."""
+    plan = read_plan(path)
+    if limit and max(plan.input.width, plan.input.height) > limit:
+        try:
+            return read_plan(path, width=limit, height=limit)
+        except InputError:
+            return plan
+    return plan
+
+
+def network_of(plan: Plan, gain: float, folder: Path) -> Network:
+    with blank_weights():
+        network = Network(plan)
+    weights = folder / "recipe.weights"
+    weights.write_bytes(weights_file(network.tensors(), 1, gain))
+    load_weights(network, weights)
+    weights.unlink()
+    return network.eval().requires_grad_(False)
+
+
+def examined(path: Path, options: argparse.Namespace, others: list[OpenCv], folder: Path) -> dict[str, Any]:
+    """What became of one cfg."""
+    row: dict[str, Any] = {"cfg": f"{path.parent.name}/{path.stem}"}
+    try:
+        plan = planned(path, options.limit)
+        boxes = any(isinstance(step.section, BoxSection) for step in plan.heads)
+        settings = ExportOptions(outputs="boxes" if boxes else "raw", opset=options.opset)
+        row |= {"size": [plan.input.width, plan.input.height], "outputs": settings.outputs}
+        network = network_of(plan, options.gain, folder)
+        check = expected(network, settings)[0]
+        model = folder / "model.onnx"
+        save_onnx(network.fold(), model, settings)
+    except (InputError, RunError) as error:
+        return row | {"refused": str(error)}
+    del network
+    gc.collect()
+    session = OnnxRuntimeSession(model, torch.device("cpu"))
+    row["onnxruntime"] = difference(session.run(check.images), check.outputs, settings.outputs)
+    del session
+    gc.collect()
+    names = ["boxes", "scores"] if boxes else [f"output_{step.index}" for step in plan.heads]
+    for other in others:
+        row[f"opencv {other.version}"] = asked(other, model, check, names, settings, folder)
+    return row
+
+
+def asked(
+    other: OpenCv, model: Path, check: Expected, names: list[str], settings: ExportOptions, folder: Path
+) -> float | str:
+    np.save(folder / "input.npy", check.images)
+    answer = other.ask(model, folder / "input.npy", folder / "output.npz")
+    if answer != "ok":
+        return answer
+    with np.load(folder / "output.npz") as found:
+        outputs = [found[name].reshape(wanted.shape) for name, wanted in zip(names, check.outputs, strict=True)]
+    return difference(outputs, check.outputs, settings.outputs)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("cfgs", nargs="+", help="files or globs")
+    parser.add_argument(
+        "--limit", type=int, default=0, help="largest input size, where a cfg allows another than its own"
+    )
+    parser.add_argument("--gain", type=float, default=0.7, help="magnitude of the random weights")
+    parser.add_argument("--opset", type=int, default=ExportOptions.opset)
+    parser.add_argument("--opencv", nargs="*", default=[sys.executable], help="interpreters with cv2 to ask")
+    parser.add_argument("--out", help="JSON file")
+    parser.add_argument("--threads", type=int, default=1)
+    options = parser.parse_args()
+    logging.disable(logging.WARNING)
+    torch.set_num_threads(options.threads)
+    paths = sorted({path for pattern in options.cfgs for path in _matching(pattern)})
+    rows = []
+    with tempfile.TemporaryDirectory() as folder:
+        others = [OpenCv(python) for python in options.opencv]
+        for path in paths:
+            start = time.perf_counter()
+            rows.append(examined(path, options, others, Path(folder)))
+            print(json.dumps(rows[-1] | {"seconds": round(time.perf_counter() - start, 1)}), flush=True)
+    report(rows)
+    if options.out:
+        Path(options.out).write_text(json.dumps(rows, indent=1) + "\n", "utf-8")
+
+
+def _matching(pattern: str) -> list[Path]:
+    path = Path(pattern)
+    return [path] if path.is_file() else sorted(Path(path.anchor or ".").glob(str(path.relative_to(path.anchor))))
+
+
+def report(rows: list[dict[str, Any]]) -> None:
+    refused = [row for row in rows if "refused" in row]
+    print(f"{len(rows)} cfgs, {len(refused)} refused")
+    verdicts: dict[str, collections.Counter[str]] = collections.defaultdict(collections.Counter)
+    for row in rows:
+        for engine, value in row.items():
+            if engine == "onnxruntime" or engine.startswith("opencv"):
+                good = isinstance(value, float) and value <= TOLERANCE
+                verdicts[engine]["the same" if good else "not the same"] += 1
+    for engine, counts in verdicts.items():
+        print(f"{engine}: {dict(counts)}")
+
+
+if __name__ == "__main__":
+    main()
