@@ -73,7 +73,8 @@ def parse_arguments(arguments: Sequence[str] | None) -> argparse.Namespace:
         help="of the rolling statistics, default 0.01 (the original's GPU build)",
     )
     add("--amp", choices=("bf16", "fp16"), help="forward pass in 16-bit floats")
-    add("--channels-last", action="store_true", help="memory layout that some processors prefer")
+    add("--channels-last", action=argparse.BooleanOptionalAction, default=True,
+        help="memory layout; the other one is slower on most processors")  # fmt: skip
     add("--device", default="", help="cpu, mps, or a CUDA index; default: a GPU if there is one")
     add("--workers", type=_whole, default=2, help="processes that prepare pictures, default 2; 0: none")
     add("--seed", type=_whole, default=0, help="of weights and augmentation, default 0")

@@ -44,7 +44,7 @@ class Settings:
     freeze: int = 0
     bn_momentum: float | None = None
     amp: str | None = None
-    channels_last: bool = False
+    channels_last: bool = True
     device: str = ""
     workers: int = 2
     seed: int = 0
