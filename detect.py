@@ -21,13 +21,14 @@ import numpy as np
 import torch
 from tqdm import tqdm
 
-from data.formats.darknet import read_names
 from data.frames import Failure, Frames, open_frames
 from data.inputs import Prepared, batches, prepare
+from data.names import class_names
 from data.prefetch import Prefetch
 from models.detector import Selection
 from models.load import load_predictor
 from models.predictor import Predictor
+from utils.arguments import above_zero, share
 from utils.cli import EXIT_FAILED, EXIT_INTERRUPTED, EXIT_OK, run_script
 from utils.console import darknet_lines, found_text
 from utils.detections import Detections
@@ -56,23 +57,23 @@ def parse_arguments(arguments: Sequence[str] | None) -> argparse.Namespace:
     )
     add(
         "--img-size",
-        type=_above_zero,
+        type=above_zero,
         nargs="+",
         default=[],
         metavar="N",
         help="input size: N, or WIDTH HEIGHT; default: the cfg's",
     )
-    add("--conf-thres", type=_share, default=0.25, metavar="T", help="least score, default 0.25")
+    add("--conf-thres", type=share, default=0.25, metavar="T", help="least score, default 0.25")
     add(
         "--iou-thres",
-        type=_share,
+        type=share,
         default=0.45,
         metavar="T",
         help="overlap above which the weaker box goes, default 0.45",
     )
     add("--classes", type=int, nargs="+", metavar="ID", help="only these classes: --classes 0 2")
     add("--agnostic-nms", action="store_true", help="suppress overlapping boxes of different classes too")
-    add("--max-det", type=_above_zero, default=1000, metavar="N", help="most objects in a picture, default 1000")
+    add("--max-det", type=above_zero, default=1000, metavar="N", help="most objects in a picture, default 1000")
     add(
         "--letter-box",
         type=int,
@@ -83,7 +84,7 @@ def parse_arguments(arguments: Sequence[str] | None) -> argparse.Namespace:
     add("--augment", action="store_true", help="look at the mirrored picture as well")
     add("--device", default="", help="cpu, mps, or a CUDA index such as 0; default: a GPU if there is one")
     add("--half", action="store_true", help="16-bit floats on a GPU")
-    add("--batch-size", type=_above_zero, default=1, metavar="N", help="pictures at a time, default 1")
+    add("--batch-size", type=above_zero, default=1, metavar="N", help="pictures at a time, default 1")
     add("--partial", action="store_true", help="accept weights that fit only in part")
     add("--save-txt", action="store_true", help="labels/*.txt: class, centre and size relative to the picture")
     add("--save-conf", action="store_true", help="with the score at the end of each line of --save-txt")
@@ -92,33 +93,16 @@ def parse_arguments(arguments: Sequence[str] | None) -> argparse.Namespace:
     add("--save-crop", action="store_true", help="crops/<class>/*.jpg: each object cut out")
     add("--nosave", action="store_true", help="no annotated pictures and videos")
     add("--view-img", action="store_true", help="show results in a window")
-    add("--line-thickness", type=_above_zero, metavar="PX", help="of boxes; default: in proportion to the picture")
+    add("--line-thickness", type=above_zero, metavar="PX", help="of boxes; default: in proportion to the picture")
     add("--hide-labels", action="store_true", help="boxes only")
     add("--hide-conf", action="store_true", help="labels without scores")
-    add("--vid-stride", type=_above_zero, default=1, metavar="N", help="take every Nth frame of a video")
+    add("--vid-stride", type=above_zero, default=1, metavar="N", help="take every Nth frame of a video")
     add("--fourcc", default="mp4v", help="codec of written videos, default mp4v")
     add("--print", choices=("short", "darknet"), default="short", help="darknet: lines as the original prints them")
     add("--project", default="runs/detect", metavar="DIR", help="folder of the run folders, default runs/detect")
     add("--name", default="exp", help="name of the run folder, default exp, then exp2, ...")
     add("--exist-ok", action="store_true", help="write into an existing run folder")
     return parser.parse_args(arguments)
-
-
-def _above_zero(text: str) -> int:
-    value = int(text)
-    if value < 1:
-        raise ValueError
-    return value
-
-
-def _share(text: str) -> float:
-    value = float(text)
-    if not 0 <= value <= 1:
-        raise ValueError
-    return value
-
-
-_above_zero.__name__, _share.__name__ = "whole number above 0", "number between 0 and 1"
 
 
 @dataclass(kw_only=True)
@@ -138,7 +122,8 @@ class Tally:
 def main(arguments: Sequence[str] | None = None) -> int:
     options = parse_arguments(arguments)
     predictor, letter_box = make_predictor(options)
-    names = class_names(options, predictor.detector.classes)
+    refuse_unknown_classes(options, predictor.detector.classes)
+    names = class_names(options.names, predictor.detector.classes, options.cfg)
     frames = open_frames(options.source, vid_stride=options.vid_stride)
     with closing(frames):
         folder = run_folder(options.project, options.name, exist_ok=options.exist_ok)
@@ -174,17 +159,10 @@ def make_predictor(options: argparse.Namespace) -> tuple[Predictor, bool]:
     return predictor, cfg_says if options.letter_box is None else bool(options.letter_box)
 
 
-def class_names(options: argparse.Namespace, classes: int) -> tuple[str, ...]:
-    """Names for all classes of the cfg. Raises InputError when the names file has another number of them."""
+def refuse_unknown_classes(options: argparse.Namespace, classes: int) -> None:
     wrong = [each for each in options.classes or () if not 0 <= each < classes]
     if wrong:
         raise InputError(f"--classes {wrong[0]}: {options.cfg} has classes 0 to {classes - 1}")
-    if options.names is None:
-        return tuple(f"class {number}" for number in range(classes))
-    names = read_names(options.names)
-    if len(names) != classes:
-        raise InputError(f"{options.names}: has {len(names)} names, {options.cfg} has classes={classes}")
-    return names
 
 
 def record_options(options: argparse.Namespace) -> RecordOptions:

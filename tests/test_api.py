@@ -11,7 +11,8 @@ import numpy as np
 import pytest
 import torch
 
-from models import Predictor, Selection, load_predictor
+from models import Predictor, Selection, load, load_predictor
+from models.weights import save_weights
 from tests.paths import REPOSITORY
 from tests.small_model import make_small_model
 from utils.errors import InputError
@@ -94,3 +95,20 @@ def _module(path: Path) -> ModuleType:
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
     return module
+
+
+@pytest.mark.parametrize("kind", ["default", "greedynms", "diounms"])
+def test_a_higher_threshold_is_a_filter(kind: str, tmp_path: Path) -> None:
+    """serve.py's page relies on it: what suppression leaves above a threshold does not depend on the boxes below."""
+    cfg, weights, _ = make_small_model(tmp_path)
+    cfg.write_text(cfg.read_text().replace("anchors=16,16", f"anchors=40,40\nnms_kind={kind}\nbeta_nms=0.6"))
+    network, random = load(cfg), torch.Generator().manual_seed(5)
+    for _, item in network.stored():
+        item.tensor.data.copy_(torch.randn(item.tensor.shape, generator=random))
+    save_weights(network, weights)
+    noise = np.random.default_rng(5).integers(0, 256, (64, 64, 3), np.uint8)
+    model = load_predictor(cfg, weights)
+    (low,), (high,) = (model.predict([noise], Selection(conf=conf)) for conf in (0.05, 0.4))
+    same = low.select(low.scores > np.float32(0.4))
+    assert 0 < len(high) < len(low) < 128
+    assert np.array_equal(same.xyxy, high.xyxy) and np.array_equal(same.class_ids, high.class_ids)

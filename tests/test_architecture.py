@@ -15,7 +15,9 @@ ALLOWED = {
     "data": {"utils"},
     "engine": {"utils"},
     "training": {"models", "data", "engine", "utils"},
+    "serving": {"models", "data", "utils"},
     "compose": {"models", "utils"},
+    "docs": {"models", "utils"},
 }
 ROOMS = (*ALLOWED, "tests", "benchmarks")
 

@@ -1,0 +1,214 @@
+"""The web application: a page, and an endpoint that takes a file and answers in JSON.
+
+    GET  /         the page
+    GET  /model    what the network is: names and colours of its classes, limits
+    POST /detect   body: the bytes of a picture or video; ?conf=0.25&iou=0.45; answers {"frames": [...], "complete": true}
+    POST /stream   the same as lines of JSON while the video is being looked at; ?pictures=1 adds each frame as a JPEG
+
+An error is {"error": "one readable sentence"} with status 400, 413 (too large), 415 (no picture or video) or 422 (damaged).
+"""
+
+from __future__ import annotations
+
+import json
+import tempfile
+from collections.abc import AsyncIterator, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from starlette.applications import Starlette
+from starlette.concurrency import iterate_in_threadpool, run_in_threadpool
+from starlette.datastructures import MutableHeaders
+from starlette.exceptions import HTTPException
+from starlette.middleware import Middleware
+from starlette.middleware.trustedhost import TrustedHostMiddleware
+from starlette.requests import Request
+from starlette.responses import FileResponse, JSONResponse, Response, StreamingResponse
+from starlette.routing import Route
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from serving.analysis import Analyst, Question, UnknownKind, readable
+from utils.draw import class_colour
+from utils.errors import InputError
+
+LEAST_CONF = 0.01
+_PAGE = Path(__file__).resolve().parent / "page"
+_UPLOAD = "upload"
+_FILES = {"/": "page.html", "/page.js": "page.js", "/page.css": "page.css"}
+# A page of another site cannot send these without asking first, which is not allowed to it.
+_BODIES = ("image/", "video/", "application/octet-stream")
+_HEADERS = {
+    "Content-Security-Policy": "default-src 'none'; script-src 'self'; style-src 'self'; connect-src 'self'; "
+    "img-src 'self' blob: data:; base-uri 'none'; form-action 'none'; frame-ancestors 'none'",
+    "X-Content-Type-Options": "nosniff",
+    "Referrer-Policy": "no-referrer",
+    "Cache-Control": "no-store",
+}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Limits:
+    """upload_bytes: largest file. hosts: names under which the server may be addressed; ("*",): any."""
+
+    upload_bytes: int
+    hosts: tuple[str, ...]
+
+
+def make_app(analyst: Analyst, title: str, limits: Limits) -> Starlette:
+    """The application; `title` names the model."""
+    facts = {
+        "title": title,
+        "classes": analyst.names,
+        "colours": ["#{:02x}{:02x}{:02x}".format(*class_colour(number)) for number in range(len(analyst.names))],
+        "input": list(analyst.predictor.size_wh),
+        "upload_bytes": limits.upload_bytes,
+        "frames": analyst.most_frames,
+    }
+
+    async def model(request: Request) -> Response:
+        return JSONResponse(facts)
+
+    async def detect(request: Request) -> Response:
+        question = _question(request)
+        with await _received(request, limits.upload_bytes) as folder:
+            return JSONResponse(await run_in_threadpool(_answer, analyst, Path(folder) / _UPLOAD, question))
+
+    async def stream(request: Request) -> Response:
+        question = _question(request)
+        folder = await _received(request, limits.upload_bytes)
+        lines = _lines(analyst, Path(folder.name) / _UPLOAD, question)
+        try:
+            first = await run_in_threadpool(next, lines)  # a file that cannot be used at all has a status of its own
+        except BaseException:
+            folder.cleanup()
+            raise
+        return StreamingResponse(_streamed(first, lines, folder), media_type="application/x-ndjson")
+
+    pages = [Route(path, _file(name)) for path, name in _FILES.items()]
+    api = [
+        Route("/model", model),
+        Route("/detect", detect, methods=["POST"]),
+        Route("/stream", stream, methods=["POST"]),
+    ]
+    return Starlette(
+        routes=[*pages, *api],
+        middleware=[
+            Middleware(TrustedHostMiddleware, allowed_hosts=list(limits.hosts), www_redirect=False),
+            Middleware(_Headers),
+        ],
+        exception_handlers={HTTPException: _error, UnknownKind: _unknown, InputError: _damaged},  # type: ignore[dict-item]
+    )
+
+
+def _file(name: str) -> Any:
+    async def send(request: Request) -> Response:
+        return FileResponse(_PAGE / name)
+
+    return send
+
+
+def _question(request: Request) -> Question:
+    """The question in the address. Raises HTTPException 400."""
+    unknown = set(request.query_params) - {"conf", "iou", "pictures"}
+    if unknown:
+        raise HTTPException(400, f"{sorted(unknown)[0]}: unknown parameter, expected conf, iou or pictures")
+    conf, iou = (
+        _number(request, name, usual, least) for name, usual, least in (("conf", 0.25, LEAST_CONF), ("iou", 0.45, 0))
+    )
+    return Question(conf=conf, iou=iou, pictures=request.query_params.get("pictures", "0") != "0")
+
+
+def _number(request: Request, name: str, usual: float, least: float) -> float:
+    text = request.query_params.get(name, str(usual))
+    try:
+        value = float(text)
+    except ValueError:
+        value = -1.0
+    if not least <= value <= 1:
+        raise HTTPException(400, f"{name}={text}: expected a number from {least} to 1")
+    return value
+
+
+async def _received(request: Request, limit: int) -> tempfile.TemporaryDirectory[str]:
+    """A temporary folder with the uploaded file in it. Raises HTTPException 400, 413 or 415."""
+    kind = request.headers.get("content-type", "")
+    if not kind.startswith(_BODIES):
+        raise HTTPException(
+            415, f"Content-Type {kind or 'absent'}: expected image/*, video/* or application/octet-stream"
+        )
+    declared = request.headers.get("content-length", "")
+    if declared.isdigit() and int(declared) > limit:
+        raise HTTPException(413, f"upload: has {int(declared):,} bytes, expected at most {limit:,}")
+    folder: tempfile.TemporaryDirectory[str] = tempfile.TemporaryDirectory()
+    try:
+        size = 0
+        with (Path(folder.name) / _UPLOAD).open("wb") as file:
+            async for chunk in request.stream():
+                size += len(chunk)
+                if size > limit:
+                    raise HTTPException(413, f"upload: has more than {limit:,} bytes")
+                file.write(chunk)
+        if not size:
+            raise HTTPException(400, "upload: is empty, expected the bytes of a picture or video as the request's body")
+    except BaseException:
+        folder.cleanup()
+        raise
+    return folder
+
+
+def _answer(analyst: Analyst, path: Path, question: Question) -> dict[str, Any]:
+    with readable(path):
+        *frames, end = analyst.frames(path, question)
+    return {"frames": frames} | end
+
+
+def _lines(analyst: Analyst, path: Path, question: Question) -> Iterator[str]:
+    """Raises InputError before the first line, and says it in the last line afterwards."""
+    any_yet = False
+    try:
+        with readable(path):
+            for facts in analyst.frames(path, question):
+                yield json.dumps(facts) + "\n"
+                any_yet = True
+    except InputError as error:
+        if not any_yet:
+            raise
+        yield json.dumps({"error": str(error)}) + "\n"
+
+
+async def _streamed(first: str, lines: Iterator[str], folder: tempfile.TemporaryDirectory[str]) -> AsyncIterator[str]:
+    try:
+        yield first
+        async for line in iterate_in_threadpool(lines):
+            yield line
+    finally:  # also when the client has gone away
+        lines.close()  # type: ignore[attr-defined]
+        folder.cleanup()
+
+
+async def _error(request: Request, error: HTTPException) -> Response:
+    return JSONResponse({"error": error.detail}, error.status_code, error.headers)
+
+
+async def _unknown(request: Request, error: UnknownKind) -> Response:
+    return JSONResponse({"error": str(error)}, 415)
+
+
+async def _damaged(request: Request, error: InputError) -> Response:
+    return JSONResponse({"error": str(error)}, 422)
+
+
+class _Headers:
+    """Adds what keeps a browser from doing more with the page than it is for."""
+
+    def __init__(self, app: ASGIApp) -> None:
+        self.app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        async def send_with_headers(message: Message) -> None:
+            if message["type"] == "http.response.start":
+                MutableHeaders(scope=message).update(_HEADERS)
+            await send(message)
+
+        await self.app(scope, receive, send_with_headers)

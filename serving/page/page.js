@@ -1,0 +1,205 @@
+"use strict";
+
+// Boxes are asked for once, at the slider's lowest value. Suppression goes from the best box down, so that what it leaves above
+// a threshold does not depend on the boxes below; moving the slider is a filter.
+const $ = (id) => document.getElementById(id);
+const state = { model: null, file: "", frames: [], at: 0, complete: true, job: null, timer: null };
+
+const threshold = () => Number($("threshold").value);
+const chosen = (frame) => frame.detections.filter((each) => each.score > threshold());
+
+async function start() {
+  const answer = await fetch("model");
+  if (!answer.ok) throw new Error(`the server answers with status ${answer.status}`);
+  const model = (state.model = await answer.json());
+  const count = model.classes.length;
+  document.title = $("title").textContent = model.title;
+  $("about").textContent = `${count} ${count === 1 ? "class" : "classes"}, input ${model.input.join(" x ")}`;
+}
+
+async function take(file) {
+  if (!file || !state.model) return;
+  state.job?.abort();
+  const job = (state.job = new AbortController());
+  reset(file.name);
+  if (file.size > state.model.upload_bytes) {
+    const most = (state.model.upload_bytes / 1e6).toLocaleString("en");
+    return complain(`${file.name}: larger than the ${most} MB that are taken.`);
+  }
+  $("status").textContent = "Looking ...";
+  try {
+    const address = `stream?pictures=1&conf=${$("threshold").min}`;
+    const body = { method: "POST", body: file, signal: job.signal, headers: { "Content-Type": "application/octet-stream" } };
+    const answer = await fetch(address, body);
+    if (!answer.ok) {
+      const text = await answer.text();
+      throw new Error(text.startsWith("{") ? JSON.parse(text).error : text);
+    }
+    for await (const facts of lines(answer.body)) await add(facts);
+  } catch (error) {
+    if (error.name !== "AbortError") complain(`${file.name}: ${error.message}`);
+  }
+}
+
+async function* lines(stream) {
+  const reader = stream.pipeThrough(new TextDecoderStream()).getReader();
+  let rest = "";
+  for (;;) {
+    const { done, value } = await reader.read();
+    if (done) return;
+    const parts = (rest + value).split("\n");
+    rest = parts.pop();
+    for (const part of parts) yield JSON.parse(part);
+  }
+}
+
+async function add(facts) {
+  if ("error" in facts) return complain(facts.error);
+  if ("complete" in facts) {
+    state.complete = facts.complete;
+    return report();
+  }
+  const { jpeg, ...frame } = facts;
+  const bytes = Uint8Array.from(atob(jpeg), (letter) => letter.charCodeAt(0));
+  state.frames.push({ ...frame, picture: new Blob([bytes], { type: "image/jpeg" }) });
+  $("frame").max = state.frames.length - 1;
+  if (state.frames.length === 1) {
+    $("drop").hidden = true;
+    $("canvas").hidden = $("another").hidden = false;
+    $("download").disabled = false;
+    await show(0);
+  } else if (state.frames.length === 2) {
+    $("player").hidden = false;
+  }
+  report();
+}
+
+function reset(name) {
+  stop();
+  Object.assign(state, { file: name, frames: [], at: 0, complete: true });
+  for (const id of ["error", "canvas", "player", "another"]) $(id).hidden = true;
+  $("download").disabled = true;
+  $("drop").hidden = false;
+  $("classes").replaceChildren();
+  $("status").textContent = "No picture yet.";
+}
+
+function complain(text) {
+  $("error").textContent = text;
+  $("error").hidden = false;
+  if (!state.frames.length) $("status").textContent = "Nothing was found out.";
+}
+
+async function show(at) {
+  const frame = state.frames[at];
+  if (!frame) return;
+  state.at = at;
+  frame.bitmap ??= await createImageBitmap(frame.picture);
+  if (state.frames[state.at] !== frame) return;
+  for (const each of state.frames) {
+    if (each !== frame) each.bitmap = null;
+  }
+  draw(frame);
+  $("frame").value = at;
+  $("time").textContent = frame.time_s === undefined ? "" : `${frame.time_s.toFixed(2)} s`;
+  report();
+}
+
+function draw(frame) {
+  const canvas = $("canvas");
+  const pen = canvas.getContext("2d");
+  canvas.width = frame.width;
+  canvas.height = frame.height;
+  pen.drawImage(frame.bitmap, 0, 0);
+  const line = Math.max(1.5, (frame.width + frame.height) * 0.0018);
+  const size = Math.max(11, (frame.width + frame.height) * 0.013);
+  pen.lineWidth = line;
+  pen.font = `600 ${size}px system-ui, sans-serif`;
+  pen.textBaseline = "middle";
+  for (const each of chosen(frame).reverse()) {
+    const [left, top, right, bottom] = each.xyxy;
+    const colour = state.model.colours[each.class_id];
+    pen.strokeStyle = colour;
+    pen.strokeRect(left, top, right - left, bottom - top);
+    const text = `${each.name} ${each.score.toFixed(2)}`;
+    const wide = pen.measureText(text).width + size * 0.6;
+    const high = size * 1.4;
+    const x = Math.max(0, Math.min(left - line / 2, frame.width - wide));
+    const y = top >= high ? top - high : Math.max(0, Math.min(top, frame.height - high));
+    pen.fillStyle = colour;
+    pen.fillRect(x, y, wide, high);
+    pen.fillStyle = dark(colour) ? "#fff" : "#000";
+    pen.fillText(text, x + size * 0.3, y + high / 2);
+  }
+}
+
+function dark(colour) {
+  const [red, green, blue] = [1, 3, 5].map((at) => (parseInt(colour.slice(at, at + 2), 16) / 255) ** 2.2);
+  return 0.2126 * red + 0.7152 * green + 0.0722 * blue < 0.45;
+}
+
+function report() {
+  const frame = state.frames[state.at];
+  if (!frame) return;
+  const counts = new Map();
+  for (const each of chosen(frame)) counts.set(each.class_id, (counts.get(each.class_id) ?? 0) + 1);
+  const found = [...counts.values()].reduce((sum, count) => sum + count, 0);
+  const where = state.frames.length > 1 ? ` in frame ${state.at + 1} of ${state.frames.length}` : "";
+  const cut = state.complete ? "" : `; only the first ${state.frames.length} frames were looked at`;
+  $("status").textContent = `${found || "No"} ${found === 1 ? "object" : "objects"}${where}${cut}.`;
+  const rows = [...counts].sort((a, b) => b[1] - a[1]).map(([id, count]) => {
+    const row = document.createElement("li");
+    const [mark, name, number] = ["i", "span", "b"].map((tag) => row.appendChild(document.createElement(tag)));
+    mark.style.background = state.model.colours[id];
+    name.textContent = state.model.classes[id];
+    number.textContent = count;
+    return row;
+  });
+  $("classes").replaceChildren(...rows);
+}
+
+function stop() {
+  clearTimeout(state.timer);
+  state.timer = null;
+  $("play").textContent = "Play";
+}
+
+async function step() {
+  if (state.at + 1 >= state.frames.length) return stop();
+  const [now, next] = [state.frames[state.at], state.frames[state.at + 1]];
+  state.timer = setTimeout(step, Math.max(10, 1000 * (next.time_s - now.time_s)));
+  await show(state.at + 1);
+}
+
+function download() {
+  const frames = state.frames.map(({ picture, bitmap, ...frame }) => ({ ...frame, detections: chosen(frame) }));
+  const report = { file: state.file, model: state.model.title, threshold: threshold(), complete: state.complete, frames };
+  const link = document.createElement("a");
+  link.href = URL.createObjectURL(new Blob([JSON.stringify(report, null, 1)], { type: "application/json" }));
+  link.download = `${state.file.replace(/\.[^.]*$/, "") || "detections"}.json`;
+  link.click();
+  setTimeout(() => URL.revokeObjectURL(link.href), 1000);
+}
+
+$("file").addEventListener("change", (event) => take(event.target.files[0]));
+$("threshold").addEventListener("input", () => {
+  $("value").textContent = threshold().toFixed(2);
+  const frame = state.frames[state.at];
+  if (frame?.bitmap) draw(frame), report();
+});
+$("frame").addEventListener("input", (event) => (stop(), show(Number(event.target.value))));
+$("play").addEventListener("click", async () => {
+  if (state.timer) return stop();
+  $("play").textContent = "Pause";
+  if (state.at + 1 >= state.frames.length) await show(0);
+  await step();
+});
+$("another").addEventListener("click", () => (($("file").value = ""), $("file").click()));
+$("download").addEventListener("click", download);
+for (const kind of ["dragenter", "dragover"]) {
+  $("stage").addEventListener(kind, (event) => (event.preventDefault(), $("stage").classList.add("over")));
+}
+for (const kind of ["dragleave", "drop"]) $("stage").addEventListener(kind, () => $("stage").classList.remove("over"));
+for (const kind of ["dragover", "drop"]) window.addEventListener(kind, (event) => event.preventDefault());
+$("stage").addEventListener("drop", (event) => take(event.dataTransfer.files[0]));
+start().catch((error) => complain(error.message));

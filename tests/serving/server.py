@@ -1,0 +1,62 @@
+"""A server of the small model in a thread."""
+
+from __future__ import annotations
+
+import http.client
+import json
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from models import load_predictor
+from tests.small_model import make_small_model
+
+UPLOAD_BYTES, MOST_FRAMES = 300_000, 40
+
+
+@contextmanager
+def running(folder: Path) -> Iterator[int]:
+    """Port of a server that ends with the block. Skips the test without requirements-serve.txt."""
+    uvicorn = pytest.importorskip("uvicorn")
+    pytest.importorskip("starlette")
+    from serve import LOCAL, listen
+    from serving.analysis import Analyst
+    from serving.app import Limits, make_app
+
+    cfg, weights, _ = make_small_model(folder)
+    analyst = Analyst(load_predictor(cfg, weights), ("cat", "dog"), most_frames=MOST_FRAMES)
+    app = make_app(analyst, "small", Limits(upload_bytes=UPLOAD_BYTES, hosts=LOCAL))
+    server = uvicorn.Server(uvicorn.Config(app, log_level="warning"))
+    with listen(LOCAL[0], 0) as place:
+        thread = threading.Thread(target=server.run, kwargs={"sockets": [place]}, daemon=True)
+        thread.start()
+        while not server.started:
+            assert thread.is_alive(), "the server did not start"
+            time.sleep(0.01)
+        try:
+            yield int(place.getsockname()[1])
+        finally:
+            server.should_exit = True
+            thread.join(10)
+
+
+def ask(
+    port: int, method: str, path: str, body: bytes | None = None, kind: str = "application/octet-stream", **headers: str
+) -> tuple[int, dict[str, str], bytes]:
+    """Status, headers and body of an answer."""
+    connection = http.client.HTTPConnection("127.0.0.1", port, timeout=60)
+    given = ({"Content-Type": kind} if body is not None else {}) | headers
+    connection.request(method, path, body, given)
+    answer = connection.getresponse()
+    found = answer.status, {name.lower(): value for name, value in answer.getheaders()}, answer.read()
+    connection.close()
+    return found
+
+
+def told(body: bytes) -> Any:
+    return json.loads(body)

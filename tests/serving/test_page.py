@@ -1,0 +1,116 @@
+"""The page of serve.py in a real browser. SCREENSHOTS=DIR keeps pictures of it."""
+
+from __future__ import annotations
+
+import base64
+import json
+import os
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+
+from tests.paths import REPOSITORY
+from tests.serving.browser import Browser, browser
+from tests.serving.server import MOST_FRAMES, running
+
+SAMPLES = REPOSITORY / "data" / "samples"
+
+
+@pytest.fixture(scope="module")
+def downloads(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("downloads")
+
+
+@pytest.fixture(scope="module")
+def page(tmp_path_factory: pytest.TempPathFactory, downloads: Path) -> Iterator[Browser]:
+    with browser(downloads) as window, running(tmp_path_factory.mktemp("model")) as port:
+        window.open(f"http://127.0.0.1:{port}/")
+        window.wait("state.model")
+        yield window
+
+
+def snap(page: Browser, name: str) -> None:
+    folder = os.environ.get("SCREENSHOTS")
+    if folder:
+        page.screenshot(Path(folder) / f"{name}.png")
+
+
+def move(page: Browser, slider: str, value: float) -> None:
+    page.run(f"const s = $('{slider}'); s.value = {value}; s.dispatchEvent(new Event('input'))")
+
+
+def test_a_picture_and_its_threshold(page: Browser, downloads: Path) -> None:
+    assert page.run("return document.title") == "small"
+    snap(page, "start")
+    page.choose_file("#file", SAMPLES / "scene1.jpg")
+    page.wait("$('status').textContent === '64 objects.'")
+    assert page.run("return [$('canvas').width, $('canvas').height]") == [640, 480]
+    before = page.wait("$('canvas').getContext('2d').getImageData(0, 0, 640, 480).data.join()")
+    snap(page, "picture")
+    move(page, "threshold", 0.95)
+    assert page.run("return $('status').textContent") == "64 objects."  # all of 0.987
+    page.run("$('threshold').max = 1")
+    move(page, "threshold", 1)
+    assert page.run("return $('status').textContent") == "No objects."
+    assert before != page.run("return $('canvas').getContext('2d').getImageData(0, 0, 640, 480).data.join()")
+    move(page, "threshold", 0.25)
+    page.click("#download")
+    report = json.loads(finished(downloads / "scene1.json"))
+    assert report["file"] == "scene1.jpg" and report["complete"] is True and report["threshold"] == 0.25
+    assert len(report["frames"]) == 1 and len(report["frames"][0]["detections"]) == 64
+
+
+def test_a_clip(page: Browser) -> None:
+    page.choose_file("#file", SAMPLES / "scenes.mp4")
+    page.wait(f"state.frames.length === {MOST_FRAMES} && !state.complete")
+    assert f"in frame 1 of {MOST_FRAMES}; only the first" in page.run("return $('status').textContent")
+    move(page, "frame", 30)
+    page.wait("$('time').textContent === '2.00 s'")
+    snap(page, "clip")
+    page.click("#play")
+    page.wait("state.at > 32")
+    page.click("#play")
+    assert page.run("return $('play').textContent") == "Play"
+
+
+def test_a_picture_is_dropped(page: Browser) -> None:
+    png = cv2.imencode(".png", np.full((32, 96, 3), 90, np.uint8))[1]
+    text = base64.b64encode(png.tobytes()).decode()
+    page.run(
+        f"const bytes = Uint8Array.from(atob('{text}'), (c) => c.charCodeAt(0)); const moved = new DataTransfer();"
+        "moved.items.add(new File([bytes], 'dropped.png')); const facts = {bubbles: true, dataTransfer: moved};"
+        "$('drop').dispatchEvent(new DragEvent('dragover', facts)); $('drop').dispatchEvent(new DragEvent('drop', facts))"
+    )
+    page.wait("state.file === 'dropped.png' && $('canvas').width === 96 && $('status').textContent === '64 objects.'")
+    assert page.run("return $('player').hidden && !$('stage').classList.contains('over')")
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "text"),
+    [
+        ("notes.txt", b"just text", "notes.txt: upload: expected a picture"),
+        ("broken.png", b"\x89PNG\r\n\x1a\n" + bytes(9), "broken.png: upload: picture is"),
+        ("large.bin", bytes(400_000), "large.bin: larger than the 0.3 MB that are taken."),
+    ],
+)
+def test_errors_are_shown(page: Browser, tmp_path: Path, name: str, content: bytes, text: str) -> None:
+    (tmp_path / name).write_bytes(content)
+    page.choose_file("#file", tmp_path / name)
+    page.wait(f"$('error').textContent.startsWith('{text}') && !$('error').hidden && !$('drop').hidden")
+    snap(page, f"error_{name}")
+
+
+def test_nothing_went_wrong_behind_the_scenes(page: Browser) -> None:
+    assert [text for text in page.complaints() if "status of 4" not in text] == []  # refused uploads are logged as such
+
+
+def finished(path: Path) -> str:
+    end = time.monotonic() + 20
+    while not path.exists():
+        assert time.monotonic() < end, f"{path.name} was not downloaded"
+        time.sleep(0.05)
+    return path.read_text("utf-8")

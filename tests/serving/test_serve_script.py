@@ -1,0 +1,62 @@
+"""serve.py as a user runs it."""
+
+from __future__ import annotations
+
+import re
+import signal
+import socket
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+import serve
+from tests.paths import REPOSITORY
+from tests.serving.server import ask, told
+from tests.small_model import make_small_model
+from utils.cli import run_script
+
+pytest.importorskip("uvicorn")
+pytest.importorskip("starlette")
+
+
+def flags(folder: Path) -> list[str]:
+    cfg, weights, names = make_small_model(folder)
+    return ["--cfg", str(cfg), "--weights", str(weights), "--names", str(names), "--port", "0", "--device", "cpu"]
+
+
+def test_from_start_to_ctrl_c(tmp_path: Path) -> None:
+    command = [sys.executable, "serve.py", *flags(tmp_path)]
+    with subprocess.Popen(command, cwd=REPOSITORY, stdout=subprocess.PIPE, text=True) as process:
+        assert process.stdout is not None
+        found = re.search(r"http://127\.0\.0\.1:(\d+)/", process.stdout.readline())
+        assert found
+        assert told(ask(int(found[1]), "GET", "/model")[2])["classes"] == ["cat", "dog"]
+        process.send_signal(signal.SIGINT)
+        assert process.wait(20) == 130
+
+
+def test_a_port_in_use_is_a_failed_run(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = str(taken.getsockname()[1])
+        assert run_script(serve.main, [*flags(tmp_path)[:-3], port, "--device", "cpu"]) == 1
+    assert f"127.0.0.1:{port}: cannot listen there" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("given", "text"),
+    [
+        (["--cfg", "a.cfg"], "expected --cfg and --weights together"),
+        (["--cfg", "a.cfg", "--weights", "a.weights"], "a.cfg: no such cfg file"),
+    ],
+)
+def test_bad_flags(given: list[str], text: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert run_script(serve.main, given) == 2
+    assert text in capsys.readouterr().err
+
+
+def test_only_this_machine_is_served_unless_asked() -> None:
+    assert serve.parse_arguments([]).host == "127.0.0.1"
+    assert serve.allowed_hosts("127.0.0.1") == ("127.0.0.1", "localhost")
+    assert serve.allowed_hosts("0.0.0.0") == ("*",)
