@@ -36,6 +36,7 @@ from models.detector import Selection
 from models.load import load
 from models.plan import read_plan
 from models.predictor import Predictor
+from utils.arguments import above_zero, share
 from utils.cli import EXIT_OK, run_script
 from utils.compare import comparison, save_picture
 from utils.device import select_device
@@ -65,12 +66,12 @@ def parse_arguments(arguments: Sequence[str] | None) -> argparse.Namespace:
     add("--split", help="split of the data set, default val (doctor: all splits)")
     add("--task", choices=TASKS, default="val", help="val: measure; doctor: check the data set; study: sweep sizes and "
         "confidences; speed: time only")  # fmt: skip
-    add("--batch-size", type=_above_zero, default=16, help="pictures at a time, default 16")
-    add("--img-size", type=_above_zero, nargs="+", default=[], metavar="N",
+    add("--batch-size", type=above_zero, default=16, help="pictures at a time, default 16")
+    add("--img-size", type=above_zero, nargs="+", default=[], metavar="N",
         help="input size: one number, or width height; study: several square sizes; default: the cfg's")  # fmt: skip
-    add("--conf-thres", type=_share, nargs="+", default=[], metavar="T",
+    add("--conf-thres", type=share, nargs="+", default=[], metavar="T",
         help="least score, default 0.001 (study: several)")  # fmt: skip
-    add("--iou-thres", type=_share, default=NMS_THRESH, help="overlap for suppression, default 0.45, the original's")
+    add("--iou-thres", type=share, default=NMS_THRESH, help="overlap for suppression, default 0.45, the original's")
     add("--letter-box", type=int, choices=(0, 1), help="1: keep the aspect ratio, 0: stretch; default: the cfg's")
     add("--resize", choices=KERNELS, default=KERNELS[0], help="the original's resizing, or OpenCV's")
     add("--points", type=int, choices=POINTS, default=0, help="recalls of --print darknet, 0: area under the curve")
@@ -84,28 +85,11 @@ def parse_arguments(arguments: Sequence[str] | None) -> argparse.Namespace:
     add("--single-cls", action="store_true", help="treat all classes as one")
     add("--augment", action="store_true", help="look at the mirrored picture as well")
     add("--verbose", action="store_true", help="also classes without objects, and every finding of the doctor")
-    add("--workers", type=_above_zero, default=4, help="threads that read pictures, default 4")
+    add("--workers", type=above_zero, default=4, help="threads that read pictures, default 4")
     add("--project", default="runs/test", help="folder of the run folders, default runs/test")
     add("--name", default="exp", help="name of the run folder, default exp, exp2, ...")
     add("--exist-ok", action="store_true", help="write into an existing run folder")
     return parser.parse_args(arguments)
-
-
-def _above_zero(text: str) -> int:
-    value = int(text)
-    if value < 1:
-        raise ValueError
-    return value
-
-
-def _share(text: str) -> float:
-    value = float(text)
-    if not 0 <= value <= 1:
-        raise ValueError
-    return value
-
-
-_above_zero.__name__, _share.__name__ = "whole number above 0", "number between 0 and 1"
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

@@ -21,6 +21,7 @@ from training.prepare import fitted, open_sets, require_labels
 from training.run import Run
 from training.settings import Settings, write_record
 from utils import cfg as cfg_text
+from utils.arguments import above_zero, share, whole
 from utils.cli import EXIT_INTERRUPTED, EXIT_OK, run_script
 from utils.errors import InputError
 from utils.files import run_folder
@@ -50,25 +51,25 @@ def parse_arguments(arguments: Sequence[str] | None) -> argparse.Namespace:
     group = parser.add_argument_group("what the cfg says, changed for this run")
     add = group.add_argument
     length = group.add_mutually_exclusive_group()
-    length.add_argument("--iterations", type=_above_zero, metavar="N", help="max_batches; steps move in proportion")
-    length.add_argument("--epochs", type=_above_zero, metavar="N", help="the same in passes over the training pictures")
-    add("--batch-size", type=_above_zero, metavar="N", help="batch: pictures of one weight update")
-    add("--subdivisions", type=_above_zero, metavar="N", help="subdivisions: parts of a batch, to save memory")
-    add("--img-size", type=_above_zero, nargs="+", default=[], metavar="N", help="width and height; one number: square")
+    length.add_argument("--iterations", type=above_zero, metavar="N", help="max_batches; steps move in proportion")
+    length.add_argument("--epochs", type=above_zero, metavar="N", help="the same in passes over the training pictures")
+    add("--batch-size", type=above_zero, metavar="N", help="batch: pictures of one weight update")
+    add("--subdivisions", type=above_zero, metavar="N", help="subdivisions: parts of a batch, to save memory")
+    add("--img-size", type=above_zero, nargs="+", default=[], metavar="N", help="width and height; one number: square")
     add("--multi-scale", action="store_true", help="random=1: change the size every ten iterations")
     add("--anchors", metavar="auto|N", help="compute anchors from the data, as many as there are, or N")
     add("--adam", action="store_true", help="adam=1: Adam instead of SGD")
-    add("--ema-alpha", type=_share, metavar="A", help="ema_alpha: moving average of the weights")
+    add("--ema-alpha", type=share, metavar="A", help="ema_alpha: moving average of the weights")
     group = parser.add_argument_group("beside the original")
     add = group.add_argument
     add("--augment", metavar="FILE", help="further augmentations, a file of albumentations")
     add("--single-cls", action="store_true", help="treat all classes as one")
     add("--cache-images", action="store_true", help="keep decoded pictures in memory")
     add("--cos-lr", action="store_true", help="learning rate along half a cosine")
-    add("--freeze", type=_above_zero, default=0, metavar="N", help="leave the first N layers as they are")
+    add("--freeze", type=above_zero, default=0, metavar="N", help="leave the first N layers as they are")
     add(
         "--bn-momentum",
-        type=_share,
+        type=share,
         metavar="M",
         help="of the rolling statistics, default 0.01 (the original's GPU build)",
     )
@@ -76,24 +77,22 @@ def parse_arguments(arguments: Sequence[str] | None) -> argparse.Namespace:
     add("--channels-last", action=argparse.BooleanOptionalAction, default=True,
         help="memory layout; the other one is slower on most processors")  # fmt: skip
     add("--device", default="", help="cpu, mps, or a CUDA index; default: a GPU if there is one")
-    add("--workers", type=_whole, default=2, help="processes that prepare pictures, default 2; 0: none")
-    add("--seed", type=_whole, default=0, help="of weights and augmentation, default 0")
+    add("--workers", type=whole, default=2, help="processes that prepare pictures, default 2; 0: none")
+    add("--seed", type=whole, default=0, help="of weights and augmentation, default 0")
     group = parser.add_argument_group("watching and saving")
     add = group.add_argument
     add(
         "--eval-period",
-        type=_above_zero,
+        type=above_zero,
         metavar="N",
         help="iterations between evaluations; default 4 epochs, at least 100",
     )
-    add(
-        "--patience", type=_whole, default=0, metavar="N", help="end after N evaluations without a better mAP; 0: never"
-    )
+    add("--patience", type=whole, default=0, metavar="N", help="end after N evaluations without a better mAP; 0: never")
     add("--notest", action="store_true", help="do not evaluate")
     add("--nosave", action="store_true", help="save at the end only")
     add(
         "--save-period",
-        type=_whole,
+        type=whole,
         metavar="N",
         help="keep weights every N iterations, default 1000 (long runs: 10000); 0: none",
     )
@@ -103,34 +102,6 @@ def parse_arguments(arguments: Sequence[str] | None) -> argparse.Namespace:
     add("--name", default="exp", help="name of the run folder, default exp, exp2, ...")
     add("--exist-ok", action="store_true", help="write into an existing run folder")
     return parser.parse_args(arguments)
-
-
-def _above_zero(text: str) -> int:
-    value = int(text)
-    if value < 1:
-        raise ValueError
-    return value
-
-
-def _whole(text: str) -> int:
-    value = int(text)
-    if value < 0:
-        raise ValueError
-    return value
-
-
-def _share(text: str) -> float:
-    value = float(text)
-    if not 0 <= value <= 1:
-        raise ValueError
-    return value
-
-
-_above_zero.__name__, _whole.__name__, _share.__name__ = (
-    "whole number above 0",
-    "whole number",
-    "number between 0 and 1",
-)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
