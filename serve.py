@@ -17,6 +17,7 @@ from pathlib import Path
 
 from data.names import class_names
 from models.load import load_predictor
+from utils.arguments import above_zero
 from utils.cli import EXIT_OK, run_script
 from utils.device import select_device
 from utils.errors import InputError, RunError
@@ -34,21 +35,14 @@ def parse_arguments(arguments: Sequence[str] | None) -> argparse.Namespace:
     add("--cfg", metavar="FILE", help="Darknet cfg file; default: the model that comes with the program")
     add("--weights", metavar="FILE", help="Darknet .weights file")
     add("--names", metavar="FILE", help="class names, one in each line; default: class 0, class 1, ...")
-    add("--img-size", type=_above_zero, nargs="+", default=[], metavar="N", help="input size: N, or WIDTH HEIGHT")
+    add("--img-size", type=above_zero, nargs="+", default=[], metavar="N", help="input size: N, or WIDTH HEIGHT")
     add("--device", default="", help="cpu, mps, or a CUDA index such as 0; default: a GPU if there is one")
     add("--half", action="store_true", help="16-bit floats on a GPU")
     add("--host", default=LOCAL[0], help="address to listen on, default this machine only; 0.0.0.0: everybody")
     add("--port", type=_port, default=8000, metavar="N", help="default 8000")
-    add("--max-upload", type=_above_zero, default=64, metavar="MB", help="largest file taken, default 64 MB")
-    add("--max-frames", type=_above_zero, default=600, metavar="N", help="frames looked at in a video, default 600")
+    add("--max-upload", type=above_zero, default=64, metavar="MB", help="largest file taken, default 64 MB")
+    add("--max-frames", type=above_zero, default=600, metavar="N", help="frames looked at in a video, default 600")
     return parser.parse_args(arguments)
-
-
-def _above_zero(text: str) -> int:
-    value = int(text)
-    if value < 1:
-        raise ValueError
-    return value
 
 
 def _port(text: str) -> int:
@@ -58,7 +52,7 @@ def _port(text: str) -> int:
     return value
 
 
-_above_zero.__name__, _port.__name__ = "whole number above 0", "port from 0 to 65535"
+_port.__name__ = "port from 0 to 65535"
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
