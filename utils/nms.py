@@ -1,11 +1,11 @@
 """Suppression of boxes that find the same object again, as the original does it (src/box.c), without a loop over boxes.
 
 The original goes through the boxes of one class from the best score down; each that is still alive removes every
-later one whose overlap with it is greater than the threshold. The result is reproduced exactly, in blocks: sorted
-candidates are taken `BLOCK` at a time, those that survivors of earlier blocks remove are dropped, and the rest of the
-block is settled by iterating `alive[j] = no alive i < j overlaps j` until nothing changes, which ends at the
-sequential answer because each round makes at least one more leading decision final.
-Memory is BLOCK x CHUNK overlaps at a time, whatever the number of candidates.
+later one whose overlap with it is greater than the threshold. The result is reproduced exactly by iterating
+`alive[j] = no alive i < j overlaps j` until nothing changes, which ends at the sequential answer because each round makes
+at least one more leading decision final. Where there are few candidates of each class, all their pairs are taken at once.
+Otherwise sorted candidates are taken `BLOCK` at a time and those that survivors of earlier blocks remove are dropped first.
+Memory is the larger of PAIRS and BLOCK x CHUNK overlaps, whatever the number of candidates.
 """
 
 from __future__ import annotations
@@ -19,6 +19,7 @@ from torch import Tensor
 from utils import boxes
 from utils.boxes import Measure, pairwise
 
+PAIRS = 1 << 21  # up to so many pairs of candidates are compared all at once
 BLOCK = 256  # candidates settled together
 CHUNK = 256  # survivors a block is compared with at a time; a tile of 256 x 256 stays in the processor's cache
 LIMIT = 1e9  # coordinates beyond it (an overflown exp) are cut, so that areas stay finite in float32
@@ -78,6 +79,31 @@ def _measure(kind: str, beta: float) -> Measure:
 
 
 def _survivors(cxcywh: Tensor, group: Tensor, measure: Measure, threshold: float) -> Tensor:
+    """Indices that survive; candidates (n, 4) sorted by group, then by falling score."""
+    position = torch.arange(len(group), device=group.device)
+    rivals = position - torch.searchsorted(group, group)  # better candidates of the same group
+    if int(rivals.sum()) <= PAIRS:
+        return _survivors_by_pairs(cxcywh, position, rivals, measure, threshold)
+    return _survivors_by_blocks(cxcywh, group, measure, threshold)
+
+
+def _survivors_by_pairs(cxcywh: Tensor, position: Tensor, rivals: Tensor, measure: Measure, threshold: float) -> Tensor:
+    """The same for few candidates in each group: only pairs of one group are compared, all at once."""
+    weak = position.repeat_interleave(rivals)
+    ends = rivals.cumsum(0)
+    strong = torch.arange(len(weak), device=weak.device) - (ends - position).repeat_interleave(rivals)
+    conflict = measure(cxcywh[strong], cxcywh[weak]) > threshold
+    strong, weak = strong[conflict], weak[conflict]
+    alive = torch.ones_like(position, dtype=torch.bool)
+    while True:
+        again = torch.ones_like(alive)
+        again[weak[alive[strong]]] = False
+        if torch.equal(again, alive):
+            return position[alive]
+        alive = again
+
+
+def _survivors_by_blocks(cxcywh: Tensor, group: Tensor, measure: Measure, threshold: float) -> Tensor:
     """Indices that survive; candidates (n, 4) sorted by group, then by falling score."""
     first_of_group = torch.searchsorted(group, group)
     kept = group.new_empty(len(group))

@@ -49,10 +49,11 @@ def as_rows(found: nms.Suppressed) -> list[list[float]]:
     ("n", "classes", "ties", "spread"), [(60, 3, False, 1), (90, 2, True, 1), (120, 1, False, 0.1)]
 )
 def test_same_survivors_as_the_double_loop(
-    n: int, classes: int, ties: bool, spread: float, kind: str, agnostic: bool
+    monkeypatch: pytest.MonkeyPatch, n: int, classes: int, ties: bool, spread: float, kind: str, agnostic: bool
 ) -> None:
     cxcywh, scores = crowd(n, classes, seed=n, ties=ties, spread=spread)
-    for threshold in (0.0, 0.3, 0.45, 0.9):
+    for threshold, pairs in ((0.0, 1 << 21), (0.3, -1), (0.45, 1 << 21), (0.9, -1), (0.6, 1 << 21), (0.6, -1)):
+        monkeypatch.setattr(nms, "PAIRS", pairs)  # below 0: in blocks
         found = suppress(cxcywh, scores, threshold, kind=kind, beta=0.8, agnostic=agnostic)
         assert as_rows(found) == slow(cxcywh, scores, threshold, kind, 0.8, agnostic)
 
@@ -60,6 +61,7 @@ def test_same_survivors_as_the_double_loop(
 @pytest.mark.parametrize("agnostic", [False, True])
 @pytest.mark.parametrize(("block", "chunk"), [(1, 1), (2, 3), (7, 2), (64, 5)])
 def test_block_borders_do_not_show(monkeypatch: pytest.MonkeyPatch, block: int, chunk: int, agnostic: bool) -> None:
+    monkeypatch.setattr(nms, "PAIRS", -1)
     monkeypatch.setattr(nms, "BLOCK", block)
     monkeypatch.setattr(nms, "CHUNK", chunk)
     cxcywh, scores = crowd(24, 3, seed=5, ties=True)
@@ -67,8 +69,10 @@ def test_block_borders_do_not_show(monkeypatch: pytest.MonkeyPatch, block: int, 
     assert as_rows(found) == slow(cxcywh, scores, 0.3, "default", 0.6, agnostic)
 
 
-def test_a_chain_is_settled_in_order() -> None:
+@pytest.mark.parametrize("pairs", [1 << 21, -1])
+def test_a_chain_is_settled_in_order(monkeypatch: pytest.MonkeyPatch, pairs: int) -> None:
     """Each box overlaps only the next: every other one survives, which takes the most rounds of the fixpoint."""
+    monkeypatch.setattr(nms, "PAIRS", pairs)
     cxcywh = torch.tensor([[i * 0.5, 0.5, 1.0, 1.0] for i in range(100)])
     scores = torch.linspace(1, 0.5, 100)[:, None]
     assert suppress(cxcywh, scores, 0.3).box_index.tolist() == list(range(0, 100, 2))
