@@ -1,0 +1,43 @@
+"""Draws a data set of scenes: pictures, labels, names and the .data file.
+
+python -m data.scenes --out runs/shapes --count 200
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from data.scenes.folder import make_scenes
+from utils.arguments import above_zero, whole
+from utils.cli import EXIT_OK, run_script
+
+
+def parse_arguments(arguments: Sequence[str] | None) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(
+        prog="python -m data.scenes", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    add = parser.add_argument
+    add("--out", type=Path, required=True, metavar="DIR", help="folder to make")
+    add(
+        "--count",
+        type=above_zero,
+        default=500,
+        metavar="N",
+        help="pictures to train on, default 500; a fifth more for val",
+    )
+    add("--img-size", type=above_zero, default=416, metavar="N", help="side of the pictures in pixels, default 416")
+    add("--seed", type=whole, default=0, help="default 0")
+    return parser.parse_args(arguments)
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    options = parse_arguments(arguments)
+    print(make_scenes(options.out, options.count, options.seed, options.img_size))
+    return EXIT_OK
+
+
+if __name__ == "__main__":
+    sys.exit(run_script(main))
