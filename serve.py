@@ -77,7 +77,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     with listen(options.host, options.port) as place:
         port = place.getsockname()[1]
         print(f"{Path(cfg).stem} on {device}: http://{options.host}:{port}/  (Ctrl-C ends it)", flush=True)
-        config = uvicorn.Config(app, log_level="warning", limit_concurrency=BUSY, server_header=False)
+        config = uvicorn.Config(
+            app, log_level="warning", limit_concurrency=BUSY, server_header=False, timeout_graceful_shutdown=3
+        )
         uvicorn.Server(config).run(sockets=[place])
     return EXIT_OK
 

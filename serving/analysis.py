@@ -101,7 +101,8 @@ def is_video(path: Path) -> bool:
     Its first bytes decide, neither its name nor what the client says. Raises UnknownKind, and InputError for a damaged or
     huge picture.
     """
-    head = path.open("rb").read(_HEAD) if path.stat().st_size else b""
+    with path.open("rb") as stream:
+        head = stream.read(_HEAD)
     if head[4:8] == b"ftyp" or head.startswith(b"\x1a\x45\xdf\xa3") or (head[:4] == b"RIFF" and head[8:12] == b"AVI "):
         return True
     with path.open("rb") as stream:
