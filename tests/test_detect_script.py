@@ -192,7 +192,8 @@ def test_memory_stays_flat_over_a_thousand_frames(model: list[str], tmp_path: Pa
     assert resident_mib() - before < 25
 
 
-def test_ctrl_c_closes_the_video(model: list[str], tmp_path: Path) -> None:
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_ctrl_c_closes_the_video(model: list[str], tmp_path: Path, number: signal.Signals) -> None:
     source = video(tmp_path / "clip.mp4", 4000)
     command = [
         sys.executable,
@@ -210,7 +211,7 @@ def test_ctrl_c_closes_the_video(model: list[str], tmp_path: Path) -> None:
     while not part.exists() and time.monotonic() < deadline:
         time.sleep(0.05)
     time.sleep(0.3)
-    process.send_signal(signal.SIGINT)
+    process.send_signal(number)
     out, err = process.communicate(timeout=60)
     assert process.returncode == 130, err
     assert "interrupted" in out
