@@ -26,11 +26,11 @@ class OpenCvSession:
             self._net = cv2.dnn.readNetFromONNX(str(Path(path)))
         except cv2.error as error:
             raise InputError(f"{path}: OpenCV {cv2.__version__} refuses it: {error.err}") from None
-        self._names = self._net.getUnconnectedOutLayersNames()
+        self.names = list(self._net.getUnconnectedOutLayersNames())
 
     def run(self, images: NDArray[np.float32]) -> Arrays:
         self._net.setInput(images, INPUT)
         try:
-            return [as_floats(each) for each in self._net.forward(self._names)]
+            return [as_floats(each) for each in self._net.forward(self.names)]
         except cv2.error as error:
             raise InputError(f"{self._place}: OpenCV {cv2.__version__} cannot run it: {error.err}") from None

@@ -108,7 +108,13 @@ class Graph:
 
     def pad(self, x: str, before: Sequence[int], after: Sequence[int], value: float = 0.0) -> str:
         """Constant values around a tensor of four dimensions."""
-        return self.node("Pad", x, self.integers([*before, *after]), value)
+        borders = self.integers([*before, *after])
+        if value == 0:
+            return self.node("Pad", x, borders)
+        # A constant of its own: OpenCV 4 takes one that other operations read, too, for a second tensor to pad.
+        name = f"{self._scope}pad_value_{len(self.constants)}"
+        self.constants[name] = np.asarray(value, self.dtype)
+        return self.node("Pad", x, borders, name)
 
     def sum(self, x: str, axis: int) -> str:
         """Sum along an axis, which is kept."""
