@@ -27,6 +27,9 @@ from models.network import Network  # noqa: E402
 from models.weights import save_weights  # noqa: E402
 
 DEFAULT = ("csresnext50-panet-spp", "yolov3-tiny-prn", "csppeleenet-efm")
+TURN = (
+    4  # passes of one turn, whose median counts: the first ones after the other's turn find cold caches and idle cores
+)
 
 
 class OpenCv:
@@ -68,13 +71,11 @@ def compare(name: str, size: int, runs: int, threads: int, opencv: OpenCv | None
     network.fold(pack=True)
     image = torch.rand(1, network.plan.input.channels, size, size)
     ours, theirs = [], []
-    for _ in range(3):
-        our_seconds(network, image)
     for _ in range(runs):
-        ours.append(our_seconds(network, image))
+        ours.append(statistics.median(our_seconds(network, image) for _ in range(TURN)))
         if answer.startswith("ok"):
             assert opencv
-            theirs.append(float(opencv.ask("run")))
+            theirs.append(statistics.median(float(opencv.ask("run")) for _ in range(TURN)))
     text = f"{Path(cfg).stem} {size}: ours {statistics.median(ours) * 1e3:.1f} ms (least {min(ours) * 1e3:.1f})"
     if theirs:
         pairs = statistics.median(b / a for a, b in zip(ours, theirs, strict=True))
@@ -89,7 +90,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--cfg", nargs="+", default=DEFAULT, help="cfg files, or names of files in cfg/")
     parser.add_argument("--img-size", type=int, default=416)
-    parser.add_argument("--runs", type=int, default=20)
+    parser.add_argument("--runs", type=int, default=8, help=f"turns of {TURN} passes, default 8")
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--opencv-python", help="Python of an environment with OpenCV 4.x")
     options = parser.parse_args()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Collection, Iterator
 
 import torch
@@ -50,6 +51,7 @@ class Network(nn.Module):
 
         Raises InputError for an index that the network does not have.
         """
+        assert self.memory_format == torch.contiguous_format, "a packed network does not have every layer's output"
         count = len(self.plan.steps)
         for index in layers:
             if not 0 <= index < count:
@@ -76,16 +78,27 @@ class Network(nn.Module):
         """Make this network one for inference only: it can no longer be trained nor saved.
 
         Batch normalisation is folded into the weights. `pack` also lays the weights out for this processor where PyTorch can
-        (float32 on a CPU; such a network is neither moved to another device nor exported).
+        (float32 on a CPU; such a network is neither moved to another device nor exported, and has no `outputs`).
         """
         self.eval().requires_grad_(False)
         layers = [layer.folded() for layer in self]
         if pack:
             self.memory_format = torch.channels_last  # what oneDNN's convolutions like best
             layers = [layer.packed(step.site) for layer, step in zip(layers, self.plan.steps, strict=True)]
+            self._join(layers)
         self.layers = nn.ModuleList(layers)
         self.is_folded = True
         return self
+
+    def _join(self, layers: list[Layer]) -> None:
+        """Replace neighbours among packed layers that one call can do."""
+        readers = Counter(source for step in self.plan.steps for source in step.sources)
+        for step in self.plan.steps[1:]:
+            before = step.index - 1
+            if step.sources[0] == before and readers[before] == 1:
+                pair = layers[step.index].joined(layers[before], step.site)
+                if pair:
+                    layers[before], layers[step.index] = pair
 
     def _run(self, images: Tensor, keep: Collection[int], *, stop_at_heads: bool = False) -> dict[int, Tensor]:
         """Run the layers up to the last one of `keep`; outputs are released after their last reader."""

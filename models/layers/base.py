@@ -198,6 +198,13 @@ class Layer(nn.Module):
         """The folded layer for inference in float32 on a CPU, with weights laid out for this processor."""
         return self
 
+    def joined(self, before: Layer, site: Site) -> tuple[Layer, Layer] | None:
+        """What takes the places of `before` and of this layer when one call can do the work of both.
+
+        `before` is packed, feeds nobody else and is this layer's first input. The first of the pair passes its input on.
+        """
+        return None
+
     def export(self, graph: Graph, site: Site, *inputs: str) -> str:
         """Add what the folded layer computes at inference to an ONNX graph, from the names of its inputs to that of its output.
 

@@ -60,3 +60,34 @@ class PackedConvolution(Layer):
         name, constants = self._postop or ("none", [])
         y = torch.ops.mkldnn._convolution_pointwise(x, self._packed, self._biases, *self._geometry, name, constants, "")
         return y if self._postop else self._activate(y)
+
+    def with_sum(self, activation: Activation) -> PackedSum | None:
+        """This convolution, another tensor added, then `activation`; None if it has an activation of its own."""
+        if self._activate.name != "linear":
+            return None
+        return PackedSum(self._packed, self._biases, self._geometry, activation)
+
+
+class PackedSum(Layer):
+    """activation(convolution(x) + other): x (n, c, h, w), other and output (n, filters, h', w'), float32 on the CPU."""
+
+    def __init__(
+        self, packed: Any, biases: Tensor, geometry: tuple[list[int], list[int], list[int], int], activation: Activation
+    ) -> None:
+        super().__init__()
+        self._packed, self._biases, self._geometry, self._activate = packed, biases, geometry, activation
+
+    def forward(self, x: Tensor, other: Tensor) -> Tensor:  # type: ignore[override]
+        # oneDNN takes no more than relu behind a sum, so the activation works in place on the result.
+        return self._activate(
+            torch.ops.mkldnn._convolution_pointwise.binary(
+                x, other, self._packed, self._biases, *self._geometry, "add", 1.0, None, [], None
+            )
+        )
+
+
+class PassOn(Layer):
+    """Its input, for the layer that does this one's work too."""
+
+    def forward(self, x: Tensor) -> Tensor:  # type: ignore[override]
+        return x

@@ -14,6 +14,7 @@ from torch.nn import functional as F
 from models.activations import Activation, activation_option
 from models.export.graph import Graph
 from models.layers.base import Cost, Layer, LayerSection, Shape, Site, Stored, absolute
+from models.layers.packed import PackedConvolution, PassOn
 from utils.options import option
 
 _SUM_EPS = 1e-4  # blas.c shortcut_multilayer_cpu
@@ -98,6 +99,12 @@ class Shortcut(Layer):
         for other in others[1:]:
             y = _add(y, other, owned=not y.requires_grad)
         return self.activate(y)
+
+    def joined(self, before: Layer, site: Site) -> tuple[Layer, Layer] | None:
+        if self.weights is not None or not isinstance(before, PackedConvolution) or len(site.inputs) != 2:
+            return None
+        sums = before.with_sum(self.activate) if site.inputs[0] == site.inputs[1] else None
+        return (PassOn(), sums) if sums else None
 
     def _weighted(self, x: Tensor, others: tuple[Tensor, ...]) -> Tensor:
         factors = _Normalized.apply(self.weights, self.softmax).to(x.dtype)[:, :, None, None]
