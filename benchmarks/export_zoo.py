@@ -1,6 +1,7 @@
 """Every cfg of a collection as ONNX: does it export, and do ONNX Runtime and OpenCV compute the same?
 
-Weights are random, by the recipe of the tests. One line for each cfg and a JSON file at the end:
+Weights are random, by the recipe of the tests. Two numbers say what a difference means: how much the outputs change with
+another picture, and by the rounding of PyTorch alone (the same network with its normalisation folded). One line for each cfg and a JSON file at the end:
 
   python benchmarks/export_zoo.py --limit 320 --out benchmarks/export_zoo.json "zoo/**/*.cfg"
   python benchmarks/export_zoo.py --opencv /env5/bin/python /env4/bin/python -- "zoo/**/*.cfg"
@@ -27,6 +28,7 @@ ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
 
 from models.backends.onnxruntime import OnnxRuntimeSession  # noqa: E402
+from models.batchnorm import BatchNorm  # noqa: E402
 from models.export.build import ExportOptions  # noqa: E402
 from models.export.onnx_file import save_onnx  # noqa: E402
 from models.export.verify import TOLERANCE, Expected, difference, expected  # noqa: E402
@@ -37,6 +39,8 @@ from models.plan import Plan, read_plan  # noqa: E402
 from models.weights import load_weights  # noqa: E402
 from tests.recipe import weights_file  # noqa: E402
 from utils.errors import InputError, RunError  # noqa: E402
+
+ROUNDINGS = 3  # a difference of so many times that of PyTorch's own rounding is none
 
 
 class OpenCv:
@@ -74,7 +78,19 @@ def network_of(plan: Plan, gain: float, folder: Path) -> Network:
     weights.write_bytes(weights_file(network.tensors(), 1, gain))
     load_weights(network, weights)
     weights.unlink()
-    return network.eval().requires_grad_(False)
+    return calibrated(network.eval().requires_grad_(False))
+
+
+def calibrated(network: Network) -> Network:
+    """Statistics of every normalisation set to those of random pictures: without it signals of random weights die or explode."""
+    norms = [module for module in network.modules() if isinstance(module, BatchNorm)]
+    for norm in norms:
+        norm.momentum = 1.0
+        norm.train()
+    shape = network.plan.input
+    with torch.no_grad():
+        network(torch.rand(4, shape.channels, shape.height, shape.width))
+    return network.eval()
 
 
 def examined(path: Path, options: argparse.Namespace, others: list[OpenCv], folder: Path) -> dict[str, Any]:
@@ -86,9 +102,11 @@ def examined(path: Path, options: argparse.Namespace, others: list[OpenCv], fold
         settings = ExportOptions(outputs="boxes" if boxes else "raw", opset=options.opset)
         row |= {"size": [plan.input.width, plan.input.height], "outputs": settings.outputs}
         network = network_of(plan, options.gain, folder)
-        check = expected(network, settings)[0]
+        check, other = (expected(network, settings, seed=seed)[0] for seed in (0, 1))
+        row["other picture"] = difference(other.outputs, check.outputs, settings.outputs)
         model = folder / "model.onnx"
         save_onnx(network.fold(), model, settings)
+        row["rounding"] = difference(expected(network, settings)[0].outputs, check.outputs, settings.outputs)
     except (InputError, RunError) as error:
         return row | {"refused": str(error)}
     del network
@@ -98,8 +116,8 @@ def examined(path: Path, options: argparse.Namespace, others: list[OpenCv], fold
     del session
     gc.collect()
     names = ["boxes", "scores"] if boxes else [f"output_{step.index}" for step in plan.heads]
-    for other in others:
-        row[f"opencv {other.version}"] = asked(other, model, check, names, settings, folder)
+    for opencv in others:
+        row[f"opencv {opencv.version}"] = asked(opencv, model, check, names, settings, folder)
     return row
 
 
@@ -121,7 +139,7 @@ def main() -> None:
     parser.add_argument(
         "--limit", type=int, default=0, help="largest input size, where a cfg allows another than its own"
     )
-    parser.add_argument("--gain", type=float, default=0.7, help="magnitude of the random weights")
+    parser.add_argument("--gain", type=float, default=0.3, help="magnitude of the random weights")
     parser.add_argument("--opset", type=int, default=ExportOptions.opset)
     parser.add_argument("--opencv", nargs="*", default=[sys.executable], help="interpreters with cv2 to ask")
     parser.add_argument("--out", help="JSON file")
@@ -154,7 +172,7 @@ def report(rows: list[dict[str, Any]]) -> None:
     for row in rows:
         for engine, value in row.items():
             if engine == "onnxruntime" or engine.startswith("opencv"):
-                good = isinstance(value, float) and value <= TOLERANCE
+                good = isinstance(value, float) and value <= max(TOLERANCE, ROUNDINGS * row["rounding"])
                 verdicts[engine]["the same" if good else "not the same"] += 1
     for engine, counts in verdicts.items():
         print(f"{engine}: {dict(counts)}")
