@@ -1,6 +1,7 @@
 """Find objects in pictures, folders, lists, videos, cameras and streams with a Darknet model.
 
 examples:
+  python detect.py                                      a first look: the shipped detector on sample pictures
   python detect.py --cfg yolov4.cfg --weights yolov4.weights --names coco.names --source street.jpg
   python detect.py --cfg my.cfg --weights my.weights --names my.names --source video.mp4 --save-json
   python detect.py --cfg my.cfg --weights my.weights --names my.names --source 0 --view-img
@@ -16,6 +17,7 @@ from collections import Counter
 from collections.abc import Sequence
 from contextlib import closing
 from dataclasses import dataclass, field
+from pathlib import Path
 
 import numpy as np
 import torch
@@ -25,8 +27,9 @@ from data.frames import Failure, Frames, open_frames
 from data.inputs import Prepared, batches, prepare
 from data.names import class_names
 from data.prefetch import Prefetch
+from models.backends.choice import BACKENDS, Opened, Run, open_predictor
 from models.detector import Selection
-from models.load import load_predictor
+from models.formats.files import Reading
 from models.predictor import Predictor
 from utils.arguments import above_zero, share
 from utils.cli import EXIT_FAILED, EXIT_INTERRUPTED, EXIT_OK, run_script
@@ -39,6 +42,8 @@ from utils.recorder import Recorder, RecordOptions
 from utils.resize import KERNELS
 from utils.results import Seen
 
+SHIPPED = Path(__file__).parent / "weights" / "scenes"
+SAMPLES = Path(__file__).parent / "data" / "samples"
 AHEAD = 4  # inputs that wait for the network
 
 
@@ -47,12 +52,11 @@ def parse_arguments(arguments: Sequence[str] | None) -> argparse.Namespace:
         prog="detect.py", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     add = parser.add_argument
-    add("--cfg", required=True, metavar="FILE", help="Darknet cfg file")
-    add("--weights", required=True, metavar="FILE", help="Darknet .weights file")
+    add("--cfg", metavar="FILE", help="Darknet cfg file; .pt, .safetensors and exported models have theirs inside")
+    add("--weights", metavar="FILE", help=".weights, .pt, .safetensors, .onnx, .xml or .torchscript file")
     add("--names", metavar="FILE", help="class names, one in each line; default: class 0, class 1, ...")
     add(
         "--source",
-        required=True,
         help="picture, folder, glob, .txt list, video, camera number, rtsp:// or http:// address",
     )
     add(
@@ -86,6 +90,9 @@ def parse_arguments(arguments: Sequence[str] | None) -> argparse.Namespace:
     add("--half", action="store_true", help="16-bit floats on a GPU")
     add("--batch-size", type=above_zero, default=1, metavar="N", help="pictures at a time, default 1")
     add("--partial", action="store_true", help="accept weights that fit only in part")
+    add("--backend", choices=BACKENDS, help="what runs the model; default: by the kind of file")
+    add("--ema", action="store_true", help="of a training checkpoint the averages in the place of its weights")
+    add("--trust-pickle", action="store_true", help="read .pt by pickle: it runs whatever code the file asks for")
     add("--save-txt", action="store_true", help="labels/*.txt: class, centre and size relative to the picture")
     add("--save-conf", action="store_true", help="with the score at the end of each line of --save-txt")
     add("--save-json", action="store_true", help="results.json: COCO result list with file_name, frame and time_s")
@@ -121,9 +128,13 @@ class Tally:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     options = parse_arguments(arguments)
-    predictor, letter_box = make_predictor(options)
+    use_shipped_model(options)
+    predictor, own_names = open_model(options)
     refuse_unknown_classes(options, predictor.detector.classes)
-    names = class_names(options.names, predictor.detector.classes, options.cfg)
+    classes = predictor.detector.classes
+    names = own_names if own_names and not options.names else class_names(options.names, classes, options.cfg)
+    cfg_says = predictor.network.plan.net.letter_box
+    letter_box = cfg_says if options.letter_box is None else bool(options.letter_box)
     frames = open_frames(options.source, vid_stride=options.vid_stride)
     with closing(frames):
         folder = run_folder(options.project, options.name, exist_ok=options.exist_ok)
@@ -137,26 +148,41 @@ def main(arguments: Sequence[str] | None = None) -> int:
     return EXIT_FAILED if tally.failures else EXIT_OK
 
 
-def make_predictor(options: argparse.Namespace) -> tuple[Predictor, bool]:
-    """The network on its device, ready for inference, and whether pictures are letterboxed."""
+def use_shipped_model(options: argparse.Namespace) -> None:
+    """Without a model of the user's, take the one that comes with the project; without a source, its sample pictures."""
+    if options.cfg is None and options.weights is None:
+        options.cfg, options.weights = str(SHIPPED.with_suffix(".cfg")), str(SHIPPED.with_suffix(".weights"))
+        options.names = options.names or str(SHIPPED.with_suffix(".names"))
+        print(f"no --cfg and --weights: {SHIPPED.stem} is used, a small detector of drawn scenes")
+    elif options.weights is None:
+        raise InputError(
+            "--weights is missing: a cfg alone finds nothing; expected a .weights, .pt, .safetensors or .onnx file"
+        )
+    if options.source is None:
+        options.source = str(SAMPLES)
+        print(f"no --source: the pictures in {SAMPLES} are used")
+
+
+def open_model(options: argparse.Namespace) -> Opened:
+    """What detects, ready for inference on its device, and the class names that its file holds."""
     if len(options.img_size) > 2:
         raise InputError("--img-size: expected one number or width and height")
     device = select_device(options.device)
     if options.half and device.type == "cpu":
         raise InputError("--half: 16-bit floats are for a GPU, this run is on the cpu")
     size = options.img_size or [None]
-    predictor = load_predictor(
-        options.cfg,
-        options.weights,
-        device,
+    reading = Reading(
+        cfg=options.cfg,
+        device=device,
         width=size[0],
         height=size[-1],
+        ema=options.ema,
+        trust_pickle=options.trust_pickle,
         partial=options.partial,
-        half=options.half,
-        mirrored=options.augment,
     )
-    cfg_says = predictor.network.plan.net.letter_box
-    return predictor, cfg_says if options.letter_box is None else bool(options.letter_box)
+    return open_predictor(
+        options.weights, Run(backend=options.backend, reading=reading, half=options.half, mirrored=options.augment)
+    )
 
 
 def refuse_unknown_classes(options: argparse.Namespace, classes: int) -> None:

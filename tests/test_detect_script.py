@@ -15,6 +15,7 @@ import cv2
 import numpy as np
 import pytest
 
+import convert
 import detect
 from tests.paths import REPOSITORY
 from tests.small_model import make_small_model
@@ -140,7 +141,7 @@ def test_an_unreadable_picture_among_good_ones(
         (("--source", "."), "folder has no pictures"),
         (("--source", "*.png"), "pattern matches no pictures"),
         (("--cfg", "missing.cfg"), "missing.cfg: no such cfg file"),
-        (("--weights", "missing.weights"), "no such weights file"),
+        (("--weights", "missing.weights"), "missing.weights: "),
         (("--names", "short.names"), "has 1 names"),
         (("--classes", "2"), "--classes 2"),
         (("--device", "9"), "--device 9"),
@@ -164,6 +165,31 @@ def test_bad_input_is_exit_code_two(
     code, _ = run(model, tmp_path, "--source", str(picture(tmp_path / "a.png")), *change)
     shown = capsys.readouterr().err
     assert code == 2 and message in shown and shown.count("error:") == 1
+
+
+@pytest.mark.parametrize("suffix", ["pt", "safetensors"])
+def test_other_kinds_of_files(model: list[str], tmp_path: Path, suffix: str) -> None:
+    if suffix == "safetensors":
+        pytest.importorskip("safetensors")
+    cfg, weights, names = model[1::2]
+    out = str(tmp_path / f"small.{suffix}")
+    command = ["weights", "--cfg", cfg, "--weights", weights, "--names", names, "--out", out]
+    assert run_script(convert.main, command) == 0
+    code, folder = run(
+        ["--weights", out], tmp_path, "--source", str(picture(tmp_path / "a.png", 64, 64)), "--save-json"
+    )
+    assert code == 0
+    found = json.loads((folder / "results.json").read_text())
+    assert len(found) == 64 and found[0]["name"] == "dog"
+
+
+@pytest.mark.parametrize(("given", "message"), [(["--cfg"], "--weights is missing"), (["--weights"], "cfg")])
+def test_half_a_model(
+    model: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str], given: list[str], message: str
+) -> None:
+    half = [given[0], model[model.index(given[0]) + 1]]
+    code, _ = run(half, tmp_path, "--source", str(picture(tmp_path / "a.png")))
+    assert code == 2 and message in capsys.readouterr().err
 
 
 def test_darknet_lines(model: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
