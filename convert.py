@@ -5,6 +5,8 @@ examples:
   python convert.py weights --weights yolov4.safetensors --out yolov4.weights --out-cfg yolov4.cfg
   python convert.py partial --cfg yolov4.cfg --weights yolov4.weights --layers 137
   python convert.py fold --cfg yolov4.cfg --weights yolov4.weights --out folded.weights --out-cfg folded.cfg
+  python convert.py compare yolov4.weights yolov4.onnx --cfg yolov4.cfg --image dog.jpg
+  python convert.py fetch yolov4-tiny
   python convert.py labels --from train.data --to coco.json
 """
 
@@ -17,12 +19,18 @@ from pathlib import Path
 from typing import TypeAlias
 
 from data.formats.darknet import read_names
+from data.image import read_image
 from data.sources import open_data
 from data.writing import write_data
+from models.backends.choice import BACKENDS
 from models.formats.files import Model, Reading, load_model, save_model
 from models.formats.fuse import without_batch_norm
+from models.pair import Pair, Side
+from models.published import find_published, listing
 from models.weights import save_weights
-from utils.cli import EXIT_OK, run_script
+from utils.arguments import above_zero, share
+from utils.cli import EXIT_FAILED, EXIT_OK, run_script
+from utils.download import download
 from utils.errors import InputError
 
 Commands: TypeAlias = "argparse._SubParsersAction[argparse.ArgumentParser]"
@@ -33,7 +41,7 @@ def parse_arguments(arguments: Sequence[str] | None) -> argparse.Namespace:
         prog="convert.py", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     commands = parser.add_subparsers(title="what to convert", required=True, metavar="COMMAND")
-    for add in (_add_labels, _add_weights, _add_partial, _add_fold):
+    for add in (_add_labels, _add_weights, _add_partial, _add_fold, _add_compare, _add_fetch):
         add(commands)
     return parser.parse_args(arguments)
 
@@ -147,6 +155,65 @@ def _fold(options: argparse.Namespace) -> int:
     save_model(fused, options.out, names)
     fused.plan.cfg.write(options.out_cfg)
     print(f"{options.out}, {options.out_cfg}: {network.plan.parameters - fused.plan.parameters:,} weights fewer")
+    return EXIT_OK
+
+
+def _add_compare(commands: Commands) -> None:
+    text = "two models, of any formats, on the same picture: layers, outputs, boxes, verdict"
+    parser = commands.add_parser("compare", help=text, description=text)
+    add = parser.add_argument
+    add("models", nargs=2, metavar="MODEL", help=".weights, .pt, .safetensors, .onnx, .xml or .torchscript")
+    add("--cfg", nargs="+", default=[], help="cfg of files that have none inside; two if they differ")
+    add("--image", help="picture to look at; default: random values, the same every time")
+    add(
+        "--img-size",
+        type=above_zero,
+        nargs="+",
+        default=[],
+        help="input size, or width height; default: the first model's",
+    )
+    add("--conf-thres", type=share, default=0.25, help="least score of boxes, default 0.25")
+    add("--backend", nargs="+", choices=BACKENDS, default=[], help="engines; two if they differ")
+    add("--every-layer", action="store_true", help="print all layers, not only those that differ")
+    parser.set_defaults(run=_compare)
+
+
+def _compare(options: argparse.Namespace) -> int:
+    sides = [
+        Side(path, _of_two(options.cfg, number, "--cfg"), _of_two(options.backend, number, "--backend"))
+        for number, path in enumerate(options.models)
+    ]
+    size = (options.img_size[0], options.img_size[-1]) if options.img_size else None
+    pair = Pair(sides[0], sides[1], size)
+    print(pair.describe())
+    picture = read_image(options.image, pair.channels) if options.image else pair.random_picture()
+    verdict = pair.compare(picture, conf=options.conf_thres, every_layer=options.every_layer, show=print)
+    print(verdict.text)
+    return EXIT_OK if verdict.same else EXIT_FAILED
+
+
+def _of_two(values: Sequence[str], number: int, flag: str) -> str | None:
+    if len(values) > 2:
+        raise InputError(f"{flag}: expected one, or two for the two models")
+    return values[min(number, len(values) - 1)] if values else None
+
+
+def _add_fetch(commands: Commands) -> None:
+    text = "download published weights; without a name: the list of them"
+    parser = commands.add_parser("fetch", help=text, description=text)
+    parser.add_argument("name", nargs="?", help="which; default: print the list")
+    parser.add_argument("--out", default="weights", metavar="FOLDER", help="where to, default weights/")
+    parser.add_argument("--url", help="download from here instead, a mirror say")
+    parser.set_defaults(run=_fetch)
+
+
+def _fetch(options: argparse.Namespace) -> int:
+    if options.name is None:
+        print(listing())
+        return EXIT_OK
+    published = find_published(options.name)
+    path = download(options.url or published.url, Path(options.out) / published.file, published.expected)
+    print(f"{path}: {path.stat().st_size:,} bytes; its cfg is {published.cfg}")
     return EXIT_OK
 
 

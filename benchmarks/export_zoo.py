@@ -1,7 +1,8 @@
 """Every cfg of a collection as ONNX: does it export, and do ONNX Runtime and OpenCV compute the same?
 
 Weights are random, by the recipe of the tests. Two numbers say what a difference means: how much the outputs change with
-another picture, and by the rounding of PyTorch alone (the same network with its normalisation folded). One line for each cfg and a JSON file at the end:
+another picture, and by the rounding of PyTorch alone (the same network with its normalisation folded). One line for each cfg
+and a JSON file at the end:
 
   python benchmarks/export_zoo.py --limit 320 --out benchmarks/export_zoo.json "zoo/**/*.cfg"
   python benchmarks/export_zoo.py --opencv /env5/bin/python /env4/bin/python -- "zoo/**/*.cfg"

@@ -59,21 +59,24 @@ def is_exported(path: str | Path | None) -> bool:
 
 def open_predictor(weights: str | Path | None, run: Run) -> Opened:
     """A model ready for detection. Raises InputError for files, engines and sizes that do not go together."""
-    reading = run.reading
-    if not is_exported(weights):
-        if run.backend not in (None, TORCH):
-            raise InputError(f"--backend {run.backend}: runs exported models, not {weights}; see export.py")
+    if weights is None or not is_exported(weights):
         return _with_torch(weights, run)
-    assert weights is not None
+    model = open_exported(weights, run)
+    predictor = ExportedPredictor(model, mirrored=run.mirrored, single=run.single)
+    return Opened(predictor, model.metadata.description.names)
+
+
+def open_exported(weights: str | Path, run: Run) -> ExportedModel:
+    """An exported model in its engine. Raises InputError."""
     engine = run.backend or next(name for name, (known, _) in _ENGINES.items() if Path(weights).suffix in known)
     if engine not in _ENGINES or Path(weights).suffix not in _ENGINES[engine][0]:
         raise InputError(f"{weights}: --backend {engine} cannot run it, expected {_possible(weights)}")
     if run.half:
         raise InputError(f"{weights}: --half is settled when a model is exported")
+    reading = run.reading
     own = _ENGINES[engine][1](weights, torch.device(reading.device))
     width, height = reading.width or own.metadata.size_wh[0], reading.height or own.metadata.size_wh[1]
-    model = ExportedModel(own, str(weights), (width, height))
-    return Opened(ExportedPredictor(model, mirrored=run.mirrored, single=run.single), model.metadata.description.names)
+    return ExportedModel(own, str(weights), (width, height))
 
 
 def _possible(weights: str | Path) -> str:
@@ -81,6 +84,8 @@ def _possible(weights: str | Path) -> str:
 
 
 def _with_torch(weights: str | Path | None, run: Run) -> Opened:
+    if run.backend not in (None, TORCH):
+        raise InputError(f"--backend {run.backend}: runs exported models, not {weights}; see export.py")
     network, names = load_model(weights, run.reading)
     device = torch.device(run.reading.device)
     network.fold(pack=device.type == "cpu")
