@@ -99,9 +99,7 @@ def open_frames(source: str, *, vid_stride: int = 1) -> Frames:
     """
     if vid_stride < 1:
         raise InputError(f"vid-stride: cannot be {vid_stride}, expected 1 or more")
-    cv2.utils.logging.setLogLevel(
-        cv2.utils.logging.LOG_LEVEL_SILENT
-    )  # what OpenCV would print about a bad file is in our message
+    _silence_opencv()
     if source.isascii() and source.isdigit() and not Path(source).exists():
         return Frames(source, LiveFrames(int(source), source, vid_stride), total=None, live=True)
     if _URL.match(source):
@@ -111,6 +109,14 @@ def open_frames(source: str, *, vid_stride: int = 1) -> Frames:
     else:
         files = [str(path) for path in find_files(source)]
     return Frames(source, Prefetch(_read_all(files, vid_stride), _AHEAD), total=_count(files, vid_stride), live=False)
+
+
+def _silence_opencv() -> None:
+    """What OpenCV would print about a bad file is in our message; where its level is set differs from version to version."""
+    if hasattr(cv2, "setLogLevel"):
+        cv2.setLogLevel(0)
+    else:
+        cv2.utils.logging.setLogLevel(cv2.utils.logging.LOG_LEVEL_SILENT)
 
 
 def _read_all(files: list[str], stride: int) -> Iterator[Frame | Failure]:
