@@ -32,9 +32,9 @@ from engine.evaluate import Pass, evaluate
 from engine.measure import measure, write_metrics, write_plots
 from engine.metrics.darknet import NMS_THRESH, POINTS, SCORE_THRESH
 from engine.metrics.report import Metrics, coco_text, darknet_text, table
+from models.backends.choice import BACKENDS, Run, open_predictor
 from models.detector import Selection
-from models.load import load
-from models.plan import read_plan
+from models.formats.files import Reading
 from models.predictor import Predictor
 from utils.arguments import above_zero, share
 from utils.cli import EXIT_OK, run_script
@@ -59,8 +59,11 @@ def parse_arguments(arguments: Sequence[str] | None) -> argparse.Namespace:
         prog="test.py", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     add = parser.add_argument
-    add("--cfg", help="Darknet cfg file")
-    add("--weights", help="Darknet .weights file")
+    add("--cfg", help="Darknet cfg file; .pt, .safetensors and exported models have theirs inside")
+    add("--weights", help=".weights, .pt, .safetensors, .onnx, .xml or .torchscript file")
+    add("--backend", choices=BACKENDS, help="what runs the model; default: by the kind of file")
+    add("--ema", action="store_true", help="the averages of a training run in the place of its weights")
+    add("--trust-pickle", action="store_true", help="read .pt by pickle: it runs whatever code the file asks for")
     add("--data", required=True, help=".data, .yaml, COCO .json, a Pascal VOC folder, a folder or list of pictures")
     add("--names", help="names file to use in place of the data set's own")
     add("--split", help="split of the data set, default val (doctor: all splits)")
@@ -94,7 +97,7 @@ def parse_arguments(arguments: Sequence[str] | None) -> argparse.Namespace:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     options = parse_arguments(arguments)
-    if options.task != "doctor" and not options.cfg:
+    if options.task != "doctor" and not (options.cfg or options.weights):
         raise InputError(f"--task {options.task} needs --cfg")
     return TASKS[options.task](options)
 
@@ -140,11 +143,22 @@ def _predictor(options: argparse.Namespace, size: Sequence[int]) -> Predictor:
         logger.warning("no --weights: the network is random")
     if options.half and device.type == "cpu":
         raise InputError("--half: 16-bit floats are for a GPU, this run is on the cpu")
-    network = load(options.cfg, options.weights, device, width=width, height=height)
-    network.fold(pack=device.type == "cpu")
-    if options.half:
-        network.half()
-    return Predictor(network, device, half=options.half, mirrored=options.augment, single=options.single_cls)
+    reading = Reading(
+        cfg=options.cfg,
+        device=device,
+        width=width,
+        height=height,
+        ema=options.ema,
+        trust_pickle=options.trust_pickle,
+    )
+    run = Run(
+        backend=options.backend,
+        reading=reading,
+        half=options.half,
+        mirrored=options.augment,
+        single=options.single_cls,
+    )
+    return open_predictor(options.weights, run).predictor
 
 
 def _selection(options: argparse.Namespace, conf: float) -> Selection:
@@ -186,7 +200,9 @@ def _exam(options: argparse.Namespace, predictor: Predictor) -> tuple[Exam, Diag
     """The data set, looked over by the doctor; without labels there is nothing to measure."""
     split = options.split or "val"
     dataset = open_data(options.data, split, names=options.names)
-    exam = make_exam(dataset, split, predictor.detector.classes, options.cfg, single=options.single_cls)
+    exam = make_exam(
+        dataset, split, predictor.detector.classes, options.cfg or options.weights, single=options.single_cls
+    )
     diagnosis = _diagnose(dataset, split, options)
     if not diagnosis.labels:
         example = next((f": {finding}" for finding in diagnosis.findings if finding.kind == "labels missing"), "")
@@ -297,7 +313,7 @@ def _outcome(images: Sequence[Path], found: Pass) -> int:
 def study(options: argparse.Namespace) -> int:
     """Quality against latency over input sizes and confidences."""
     confidences = options.conf_thres or STUDY_CONFIDENCES
-    cfg_size = 0 if options.img_size else read_plan(options.cfg).input.width
+    cfg_size = 0 if options.img_size else _predictor(options, []).size_wh[0]
     sizes = options.img_size or [cfg_size * k // 4 // 32 * 32 for k in (2, 3, 4, 5)]
     rows: list[dict[str, Any]] = []
     predictor = _predictor(options, sizes[:1])

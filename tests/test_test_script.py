@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import importlib
 import importlib.util
 import io
 import json
@@ -107,6 +108,27 @@ def test_all_numbers(case: Case, capsys: pytest.CaptureFixture[str]) -> None:
     out = capsys.readouterr().out
     assert "val: 3 pictures (3 readable, 1 background), 24 labels, 1 of 2 classes" in out
     assert "COCO: AP " in out and "Speed: " in out
+
+
+@pytest.mark.parametrize("suffix", [".pt", ".onnx"])
+def test_files_with_their_cfg_inside(case: Case, suffix: str) -> None:
+    """Without --cfg; an ONNX model of batch 2 takes the three pictures in two parts."""
+    source = ["--cfg", str(case.folder / "a.cfg"), "--weights", str(case.folder / "a.weights")]
+    out = str(case.folder / f"a{suffix}")
+    if suffix == ".pt":
+        assert _script("convert").main(["weights", *source, "--out", out]) == 0
+    else:
+        pytest.importorskip("onnx")
+        pytest.importorskip("onnxruntime")
+        assert _script("export").main([*source, "--out", out.removesuffix(suffix), "--batch-size", "2"]) == 0
+    flags = ["--data", str(case.folder / "a.data"), "--project", str(case.folder / "runs"), "--no-plots"]
+    assert run_script(script.main, ["--weights", out, *flags, "--device", "cpu"]) == 0
+    darknet = case.json("metrics.json")["darknet"]
+    assert (darknet["tp"], darknet["fp"], darknet["fn"]) == (24, 24, 0)
+
+
+def _script(name: str) -> ModuleType:
+    return importlib.import_module(name)
 
 
 def test_results_json_gives_the_twelve_numbers_elsewhere(case: Case) -> None:
