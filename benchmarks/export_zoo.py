@@ -41,7 +41,7 @@ from models.weights import load_weights  # noqa: E402
 from tests.recipe import weights_file  # noqa: E402
 from utils.errors import InputError, RunError  # noqa: E402
 
-ROUNDINGS = 3  # a difference of so many times that of PyTorch's own rounding is none
+ROUNDINGS = 10  # a difference of so many times that of PyTorch's own rounding is none
 
 
 class OpenCv:
@@ -64,11 +64,12 @@ class OpenCv:
 def planned(path: Path, limit: int) -> Plan:
     """The plan, at a smaller input size where the cfg's exceeds the limit and allows another."""
     plan = read_plan(path)
-    if limit and max(plan.input.width, plan.input.height) > limit:
-        try:
-            return read_plan(path, width=limit, height=limit)
-        except InputError:
-            return plan
+    for side in (limit, 384, 512):  # the second is divisible by 128, as networks with seven levels need it
+        if limit and max(plan.input.width, plan.input.height) > side:
+            try:
+                return read_plan(path, width=side, height=side)
+            except InputError:
+                continue
     return plan
 
 
