@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import logging
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
@@ -12,9 +13,11 @@ from data.annotations import Dataset
 from data.exam import make_exam
 from data.picture_loader import PictureLoader
 from engine.evaluate import Pass, evaluate
+from engine.history import History
+from engine.loop import Update
 from engine.measure import measure
 from engine.metrics.darknet import SCORE_THRESH
-from engine.metrics.report import Metrics
+from engine.metrics.report import Metrics, darknet_text, table
 from models.detector import Selection
 from models.network import Network
 from models.predictor import Predictor
@@ -22,6 +25,7 @@ from models.predictor import Predictor
 logger = logging.getLogger(__name__)
 
 METRIC = "mAP_0.5"
+_EPOCHS, _LEAST = 4, 100  # detector.c train_detector: mAP_epochs, and iterations at least
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -67,3 +71,54 @@ def columns(metrics: Metrics) -> dict[str, float]:
         "AP": max(coco["AP"], 0.0),
         "AP50": max(coco["AP50"], 0.0),
     }
+
+
+def usual_period(pictures: int, batch: int) -> int:
+    """Iterations between evaluations, as in the original. pictures: of the training split."""
+    return max(_EPOCHS * pictures // batch, _LEAST)
+
+
+@dataclass(kw_only=True)
+class Examination:
+    """Hook: evaluates every `period` iterations, not before `earliest`, and at iteration `last` (detector.c train_detector).
+
+    evaluation: None, if nothing is measured. patience: evaluations without a better result after which `exhausted` is set; 0:
+    never. darknet: report in the original's words. on_best: called when a result is the best so far. on_done: called after each.
+    best: the best result. at: iteration of the latest evaluation. without_gain: evaluations since the best one.
+    """
+
+    evaluation: Evaluation | None
+    network: Network
+    history: History
+    period: int
+    earliest: int
+    last: int
+    patience: int = 0
+    darknet: bool = False
+    on_best: Callable[[], None] = lambda: None
+    on_done: Callable[[], None] = lambda: None
+    best: float = -1.0
+    at: int = 0
+    without_gain: int = 0
+
+    @property
+    def exhausted(self) -> bool:
+        return 0 < self.patience <= self.without_gain
+
+    def __call__(self, update: Update) -> None:
+        due = max(self.at + self.period, self.earliest)
+        if self.evaluation is None or (update.iteration < due and update.iteration != self.last):
+            return
+        self.at = update.iteration
+        metrics = self.evaluation(self.network)
+        values = columns(metrics)
+        text = darknet_text(metrics.darknet, metrics.names, 0) if self.darknet else table(metrics)
+        logger.info("\niteration %d\n%s", update.iteration, text)
+        self.history.evaluated(values)
+        self.without_gain += 1
+        if values[METRIC] >= self.best:
+            self.best, self.without_gain = values[METRIC], 0
+            self.on_best()
+        if self.exhausted:
+            logger.info("%d evaluations without a better %s: training ends", self.without_gain, METRIC)
+        self.on_done()

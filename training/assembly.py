@@ -1,0 +1,182 @@
+"""The parts of a training run, made from its flags, its fitted cfg and its data set."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from data.augment.extra import read_extra
+from data.loader import TrainLoader
+from data.training_set import BoxOptions, Supply, training_loader
+from engine.checkpoint import Checkpoint
+from engine.ema import Ema
+from engine.history import History
+from engine.loop import Precision, Trainer
+from engine.optimizer import DarknetOptimizer
+from engine.progress import DarknetLines, EpochBar
+from engine.saving import Saver
+from engine.schedule import Schedule
+from models.batchnorm import BatchNorm
+from models.heads.base import BoxSection
+from models.network import Network
+from models.plan import Plan, make_plan
+from models.training import Training
+from training.evaluation import Evaluation
+from training.prepare import Sets, load_start
+from training.settings import Settings, batch_of
+from utils.cfg import Cfg
+from utils.errors import InputError
+from utils.net_options import ScheduleOptions
+
+_AMP = {"bf16": torch.bfloat16, "fp16": torch.float16}
+
+
+def make_network(settings: Settings, cfg: Cfg, checkpoint: Checkpoint | None, device: torch.device) -> Network:
+    """The network with the weights to begin with, or those of `checkpoint`."""
+    network = Network(make_plan(cfg))
+    if checkpoint is not None:
+        network.load_state_dict(checkpoint.model)
+    elif settings.weights is not None:
+        load_start(network, settings.weights, clear=settings.clear)
+    if settings.bn_momentum is not None:
+        for module in network.modules():
+            if isinstance(module, BatchNorm):
+                module.momentum = settings.bn_momentum
+    return network.to(device)
+
+
+def make_trainer(
+    settings: Settings,
+    training: Training,
+    options: ScheduleOptions,
+    device: torch.device,
+    files: Callable[[Any], Sequence[str]],
+) -> Trainer:
+    """The train loop's state, at the iteration that the weights have reached. files: names the pictures of a batch."""
+    network = training.network
+    batch, subdivisions = batch_of(network.plan)
+    trainer = Trainer(
+        training,
+        DarknetOptimizer(training.tensors(options.burn_in), options),
+        Schedule(options, cosine=settings.cos_lr, seed=settings.seed),
+        batch=batch,
+        subdivisions=subdivisions,
+        device=device,
+        precision=_precision(settings, options, device),
+        channels_last=settings.channels_last,
+        files=files,
+    )
+    trainer.iteration = network.seen // batch
+    return trainer
+
+
+def _precision(settings: Settings, options: ScheduleOptions, device: torch.device) -> Precision:
+    if settings.amp is None:
+        return Precision()
+    dtype = _AMP[settings.amp]
+    if dtype is torch.bfloat16:
+        return Precision(dtype=dtype)
+    if device.type != "cuda":
+        raise InputError(f"--amp fp16 needs a CUDA device, this is {device}; use --amp bf16")
+    scale = options.loss_scale if options.loss_scale != 1 else 65536.0
+    return Precision(dtype=dtype, scaler=torch.amp.GradScaler("cuda", init_scale=scale))
+
+
+def make_ema(network: Network, options: ScheduleOptions) -> Ema | None:
+    """The moving average that the cfg asks for, if it does."""
+    if not options.ema_alpha:
+        return None
+    return Ema(dict(network.named_parameters()), options.ema_alpha, options.max_batches)
+
+
+def make_loader(settings: Settings, cfg: Cfg, sets: Sets, plan: Plan, trainer: Trainer) -> TrainLoader:
+    """Batches from the iteration on that `trainer` has reached."""
+    head = box_head(plan)
+    boxes = None
+    if head is not None:
+        boxes = BoxOptions(
+            classes=head.classes,
+            jitter=head.jitter,
+            resize=head.resize,
+            random=head.random,
+            most=head.max_truths,
+        )
+    elif settings.augment is not None:
+        raise InputError("--augment changes boxes, it does not serve for a classifier")
+    supply = Supply(
+        seed=settings.seed,
+        workers=settings.workers,
+        start=trainer.iteration,
+        pin_memory=trainer.device.type == "cuda",
+        cache=settings.cache_images,
+        extra=read_extra(settings.augment) if settings.augment else None,
+    )
+    return training_loader(
+        sets.train,
+        cfg.sections[0],
+        boxes,
+        size_wh=(plan.input.width, plan.input.height),
+        channels=plan.input.channels,
+        batch=trainer.batch,
+        subdivisions=trainer.subdivisions,
+        letter_box=plan.net.letter_box,
+        supply=supply,
+    )
+
+
+def box_head(plan: Plan) -> BoxSection | None:
+    """The last head with boxes: its keys hold for the pictures of all of them, as in the original."""
+    found = [step.section for step in plan.steps if isinstance(step.section, BoxSection)]
+    return found[-1] if found else None
+
+
+def make_evaluation(settings: Settings, sets: Sets, plan: Plan, trainer: Trainer) -> Evaluation | None:
+    """The evaluation on split `val`; none for classifiers, and with --notest."""
+    head = box_head(plan)
+    if settings.notest or head is None:
+        return None
+    return Evaluation(
+        data=sets.val,
+        classes=head.classes,
+        batch=max(1, trainer.batch // trainer.subdivisions),
+        workers=settings.workers,
+        device=trainer.device,
+    )
+
+
+def make_saver(
+    settings: Settings,
+    sets: Sets,
+    last: int,
+    folder: Path,
+    checkpoint: Callable[[], Checkpoint],
+    write_weights: Callable[[Path], None],
+) -> Saver:
+    """Intervals as in the original: keys saveweights and savelast of the .data file, else by the length of the run."""
+    data = sets.train.options
+    every = settings.save_period
+    usual = 1000 if last < 10_000 else 10_000
+    return Saver(
+        folder=folder,
+        stem=Path(settings.cfg or "network.cfg").stem,
+        checkpoint=checkpoint,
+        write_weights=write_weights,
+        last_every=_whole(data.get("savelast"), 100),
+        keep_every=_whole(data.get("saveweights"), usual) if every is None else every,
+    )
+
+
+def _whole(text: str | None, default: int) -> int:
+    return int(text) if text is not None and text.isdigit() else default
+
+
+def make_progress(
+    settings: Settings, history: History, pictures: int, batch: int, last: int
+) -> EpochBar | DarknetLines:
+    """What the run says while it trains."""
+    if settings.print == "darknet":
+        return DarknetLines(history, last)
+    return EpochBar(history, pictures, batch, last)

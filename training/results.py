@@ -1,0 +1,69 @@
+"""The course of a run as files: results.csv, chart.png, results.png, and the first batches as pictures."""
+
+from __future__ import annotations
+
+import importlib.util
+import logging
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from data.loader import TrainBatch
+from data.preview import save_batch
+from engine.charts import write_chart, write_results
+from engine.history import History
+from engine.loop import Update
+from training.evaluation import METRIC
+
+logger = logging.getLogger(__name__)
+
+_PREVIEWS = 3
+_CHART_EVERY = 1000
+
+
+@dataclass(frozen=True, kw_only=True)
+class Results:
+    """Hook that writes results.csv every `every` iterations and the charts every thousand.
+
+    plots: whether charts and pictures are wanted. last: the iteration training ends at. top: of the chart's loss axis.
+    """
+
+    folder: Path
+    history: History
+    plots: bool
+    last: int
+    top: float
+    every: int
+
+    def __call__(self, update: Update) -> None:
+        if update.iteration % self.every == 0:
+            self.history.write(self.folder / "results.csv")
+        if update.iteration % _CHART_EVERY == 0:
+            self.write()
+
+    def write(self) -> None:
+        """Write everything as it stands."""
+        self.history.write(self.folder / "results.csv")
+        if self.plots and self.history.rows and has_matplotlib():
+            path = self.folder / "chart.png"
+            write_chart(self.history, path, max_batches=self.last, max_loss=self.top, metric=METRIC)
+            write_results(self.history, self.folder / "results.png")
+
+    def previewed(self, batches: Iterable[TrainBatch], names: Sequence[str]) -> Iterator[TrainBatch]:
+        """The batches; the first ones also as pictures. names: of the classes."""
+        for number, batch in enumerate(batches):
+            if number < _PREVIEWS and self.plots and batch.truth.dim() == 3:
+                path = self.folder / f"train_batch{number}.jpg"
+                save_batch(path, batch.images.numpy(), batch.truth.numpy(), names)
+            yield batch
+
+
+def has_matplotlib() -> bool:
+    """Whether charts can be drawn."""
+    return importlib.util.find_spec("matplotlib") is not None
+
+
+def warn_without_matplotlib() -> None:
+    """Say so if charts are wanted that cannot be drawn."""
+    if not has_matplotlib():
+        logger.warning("no charts: they need matplotlib (pip install matplotlib)")
