@@ -15,6 +15,7 @@ ALLOWED = {
     "data": {"utils"},
     "engine": {"utils"},
     "training": {"models", "data", "engine", "utils"},
+    "evaluation": {"models", "data", "engine", "utils"},
     "serving": {"models", "data", "utils"},
     "compose": {"models", "utils"},
     "docs": {"models", "utils"},

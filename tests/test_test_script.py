@@ -14,6 +14,8 @@ import cv2
 import numpy as np
 import pytest
 
+from data.picture_loader import PictureLoader
+from evaluation import doctor
 from models.load import load
 from models.weights import save_weights
 from tests.paths import REPOSITORY
@@ -284,14 +286,14 @@ def test_results_file_that_is_a_folder(case: Case, capsys: pytest.CaptureFixture
 def test_picture_deleted_half_way(
     case: Case, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    examine = script.examine
+    examine = doctor.examine
 
     def examine_then_delete(*arguments: object, **more: object) -> object:
         found = examine(*arguments, **more)
         case.pictures[1].unlink()
         return found
 
-    monkeypatch.setattr(script, "examine", examine_then_delete)
+    monkeypatch.setattr(doctor, "examine", examine_then_delete)
     assert case.run("--no-plots") == 1
     error = capsys.readouterr().err
     assert "1 of 3 pictures could not be read" in error and "half.png" in error
@@ -301,14 +303,14 @@ def test_picture_deleted_half_way(
 
 
 def test_interrupted(case: Case, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
-    read = script.PictureLoader._read
+    read = PictureLoader._read
 
     def read_until_interrupted(self: object, index: int) -> object:
         if index == 2:
             raise KeyboardInterrupt
         return read(self, index)
 
-    monkeypatch.setattr(script.PictureLoader, "_read", read_until_interrupted)
+    monkeypatch.setattr(PictureLoader, "_read", read_until_interrupted)
     assert case.run("--no-plots", "--batch-size", "1") == 130
     assert "2 of 3 pictures were measured" in capsys.readouterr().err
     assert case.json("metrics.json")["images"] == 2

@@ -1,0 +1,69 @@
+"""A data set, looked over before anything is measured on it, or for its own sake."""
+
+from __future__ import annotations
+
+import importlib.util
+import logging
+import sys
+from pathlib import Path
+
+from data.annotations import Dataset
+from data.doctor import Diagnosis, examine, full_text, report
+from data.exam import Exam, make_exam
+from data.sources import open_data
+from evaluation.settings import Settings
+from models.predictor import Predictor
+from utils.cli import EXIT_OK
+from utils.errors import InputError
+from utils.files import run_folder, write_text
+from utils.plot_data import plot_labels
+
+logger = logging.getLogger(__name__)
+
+
+def doctor(settings: Settings) -> int:
+    """Look every split over, without a network."""
+    dataset = open_data(settings.data, settings.split, names=settings.names)
+    found = [_diagnose(dataset, split, settings) for split in dataset.splits]
+    folder = run_folder(settings.project, settings.name, exist_ok=settings.exist_ok)
+    for diagnosis in found:
+        save_diagnosis(folder, diagnosis, settings)
+    print(f"Results saved to {folder}")
+    return EXIT_OK
+
+
+def examined(settings: Settings, predictor: Predictor) -> tuple[Exam, Diagnosis]:
+    """The pictures to measure on, looked over. Raises InputError: without labels there is nothing to measure."""
+    split = settings.split or "val"
+    dataset = open_data(settings.data, split, names=settings.names)
+    model = settings.cfg or settings.weights
+    assert model is not None
+    exam = make_exam(dataset, split, predictor.detector.classes, model, single=settings.single_cls)
+    diagnosis = _diagnose(dataset, split, settings)
+    if not diagnosis.labels:
+        example = next((f": {finding}" for finding in diagnosis.findings if finding.kind == "labels missing"), "")
+        raise InputError(f"{settings.data}: no labels to measure against{example}")
+    return exam, diagnosis
+
+
+def save_diagnosis(folder: Path, found: Diagnosis, settings: Settings) -> None:
+    write_text(folder / f"doctor_{found.split}.txt", full_text(found))
+    if plots_wanted(settings):
+        path = folder / f"labels_{found.split}.png"
+        plot_labels(path, found.names, found.class_counts, found.cxcywh_rel, found.sizes_wh, found.per_image)
+
+
+def plots_wanted(settings: Settings) -> bool:
+    """Whether to draw; what they are drawn with may be absent."""
+    if settings.no_plots:
+        return False
+    if importlib.util.find_spec("matplotlib") is None:
+        logger.warning("no plots: they need matplotlib (pip install matplotlib)")
+        return False
+    return True
+
+
+def _diagnose(dataset: Dataset, split: str, settings: Settings) -> Diagnosis:
+    found = examine(dataset, split, workers=settings.workers)
+    print(report(found, examples=sys.maxsize if settings.verbose else 3))
+    return found

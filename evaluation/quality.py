@@ -1,0 +1,89 @@
+"""Quality and speed at one input size, by three protocols, with what explains the numbers."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from data.exam import Exam
+from data.image import read_image
+from engine.evaluate import Pass
+from engine.measure import measure, write_metrics, write_plots
+from engine.metrics.report import Metrics, coco_text, darknet_text, table
+from evaluation.doctor import examined, plots_wanted, save_diagnosis
+from evaluation.passes import by, make_predictor, outcome, run_pass, speed_text
+from evaluation.settings import Settings, one_confidence, one_size
+from models.predictor import Predictor
+from utils.compare import comparison, save_picture
+from utils.files import run_folder, write_text
+from utils.results import label_text
+from utils.truth import Truth
+
+WORST = 8
+
+
+def validate(settings: Settings) -> int:
+    """Measure quality and speed at one size and confidence."""
+    confidence = one_confidence(settings)
+    predictor = make_predictor(settings, one_size(settings))
+    exam, diagnosis = examined(settings, predictor)
+    folder = run_folder(settings.project, settings.name, exist_ok=settings.exist_ok)
+    found = run_pass(settings, predictor, exam.images, [confidence])
+    start = time.perf_counter()
+    truths = [exam.truth(i, found.sizes_wh[i]) for i in found.order]
+    image_ids = exam.image_ids(found.order)
+    metrics, rows = measure(found.detections(0), truths, exam.names, image_ids, exam.category_ids)
+    speed = found.milliseconds() | {"measuring": 1000 * (time.perf_counter() - start) / max(1, len(truths))}
+    facts = _facts(settings, exam, predictor, found) | {"conf_thres": confidence, "speed_ms": speed}
+    write_metrics(folder, metrics, facts | {"findings": diagnosis.counts})
+    if settings.save_json:
+        write_text(folder / "results.json", json.dumps(rows) + "\n")
+    if settings.save_txt:
+        _save_labels(folder / "labels", exam, found, settings.save_conf)
+    _print_metrics(settings, metrics)
+    print(f"Speed: {speed_text(speed)} a picture of {by(predictor.size_wh)}")
+    save_diagnosis(folder, diagnosis, settings)
+    if plots_wanted(settings):
+        write_plots(folder, metrics)
+        _save_worst(folder / "worst", exam, found, truths, metrics)
+    print(f"Results saved to {folder}")
+    return outcome(exam.images, found)
+
+
+def _facts(settings: Settings, exam: Exam, predictor: Predictor, found: Pass) -> dict[str, Any]:
+    """What was measured, on what, and whether all of it."""
+    return {
+        **{key: getattr(settings, key) for key in ("cfg", "weights", "data", "split", "iou_thres", "letter_box")},
+        "input": list(predictor.size_wh),
+        "complete": len(found.order) == len(exam.images),
+        "unreadable": {str(exam.images[i]): text for i, text in sorted(found.failures.items())},
+    }
+
+
+def _save_labels(folder: Path, exam: Exam, found: Pass, with_scores: bool) -> None:
+    for i, detections in zip(found.order, found.detections(0), strict=True):
+        text = label_text(detections, found.sizes_wh[i], with_scores=with_scores)
+        write_text(folder / f"{exam.images[i].stem}.txt", text)
+
+
+def _save_worst(folder: Path, exam: Exam, found: Pass, truths: Sequence[Truth], metrics: Metrics) -> None:
+    """Labels beside predictions for the pictures that lose most recall."""
+    confusion, detections = metrics.confusion, found.detections(0)
+    for place, i in enumerate(confusion.worst(WORST).tolist(), 1):
+        path = exam.images[found.order[i]]
+        sure = detections[i].scores > np.float32(confusion.conf_thresh)
+        hits, right = confusion.hits[i], confusion.right[i][sure]
+        sheet = comparison(read_image(path, 3), truths[i], detections[i].select(sure), exam.names, hits, right)
+        save_picture(folder / f"{place}_{path.stem}.jpg", sheet)
+
+
+def _print_metrics(settings: Settings, metrics: Metrics) -> None:
+    if settings.print == "darknet":
+        print(darknet_text(metrics.darknet, metrics.names, settings.points))
+    else:
+        print(f"{table(metrics, every_class=settings.verbose)}\n{coco_text(metrics.coco)}")
