@@ -21,7 +21,7 @@ from training.prepare import fitted, open_sets, require_labels
 from training.run import Run
 from training.settings import Settings, write_record
 from utils import cfg as cfg_text
-from utils.arguments import above_zero, share, whole
+from utils.arguments import above_zero, positive, share, whole
 from utils.cli import EXIT_INTERRUPTED, EXIT_OK, run_script
 from utils.errors import InputError
 from utils.files import run_folder
@@ -59,12 +59,23 @@ def parse_arguments(arguments: Sequence[str] | None) -> argparse.Namespace:
     add("--multi-scale", action="store_true", help="random=1: change the size every ten iterations")
     add("--anchors", metavar="auto|N", help="compute anchors from the data, as many as there are, or N")
     add("--adam", action="store_true", help="adam=1: Adam instead of SGD")
+    add(
+        "--set",
+        dest="net",
+        nargs="+",
+        action="extend",
+        default=[],
+        metavar="KEY=VALUE",
+        help="any other keys of [net]: --set learning_rate=0.002 burn_in=100",
+    )
     add("--ema-alpha", type=share, metavar="A", help="ema_alpha: moving average of the weights")
     group = parser.add_argument_group("beside the original")
     add = group.add_argument
     add("--augment", metavar="FILE", help="further augmentations, a file of albumentations")
     add("--single-cls", action="store_true", help="treat all classes as one")
     add("--cache-images", action="store_true", help="keep decoded pictures in memory")
+    add("--adamw", action="store_true", help="AdamW; wants its own --set learning_rate=... decay=...")
+    add("--clip-grad-norm", type=positive, default=0.0, metavar="X", help="largest norm of a batch's mean gradient")
     add("--cos-lr", action="store_true", help="learning rate along half a cosine")
     add("--freeze", type=above_zero, default=0, metavar="N", help="leave the first N layers as they are")
     add(
@@ -108,7 +119,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     options = parse_arguments(arguments)
     values = vars(options)
     resume = values.pop("resume")
-    values["img_size"] = tuple(values["img_size"])
+    values["img_size"], values["net"] = tuple(values["img_size"]), tuple(values["net"])
     settings = Settings(**values)
     if len(settings.img_size) > 2:
         raise InputError(f"--img-size: found {len(settings.img_size)} numbers, expected one, or width and height")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import functools
 import logging
 import time
@@ -15,7 +14,9 @@ import torch
 from torch import Tensor, nn
 
 from engine.diagnosis import Facts, explain_gradients, explain_loss
+from engine.gradients import clip_norm
 from engine.optimizer import DarknetOptimizer
+from engine.precision import Precision
 from engine.schedule import Schedule
 from utils.errors import RunError
 
@@ -69,24 +70,12 @@ class Update:
     waited: float
 
 
-@dataclass(kw_only=True)
-class Precision:
-    """Number format of the forward pass; scaler: for float16, whose small gradients vanish otherwise."""
-
-    dtype: torch.dtype = torch.float32
-    scaler: torch.amp.GradScaler | None = None
-
-    def autocast(self, device: torch.device) -> contextlib.AbstractContextManager[object]:
-        if self.dtype == torch.float32:
-            return contextlib.nullcontext()
-        return torch.autocast(device.type, dtype=self.dtype)
-
-
 class Trainer:
     """Makes weight updates. iteration: updates made so far; seen: pictures, counted as the original does: iteration * batch.
 
     batch: pictures of an update by the cfg; subdivisions: forward passes in it. When memory runs out, forward passes are
-    split further, with a warning. files: names the pictures that a batch was made of, for messages.
+    split further, with a warning. files: names the pictures that a batch was made of, for messages. max_norm: largest norm of
+    the gradient of all weights together, of its mean over the pictures of a batch; 0: no limit.
     """
 
     def __init__(
@@ -101,12 +90,13 @@ class Trainer:
         precision: Precision | None = None,
         channels_last: bool = False,
         files: Callable[[Any], Sequence[str]] = lambda batch: (),
+        max_norm: float = 0.0,
     ) -> None:
         self.network, self.optimizer, self.schedule = network, optimizer, schedule
         self.batch, self.subdivisions, self.device = batch, subdivisions, device
         self.precision = precision or Precision()
         self.memory_format = torch.channels_last if channels_last else torch.contiguous_format
-        self.files = files
+        self.files, self.max_norm = files, max_norm
         self.iteration = 0
         self.pieces = 1
 
@@ -188,13 +178,15 @@ class Trainer:
         scaler = self.precision.scaler
         if scaler is not None:
             scaler.unscale_(self.optimizer)
+        gradients = [w.grad for group in self.optimizer.param_groups for w in group["params"] if w.grad is not None]
+        finite = clip_norm(gradients, self.max_norm * images)
+        if scaler is not None:  # it leaves out an update that is not finite, and tries a smaller scale
             scaler.step(self.optimizer, self.iteration + 1, rate, images)
             scaler.update()
-            return
-        gradients = [w.grad for group in self.optimizer.param_groups for w in group["params"] if w.grad is not None]
-        if gradients and not torch.isfinite(torch.stack(torch._foreach_norm(gradients))).all():
+        elif not finite:
             raise RunError(explain_gradients(self.network.layer_names(), self._facts(batches, rate)))
-        self.optimizer.step(self.iteration + 1, rate, images)
+        else:
+            self.optimizer.step(self.iteration + 1, rate, images)
 
 
 def run(

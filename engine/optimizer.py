@@ -48,20 +48,26 @@ class DarknetOptimizer(torch.optim.Optimizer):
                 continue
             weights = group["params"]
             gradients = [w.grad if w.grad is not None else torch.zeros_like(w) for w in weights]
-            if group["adam"]:
-                self._adam(group, weights, gradients, iteration, batch)
-            else:
-                self._sgd(group, weights, gradients, batch)
+            self._update(group, weights, gradients, iteration, batch)
             if group["weight_limit"]:
                 torch._foreach_clamp_min_(weights, -group["weight_limit"])
                 torch._foreach_clamp_max_(weights, group["weight_limit"])
+
+    def _update(
+        self, group: dict[str, Any], weights: list[Tensor], gradients: list[Tensor], iteration: int, batch: int
+    ) -> None:
+        """Change the weights of a group by its rules."""
+        if group["adam"]:
+            self._adam(group, weights, gradients, iteration, batch)
+        else:
+            self._sgd(group, weights, gradients, batch)
 
     def _sgd(self, group: dict[str, Any], weights: list[Tensor], gradients: list[Tensor], batch: int) -> None:
         updates = self._states(weights, "update")
         torch._foreach_mul_(updates, group["momentum"])
         torch._foreach_sub_(updates, gradients)
         if group["centred"]:
-            torch._foreach_sub_(updates, _means(updates))
+            torch._foreach_sub_(updates, centres(updates))
         if group["update_limit"]:
             torch._foreach_clamp_min_(updates, -group["update_limit"])
             torch._foreach_clamp_max_(updates, group["update_limit"])
@@ -76,7 +82,7 @@ class DarknetOptimizer(torch.optim.Optimizer):
         beta1, beta2 = group["betas"]
         descent = list(torch._foreach_neg(gradients))
         if group["centred"]:
-            torch._foreach_sub_(descent, _means(descent))
+            torch._foreach_sub_(descent, centres(descent))
         torch._foreach_add_(descent, weights, alpha=-group["decay_factor"] * batch)
         torch._foreach_mul_(first, beta1)
         torch._foreach_add_(first, descent, alpha=1 - beta1)
@@ -94,7 +100,7 @@ class DarknetOptimizer(torch.optim.Optimizer):
         return [self.state[w][name] for w in weights]
 
 
-def _means(updates: list[Tensor]) -> list[Tensor]:
+def centres(updates: list[Tensor]) -> list[Tensor]:
     """Mean over everything but the first dimension, where the original's kernel runs (blas_kernels.cu gradient_centralization_gpu):
     zero for tensors with a number of inputs that is no multiple of 32."""
     return [

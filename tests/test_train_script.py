@@ -125,14 +125,20 @@ def stop_at(monkeypatch: pytest.MonkeyPatch, iteration: int, number: signal.Sign
     monkeypatch.setattr(Saver, "__call__", stop)
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize(
+    ("number", "flags"),
+    [
+        (signal.SIGINT, ()),
+        (signal.SIGTERM, ("--adamw", "--clip-grad-norm", "2", "--set", "decay=0.05")),
+    ],
+)
 def test_a_run_that_was_stopped_goes_on_bit_for_bit(
-    folder: Path, monkeypatch: pytest.MonkeyPatch, number: signal.Signals
+    folder: Path, monkeypatch: pytest.MonkeyPatch, number: signal.Signals, flags: tuple[str, ...]
 ) -> None:
-    assert command("--name", "whole", "--notest") == EXIT_OK
+    assert command("--name", "whole", "--notest", *flags) == EXIT_OK
     with monkeypatch.context() as patch:
         stop_at(patch, 3, number)
-        assert command("--name", "parts", "--notest") == EXIT_INTERRUPTED
+        assert command("--name", "parts", "--notest", *flags) == EXIT_INTERRUPTED
     parts = folder / "runs" / "train" / "parts" / "weights"
     assert load_checkpoint(parts / "last.pt").iteration == 3
     assert not (parts / "my_final.weights").exists()
@@ -156,6 +162,17 @@ def test_flags_change_the_cfg_and_are_recorded(folder: Path) -> None:
     assert "steps=2\n" in text and "adam=1" in text and "num=3" in text and "mask=0,1,2" in text
     record = (run / "opt.yaml").read_text()
     assert "  iterations: 3\n" in record and '  max_batches: "3"\n' in record
+
+
+def test_any_key_of_net_can_be_set_for_one_run(folder: Path) -> None:
+    flags = ("--set", "learning_rate=0.02", "burn_in=1", "--set", "decay=0.001", "--epochs", "2")
+    assert command("--notest", *flags, "--set", "batch=2", "max_batches=12") == EXIT_OK
+    run = folder / "runs" / "train" / "exp"
+    text = (run / "my.cfg").read_text()
+    assert "learning_rate=0.02\n" in text and "burn_in=1\n" in text and "decay=0.001\n" in text
+    assert "batch=2\n" in text and "max_batches=6\n" in text and "steps=2\n" in text
+    record = (run / "opt.yaml").read_text()
+    assert '  net: ["learning_rate=0.02", "burn_in=1",' in record and '  decay: "0.001"\n' in record
 
 
 def test_weights_are_taken_by_content(folder: Path, caplog: pytest.LogCaptureFixture) -> None:
@@ -218,6 +235,10 @@ def broken_label(text: str) -> None:
         (lambda: None, ("--img-size", "32", "32", "32"), "--img-size"),
         (lambda: None, ("--anchors", "many"), "--anchors"),
         (lambda: None, ("--amp", "fp16", "--device", "cpu"), "fp16"),
+        (lambda: None, ("--set", "learning_rat=1"), "did you mean learning_rate?"),
+        (lambda: None, ("--set", "burn_in=long"), "cannot read 'long'"),
+        (lambda: None, ("--set", "burn_in"), "key=value"),
+        (lambda: None, ("--set", "try_fix_nan=1"), "has no effect"),
         (lambda: None, ("--freeze", "9"), "frozen"),
         (lambda: None, ("--resume",), "--resume"),
     ],

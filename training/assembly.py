@@ -11,11 +11,13 @@ import torch
 from data.augment.extra import read_extra
 from data.loader import TrainLoader
 from data.training_set import BoxOptions, Supply, training_loader
+from engine.adamw import AdamW
 from engine.checkpoint import Checkpoint
 from engine.ema import Ema
 from engine.history import History
-from engine.loop import Precision, Trainer
+from engine.loop import Trainer
 from engine.optimizer import DarknetOptimizer
+from engine.precision import Precision
 from engine.progress import DarknetLines, EpochBar
 from engine.saving import Saver
 from engine.schedule import Schedule
@@ -58,9 +60,10 @@ def make_trainer(
     """The train loop's state, at the iteration that the weights have reached. files: names the pictures of a batch."""
     network = training.network
     batch, subdivisions = batch_of(network.plan)
+    optimizer = AdamW if settings.adamw else DarknetOptimizer
     trainer = Trainer(
         training,
-        DarknetOptimizer(training.tensors(options.burn_in), options),
+        optimizer(training.tensors(options.burn_in), options),
         Schedule(options, cosine=settings.cos_lr, seed=settings.seed),
         batch=batch,
         subdivisions=subdivisions,
@@ -68,6 +71,7 @@ def make_trainer(
         precision=_precision(settings, options, device),
         channels_last=settings.channels_last,
         files=files,
+        max_norm=settings.clip_grad_norm,
     )
     trainer.iteration = network.seen // batch
     return trainer

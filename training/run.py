@@ -161,6 +161,8 @@ class Run:
             logger.warning("[net] adversarial_lr=%g has no effect", self.options.adversarial_lr)
         if self.options.loss_scale != 1 and self.trainer.precision.scaler is None:
             logger.warning("[net] loss_scale=%g has no effect without --amp fp16", self.options.loss_scale)
+        if self.options.adam and self.settings.adamw:
+            logger.warning("[net] adam=1 has no effect beside --adamw")
         if self.options.ema_alpha and self.last <= 2 * LAST_PART:
             text = "[net] ema_alpha=%g has no effect in %d iterations, the average needs more than %d"
             logger.warning(text, self.options.ema_alpha, self.last, 2 * LAST_PART)

@@ -3,18 +3,21 @@
 from __future__ import annotations
 
 import dataclasses
+import difflib
 import json
 import logging
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from models.heads.base import BoxSection
-from models.plan import Plan
+from models.plan import Plan, make_plan
+from utils import cfg as cfg_text
 from utils.cfg import Cfg
 from utils.errors import InputError
 from utils.files import write_text
-from utils.net_options import ScheduleOptions
+from utils.net_options import NET_AUDIENCES, ScheduleOptions
 
 logger = logging.getLogger(__name__)
 
@@ -39,6 +42,9 @@ class Settings:
     single_cls: bool = False
     cache_images: bool = False
     adam: bool = False
+    net: tuple[str, ...] = ()
+    adamw: bool = False
+    clip_grad_norm: float = 0.0
     cos_lr: bool = False
     ema_alpha: float | None = None
     freeze: int = 0
@@ -90,6 +96,8 @@ def batch_of(plan: Plan) -> tuple[int, int]:
 
 def with_settings(plan: Plan, settings: Settings, pictures: int) -> Cfg:
     """The cfg with everything that flags override in it; pictures: of the training split."""
+    if settings.net:
+        plan = make_plan(plan.cfg.with_values(0, net_values(settings.net)))
     raw = plan.cfg.sections[0]
     values: dict[str, object] = {}
     for key, given in (("batch", settings.batch_size), ("subdivisions", settings.subdivisions)):
@@ -112,6 +120,26 @@ def with_settings(plan: Plan, settings: Settings, pictures: int) -> Cfg:
     if settings.multi_scale and heads:
         cfg = cfg.with_values(heads[-1] + 1, {"random": 1})
     return cfg
+
+
+def net_values(given: Sequence[str]) -> dict[str, str]:
+    """Keys of [net] from `key=value` words. Raises InputError for a key that is unknown or has no effect, and for its value."""
+    known = {key: item for options in NET_AUDIENCES for key, item in options.keys().items()}
+    values = {}
+    for word in given:
+        key, equals, value = word.partition("=")
+        if not equals or not value or "\n" in word:
+            raise InputError(f"--set {word}: expected key=value")
+        if key not in known:
+            near = difflib.get_close_matches(key, known, 1)
+            raise InputError(f"--set {word}: [net] has no key {key}" + (f", did you mean {near[0]}?" if near else ""))
+        if "ignored" in known[key].metadata:
+            raise InputError(f"--set {word}: {key} has no effect: {known[key].metadata['ignored']}")
+        values[key] = value
+    section = cfg_text.parse("\n".join(["[net]", *map("=".join, values.items())]), "--set").sections[0]
+    for options in NET_AUDIENCES:
+        options.from_raw(section)
+    return values
 
 
 def _of_length(options: ScheduleOptions, length: int) -> dict[str, object]:

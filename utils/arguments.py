@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 
 def above_zero(text: str) -> int:
     value = int(text)
@@ -24,8 +26,16 @@ def share(text: str) -> float:
     return value
 
 
-above_zero.__name__, whole.__name__, share.__name__ = (
+def positive(text: str) -> float:
+    value = float(text)
+    if not 0 < value < math.inf:
+        raise ValueError
+    return value
+
+
+above_zero.__name__, whole.__name__, share.__name__, positive.__name__ = (
     "whole number above 0",
     "whole number from 0",
     "number between 0 and 1",
+    "number above 0",
 )

@@ -9,8 +9,10 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from engine.loop import Precision, Trainer, Update, run
+from engine.gradients import clip_norm
+from engine.loop import Trainer, Update, run
 from engine.optimizer import DarknetOptimizer
+from engine.precision import Precision
 from engine.schedule import Schedule
 from utils.errors import RunError
 from utils.net_options import ScheduleOptions
@@ -118,6 +120,23 @@ def test_a_gradient_that_is_not_finite_is_not_applied() -> None:
     with pytest.raises(RunError, match=r"gradient is not finite.*layer 0"):
         make(number).update(batches())
     assert number.layer.weight.item() == 2.0
+
+
+@pytest.mark.parametrize(("limit", "moved"), [(0.0, 0.4), (9.0, 0.4), (1.0, 0.1), (0.25, 0.025)])
+def test_the_norm_of_the_mean_gradient_is_bounded(limit: float, moved: float) -> None:
+    number = Number()
+    trainer = make(number)
+    trainer.max_norm = limit
+    trainer.update(batches())  # the mean gradient is 2 * w = 4, the rate 0.1
+    assert number.layer.weight.item() == pytest.approx(2.0 - moved)
+
+
+def test_the_norm_is_that_of_all_gradients_together() -> None:
+    gradients = [torch.full((2,), 3.0), torch.full((1, 1), -4.0), torch.zeros(3)]
+    assert clip_norm(gradients, 1.0)
+    assert torch.cat([gradient.flatten() for gradient in gradients]).norm() == pytest.approx(1.0)
+    assert gradients[1].item() == pytest.approx(-4 / 34**0.5)
+    assert not clip_norm([torch.tensor([1.0, float("nan")])], 1.0)
 
 
 def test_boxes_without_size_are_the_first_suspects() -> None:

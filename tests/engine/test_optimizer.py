@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 import torch
 
+from engine.adamw import AdamW
 from engine.optimizer import DarknetOptimizer
 from utils.net_options import ScheduleOptions
 from utils.trained import TrainedTensor
@@ -61,6 +62,21 @@ def test_adam_is_adam_update_gpu_and_decays_biases_too() -> None:
     np.testing.assert_allclose(end, w, rtol=1e-5, atol=1e-6)
 
 
+@pytest.mark.parametrize("decay", [False, True])
+def test_adamw_is_pytorchs_on_mean_gradients(decay: bool) -> None:
+    options = replace(OPTIONS, decay=0.05, B1=0.8, B2=0.99, eps=1e-3)
+    shape, rates = (3, 4), [0.1, 0.05, 0.2, 0.1]
+    ours, theirs = (torch.nn.Parameter(torch.arange(12.0).reshape(shape)) for _ in range(2))
+    optimizer = AdamW([TrainedTensor(tensor=ours, layer=0, decay=decay, adam=False, update_limit=0.1)], options)
+    reference = torch.optim.AdamW([theirs], betas=(0.8, 0.99), eps=1e-3, weight_decay=0.05 if decay else 0.0)
+    for iteration, (rate, gradient) in enumerate(zip(rates, gradients(shape), strict=False), start=1000):
+        ours.grad, theirs.grad = torch.from_numpy(gradient), torch.from_numpy(gradient) / BATCH
+        optimizer.step(iteration, rate, BATCH)
+        reference.param_groups[0]["lr"] = rate
+        reference.step()
+        torch.testing.assert_close(ours, theirs, rtol=1e-6, atol=1e-6)
+
+
 def test_shortcut_weights_have_limited_updates_and_no_adam() -> None:
     start, end = run(replace(OPTIONS, adam=True), (4,), [0.5], adam=False, update_limit=1.0)
     np.testing.assert_allclose(end, start + 0.5 / BATCH * np.clip(-gradients((4,))[0], -1, 1), rtol=1e-6)
@@ -91,10 +107,11 @@ def test_without_gradient_a_weight_decays() -> None:
     torch.testing.assert_close(tensor.detach(), torch.full((3,), 1 - 0.1 * OPTIONS.decay))
 
 
-def test_state_survives_a_round_trip() -> None:
+@pytest.mark.parametrize("kind", [DarknetOptimizer, AdamW])
+def test_state_survives_a_round_trip(kind: type[DarknetOptimizer]) -> None:
     def make() -> tuple[torch.nn.Parameter, DarknetOptimizer]:
         tensor = torch.nn.Parameter(torch.arange(4.0))
-        return tensor, DarknetOptimizer([TrainedTensor(tensor=tensor, layer=0)], OPTIONS)
+        return tensor, kind([TrainedTensor(tensor=tensor, layer=0)], OPTIONS)
 
     whole, first = make()
     for iteration, gradient in enumerate(gradients((4,), 4), start=1):
