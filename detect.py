@@ -11,6 +11,7 @@ examples:
 from __future__ import annotations
 
 import argparse
+import os
 import sys
 import time
 from collections import Counter
@@ -38,12 +39,14 @@ from utils.detections import Detections
 from utils.device import select_device
 from utils.errors import InputError
 from utils.files import run_folder
+from utils.next_steps import next_steps
 from utils.recorder import Recorder, RecordOptions
 from utils.resize import KERNELS
 from utils.results import Seen
 
 SHIPPED = Path(__file__).parent / "weights" / "scenes"
 SAMPLES = Path(__file__).parent / "data" / "samples"
+NAMED = 10  # classes that the summary names
 AHEAD = 4  # inputs that wait for the network
 
 
@@ -128,6 +131,7 @@ class Tally:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     options = parse_arguments(arguments)
+    first_look = options.cfg is None and options.weights is None and options.source is None
     use_shipped_model(options)
     predictor, own_names = open_model(options)
     refuse_unknown_classes(options, predictor.detector.classes)
@@ -143,6 +147,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
             tally = run(predictor, frames, recorder, names, letter_box, options)
     print(summary(tally, names, recorder.seconds, time.perf_counter() - start))
     print(f"Results saved to {folder}")
+    if first_look:
+        print(f"\n{next_steps()}")
     if tally.interrupted:
         return EXIT_INTERRUPTED
     return EXIT_FAILED if tally.failures else EXIT_OK
@@ -153,14 +159,14 @@ def use_shipped_model(options: argparse.Namespace) -> None:
     if options.cfg is None and options.weights is None:
         options.cfg, options.weights = str(SHIPPED.with_suffix(".cfg")), str(SHIPPED.with_suffix(".weights"))
         options.names = options.names or str(SHIPPED.with_suffix(".names"))
-        print(f"no --cfg and --weights: {SHIPPED.stem} is used, a small detector of drawn scenes")
+        print(f"no --cfg and --weights: weights/{SHIPPED.name}.weights is used, a small detector of drawn scenes")
     elif options.weights is None:
         raise InputError(
             "--weights is missing: a cfg alone finds nothing; expected a .weights, .pt, .safetensors or .onnx file"
         )
     if options.source is None:
-        options.source = str(SAMPLES)
-        print(f"no --source: the pictures in {SAMPLES} are used")
+        options.source = os.path.relpath(SAMPLES)
+        print(f"no --source: the pictures and the clip in {os.path.relpath(SAMPLES)} are used")
 
 
 def open_model(options: argparse.Namespace) -> Opened:
@@ -298,7 +304,9 @@ def report(bar: tqdm, item: Prepared, found: Detections, seconds: float, names: 
 def summary(tally: Tally, names: Sequence[str], writing: float, seconds: float) -> str:
     """Counts, and where the time of one picture went (stations run beside each other)."""
     many = [number for number, count in tally.objects.most_common() for _ in range(count)]
-    head = f"{tally.pictures} picture{'s' if tally.pictures != 1 else ''}: {found_text(np.array(many, int), names)}"
+    head = (
+        f"{tally.pictures} picture{'s' if tally.pictures != 1 else ''}: {found_text(np.array(many, int), names, NAMED)}"
+    )
     if tally.failures:
         head += f"; {len(tally.failures)} could not be read"
     if tally.interrupted:

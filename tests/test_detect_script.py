@@ -19,7 +19,9 @@ import convert
 import detect
 from tests.paths import REPOSITORY
 from tests.small_model import make_small_model
+from tests.test_docs import parsed
 from utils.cli import run_script
+from utils.next_steps import STEPS, Step, interpreter, next_steps
 
 
 @pytest.fixture
@@ -244,3 +246,24 @@ def test_ctrl_c_closes_the_video(model: list[str], tmp_path: Path, number: signa
     capture = cv2.VideoCapture(str(tmp_path / "runs" / "exp" / "clip.mp4"))
     assert 0 < capture.get(cv2.CAP_PROP_FRAME_COUNT) < 4000
     assert json.loads((tmp_path / "runs" / "exp" / "results.json").read_text())
+
+
+def test_a_first_look(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Without a model and a source: the shipped ones, and what to try next."""
+    assert run_script(detect.main, ["--project", str(tmp_path)]) == 0
+    out = capsys.readouterr().out
+    assert "scene1.jpg: 640x480 " in out and "79 pictures: " in out and " other classes" in out
+    assert {path.name for path in (tmp_path / "exp").iterdir()} == {
+        *(f"scene{i}.jpg" for i in range(1, 5)),
+        "scenes.mp4",
+    }
+    assert out.endswith(next_steps() + "\n")
+
+
+@pytest.mark.parametrize("step", STEPS, ids=lambda step: step.what)
+def test_what_to_try_next_is_understood(step: Step) -> None:
+    parsed(f"python {step.script}")
+    assert not step.packages or (REPOSITORY / step.packages).is_file()
+    named = [word for word in step.script.split() if word.startswith(("cfg/", "weights/", "data/"))]
+    assert all((REPOSITORY / word).exists() for word in named)
+    assert any(line.strip() == f"{interpreter()} {step.script}" for line in next_steps().splitlines())

@@ -10,11 +10,14 @@ from numpy.typing import NDArray
 from utils.detections import Detections
 
 
-def found_text(class_ids: NDArray[np.int64], names: Sequence[str]) -> str:
-    """How many of which class: "2 dog, 1 cat", or "no objects". class_ids: (n,)."""
+def found_text(class_ids: NDArray[np.int64], names: Sequence[str], most: int | None = None) -> str:
+    """How many of which class: "2 dog, 1 cat", or "no objects". class_ids: (n,). most: classes that are named."""
     ids, first, counts = np.unique(class_ids, return_index=True, return_counts=True)
     order = np.lexsort((first, -counts))
-    return ", ".join(f"{counts[place]} {names[ids[place]]}" for place in order) or "no objects"
+    parts = [f"{counts[place]} {names[ids[place]]}" for place in order[:most]]
+    if len(parts) < len(order):
+        parts.append(f"{counts[order[most:]].sum()} of {len(order) - len(parts)} other classes")
+    return ", ".join(parts) or "no objects"
 
 
 def darknet_lines(found: Detections, names: Sequence[str]) -> list[str]:
