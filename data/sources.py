@@ -8,6 +8,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from data.annotations import Annotation, Dataset, Finding
+from data.coco_folder import annotation_files, choose, split_of
 from data.formats import coco, darknet, ultralytics, voc
 from utils.errors import InputError
 from utils.files import read_text
@@ -34,11 +35,14 @@ class LoadedLabels:
 def open_data(path: str | Path, split: str | None = None, *, names: str | Path | None = None) -> Dataset:
     """Descriptor of the data set at `path`; with `split` it holds that split alone.
 
-    `.data` (Darknet), `.yaml` (Ultralytics), `.json` (COCO), a folder with Annotations (Pascal VOC), a folder or
-    a `.txt` list of pictures. `names`: a names file that takes the place of the data set's own.
+    `.data` (Darknet), `.yaml` (Ultralytics), `.json` (COCO), a folder with Annotations (Pascal VOC) or with COCO's json
+    files (that of the split is read alone), a folder or a `.txt` list of pictures. `names`: a names file that takes the
+    place of the data set's own.
     A split that is not there is stood in for by another, with a warning. Raises InputError.
     """
     path = Path(path)
+    if path.is_dir() and (files := annotation_files(path)):
+        path = choose(files, split, _STAND_INS.get(split or "", ()))
     own_names = darknet.read_names(names) if names is not None else None
     dataset = _opener(path)(path, own_names)
     return dataset if split is None else _only(dataset, split)
@@ -174,20 +178,11 @@ def _open_coco(path: Path, names: tuple[str, ...] | None) -> Dataset:
         kind="coco",
         source=path,
         names=names or own_names,
-        splits={_coco_split(path): tuple(annotation.image for annotation in annotations)},
+        splits={split_of(path) or ONLY_SPLIT: tuple(annotation.image for annotation in annotations)},
         read=LoadedLabels(annotations),
         category_ids=ids,
         findings=findings,
     )
-
-
-def _coco_split(path: Path) -> str:
-    """`instances_val2017.json`, `_annotations.coco.json` in `valid/`: the split is in the name of file or folder."""
-    for name in (path.stem, path.parent.name):
-        for split in ("train", "val", "test"):
-            if split in name.lower():
-                return split
-    return ONLY_SPLIT
 
 
 def _coco_folder(path: Path, content: coco.Json) -> Path:

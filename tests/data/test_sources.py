@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import json
 import logging
 from pathlib import Path
 
@@ -98,3 +99,32 @@ def test_nothing_there(kind: str, tmp_path: Path) -> None:
 def test_split_that_is_not_there(tmp_path: Path) -> None:
     with pytest.raises(InputError, match=r"no split 'test', expected one of train"):
         open_data(_darknet(tmp_path), "test")
+
+
+def _coco_json(path: Path, picture: str) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    image = {"id": 1, "file_name": picture, "width": 8, "height": 8}
+    box = {"id": 1, "image_id": 1, "category_id": 7, "bbox": [1, 1, 4, 4], "area": 16, "iscrowd": 0}
+    path.write_text(json.dumps({"images": [image], "annotations": [box], "categories": [{"id": 7, "name": "cell"}]}))
+
+
+@pytest.mark.parametrize(
+    ("train", "val"),
+    [
+        ("annotations/instances_train2017.json", "annotations/instances_val2017.json"),
+        ("train/_annotations.coco.json", "valid/_annotations.coco.json"),
+    ],
+)
+def test_folder_with_coco_files(train: str, val: str, tmp_path: Path) -> None:
+    _coco_json(tmp_path / train, "a.jpg")
+    assert [p.name for p in open_data(tmp_path, "train").splits["train"]] == ["a.jpg"]
+    assert list(open_data(tmp_path, "val").splits) == ["val"]  # the training split stands in
+    _coco_json(tmp_path / val, "b.jpg")
+    assert [p.name for p in open_data(tmp_path, "val").splits["val"]] == ["b.jpg"]
+    with pytest.raises(InputError, match="several annotation files"):
+        open_data(tmp_path)
+
+
+def test_coco128_folder() -> None:
+    dataset = open_data(shared("datasets/coco128"), "val")
+    assert len(dataset.splits["val"]) == 128 and len(dataset.names) == 80
