@@ -37,7 +37,7 @@ def parse_arguments(arguments: Sequence[str] | None) -> argparse.Namespace:
     add("--backend", choices=BACKENDS, help="what runs the model; default: by the kind of file")
     add("--ema", action="store_true", help="the averages of a training run in the place of its weights")
     add("--trust-pickle", action="store_true", help="read .pt by pickle: it runs whatever code the file asks for")
-    add("--data", required=True, help=".data, .yaml, COCO .json or folder, Pascal VOC folder, folder or list of pictures")
+    add("--data", required=True, help=".data, .yaml, COCO .json or folder, Pascal VOC, folder or list of pictures")
     add("--names", help="names file to use in place of the data set's own")
     add("--split", help="split of the data set, default val (doctor: all splits)")
     add("--task", choices=TASKS, default="val", help="val: measure; doctor: check the data set; study: sweep sizes and "

@@ -37,7 +37,7 @@ def parse_arguments(arguments: Sequence[str] | None) -> argparse.Namespace:
     )
     add = parser.add_argument
     add("--cfg", help="Darknet cfg file; fitted to the classes of the data in memory")
-    add("--data", help=".data, .yaml, COCO .json or folder, Pascal VOC folder, pictures or a list; default: drawn scenes")
+    add("--data", help=".data, .yaml, COCO .json or folder, Pascal VOC, pictures or list; default: drawn scenes")
     add("--names", help="names file to use in place of the data set's own")
     add("--weights", help="to begin with: .weights, a backbone (.conv.N) or a checkpoint (.pt)")
     add("--clear", action="store_true", help="count iterations from 0, whatever the weights have seen")
