@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import logging
 import time
@@ -13,6 +14,7 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor, nn
 
+from engine.adversary import Adversary, moved
 from engine.diagnosis import Facts, explain_gradients, explain_loss
 from engine.gradients import clip_norm
 from engine.optimizer import DarknetOptimizer
@@ -50,6 +52,7 @@ class Trained(Protocol):
 
     def begin(self, iteration: int) -> None: ...
     def losses(self, images: Tensor, truth: Tensor, seen: int) -> Sequence[HeadLoss]: ...
+    def attack(self, images: Tensor, truth: Tensor, seen: int) -> Tensor: ...
     def layer_names(self) -> Sequence[tuple[str, nn.Module]]: ...
 
 
@@ -75,7 +78,7 @@ class Trainer:
 
     batch: pictures of an update by the cfg; subdivisions: forward passes in it. When memory runs out, forward passes are
     split further, with a warning. files: names the pictures that a batch was made of, for messages. max_norm: largest norm of
-    the gradient of all weights together, of its mean over the pictures of a batch; 0: no limit.
+    the gradient of all weights together, of its mean over the pictures of a batch; 0: no limit. adversary: attacks pictures.
     """
 
     def __init__(
@@ -91,12 +94,13 @@ class Trainer:
         channels_last: bool = False,
         files: Callable[[Any], Sequence[str]] = lambda batch: (),
         max_norm: float = 0.0,
+        adversary: Adversary | None = None,
     ) -> None:
         self.network, self.optimizer, self.schedule = network, optimizer, schedule
         self.batch, self.subdivisions, self.device = batch, subdivisions, device
         self.precision = precision or Precision()
         self.memory_format = torch.channels_last if channels_last else torch.contiguous_format
-        self.files, self.max_norm = files, max_norm
+        self.files, self.max_norm, self.adversary = files, max_norm, adversary
         self.iteration = 0
         self.pieces = 1
 
@@ -147,8 +151,11 @@ class Trainer:
         mini_batch = self.batch // self.subdivisions
         for number, batch in enumerate(batches, start=1):
             images, truth = self._on_device(batch)
+            step = self.adversary.step(self.iteration, number) if self.adversary else 0.0
             for images_part, truth_part in zip(images.chunk(self.pieces), truth.chunk(self.pieces), strict=True):
                 seen = self.seen + number * mini_batch
+                if step:
+                    images_part = self._attacked(images_part, truth_part, seen, step)
                 heads = self._forward(images_part, truth_part, seen)
                 objective = torch.stack([head.objective for head in heads]).sum()
                 if not torch.isfinite(objective):
@@ -163,6 +170,11 @@ class Trainer:
     def _forward(self, images: Tensor, truth: Tensor, seen: int) -> Sequence[HeadLoss]:
         with self.precision.autocast(self.device):
             return self.network.losses(images, truth, seen)
+
+    def _attacked(self, images: Tensor, truth: Tensor, seen: int, step: float) -> Tensor:
+        scaled = self.precision.scaler is not None  # gradients of float16 would vanish
+        with contextlib.nullcontext() if scaled else self.precision.autocast(self.device):
+            return moved(images, self.network.attack(images, truth, seen), step)
 
     def _facts(self, batches: Sequence[Batch], rate: float) -> Facts:
         files = [str(file) for batch in batches for file in self.files(batch)]

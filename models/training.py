@@ -6,11 +6,13 @@ update_network_gpu, parser.c parse_network_cfg_custom and set_train_only_bn).
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import contextlib
+from collections.abc import Callable, Iterator
 
 import torch
 from torch import Tensor, nn
 
+from models.batchnorm import BatchNorm
 from models.heads.base import Head, HeadLoss
 from models.layers.base import LayerSection, Stored
 from models.network import Network
@@ -40,6 +42,7 @@ class Training:
         self._heads = tuple(step for step in network.plan.heads if self._has_loss(step))
         self._refuse_nothing_to_train()
         self._blind: int | None = None
+        self._stopped = False
         self._max_batches = ScheduleOptions.from_raw(network.plan.cfg.sections[0]).max_batches
         for index, section in enumerate(sections):
             if section.onlyforward:
@@ -69,11 +72,40 @@ class Training:
         images: (n, channels, height, width) in [0, 1]. truth: see Head.loss. seen: pictures trained on, these included.
         """
         size_wh = (images.shape[3], images.shape[2])
-        inputs = dict(
-            zip((step.index for step in self.network.plan.heads), self.network.head_inputs(images), strict=True)
-        )
+        inputs = self._head_inputs(images)
         with torch.autocast(images.device.type, enabled=False):
-            return [self._head(step).loss(inputs[step.index][0].float(), truth, size_wh, seen) for step in self._heads]
+            return [self._head(step).loss(inputs[step.index], truth, size_wh, seen) for step in self._heads]
+
+    def attack(self, images: Tensor, truth: Tensor, seen: int) -> Tensor:
+        """Gradient with respect to the pictures of what makes the network see nothing on them; arguments as for `losses`.
+
+        Batch normalisation uses, and keeps, its rolling statistics (batchnorm_layer.c forward_batchnorm_layer_gpu); weights get
+        no gradient. Where gradients end before the pictures, it is zero.
+        """
+        if self._stopped:
+            return torch.zeros_like(images)
+        pixels = images.detach().requires_grad_()
+        size_wh = (images.shape[3], images.shape[2])
+        with self._rolling_statistics():
+            inputs = self._head_inputs(pixels)
+        with torch.autocast(images.device.type, enabled=False):
+            parts = [self._head(step).attack(inputs[step.index], truth, size_wh, seen) for step in self._heads]
+        objective = torch.stack(parts).sum() + 0 * pixels.sum()  # so that a gradient there is, if only zero
+        return torch.autograd.grad(objective, pixels)[0]
+
+    @contextlib.contextmanager
+    def _rolling_statistics(self) -> Iterator[None]:
+        normalising = [module for module in self.network.modules() if isinstance(module, BatchNorm) and module.training]
+        for module in normalising:
+            module.eval()
+        yield
+        for module in normalising:
+            module.train()
+
+    def _head_inputs(self, images: Tensor) -> dict[int, Tensor]:
+        heads = (step.index for step in self.network.plan.heads)
+        inputs = self.network.head_inputs(images)
+        return {index: each[0].float() for index, each in zip(heads, inputs, strict=True)}
 
     def tensors(self, burn_in: int) -> list[TrainedTensor]:
         """What weight updates change, and the rules for it; burn_in: that of the schedule."""
@@ -97,6 +129,7 @@ class Training:
         """Layers before this index get no gradient. The original's count of iterations is one behind during a step."""
         sections = [step.section for step in self.network.plan.steps]
         held = _last(sections, lambda section: section.stopbackward > max(1, iteration - 1)) + 1
+        self._stopped = max(self._stop, held) > 0
         return max(self._stop, self.frozen, self.statistics_only, held)
 
     def _has_loss(self, step: Step) -> bool:

@@ -272,3 +272,22 @@ def test_batch_that_does_not_divide_is_cut_with_a_warning(caplog: pytest.LogCapt
     assert command("--notest", "--batch-size", "5", "--iterations", "2") == EXIT_OK
     assert "no multiple of subdivisions" in caplog.text
     assert load_checkpoint(folder / "runs" / "train" / "exp" / "weights" / "last.pt").seen == 8
+
+
+def test_pictures_are_attacked_where_the_cfg_says_so(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Without an attack the same seed gives other weights; stopped and gone on with, the same."""
+    flags = ("--notest", "--set", "burn_in=0", "--iterations", "6")
+    assert command("--name", "plain", *flags) == EXIT_OK
+    attack = ("--set", "adversarial_lr=5")
+    assert command("--name", "whole", *flags, *attack) == EXIT_OK
+    with monkeypatch.context() as patch:
+        stop_at(patch, 3, signal.SIGINT)
+        assert command("--name", "parts", *flags, *attack) == EXIT_INTERRUPTED
+    runs = folder / "runs" / "train"
+    assert (
+        run_script(train.main, ["--resume", str(runs / "parts" / "weights" / "last.pt"), "--workers", "0"]) == EXIT_OK
+    )
+    plain, whole, parts = (
+        (runs / name / "weights" / "my_final.weights").read_bytes() for name in ("plain", "whole", "parts")
+    )
+    assert parts == whole != plain

@@ -12,6 +12,7 @@ from data.augment.extra import read_extra
 from data.loader import TrainLoader
 from data.training_set import BoxOptions, Supply, training_loader
 from engine.adamw import AdamW
+from engine.adversary import Adversary
 from engine.checkpoint import Checkpoint
 from engine.ema import Ema
 from engine.history import History
@@ -72,9 +73,17 @@ def make_trainer(
         channels_last=settings.channels_last,
         files=files,
         max_norm=settings.clip_grad_norm,
+        adversary=_adversary(settings, options),
     )
     trainer.iteration = network.seen // batch
     return trainer
+
+
+def _adversary(settings: Settings, options: ScheduleOptions) -> Adversary | None:
+    if not options.adversarial_lr:
+        return None
+    rate, length = options.adversarial_lr, options.max_batches
+    return Adversary(rate=rate, burn_in=options.burn_in, max_batches=length, seed=settings.seed)
 
 
 def _precision(settings: Settings, options: ScheduleOptions, device: torch.device) -> Precision:

@@ -157,8 +157,6 @@ class Run:
             raise InputError(f"{place}: {text}: nothing is left to train; use --clear, or more --iterations")
 
     def _warn_without_effect(self) -> None:
-        if self.options.adversarial_lr:
-            logger.warning("[net] adversarial_lr=%g has no effect", self.options.adversarial_lr)
         if self.options.loss_scale != 1 and self.trainer.precision.scaler is None:
             logger.warning("[net] loss_scale=%g has no effect without --amp fp16", self.options.loss_scale)
         if self.options.adam and self.settings.adamw:

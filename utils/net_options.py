@@ -58,7 +58,7 @@ class ScheduleOptions(Options):
     eps: float = option(0.000001, "Adam: term in the denominator")
     loss_scale: float = option(1.0, "factor on the gradients in mixed precision")
     ema_alpha: float = option(0.0, "weight of the old value in a moving average of the weights; 0: off")
-    adversarial_lr: float = ignored(0.0, "self-adversarial training is not offered")
+    adversarial_lr: float = option(0.0, "self-adversarial training: step of the attack on the pictures; 0: off")
     attention: bool = ignored(False, "only draws a picture in the original")
     max_chart_loss: float = option(20.0, "top of the loss axis in the training chart")
     label_smooth_eps: float = option(0.0, "classifiers: label smoothing")

@@ -128,6 +128,13 @@ class Head(Layer):
         """
         raise AssertionError(f"{type(self).__name__} has no loss")
 
+    def attack(self, x: Tensor, truth: Tensor, size_wh: tuple[int, int], seen: int) -> Tensor:
+        """What self-adversarial training descends by changing the pictures: the objective if nothing were on them.
+
+        Arguments as for `loss`; of `truth` only the shape counts.
+        """
+        return self.loss(x, torch.zeros_like(truth), size_wh, seen).objective
+
 
 def loss_value(x: Tensor, delta: Tensor, cost: Tensor) -> Tensor:
     """A scalar equal to `cost` whose gradient with respect to `x` is minus `delta` (same number of elements, same order)."""

@@ -10,11 +10,12 @@ from torch import Tensor
 
 from models.export.graph import Graph
 from models.heads.anchor_section import AnchorSection
-from models.heads.base import HeadLoss
+from models.heads.base import HeadLoss, loss_value
 from models.heads.class_rule import read_map
 from models.heads.gaussian_loss import gaussian_delta, gaussian_loss
 from models.heads.grid import GridHead, GridValues, Places, split_anchors
 from models.heads.matching import read_truths
+from models.heads.vanishing import vanishing_delta
 from models.layers.base import Site
 from utils.options import option
 
@@ -128,3 +129,12 @@ class GaussianYolo(GridHead):
             point = POINTS[section.yolo_point]
             result = gaussian_delta(section, cells, truths, self.boxes, point, class_map, size_wh)
         return gaussian_loss(section, x, result)
+
+    def attack(self, x: Tensor, truth: Tensor, size_wh: tuple[int, int], seen: int) -> Tensor:
+        with torch.no_grad():
+            cells = split_anchors(self(x), self.anchors)
+            normalizer = self.section.obj_normalizer
+            delta = vanishing_delta(
+                cells, self.objectness_at, self.boxes, size_wh, obj_normalizer=normalizer, distort=False
+            )
+        return loss_value(x, delta, delta.new_zeros(())) * self.section.delta_normalizer

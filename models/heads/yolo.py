@@ -10,10 +10,11 @@ from torch import Tensor
 
 from models.export.graph import Graph
 from models.heads.anchor_section import AnchorSection
-from models.heads.base import HeadLoss
+from models.heads.base import HeadLoss, loss_value
 from models.heads.class_rule import read_map
 from models.heads.grid import GridHead, GridValues, Places, split_anchors
 from models.heads.matching import read_truths
+from models.heads.vanishing import vanishing_delta
 from models.heads.yolo_loss import yolo_delta, yolo_loss
 from models.layers.base import Site
 from utils.options import ignored, option
@@ -106,3 +107,12 @@ class Yolo(GridHead):
             class_map = read_map(self.section.map, self.cfg_path, self.section.classes)
             result = yolo_delta(self.section, cells, truths, self.boxes, class_map, size_wh)
         return yolo_loss(self.section, x, result)
+
+    def attack(self, x: Tensor, truth: Tensor, size_wh: tuple[int, int], seen: int) -> Tensor:
+        with torch.no_grad():
+            cells = split_anchors(self(x), self.anchors)
+            normalizer = self.section.obj_normalizer
+            delta = vanishing_delta(
+                cells, self.objectness_at, self.boxes, size_wh, obj_normalizer=normalizer, distort=True
+            )
+        return loss_value(x, delta, delta.new_zeros(())) * self.section.delta_normalizer
