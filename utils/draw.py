@@ -15,6 +15,7 @@ from utils.detections import Detections
 
 Image = NDArray[np.uint8]
 Colour = tuple[int, int, int]
+Box = tuple[int, int, int, int]
 
 _FONT = cv2.FONT_HERSHEY_SIMPLEX
 _FONT_PX = 22.0  # height of a capital letter of that font at scale 1
@@ -51,14 +52,17 @@ def draw_boxes(
     texts: Sequence[str],
     thickness: int | None = None,
 ) -> Image:
-    """A copy of `picture` with boxes (n, 4) in pixels and a label for each of them, or none where `texts` is empty."""
+    """A copy of `picture` with boxes (n, 4) in pixels and a label for each of them, or none where `texts` is empty.
+
+    Later labels have the first choice of a place and lie on top.
+    """
     drawn = picture.copy()
     line = thickness or line_thickness(picture.shape[1], picture.shape[0])
     places = [_inside(box, drawn) for box in xyxy]
     for (left, top, right, bottom), colour in zip(places, colours, strict=True):
         cv2.rectangle(drawn, (left, top), (right, bottom), colour, line)
-    for (left, top, _, _), colour, text in zip(places, colours, texts, strict=False):
-        _label(drawn, printable(text), (left - line // 2, top - line // 2), colour)
+    if texts:
+        _labels(drawn, places, colours, [printable(text) for text in texts], line)
     return drawn
 
 
@@ -90,7 +94,7 @@ def printable(text: str) -> str:
     return "".join(c if c.isascii() else "?" for c in plain)
 
 
-def _inside(box: NDArray[np.floating], picture: Image) -> tuple[int, int, int, int]:
+def _inside(box: NDArray[np.floating], picture: Image) -> Box:
     """The box's pixels that lie in the picture."""
     height, width = picture.shape[:2]
     finite = np.nan_to_num(box.astype(np.float64), nan=0, posinf=1e9, neginf=-1e9)
@@ -99,19 +103,49 @@ def _inside(box: NDArray[np.floating], picture: Image) -> tuple[int, int, int, i
     return left, top, right, bottom
 
 
-def _label(picture: Image, text: str, corner: tuple[int, int], colour: Colour) -> None:
-    """A filled tab with the text, standing on the box's left top corner, or hanging from it where there is no room."""
+def _labels(picture: Image, places: Sequence[Box], colours: Sequence[Colour], texts: Sequence[str], line: int) -> None:
+    """A filled tab with its text for each box, on its left top corner or where it hides no other tab."""
     height, width = picture.shape[:2]
     scale = max(_LEAST_TEXT_PX, _TEXT_SHARE * (width + height) / 2) / _FONT_PX
     weight = max(1, round(scale * 1.6))
-    (text_w, text_h), below = cv2.getTextSize(text, _FONT, scale, weight)
-    pad = max(2, round(text_h * 0.3))
-    tab_w, tab_h = text_w + 2 * pad, text_h + below // 2 + 2 * pad
-    x = max(0, min(corner[0], width - tab_w))
-    y = corner[1] - tab_h if corner[1] >= tab_h else max(0, min(corner[1], height - tab_h))
-    cv2.rectangle(picture, (x, y), (x + tab_w - 1, y + tab_h - 1), colour, cv2.FILLED)
-    ink = (255, 255, 255) if _luminance(colour) < 0.45 else (0, 0, 0)
-    cv2.putText(picture, text, (x + pad, y + pad + text_h), _FONT, scale, ink, weight, cv2.LINE_AA)
+    taken = np.empty((0, 4), np.int64)
+    tabs = []
+    for place, text in zip(reversed(places), reversed(texts), strict=True):
+        (text_w, text_h), below = cv2.getTextSize(text, _FONT, scale, weight)
+        pad = max(2, round(text_h * 0.3))
+        tab = _free_tab(place, (text_w + 2 * pad, text_h + below // 2 + 2 * pad), (width, height), line, taken)
+        taken = np.vstack((taken, tab))
+        tabs.append((tab, pad, text_h))
+    for (tab, pad, text_h), colour, text in zip(reversed(tabs), colours, texts, strict=True):
+        left, top, right, bottom = tab.tolist()
+        cv2.rectangle(picture, (left, top), (right - 1, bottom - 1), colour, cv2.FILLED)
+        ink = (255, 255, 255) if _luminance(colour) < 0.45 else (0, 0, 0)
+        cv2.putText(picture, text, (left + pad, top + pad + text_h), _FONT, scale, ink, weight, cv2.LINE_AA)
+
+
+def _free_tab(
+    place: Box, tab_wh: tuple[int, int], picture_wh: tuple[int, int], line: int, taken: NDArray[np.int64]
+) -> NDArray[np.int64]:
+    """Where a tab goes, (4,): standing on the box, hanging inside it, below it, by its left or right edge; the first free one.
+
+    Where nothing is free it stands on the box's left top corner, whatever lies there.
+    """
+    left, top, right, bottom = place
+    wide, high = tab_wh
+    x = np.clip([left - line // 2, right + line // 2 + 1 - wide], 0, max(0, picture_wh[0] - wide))
+    above, inside, below, up = (
+        top - line // 2 - high,
+        top + line // 2 + 1,
+        bottom + line // 2 + 1,
+        bottom - line // 2 - high,
+    )
+    heights = [y for y in (above, inside, below, up) if 0 <= y <= picture_wh[1] - high]
+    y = np.array(heights or [max(0, min(above, picture_wh[1] - high))])
+    corner = np.stack((np.tile(x, len(y)), np.repeat(y, len(x))), axis=1)
+    tabs = np.hstack((corner, corner + tab_wh))
+    apart = (tabs[:, None, :2] >= taken[None, :, 2:]) | (tabs[:, None, 2:] <= taken[None, :, :2])
+    free: NDArray[np.bool_] = np.all(np.any(apart, axis=2), axis=1)
+    return np.asarray(tabs[int(free.argmax())])
 
 
 def _luminance(colour: Colour) -> float:

@@ -116,21 +116,38 @@ function draw(frame) {
   pen.lineWidth = line;
   pen.font = `600 ${size}px system-ui, sans-serif`;
   pen.textBaseline = "middle";
-  for (const each of chosen(frame).reverse()) {
-    const [left, top, right, bottom] = each.xyxy;
-    const colour = state.model.colours[each.class_id];
-    pen.strokeStyle = colour;
+  const found = chosen(frame);
+  const tabs = [];
+  for (const each of found) tabs.push(place(each, pen, frame, tabs, line, size));
+  const colours = found.map((each) => state.model.colours[each.class_id]);
+  const weakestFirst = [...found.keys()].reverse();
+  for (const at of weakestFirst) {
+    const [left, top, right, bottom] = found[at].xyxy;
+    pen.strokeStyle = colours[at];
     pen.strokeRect(left, top, right - left, bottom - top);
-    const text = `${each.name} ${each.score.toFixed(2)}`;
-    const wide = pen.measureText(text).width + size * 0.6;
-    const high = size * 1.4;
-    const x = Math.max(0, Math.min(left - line / 2, frame.width - wide));
-    const y = top >= high ? top - high : Math.max(0, Math.min(top, frame.height - high));
-    pen.fillStyle = colour;
-    pen.fillRect(x, y, wide, high);
-    pen.fillStyle = dark(colour) ? "#fff" : "#000";
-    pen.fillText(text, x + size * 0.3, y + high / 2);
   }
+  for (const at of weakestFirst) {
+    const tab = tabs[at];
+    pen.fillStyle = colours[at];
+    pen.fillRect(tab.x, tab.y, tab.wide, tab.high);
+    pen.fillStyle = dark(colours[at]) ? "#fff" : "#000";
+    pen.fillText(tab.text, tab.x + size * 0.3, tab.y + tab.high / 2);
+  }
+}
+
+// The label's tab: on the box, inside it or below it, by its left or right edge, wherever no better box's label is.
+function place(each, pen, frame, taken, line, size) {
+  const [left, top, right, bottom] = each.xyxy;
+  const text = `${each.name} ${each.score.toFixed(2)}`;
+  const wide = pen.measureText(text).width + size * 0.6;
+  const high = size * 1.4;
+  const tabs = [top - high, top, bottom, bottom - high].flatMap((y) =>
+    [left - line / 2, right + line / 2 - wide].map((x) => ({
+      x: Math.max(0, Math.min(x, frame.width - wide)), y: Math.max(0, Math.min(y, frame.height - high)), wide, high, text,
+    })),
+  );
+  const apart = (a, b) => a.x >= b.x + b.wide || b.x >= a.x + a.wide || a.y >= b.y + b.high || b.y >= a.y + a.high;
+  return tabs.find((tab) => taken.every((other) => apart(tab, other))) ?? tabs[0];
 }
 
 function dark(colour) {

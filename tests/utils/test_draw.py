@@ -64,6 +64,18 @@ def test_labels_and_scores_can_be_left_out() -> None:
     assert lit[0] > lit[1] > lit[2]
 
 
+def test_labels_of_boxes_in_one_place_hide_no_other() -> None:
+    """Tabs of three equal boxes: as many filled pixels of each colour as of a box alone."""
+    alone, together = np.zeros((200, 200, 3), np.uint8), np.zeros((200, 200, 3), np.uint8)
+    box, colours = np.array([[40, 60, 160, 140]]), [(255, 0, 0), (0, 255, 0), (0, 0, 255)]
+    plain = int(draw.draw_boxes(alone, box, colours[:1], ["cat"], 1)[..., 0].astype(bool).sum())
+    drawn = draw.draw_boxes(together, box.repeat(3, 0), colours, ["cat"] * 3, 1)
+    inner = drawn.copy()
+    inner[60:141, [40, 160]] = inner[[60, 140], 40:161] = 0
+    tabs = [int((inner.astype(int) @ np.eye(3, dtype=int)[i] > 0).sum()) for i in range(3)]
+    assert min(tabs) > 0.8 * (plain - 2 * (120 + 80)) > 100
+
+
 def test_colours_differ_and_do_not_change() -> None:
     colours = [class_colour(i) for i in range(80)]
     assert len(set(colours)) == 80
