@@ -44,18 +44,30 @@ def atomic_write(path: str | Path) -> Iterator[BinaryIO]:
 def staged(path: str | Path) -> Iterator[Path]:
     """A path of the same name in a temporary folder beside `path`; when the block ends well, all files in it are moved over.
 
-    On any exception the temporary folder is removed and existing files are left as they were.
-    Raises RunError when the folder cannot be written or the disk is full.
+    On any exception the temporary folder is removed and existing files are left as they were. Errors of ours that name the
+    temporary path name `path` instead. Raises RunError when the folder cannot be written or the disk is full.
     """
     path = Path(path)
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(prefix=f".{path.name}.", dir=path.parent) as folder:
-            yield Path(folder) / path.name
+            with _named(Path(folder) / path.name, path) as target:
+                yield target
             for file in sorted(Path(folder).iterdir()):
                 file.replace(path.parent / file.name)
     except OSError as error:
         raise RunError(f"{path}: cannot be written: {error.strerror or error}") from error
+
+
+@contextmanager
+def _named(temporary: Path, path: Path) -> Iterator[Path]:
+    try:
+        yield temporary
+    except (RunError, InputError) as error:
+        if str(temporary) not in str(error):
+            raise
+        kind = RunError if isinstance(error, RunError) else InputError
+        raise kind(str(error).replace(str(temporary), str(path))) from error
 
 
 def write_text(path: str | Path, text: str) -> None:

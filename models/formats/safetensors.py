@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from models.formats.description import FORMAT, Described, Description
+from models.formats.safetensors_header import check_header
 from models.formats.state import state_of
 from models.network import Network
 from utils.errors import InputError
@@ -24,9 +25,8 @@ def save_safetensors(network: Network, path: str | Path, names: tuple[str, ...])
 
 def read_safetensors(path: str | Path) -> Described:
     """Description and tensors. Raises InputError for a damaged file, or one that says nothing of its network."""
+    check_header(path)
     library = need("safetensors", "safetensors")
-    if not Path(path).is_file():
-        raise InputError(f"{path}: no such safetensors file")
     try:
         with library.safe_open(str(path), "pt") as file:
             metadata = file.metadata() or {}

@@ -1,0 +1,124 @@
+"""What ends badly, as a user sees it: exit code, one line, nothing executed, nothing half-written."""
+
+from __future__ import annotations
+
+import importlib.util
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+import torch
+
+import convert
+import detect
+import export
+from models.network import Network
+from models.plan import read_plan
+from tests.paths import REFERENCE
+from tests.recipe import weights_file
+from utils.cli import EXIT_BAD_INPUT, EXIT_FAILED, EXIT_OK, run_script
+
+CFG = REFERENCE / "cfg" / "yolo_basic.cfg"
+ROOM = 1000  # bytes that a file may grow to on the full disk
+
+Main = Callable[[Sequence[str] | None], int]
+
+
+class Harm:
+    """Its pickle makes a file when it is read."""
+
+    def __reduce__(self) -> tuple[object, tuple[str, str]]:
+        return (open, ("harm", "w"))
+
+
+@contextmanager
+def full_disk() -> Iterator[None]:
+    """Writing more than ROOM bytes to a file fails as on a full disk, from Python and from the libraries."""
+    resource = pytest.importorskip("resource", reason="limits of files are POSIX")
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (ROOM, hard))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+
+
+def needed(*packages: str) -> None:
+    for package in packages:
+        if importlib.util.find_spec(package) is None:
+            pytest.skip(f"needs the package {package}")
+
+
+@pytest.fixture
+def weights(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A file of weights in the current folder."""
+    monkeypatch.chdir(tmp_path)
+    path = tmp_path / "a.weights"
+    path.write_bytes(weights_file(Network(read_plan(CFG)).tensors(), 7))
+    assert path.stat().st_size > 2 * ROOM
+    return path
+
+
+@pytest.mark.parametrize("name", ["evil.pt", "evil.weights", "old.pt"])
+@pytest.mark.parametrize(
+    ("main", "flags"),
+    [(convert.main, ["weights", "--out", "b.pt"]), (detect.main, ["--source", "x.png"]), (export.main, [])],
+)
+def test_a_checkpoint_made_to_execute_code(
+    main: Main,
+    flags: list[str],
+    name: str,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    torch.save({"model": Harm()}, name, _use_new_zipfile_serialization=name != "old.pt")
+    assert run_script(main, [*flags, "--weights", name, "--cfg", str(CFG)]) == EXIT_BAD_INPUT
+    assert capsys.readouterr().err.startswith(f"error: {name}: ")
+    assert [path.name for path in tmp_path.iterdir()] == [name]
+
+
+def test_size_that_contradicts_the_model(weights: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    needed("onnx", "onnxruntime")
+    assert run_script(export.main, ["--cfg", str(CFG), "--weights", str(weights)]) == EXIT_OK
+    flags = ["--weights", "a.onnx", "--img-size", "640", "--source", "x.png"]
+    assert run_script(detect.main, flags) == EXIT_BAD_INPUT
+    assert "it cannot run at 640x640" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(("out", "packages"), [("b.weights", []), ("b.pt", []), ("b.safetensors", ["safetensors"])])
+@pytest.mark.parametrize("command", ["weights", "fold", "partial"])
+def test_disk_full_while_converting(
+    command: str, out: str, packages: list[str], weights: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    needed(*packages)
+    more = {"weights": [], "fold": ["--out-cfg", "b.cfg"], "partial": ["--layers", "3"]}[command]
+    flags = [command, "--cfg", str(CFG), "--weights", str(weights), "--out", out, *more]
+    fails_and_leaves_no_rest(convert.main, flags, out, capsys)
+
+
+@pytest.mark.parametrize(
+    ("kind", "out", "packages"),
+    [
+        ("onnx", "a.onnx", ["onnx", "onnxruntime"]),
+        ("openvino", "a.xml", ["onnx", "openvino"]),
+        ("torchscript", "a.torchscript", []),
+    ],
+)
+def test_disk_full_while_exporting(
+    kind: str, out: str, packages: list[str], weights: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    needed(*packages)
+    flags = ["--cfg", str(CFG), "--weights", str(weights), "--include", kind]
+    fails_and_leaves_no_rest(export.main, flags, out, capsys)
+
+
+def fails_and_leaves_no_rest(main: Main, flags: list[str], out: str, capsys: pytest.CaptureFixture[str]) -> None:
+    Path(out).write_bytes(b"what was there before")
+    before = {path.name: path.read_bytes() for path in Path.cwd().iterdir()}
+    with full_disk():
+        assert run_script(main, flags) == EXIT_FAILED
+    assert capsys.readouterr().err.strip().splitlines()[-1].startswith(f"failed: {out}: ")
+    assert {path.name: path.read_bytes() for path in Path.cwd().iterdir()} == before
