@@ -1,0 +1,142 @@
+"""Detection on video, end to end, against the engine alone: what decoding, fitting and boxes cost beside each backend.
+
+A clip is generated, the model is exported, and then the two take turns: a pass of detect.py's own loop over the clip
+(--nosave), and as many runs of the bare engine on a picture that is ready. What counts is the ratio within one run: of elapsed
+time, and of processor time of all threads, which does not depend on what else the machine does. The default model has random
+weights and finds what it finds; a trained one says more:
+
+  python benchmarks/backends.py --cfg yolov4-tiny.cfg --weights yolov4-tiny.weights
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import io
+import statistics
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import NamedTuple
+
+import cv2
+import numpy as np
+import torch
+
+ROOT = Path(__file__).resolve().parent.parent
+sys.path.insert(0, str(ROOT))
+
+import detect  # noqa: E402
+import export  # noqa: E402
+from models.backends.choice import Run, open_predictor  # noqa: E402
+from models.backends.exported import ExportedModel  # noqa: E402
+from models.formats.files import Reading  # noqa: E402
+from models.load import load  # noqa: E402
+from models.untrained import steady  # noqa: E402
+from models.weights import save_weights  # noqa: E402
+
+SUFFIXES = {"onnxruntime": ".onnx", "openvino": ".xml", "opencv": ".onnx", "torch": ".weights"}
+DEFAULT_CFG = ROOT / "cfg" / "yolov3-tiny-prn.cfg"
+
+
+class Seconds(NamedTuple):
+    """Of one pass. elapsed: by the clock. processor: of all threads."""
+
+    elapsed: float
+    processor: float
+
+
+def timed(work: Callable[[], object]) -> Seconds:
+    start, start_processor = time.perf_counter(), time.process_time()
+    work()
+    return Seconds(time.perf_counter() - start, time.process_time() - start_processor)
+
+
+def write_clip(path: Path, frames: int, size_wh: tuple[int, int]) -> None:
+    """Coloured discs that drift over a noisy background."""
+    width, height = size_wh
+    generator = np.random.default_rng(0)
+    ground = cv2.resize(generator.integers(0, 255, (height // 16, width // 16, 3), np.uint8), size_wh)
+    writer = cv2.VideoWriter(str(path), cv2.VideoWriter.fourcc(*"mp4v"), 25, size_wh)
+    for number in range(frames):
+        frame = ground.copy()
+        for disc in range(8):
+            centre = ((disc * 97 + number * (5 + disc)) % width, (disc * 61 + number * 3) % height)
+            cv2.circle(frame, centre, 20 + 6 * disc, (30 * disc, 255 - 30 * disc, 90), -1)
+        writer.write(frame)
+    writer.release()
+
+
+def passes(backend: str, model: Path, clip: Path, frames: int, options: argparse.Namespace, folder: Path) -> str:
+    """Medians of the turns as a row of a table."""
+    reading = Reading(cfg=options.cfg if backend == "torch" else None)
+    network = open_predictor(model, Run(backend=backend, reading=reading)).predictor.network
+    shape = network.plan.input
+    images = torch.rand(1, shape.channels, shape.height, shape.width)
+
+    def alone() -> None:
+        with torch.inference_mode():
+            for _ in range(frames):
+                if isinstance(network, ExportedModel):
+                    network.session.run(images.numpy())
+                else:
+                    network(images)
+
+    flags = ["--weights", str(model), "--backend", backend, "--source", str(clip), "--nosave", "--conf-thres"]
+    flags += [str(options.conf), "--project", str(folder / "runs"), *(["--cfg", options.cfg] * (backend == "torch"))]
+    arguments = detect.parse_arguments(flags)
+    predictor, names = detect.open_model(arguments)
+
+    def whole() -> None:
+        with contextlib.closing(detect.open_frames(str(clip))) as source, contextlib.redirect_stderr(io.StringIO()):
+            target = detect.run_folder(folder / "runs", "a", exist_ok=True)
+            with detect.Recorder(target, names, detect.record_options(arguments)) as recorder:
+                detect.run(predictor, source, recorder, names, False, arguments)
+
+    whole()
+    turns = [(timed(alone), timed(whole)) for _ in range(options.turns)]
+    bare, full = (Seconds(*map(statistics.median, zip(*each, strict=True))) for each in zip(*turns, strict=True))
+    ratio = Seconds(*(statistics.median(w[n] / a[n] for a, w in turns) for n in range(2)))
+    return (
+        f"| {backend} | {bare.elapsed / frames * 1e3:.1f} | {full.elapsed / frames * 1e3:.1f} | {ratio.elapsed:.2f} "
+        f"| {bare.processor / frames * 1e3:.1f} | {full.processor / frames * 1e3:.1f} | {ratio.processor:.2f} |"
+    )
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--cfg", default=str(DEFAULT_CFG))
+    parser.add_argument("--weights", help="default: random ones")
+    parser.add_argument("--backend", nargs="+", choices=SUFFIXES, default=["onnxruntime", "openvino"])
+    parser.add_argument("--size", type=int, nargs=2, default=[1280, 720], help="of the clip, default 1280 720")
+    parser.add_argument("--frames", type=int, default=50)
+    parser.add_argument("--turns", type=int, default=5)
+    parser.add_argument("--conf", type=float, default=0.25)
+    parser.add_argument("--threads", type=int, default=torch.get_num_threads())
+    options = parser.parse_args()
+    torch.set_num_threads(options.threads)
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        clip = folder / "clip.mp4"
+        write_clip(clip, options.frames, tuple(options.size))
+        if options.weights is None:
+            options.weights = str(folder / "random.weights")
+            save_weights(steady(load(options.cfg)), options.weights)
+        weights = folder / "model.weights"
+        weights.write_bytes(Path(options.weights).read_bytes())
+        kinds = {"onnx": ".onnx", "openvino": ".xml"}
+        wanted = [kind for kind, suffix in kinds.items() if any(SUFFIXES[each] == suffix for each in options.backend)]
+        if wanted:
+            source = ["--cfg", options.cfg, "--weights", str(weights), "--out", str(folder / "model")]
+            export.main([*source, "--include", *wanted, "--no-check"])
+        print("| backend | engine ms | end to end ms | ratio | engine CPU ms | end to end CPU ms | ratio |")
+        print("|---|---|---|---|---|---|---|")
+        for backend in options.backend:
+            model = weights.with_suffix(SUFFIXES[backend])
+            print(passes(backend, model, clip, options.frames, options, folder), flush=True)
+
+
+if __name__ == "__main__":
+    main()
