@@ -104,7 +104,9 @@ def test_a_run_leaves_what_it_should(folder: Path) -> None:
     run = folder / "runs" / "train" / "exp"
     weights = sorted(path.name for path in (run / "weights").iterdir())
     assert weights == ["best.pt", "last.pt", "my_best.weights", "my_final.weights", "my_last.weights"]
-    assert {"chart.png", "results.png", "train_batch0.jpg", "opt.yaml"} <= {path.name for path in run.iterdir()}
+    assert {"chart.png", "results.png", "train_batch0.jpg", "opt.yaml", "labels.jpg"} <= {path.name for path in run.iterdir()}
+    shown = [cv2.imread(str(run / f"val_batch0_{what}.jpg")) for what in ("labels", "pred")]
+    assert shown[0].shape == shown[1].shape and (shown[0] != shown[1]).any()
     rows = list(csv.DictReader((run / "results.csv").open()))
     assert [row["iteration"] for row in rows] == ["1", "2", "3", "4", "5", "6"]
     assert rows[-1]["mAP_0.5"]

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import copy
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import torch
 
 from data.annotations import Dataset
-from data.exam import make_exam
+from data.exam import Exam, make_exam
 from data.picture_loader import PictureLoader
 from engine.evaluate import Pass, evaluate
 from engine.history import History
@@ -21,11 +21,24 @@ from engine.metrics.report import Metrics, darknet_text, table
 from models.detector import Selection
 from models.network import Network
 from models.predictor import Predictor
+from utils.detections import Detections
+from utils.truth import Truth
 
 logger = logging.getLogger(__name__)
 
 METRIC = "mAP_0.5"
 _EPOCHS, _LEAST = 4, 100  # detector.c train_detector: mAP_epochs, and iterations at least
+
+
+@dataclass(frozen=True, kw_only=True)
+class Examined:
+    """Result of an evaluation. order: places in `exam.images` of the pictures that were read; detections, truths: theirs."""
+
+    metrics: Metrics
+    exam: Exam
+    order: Sequence[int]
+    detections: Sequence[Detections]
+    truths: Sequence[Truth]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -38,7 +51,7 @@ class Evaluation:
     workers: int
     device: torch.device
 
-    def __call__(self, network: Network) -> Metrics:
+    def __call__(self, network: Network) -> Examined:
         plan = network.plan
         exam = make_exam(self.data, "val", self.classes, plan.cfg.path)
         predictor = Predictor(copy.deepcopy(network).fold(pack=self.device.type == "cpu"), self.device)
@@ -56,8 +69,9 @@ class Evaluation:
         if found.failures:
             logger.warning("%d of %d pictures of split 'val' cannot be read", len(found.failures), len(exam.images))
         truths = [exam.truth(index, found.sizes_wh[index]) for index in found.order]
-        ids = exam.image_ids(found.order)
-        return measure(found.detections(0), truths, exam.names, ids, exam.category_ids)[0]
+        ids, detections = exam.image_ids(found.order), found.detections(0)
+        metrics, _ = measure(detections, truths, exam.names, ids, exam.category_ids)
+        return Examined(metrics=metrics, exam=exam, order=found.order, detections=detections, truths=truths)
 
 
 def columns(metrics: Metrics) -> dict[str, float]:
@@ -83,7 +97,8 @@ class Examination:
     """Hook: evaluates every `period` iterations, not before `earliest`, and at iteration `last` (detector.c train_detector).
 
     evaluation: None, if nothing is measured. patience: evaluations without a better result after which `exhausted` is set; 0:
-    never. darknet: report in the original's words. on_best: called when a result is the best so far. on_done: called after each.
+    never. darknet: report in the original's words. on_best: called when a result is the best so far, and `show` with it.
+    on_done: called after each.
     best: the best result. at: iteration of the latest evaluation. without_gain: evaluations since the best one.
     """
 
@@ -96,6 +111,7 @@ class Examination:
     patience: int = 0
     darknet: bool = False
     on_best: Callable[[], None] = lambda: None
+    show: Callable[[Examined], None] = lambda examined: None
     on_done: Callable[[], None] = lambda: None
     best: float = -1.0
     at: int = 0
@@ -110,7 +126,8 @@ class Examination:
         if self.evaluation is None or (update.iteration < due and update.iteration != self.last):
             return
         self.at = update.iteration
-        metrics = self.evaluation(self.network)
+        examined = self.evaluation(self.network)
+        metrics = examined.metrics
         values = columns(metrics)
         text = darknet_text(metrics.darknet, metrics.names, 0) if self.darknet else table(metrics)
         logger.info("\niteration %d\n%s", update.iteration, text)
@@ -119,6 +136,7 @@ class Examination:
         if values[METRIC] >= self.best:
             self.best, self.without_gain = values[METRIC], 0
             self.on_best()
+            self.show(examined)
         if self.exhausted:
             logger.info("%d evaluations without a better %s: training ends", self.without_gain, METRIC)
         self.on_done()

@@ -1,4 +1,4 @@
-"""The course of a run as files: results.csv, chart.png, results.png, and the first batches as pictures."""
+"""The course of a run as files: results.csv, chart.png, results.png, and pictures of what is trained and measured on."""
 
 from __future__ import annotations
 
@@ -13,7 +13,10 @@ from data.preview import save_batch
 from engine.charts import write_chart, write_results
 from engine.history import History
 from engine.loop import Update
-from training.evaluation import METRIC
+from models.plan import Plan
+from training.evaluation import METRIC, Examined
+from training.pictures import save_labels, save_validation
+from training.prepare import Sets
 
 logger = logging.getLogger(__name__)
 
@@ -48,6 +51,16 @@ class Results:
             path = self.folder / "chart.png"
             write_chart(self.history, path, max_batches=self.last, max_loss=self.top, metric=METRIC)
             write_results(self.history, self.folder / "results.png")
+
+    def labels(self, sets: Sets, plan: Plan) -> None:
+        """labels.jpg, where there are boxes."""
+        if self.plots and has_matplotlib() and sets.diagnosis.labels:
+            save_labels(self.folder, sets, plan)
+
+    def validation(self, examined: Examined) -> None:
+        """Validation pictures with their labels, and with what was found in them."""
+        if self.plots:
+            save_validation(self.folder, examined)
 
     def previewed(self, batches: Iterable[TrainBatch], names: Sequence[str]) -> Iterator[TrainBatch]:
         """The batches; the first ones also as pictures. names: of the classes."""

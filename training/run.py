@@ -70,7 +70,8 @@ class Run:
         settings, examination = self.settings, self.examination
         saver = make_saver(settings, self.sets, self.last, folder / "weights", self.state, self.write_weights)
         results = self._results(folder, saver.last_every)
-        examination.on_done = results.write
+        results.labels(self.sets, self.network.plan)
+        examination.on_done, examination.show = results.write, results.validation
         if not settings.nosave:
             examination.on_best = saver.best
         progress = make_progress(settings, self.history, self.sets.pictures, self.trainer.batch, self.last)

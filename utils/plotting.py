@@ -31,6 +31,7 @@ def figure(width_in: float, height_in: float, *, edges_in: tuple[float, float, f
 
 
 def save(chart: Any, path: str | Path, dots_per_inch: int = 120) -> None:
-    """Write a figure as PNG, whole or not at all."""
+    """Write a figure, whole or not at all: as JPEG where the name says so, else as PNG."""
+    kind = "jpeg" if Path(path).suffix in {".jpg", ".jpeg"} else "png"
     with atomic_write(path) as stream:
-        chart.savefig(stream, format="png", dpi=dots_per_inch)
+        chart.savefig(stream, format=kind, dpi=dots_per_inch)
