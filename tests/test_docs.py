@@ -1,4 +1,4 @@
-"""What README and docs promise: generated pages are up to date, commands parse, links lead somewhere."""
+"""What README and docs promise: generated pages and pictures are up to date, commands parse, links lead somewhere."""
 
 from __future__ import annotations
 
@@ -12,9 +12,12 @@ import shlex
 from collections.abc import Iterator
 from pathlib import Path
 
+import cv2
+import numpy as np
 import pytest
 
-from docs import cfg_reference
+from docs import cfg_reference, picture
+from docs.examples import examples
 from models.catalog import SECTIONS
 from tests.paths import REPOSITORY
 from utils.net_options import NET_AUDIENCES
@@ -24,12 +27,11 @@ SOURCES = [path for room in ("models", "data", "engine", "training") for path in
 
 
 def commands(page: Path) -> Iterator[str]:
-    """Commands of a page's ```sh blocks that run Python; lines that end with a backslash are joined."""
-    for block in re.findall(r"^```sh\n(.*?)^```", page.read_text("utf-8"), re.DOTALL | re.MULTILINE):
-        for line in block.replace("\\\n", " ").splitlines():
-            for part in line.split("&&"):
-                if re.match(r"\s*(\S*/)?python3? ", part):
-                    yield part.strip()
+    """Commands of a page's ```sh blocks that run Python, without what precedes them."""
+    for example in examples(page):
+        for part in example.command.split("&&") if example.kind == "sh" else ():
+            if re.match(r"\s*((\S*/)?python3?|torchrun) ", part):
+                yield re.sub(r"^torchrun( --\w+ \d+)*", "python", part.strip())
 
 
 COMMANDS = [(page.name, command) for page in PAGES for command in commands(page)]
@@ -109,6 +111,14 @@ def anchors(page: Path) -> set[str]:
 
 def test_cfg_reference_is_up_to_date() -> None:
     assert cfg_reference.OUT.read_text("utf-8") == cfg_reference.reference(), "run python -m docs.cfg_reference"
+
+
+@pytest.mark.skipif(cv2.__version__ < "5", reason="the picture was made with the letters of OpenCV 5")
+def test_picture_of_readme_is_up_to_date() -> None:
+    found, kept = picture.first_look().astype(int), cv2.imread(str(picture.OUT))
+    assert kept is not None and found.shape == kept.shape and picture.OUT.stat().st_size < 200_000
+    different = float(np.mean(np.abs(found - kept).max(axis=2) > 60))
+    assert different < 0.002, "run python -m docs.picture"
 
 
 @pytest.mark.parametrize("options", [*NET_AUDIENCES, *SECTIONS], ids=lambda options: options.__name__)

@@ -1,0 +1,203 @@
+"""Runs the examples of README and docs as a reader would: every block of commands or Python, in order, from the project's root.
+
+python3 -m docs.examples
+
+Meant for a fresh clone (`.ci/readme` makes one): the first command of README makes the environment that the others use. Blocks
+marked `sh` and `python` run as they stand. An HTML comment right above a block, invisible on the page, says otherwise:
+
+    <!-- example: not run, REASON -->     a reason is required
+    <!-- example: add FLAGS -->           FLAGS are added to each command, to make it short (iterations) or find a free port
+    <!-- example: until TEXT -->          ends the command by Ctrl-C as soon as it prints TEXT
+
+Files that a reader brings along, such as yolov4.weights or street.jpg, are stood in for by the shipped detector and drawn pictures.
+Nothing but the standard library is used, because this runs before the environment is there.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import re
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from utils.next_steps import STEPS
+
+ROOT = Path(__file__).resolve().parent.parent
+FIRST = ("README.md", "docs/tutorial.md")
+ENVIRONMENT = ".venv"
+LIMIT_S = 300.0
+_BLOCK = re.compile(r"((?:^<!--[^\n]*-->\n)*)^```(sh|python)\n(.*?)^```$", re.DOTALL | re.MULTILINE)
+_MARK = re.compile(r"<!-- example: (.*?) -->")
+_MODEL = ("yolov4", "a", "my")
+_PICTURES = ("street.jpg", "dog.jpg", "my.jpg")
+_DATA = "classes = 32\ntrain = drawn/scenes-train.txt\nvalid = drawn/scenes-val.txt\nnames = drawn/scenes.names\n"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Example:
+    """A command, or a block of Python. line: in its page. skip: why it is not run. add: further flags. until: what ends it."""
+
+    page: str
+    line: int
+    kind: str
+    text: str
+    skip: str = ""
+    add: str = ""
+    until: str = ""
+
+    def __str__(self) -> str:
+        return f"{self.page}:{self.line}: {self.text.splitlines()[0] if self.kind == 'python' else self.command}"
+
+    @property
+    def command(self) -> str:
+        return f"{self.text} {self.add}".rstrip()
+
+
+class Failed(Exception):
+    """An example that does not do what its page says."""
+
+
+def examples(page: Path) -> Iterator[Example]:
+    """Everything that a page gives to copy. Raises ValueError for a mark that means nothing."""
+    text, name = page.read_text("utf-8"), page.relative_to(ROOT).as_posix() if page.is_relative_to(ROOT) else page.name
+    for block in _BLOCK.finditer(text):
+        marks = _marks(block[1], f"{name}:{text.count(chr(10), 0, block.start()) + 1}")
+        line = text.count("\n", 0, block.start(3)) + 1
+        if block[2] == "python":
+            yield Example(page=name, line=line, kind="python", text=block[3], **marks)
+            continue
+        for command in re.finditer(r"(?:.*\\\n)*.*\S.*", block[3]):
+            joined = re.sub(r"\s*\\\n\s*", " ", command[0]).strip()
+            at = line + block[3].count("\n", 0, command.start())
+            yield Example(page=name, line=at, kind="sh", text=joined, **marks)
+
+
+def _marks(comments: str, place: str) -> dict[str, str]:
+    marks = {}
+    for mark in _MARK.findall(comments):
+        found = re.fullmatch(r"(not run,|add|until) +(\S.*)", mark)
+        if found is None:
+            raise ValueError(
+                f"{place}: cannot read 'example: {mark}', expected 'not run, REASON', 'add FLAGS' or 'until TEXT'"
+            )
+        marks[{"not run,": "skip"}.get(found[1], found[1])] = found[2]
+    return marks
+
+
+def pages() -> list[Path]:
+    """The pages in the order in which they are followed."""
+    first = [ROOT / name for name in FIRST]
+    return first + sorted(set((ROOT / "docs").glob("*.md")) - set(first))
+
+
+def first_steps() -> Iterator[Example]:
+    """What the first look suggests; see utils/next_steps.py."""
+    for step in STEPS:
+        until = "http://" if step.script == "serve.py" else ""
+        add = "--port 0" if until else ""
+        yield Example(page="detect.py", line=1, kind="sh", text=f"python {step.script}", add=add, until=until)
+
+
+def stand_ins(environment: dict[str, str]) -> None:
+    """Files that a reader brings along, in the current folder."""
+    shipped = (ROOT / "weights" / "scenes.cfg").read_text("utf-8")
+    for name in _MODEL:
+        shutil.copy(ROOT / "weights" / "scenes.weights", f"{name}.weights")
+        side = 608 if name == "yolov4" else 192
+        Path(f"{name}.cfg").write_text(re.sub(r"(?m)^(width|height)=.*$", rf"\1={side}", shipped), "utf-8")
+    for name in ("coco", *_MODEL):
+        shutil.copy(ROOT / "weights" / "scenes.names", f"{name}.names")
+        Path(f"{name}.data").write_text(_DATA, "utf-8")
+    for name in _PICTURES:
+        shutil.copy(ROOT / "data" / "samples" / "scene1.jpg", name)
+    shutil.copy(ROOT / "data" / "samples" / "scenes.mp4", "video.mp4")
+    for command in (
+        "data.scenes --out drawn --count 24 --img-size 192",
+        "convert partial --cfg yolov4.cfg --weights yolov4.weights --layers 20 --out yolov4.conv.137",
+        "convert weights --cfg a.cfg --weights a.weights --out other.pt",
+    ):
+        subprocess.run(["python", "-m", *command.split()], env=environment, check=True, stdout=subprocess.DEVNULL)
+
+
+def run(example: Example, environment: dict[str, str]) -> None:
+    """Raises Failed with what the example printed."""
+    command = ["python", "-"] if example.kind == "python" else ["bash", "-euo", "pipefail", "-c", example.command]
+    process = subprocess.Popen(
+        command, env=environment, text=True, start_new_session=True,
+        stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
+    )  # fmt: skip
+    if example.until:
+        said, wanted = _interrupted(process, example.until), 130
+    else:
+        said, wanted = _ended(process, example.text if example.kind == "python" else ""), 0
+    if process.returncode != wanted:
+        raise Failed(f"{example}\n{said}\nended with {process.returncode}, expected {wanted}")
+
+
+def _ended(process: subprocess.Popen[str], given: str) -> str:
+    try:
+        return process.communicate(given, timeout=LIMIT_S)[0]
+    except subprocess.TimeoutExpired:
+        os.killpg(process.pid, signal.SIGKILL)
+        return f"{process.communicate()[0]}\nnot done after {LIMIT_S:g} seconds"
+
+
+def _interrupted(process: subprocess.Popen[str], until: str) -> str:
+    assert process.stdout is not None
+    said = ""
+    for line in process.stdout:
+        said += line
+        if until in line:
+            os.killpg(process.pid, signal.SIGINT)
+            break
+    return said + _ended(process, "")
+
+
+def active(environment: dict[str, str]) -> dict[str, str]:
+    """The variables that `source .venv/bin/activate` sets."""
+    folder = Path(ENVIRONMENT).resolve()
+    return environment | {"VIRTUAL_ENV": str(folder), "PATH": f"{folder / 'bin'}{os.pathsep}{environment['PATH']}"}
+
+
+def follow(chosen: Sequence[Path]) -> None:
+    """Every example of the pages, and after README what the first look suggests. Raises Failed."""
+    environment = dict(os.environ)
+    for page in chosen:
+        for example in (*examples(page), *(first_steps() if page.name == "README.md" else ())):
+            if example.skip:
+                print(f"   not run  {example}: {example.skip}", flush=True)
+                continue
+            start = time.monotonic()
+            run(example, environment)
+            print(f"{time.monotonic() - start:7.1f} s  {example}", flush=True)
+            if "VIRTUAL_ENV" not in environment and Path(ENVIRONMENT).exists():
+                environment = active(environment)
+                stand_ins(environment)
+
+
+def parse_arguments(arguments: Sequence[str] | None) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("pages", nargs="*", type=Path, help="default: README, tutorial and the other pages of docs")
+    return parser.parse_args(arguments)
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    chosen = parse_arguments(arguments).pages
+    os.chdir(ROOT)
+    try:
+        follow([page.resolve() for page in chosen] or pages())
+    except Failed as error:
+        print(f"failed: {error}", file=sys.stderr)
+        return 1
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
