@@ -29,7 +29,7 @@ class Network(nn.Module):
         self.seen = 0
         self.version = (0, 2, 5)  # of the weights file; the original writes this one
         self.is_folded = False
-        self.memory_format = torch.contiguous_format
+        self.is_packed = False
         self._expires = last_reads(plan)
 
     def __iter__(self) -> Iterator[Layer]:
@@ -51,7 +51,7 @@ class Network(nn.Module):
 
         Raises InputError for an index that the network does not have.
         """
-        assert self.memory_format == torch.contiguous_format, "a packed network does not have every layer's output"
+        assert not self.is_packed, "a packed network does not have every layer's output"
         count = len(self.plan.steps)
         for index in layers:
             if not 0 <= index < count:
@@ -83,7 +83,7 @@ class Network(nn.Module):
         self.eval().requires_grad_(False)
         layers = [layer.folded() for layer in self]
         if pack:
-            self.memory_format = torch.channels_last  # what oneDNN's convolutions like best
+            self.is_packed = True
             layers = [layer.packed(step.site) for layer, step in zip(layers, self.plan.steps, strict=True)]
             self._join(layers)
         self.layers = nn.ModuleList(layers)
@@ -102,7 +102,9 @@ class Network(nn.Module):
 
     def _run(self, images: Tensor, keep: Collection[int], *, stop_at_heads: bool = False) -> dict[int, Tensor]:
         """Run the layers up to the last one of `keep`; outputs are released after their last reader."""
-        held = {-1: images.contiguous(memory_format=self.memory_format)}
+        if self.is_packed:  # what oneDNN's convolutions like best; otherwise the layout is the caller's choice
+            images = images.contiguous(memory_format=torch.channels_last)
+        held = {-1: images}
         last = max(keep, default=-1)
         for step, layer in zip(self.plan.steps, self, strict=True):
             if step.index > last:

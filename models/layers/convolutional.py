@@ -20,6 +20,7 @@ from models.layers.base import Cost, Layer, LayerSection, Shape, Site, Stored, a
 from models.layers.binary import binarized, export_signs, signs
 from models.layers.blur import Blur, blurred, buffer_after_blur
 from models.layers.packed import PackedConvolution, packing_is_possible
+from models.layers.pointwise import is_pointwise, pointwise
 from utils.options import ignored, option
 
 _TIED = "ties weights to one another in the original's GPU training only; inference is the same"
@@ -218,6 +219,8 @@ class Convolutional(Layer):
     def _convolve(self, x: Tensor, weights: Tensor, biases: Tensor | None) -> Tensor:
         section = self.section
         border = section.border * section.spread
+        if self.training and is_pointwise(x, weights.shape[2:], section.host_strides_yx, border, self.groups):
+            return pointwise(x, weights, biases)
         return F.conv2d(x, weights, biases, section.host_strides_yx, border, section.spread, self.groups)
 
     def _bitwise(self, x: Tensor) -> Tensor:

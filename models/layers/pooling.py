@@ -202,9 +202,14 @@ class MaxpoolDepth(Layer):
         missing = -c % self.out_channels
         if missing:
             x = F.pad(x, (0, 0, 0, 0, 0, missing), value=torch.finfo(x.dtype).min)
-        groups = x.reshape(n, -1, self.out_channels, h, w)
+        if x.is_contiguous(memory_format=torch.channels_last):  # and so shall the output be
+            groups = x.permute(0, 2, 3, 1).reshape(n, h, w, -1, self.out_channels)
+            return self._largest(groups, 3).permute(0, 3, 1, 2)
+        return self._largest(x.reshape(n, -1, self.out_channels, h, w), 1)
+
+    def _largest(self, groups: Tensor, axis: int) -> Tensor:
         # Only max says where the maximum is, which the gradient needs; without that amax is faster.
-        return groups.max(1).values if torch.is_grad_enabled() else groups.amax(1)
+        return groups.max(axis).values if torch.is_grad_enabled() else groups.amax(axis)
 
     def export(self, graph: Graph, site: Site, *inputs: str) -> str:
         count, channels = self.out_channels, site.input.channels
