@@ -5,6 +5,7 @@ examples:
   python train.py --cfg cfg/csppeleenet-efm.cfg --data my.data
   python train.py --cfg my.cfg --data my.data --weights backbone.conv.74 --img-size 320 --iterations 4000
   python train.py --resume runs/train/exp/weights/last.pt
+  torchrun --nproc_per_node 2 train.py --cfg my.cfg --data my.data --sync-bn    two GPUs
 """
 
 from __future__ import annotations
@@ -25,6 +26,8 @@ from utils.arguments import above_zero, positive, share, whole
 from utils.cli import EXIT_INTERRUPTED, EXIT_OK, run_script
 from utils.errors import InputError
 from utils.files import run_folder
+from utils.heap import keep_freed_memory
+from utils.processes import Processes, joined
 
 logger = logging.getLogger(__name__)
 
@@ -84,6 +87,7 @@ def parse_arguments(arguments: Sequence[str] | None) -> argparse.Namespace:
         metavar="M",
         help="of the rolling statistics, default 0.01 (the original's GPU build)",
     )
+    add("--sync-bn", action="store_true", help="several processes: batch normalisation over the pictures of all")
     add("--amp", choices=("bf16", "fp16"), help="forward pass in 16-bit floats")
     add("--channels-last", action=argparse.BooleanOptionalAction, default=True,
         help="memory layout; the other one is slower on most processors")  # fmt: skip
@@ -117,42 +121,57 @@ def parse_arguments(arguments: Sequence[str] | None) -> argparse.Namespace:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     options = parse_arguments(arguments)
+    keep_freed_memory()
     values = vars(options)
     resume = values.pop("resume")
     values["img_size"], values["net"] = tuple(values["img_size"]), tuple(values["net"])
     settings = Settings(**values)
     if len(settings.img_size) > 2:
         raise InputError(f"--img-size: found {len(settings.img_size)} numbers, expected one, or width and height")
-    run, folder = _begin(settings) if resume is None else _resume(settings, resume)
-    finished = run.execute(folder)
+    with joined(settings.device) as processes:
+        if not processes.main:  # it would say everything once more
+            logging.getLogger().setLevel(logging.ERROR)
+        path = None if resume is None else _checkpoint_path(settings, resume)
+        run = _new_run(settings, processes) if path is None else _continued_run(settings, path, processes)
+        if not processes.main:
+            logging.getLogger().setLevel(logging.WARNING)
+            return EXIT_OK if run.follow() else EXIT_INTERRUPTED
+        folder = _new_folder(run) if path is None else _folder_of(path)
+        finished = run.execute(folder)
     print(f"Results saved to {folder}")
     return EXIT_OK if finished else EXIT_INTERRUPTED
 
 
-def _begin(settings: Settings) -> tuple[Run, Path]:
+def _new_run(settings: Settings, processes: Processes) -> Run:
     if settings.cfg is None:
         raise InputError("expected --cfg, or --resume to go on with a run")
-    sets = open_sets(settings)
+    sets = processes.first(lambda: open_sets(settings))
     require_labels(settings.cfg, sets)
-    cfg = fitted(settings, sets)
-    run = Run(settings, cfg, sets)
+    return Run(settings, fitted(settings, sets), sets, processes=processes)
+
+
+def _new_folder(run: Run) -> Path:
+    settings, cfg = run.settings, run.cfg
     folder = run_folder(settings.project, settings.name, exist_ok=settings.exist_ok)
-    cfg.write(folder / Path(settings.cfg).name)
+    cfg.write(folder / Path(settings.cfg or cfg.path).name)
     write_record(folder / "opt.yaml", settings, cfg)
-    return run, folder
+    return folder
 
 
-def _resume(settings: Settings, resume: str) -> tuple[Run, Path]:
-    path = _latest(Path(settings.project)) if resume == LATEST else Path(resume)
+def _continued_run(settings: Settings, path: Path, processes: Processes) -> Run:
     checkpoint = load_checkpoint(path)
     kept = Settings.from_plain(checkpoint.settings)
     given = dataclasses.replace(kept, device=settings.device, workers=settings.workers)
-    sets = open_sets(given)
+    sets = processes.first(lambda: open_sets(given))
     cfg = cfg_text.parse(checkpoint.cfg, f"{path} (its cfg)")
     if settings.cfg is not None:
         require_cfg(checkpoint, path, fitted(dataclasses.replace(given, cfg=settings.cfg), sets))
     logger.info("%s: going on from iteration %d", path, checkpoint.iteration)
-    return Run(given, cfg, sets, checkpoint), _folder_of(path)
+    return Run(given, cfg, sets, checkpoint, processes)
+
+
+def _checkpoint_path(settings: Settings, resume: str) -> Path:
+    return _latest(Path(settings.project)) if resume == LATEST else Path(resume)
 
 
 def _latest(project: Path) -> Path:

@@ -36,7 +36,10 @@ class BoxOptions:
 
 @dataclass(frozen=True, kw_only=True)
 class Supply:
-    """How batches are made. cache: keep decoded pictures in memory. extra: further augmentations."""
+    """How batches are made. cache: keep decoded pictures in memory. extra: further augmentations.
+
+    rank, world: this process's number and how many share each batch.
+    """
 
     seed: int
     workers: int
@@ -44,6 +47,8 @@ class Supply:
     pin_memory: bool = False
     cache: bool = False
     extra: ExtraAugment | None = None
+    rank: int = 0
+    world: int = 1
 
 
 def training_loader(
@@ -95,7 +100,7 @@ def training_loader(
         )
         maker.warn()
         samples = DetectionDataset(dataset, SPLIT, maker, **common)  # type: ignore[arg-type]
-    plan = BatchPlan(sizes=sizes, subdivisions=subdivisions)
+    plan = BatchPlan(sizes=sizes, subdivisions=subdivisions, rank=supply.rank, world=supply.world)
     return TrainLoader(samples, plan, workers=supply.workers, start=supply.start, pin_memory=supply.pin_memory)
 
 

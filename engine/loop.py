@@ -6,54 +6,24 @@ import contextlib
 import functools
 import logging
 import time
-from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from engine.adversary import Adversary, moved
+from engine.contract import Batch, HeadLoss, Trained
 from engine.diagnosis import Facts, explain_gradients, explain_loss
 from engine.gradients import clip_norm
 from engine.optimizer import DarknetOptimizer
 from engine.precision import Precision
 from engine.schedule import Schedule
 from utils.errors import RunError
+from utils.processes import Processes
 
 logger = logging.getLogger(__name__)
-
-
-class Batch(Protocol):
-    """One forward pass. images: (n, channels, height, width), uint8 or in [0, 1]. truth: what the losses compare with."""
-
-    @property
-    def images(self) -> Tensor: ...
-    @property
-    def truth(self) -> Tensor: ...
-
-
-class HeadLoss(Protocol):
-    """Loss of one head, summed over pictures. terms: parts of the cost by name. targets: truths assigned to the head."""
-
-    @property
-    def objective(self) -> Tensor: ...
-    @property
-    def cost(self) -> float: ...
-    @property
-    def terms(self) -> dict[str, float]: ...
-    @property
-    def targets(self) -> int: ...
-
-
-class Trained(Protocol):
-    """The network's side of training; see models/training.py."""
-
-    def begin(self, iteration: int) -> None: ...
-    def losses(self, images: Tensor, truth: Tensor, seen: int) -> Sequence[HeadLoss]: ...
-    def attack(self, images: Tensor, truth: Tensor, seen: int) -> Tensor: ...
-    def layer_names(self) -> Sequence[tuple[str, nn.Module]]: ...
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -79,6 +49,7 @@ class Trainer:
     batch: pictures of an update by the cfg; subdivisions: forward passes in it. When memory runs out, forward passes are
     split further, with a warning. files: names the pictures that a batch was made of, for messages. max_norm: largest norm of
     the gradient of all weights together, of its mean over the pictures of a batch; 0: no limit. adversary: attacks pictures.
+    processes: those that share each batch; a batch given to `update` is this one's part.
     """
 
     def __init__(
@@ -95,12 +66,14 @@ class Trainer:
         files: Callable[[Any], Sequence[str]] = lambda batch: (),
         max_norm: float = 0.0,
         adversary: Adversary | None = None,
+        processes: Processes | None = None,
     ) -> None:
         self.network, self.optimizer, self.schedule = network, optimizer, schedule
         self.batch, self.subdivisions, self.device = batch, subdivisions, device
         self.precision = precision or Precision()
         self.memory_format = torch.channels_last if channels_last else torch.contiguous_format
         self.files, self.max_norm, self.adversary = files, max_norm, adversary
+        self.processes = processes or Processes()
         self.iteration = 0
         self.pieces = 1
 
@@ -112,9 +85,10 @@ class Trainer:
         """One weight update from the batches of one iteration. Raises RunError when loss or gradient is not finite."""
         start = time.perf_counter()
         rate = self.schedule.rate(self.iteration + 1)
+        self._draw_apart()
         self.network.begin(self.iteration + 1)
         loss, terms = self._gradients(batches, rate)
-        images = sum(len(batch.images) for batch in batches)
+        images, loss, terms = self._added(sum(len(batch.images) for batch in batches), loss, terms)
         self._step(batches, rate, images)
         self.iteration += 1
         height, width = batches[0].images.shape[2:]
@@ -136,6 +110,8 @@ class Trainer:
             try:
                 return self._passes(batches, rate)
             except torch.OutOfMemoryError:
+                if self.processes.count > 1:  # the passes of all processes go together
+                    raise RunError(f"out of memory at {_size(batches)}: raise --subdivisions") from None
                 largest = max(len(batch.images) for batch in batches)
                 if self.pieces >= largest:
                     raise RunError(f"out of memory with one picture at a time at {_size(batches)}") from None
@@ -147,7 +123,7 @@ class Trainer:
                 )
 
     def _passes(self, batches: Sequence[Batch], rate: float) -> tuple[float, dict[str, float]]:
-        total, terms = 0.0, defaultdict[str, float](float)
+        total, terms = 0.0, dict[str, float]()
         mini_batch = self.batch // self.subdivisions
         for number, batch in enumerate(batches, start=1):
             images, truth = self._on_device(batch)
@@ -158,14 +134,16 @@ class Trainer:
                     images_part = self._attacked(images_part, truth_part, seen, step)
                 heads = self._forward(images_part, truth_part, seen)
                 objective = torch.stack([head.objective for head in heads]).sum()
-                if not torch.isfinite(objective):
+                finite = bool(torch.isfinite(objective))
+                if self.processes.any(not finite):
                     forward = functools.partial(self._forward, images_part, truth_part, seen)
-                    raise RunError(explain_loss(self.network.layer_names(), forward, self._facts([batch], rate)))
+                    text = explain_loss(self.network.layer_names(), forward, self._facts([batch], rate))
+                    raise RunError("the loss of another process is not finite" if finite else text)
                 scaler = self.precision.scaler
                 (scaler.scale(objective) if scaler else objective).backward()
                 total += sum(head.cost for head in heads) / len(heads)  # network.c get_network_cost
                 _add_terms(terms, heads)
-        return total, dict(terms)
+        return total, terms
 
     def _forward(self, images: Tensor, truth: Tensor, seen: int) -> Sequence[HeadLoss]:
         with self.precision.autocast(self.device):
@@ -175,6 +153,31 @@ class Trainer:
         scaled = self.precision.scaler is not None  # gradients of float16 would vanish
         with contextlib.nullcontext() if scaled else self.precision.autocast(self.device):
             return moved(images, self.network.attack(images, truth, seen), step)
+
+    def _draw_apart(self) -> None:
+        """Have random layers draw by seed, iteration and process, so that a continuation needs no other process's state."""
+        if self.processes.count > 1:
+            place = self.iteration * self.processes.count + self.processes.rank
+            torch.manual_seed(((self.schedule.seed << 40) + place) % 2**63)
+
+    def _added(self, images: int, loss: float, terms: dict[str, float]) -> tuple[int, float, dict[str, float]]:
+        """Pictures, cost and its terms of all processes; gradients become sums over them, rolling statistics means."""
+        if self.processes.count == 1:
+            return images, loss, terms
+        names = sorted(terms)
+        numbers = torch.tensor([images, loss, *(terms[name] for name in names)], dtype=torch.float64)
+        numbers = numbers.to(self.device)
+        self.processes.add([numbers])
+        self.processes.add(self._weight_gradients())
+        statistics = self.network.statistics()
+        self.processes.add(statistics)
+        for each in statistics:
+            each /= self.processes.count
+        count, total, *values = numbers.tolist()
+        return round(count), total, dict(zip(names, values, strict=True))
+
+    def _weight_gradients(self) -> list[Tensor]:
+        return [w.grad for group in self.optimizer.param_groups for w in group["params"] if w.grad is not None]
 
     def _facts(self, batches: Sequence[Batch], rate: float) -> Facts:
         files = [str(file) for batch in batches for file in self.files(batch)]
@@ -190,8 +193,7 @@ class Trainer:
         scaler = self.precision.scaler
         if scaler is not None:
             scaler.unscale_(self.optimizer)
-        gradients = [w.grad for group in self.optimizer.param_groups for w in group["params"] if w.grad is not None]
-        finite = clip_norm(gradients, self.max_norm * images)
+        finite = clip_norm(self._weight_gradients(), self.max_norm * images)
         if scaler is not None:  # it leaves out an update that is not finite, and tries a smaller scale
             scaler.step(self.optimizer, self.iteration + 1, rate, images)
             scaler.update()
@@ -227,10 +229,11 @@ def _take(iterator: Iterator[Batch], count: int) -> Iterator[Batch]:
 
 
 def _add_terms(terms: dict[str, float], heads: Sequence[HeadLoss]) -> None:
-    counted = [head for head in heads if head.targets] or heads
-    for head in counted:
+    taught = sum(head.targets > 0 for head in heads)
+    for head in heads:
+        share = 1 / (taught or len(heads)) if head.targets or not taught else 0.0
         for name, value in head.terms.items():
-            terms[name] += value / len(counted)
+            terms[name] = terms.get(name, 0.0) + share * value
 
 
 def _size(batches: Sequence[Batch]) -> str:

@@ -31,6 +31,11 @@ class Saver:
         if update.iteration % self.last_every == 0:
             self.last()
 
+    def tidy(self) -> None:
+        """Remove what a run that was killed while it wrote has left unfinished (utils/files.py atomic_write)."""
+        for path in self.folder.glob(".*.part"):
+            path.unlink(missing_ok=True)
+
     def last(self) -> None:
         """Save the state to go on from."""
         save_checkpoint(self.checkpoint(), self.folder / "last.pt")

@@ -9,6 +9,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from models.batchnorm_shared import shared_gradient, shared_moments, shared_normalisation
+from utils.processes import Processes
+
 EPS = 1e-5  # blas.c normalize_cpu: .00001f under the root
 GPU_MOMENTUM = 0.01  # batchnorm_kernels.cu: rolling = .99 * old + .01 * new
 CPU_MOMENTUM = 0.1  # batchnorm_layer.c forward_batchnorm_layer
@@ -16,6 +19,8 @@ CPU_MOMENTUM = 0.1  # batchnorm_layer.c forward_batchnorm_layer
 
 class BatchNorm(nn.Module):
     """y = scales * (x - mean) / sqrt(variance + 1e-5) + biases over (n, channels, height, width).
+
+    processes: those whose pictures count as one batch (models/batchnorm_shared.py); default this one's only.
 
     In training mean and variance are the batch's. The variance is divided by N - 1, in the normalisation as well as in the
     rolling average (blas.c variance_cpu, blas_kernels.cu fast_variance_delta_kernel), and the gradient is the original's: as if
@@ -28,6 +33,7 @@ class BatchNorm(nn.Module):
     def __init__(self, channels: int, momentum: float = GPU_MOMENTUM) -> None:
         super().__init__()
         self.momentum = momentum
+        self.processes = Processes()
         self.biases = nn.Parameter(torch.zeros(channels))
         self.scales = nn.Parameter(torch.ones(channels))
         self.register_buffer("rolling_mean", torch.zeros(channels))
@@ -36,7 +42,10 @@ class BatchNorm(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         if not self.training:
             return F.batch_norm(x, self.rolling_mean, self.rolling_variance, self.scales, self.biases, eps=EPS)
-        y, mean, variance = _BatchStatistics.apply(x, self.scales, self.biases)
+        if self.processes.count > 1:
+            y, mean, variance = shared_normalisation(x, self.scales, self.biases, EPS, self.processes)
+        else:
+            y, mean, variance = _BatchStatistics.apply(x, self.scales, self.biases)
         with torch.no_grad():
             self.rolling_mean.lerp_(mean.to(self.rolling_mean.dtype), self.momentum)
             self.rolling_variance.lerp_(variance.to(self.rolling_variance.dtype), self.momentum)
@@ -69,23 +78,34 @@ class CrossBatchNorm(BatchNorm):
             return super().forward(x)
         with torch.no_grad():
             self.parts += 1
-            values = x.detach().transpose(0, 1).flatten(1).float()
-            mean = values.mean(1)
-            square = torch.maximum((values * values).sum(1) / max(values.shape[1] - 1, 1), mean * mean)
+            mean, power = self._moments(x)
+            square = torch.maximum(power, mean * mean)
             self.batch_mean.lerp_(mean, 1 / self.parts)
             self.batch_square.lerp_(square, 1 / self.parts)
             variance = (self.batch_square - self.batch_mean**2).clamp(min=0)
             self.rolling_mean.lerp_(self.batch_mean, self.momentum)
             self.rolling_variance.lerp_(variance, self.momentum)
-        return _GivenStatistics.apply(x, self.scales, self.biases, self.batch_mean.clone(), torch.rsqrt(variance + EPS))
+        given = self.batch_mean.clone(), torch.rsqrt(variance + EPS)
+        return _GivenStatistics.apply(x, self.scales, self.biases, *given, self.processes)
+
+    def _moments(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        """(mean, mean of squares by N - 1) of each channel."""
+        if self.processes.count > 1:
+            mean, squares, count = shared_moments(x, self.processes)
+            return mean, (squares + count * mean * mean) / (count - 1).clamp(min=1)
+        values = x.detach().transpose(0, 1).flatten(1).float()
+        return values.mean(1), (values * values).sum(1) / max(values.shape[1] - 1, 1)
 
 
 class _GivenStatistics(torch.autograd.Function):
     """Normalisation by given statistics, with the gradient as if they were those of x."""
 
     @staticmethod
-    def forward(ctx: Any, x: Tensor, scales: Tensor, biases: Tensor, mean: Tensor, inverse: Tensor) -> Tensor:
+    def forward(
+        ctx: Any, x: Tensor, scales: Tensor, biases: Tensor, mean: Tensor, inverse: Tensor, processes: Processes
+    ) -> Tensor:
         ctx.save_for_backward(x, scales, mean, inverse)
+        ctx.processes = processes
         factor = scales * inverse
         offset = biases - mean * factor
         return (x * factor.view(-1, 1, 1) + offset.view(-1, 1, 1)).to(x.dtype)
@@ -93,10 +113,12 @@ class _GivenStatistics(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
         x, scales, mean, inverse = ctx.saved_tensors
+        if ctx.processes.count > 1:
+            return (*shared_gradient(grad, x, scales, mean, inverse, ctx.processes), None, None, None)
         found = torch.ops.aten.native_batch_norm_backward(
             _laid_out_like(grad, x), x, scales, None, None, mean, inverse, True, EPS, [True, True, True]
         )
-        return (*found, None, None)
+        return (*found, None, None, None)
 
 
 class _BatchStatistics(torch.autograd.Function):

@@ -120,6 +120,11 @@ class Training:
                     found[id(parameter)] = _trained(step, item, burn_in)
         return list(found.values())
 
+    def statistics(self) -> list[Tensor]:
+        """The rolling statistics that this iteration changes."""
+        changing = [module for module in self.network.modules() if isinstance(module, BatchNorm) and module.training]
+        return [tensor for module in changing for tensor in (module.rolling_mean, module.rolling_variance)]
+
     def layer_names(self) -> list[tuple[str, nn.Module]]:
         """("12 [convolutional]", module) of every layer, for messages."""
         steps = self.network.plan.steps

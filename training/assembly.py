@@ -28,27 +28,32 @@ from models.network import Network
 from models.plan import Plan, make_plan
 from models.training import Training
 from training.evaluation import Evaluation
-from training.prepare import Sets, load_start
+from training.prepare import Sets, fill, load_start
 from training.settings import Settings, batch_of
 from utils.cfg import Cfg
 from utils.errors import InputError
 from utils.net_options import ScheduleOptions
+from utils.processes import Processes
 
 _AMP = {"bf16": torch.bfloat16, "fp16": torch.float16}
 
 
-def make_network(settings: Settings, cfg: Cfg, checkpoint: Checkpoint | None, device: torch.device) -> Network:
-    """The network with the weights to begin with, or those of `checkpoint`."""
+def make_network(
+    settings: Settings, cfg: Cfg, checkpoint: Checkpoint | None, device: torch.device, processes: Processes
+) -> Network:
+    """The network with the weights to begin with, or those of `checkpoint`; the same in all processes."""
     network = Network(make_plan(cfg))
     if checkpoint is not None:
-        network.load_state_dict(checkpoint.model)
+        fill(network, checkpoint)
     elif settings.weights is not None:
         load_start(network, settings.weights, clear=settings.clear)
-    if settings.bn_momentum is not None:
-        for module in network.modules():
-            if isinstance(module, BatchNorm):
-                module.momentum = settings.bn_momentum
-    return network.to(device)
+    for module in network.modules():
+        if isinstance(module, BatchNorm):
+            module.momentum = module.momentum if settings.bn_momentum is None else settings.bn_momentum
+            module.processes = processes if settings.sync_bn else module.processes
+    network.to(device)
+    processes.share(list(network.state_dict().values()))
+    return network
 
 
 def make_trainer(
@@ -57,10 +62,14 @@ def make_trainer(
     options: ScheduleOptions,
     device: torch.device,
     files: Callable[[Any], Sequence[str]],
+    processes: Processes,
 ) -> Trainer:
     """The train loop's state, at the iteration that the weights have reached. files: names the pictures of a batch."""
     network = training.network
     batch, subdivisions = batch_of(network.plan)
+    if batch // subdivisions % processes.count:
+        text = f"batch={batch}, subdivisions={subdivisions} make forward passes of {batch // subdivisions} pictures"
+        raise InputError(f"[net] {text}, expected a multiple of the {processes.count} processes")
     optimizer = AdamW if settings.adamw else DarknetOptimizer
     trainer = Trainer(
         training,
@@ -74,6 +83,7 @@ def make_trainer(
         files=files,
         max_norm=settings.clip_grad_norm,
         adversary=_adversary(settings, options),
+        processes=processes,
     )
     trainer.iteration = network.seen // batch
     return trainer
@@ -126,6 +136,8 @@ def make_loader(settings: Settings, cfg: Cfg, sets: Sets, plan: Plan, trainer: T
         pin_memory=trainer.device.type == "cuda",
         cache=settings.cache_images,
         extra=read_extra(settings.augment) if settings.augment else None,
+        rank=trainer.processes.rank,
+        world=trainer.processes.count,
     )
     return training_loader(
         sets.train,

@@ -16,7 +16,7 @@ from data.doctor import Diagnosis, examine, report
 from data.scenes import make_scenes
 from data.sources import open_data
 from data.training_set import single_class
-from engine.checkpoint import load_checkpoint
+from engine.checkpoint import Checkpoint, load_checkpoint
 from models.fit import anchor_heads, anchors_in_pixels, classes_of, fit_anchors, fit_classes
 from models.heads.base import BoxSection
 from models.network import Network
@@ -122,10 +122,19 @@ def load_start(network: Network, path: str | Path, *, clear: bool) -> None:
         network.seen = 0
 
 
+def fill(network: Network, checkpoint: Checkpoint) -> None:
+    """Give the network of a checkpoint's cfg its tensors. Raises InputError if they do not fit."""
+    try:
+        network.load_state_dict(checkpoint.model)
+    except RuntimeError as error:  # what PyTorch raises for names and sizes that differ
+        reason = " ".join(str(error).split()[:40])
+        raise InputError(f"{network.plan.cfg.path}: the checkpoint's tensors do not fit: {reason}") from None
+
+
 def _weights_of_checkpoint(path: Path, folder: Path) -> Path:
     checkpoint = load_checkpoint(path)
     network = Network(make_plan(cfg_text.parse(checkpoint.cfg, f"{path} (its cfg)")))
-    network.load_state_dict(checkpoint.model)
+    fill(network, checkpoint)
     network.seen = checkpoint.seen
     save_weights(network, folder / path.with_suffix(".weights").name)
     return folder / path.with_suffix(".weights").name

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import random
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 
 import torch
 
+from data.loader import TrainBatch
 from engine.checkpoint import Checkpoint, random_state, restore_random_state
 from engine.ema import LAST_PART
 from engine.history import History
@@ -31,25 +33,36 @@ from training.results import Results, warn_without_matplotlib
 from training.settings import Settings
 from utils.cfg import Cfg
 from utils.device import select_device
-from utils.errors import InputError
+from utils.errors import InputError, RunError
 from utils.net_options import ScheduleOptions
+from utils.processes import Processes
 
 logger = logging.getLogger(__name__)
 
 
 class Run:
-    """A training from its fitted cfg on; `checkpoint`: the state to go on from. Raises InputError for what cannot be trained."""
+    """A training from its fitted cfg on; `checkpoint`: the state to go on from; `processes`: those that train together.
 
-    def __init__(self, settings: Settings, cfg: Cfg, sets: Sets, checkpoint: Checkpoint | None = None) -> None:
+    Raises InputError for what cannot be trained.
+    """
+
+    def __init__(
+        self,
+        settings: Settings,
+        cfg: Cfg,
+        sets: Sets,
+        checkpoint: Checkpoint | None = None,
+        processes: Processes | None = None,
+    ) -> None:
         random.seed(settings.seed)
         torch.manual_seed(settings.seed)
         self.settings, self.cfg, self.sets = settings, cfg, sets
         self.options = ScheduleOptions.from_raw(cfg.sections[0])
-        device = select_device(settings.device)
-        self.network = make_network(settings, cfg, checkpoint, device)
-        self.trainer = make_trainer(
-            settings, Training(self.network, settings.freeze), self.options, device, self._files
-        )
+        self.processes = together = processes or Processes()
+        device = together.device or select_device(settings.device)
+        self.network = make_network(settings, cfg, checkpoint, device, together)
+        training = Training(self.network, settings.freeze)
+        self.trainer = make_trainer(settings, training, self.options, device, self._files, together)
         self.history = History.for_length(self.options.max_batches)
         self.ema = make_ema(self.network, self.options)
         self.examination = self._examination()
@@ -78,18 +91,35 @@ class Run:
         hooks: list[Callable[[Update], None]] = [self.history.add, self._average, progress, saver, examination, results]
         if settings.nosave:
             hooks.remove(saver)
+        saver.tidy()
         try:
-            with StopRequest() as stop:
-                batches = results.previewed(self.loader, self.sets.train.names)
-                run(self.trainer, batches, self.last, hooks, lambda: stop.received or examination.exhausted)
+            interrupted = self._train(results.previewed(self.loader, self.sets.train.names), hooks)
+        except (RunError, KeyboardInterrupt):
+            with contextlib.suppress(RunError):  # of two failures the first one says what is wrong
+                results.write()
+            raise
         finally:
             progress.close()
-            results.write()
-        if stop.received:
+        results.write()
+        if interrupted:
             saver.last()
         else:
             saver.final()
-        return not stop.received
+        return not interrupted
+
+    def follow(self) -> bool:
+        """`execute` for all processes but the main one: train along; nothing is written, measured or said."""
+        return not self._train(self.loader, [self._average])
+
+    def _train(self, batches: Iterable[TrainBatch], hooks: Sequence[Callable[[Update], None]]) -> bool:
+        """Whether a signal, to any of the processes, ended it."""
+
+        def ended() -> bool:
+            return self.processes.any(stop.received or self.examination.exhausted)
+
+        with StopRequest() as stop:
+            run(self.trainer, batches, self.last, hooks, ended)
+        return self.processes.any(stop.received)
 
     def state(self) -> Checkpoint:
         """Everything a continuation needs."""
@@ -141,7 +171,10 @@ class Run:
 
     def _continue_from(self, checkpoint: Checkpoint) -> None:
         self.trainer.iteration = checkpoint.iteration
-        self.trainer.optimizer.load_state_dict(checkpoint.optimizer)
+        try:
+            self.trainer.optimizer.load_state_dict(checkpoint.optimizer)
+        except (ValueError, KeyError) as error:
+            raise InputError(f"{self.cfg.path}: the checkpoint's optimizer does not fit: {error}") from None
         self.history.load_state_dict(checkpoint.history)
         self.examination.best, self.examination.at = checkpoint.best, checkpoint.history["evaluated_at"]
         if self.ema:
@@ -160,6 +193,8 @@ class Run:
     def _warn_without_effect(self) -> None:
         if self.options.loss_scale != 1 and self.trainer.precision.scaler is None:
             logger.warning("[net] loss_scale=%g has no effect without --amp fp16", self.options.loss_scale)
+        if self.settings.sync_bn and self.processes.count == 1:
+            logger.warning("--sync-bn has no effect in one process; torchrun starts several")
         if self.options.adam and self.settings.adamw:
             logger.warning("[net] adam=1 has no effect beside --adamw")
         if self.options.ema_alpha and self.last <= 2 * LAST_PART:

@@ -45,6 +45,7 @@ class Settings:
     net: tuple[str, ...] = ()
     adamw: bool = False
     clip_grad_norm: float = 0.0
+    sync_bn: bool = False
     cos_lr: bool = False
     ema_alpha: float | None = None
     freeze: int = 0
