@@ -121,7 +121,7 @@ class Pair:
 
 def _opened(side: Side, size_wh: tuple[int, int] | None) -> Network | ExportedModel:
     width, height = size_wh or (None, None)
-    reading = Reading(cfg=side.cfg, width=width, height=height)
+    reading = Reading(cfg=side.cfg, width=width, height=height, own_cfg=True)
     if is_exported(side.path):
         return open_exported(side.path, Run(backend=side.backend, reading=reading))
     return load_model(side.path, reading).network

@@ -39,7 +39,8 @@ class Model(NamedTuple):
 class Reading:
     """How a network is read.
 
-    cfg: needed for .weights and for PyTorch files of other programs; used in place of the one inside other files.
+    cfg: needed for .weights and for PyTorch files of other programs; used in place of the one inside other files, unless
+    own_cfg: then theirs goes before it.
     device: where the network goes. width, height: another input size than the cfg's, in pixels. ema: the averages of a training
     run in the place of its weights. trust_pickle: read PyTorch files by Python's pickle, which runs whatever code they ask for.
     partial: of a .weights file load what fits.
@@ -52,6 +53,7 @@ class Reading:
     ema: bool = False
     trust_pickle: bool = False
     partial: bool = False
+    own_cfg: bool = False
 
 
 def load_model(path: str | Path | None, reading: Reading | None = None) -> Model:
@@ -112,7 +114,8 @@ def _from_torch(content: Any, path: str | Path, reading: Reading) -> Model:
 
 def _described(found: Described, path: str | Path, reading: Reading) -> Model:
     description, size = found.description, {"width": reading.width, "height": reading.height}
-    plan = description.plan(str(path), **size) if reading.cfg is None else read_plan(reading.cfg, **size)
+    cfg = None if reading.own_cfg else reading.cfg
+    plan = description.plan(str(path), **size) if cfg is None else read_plan(cfg, **size)
     with blank_weights():
         network = Network(plan)
     set_state(network, found.state, str(path))

@@ -206,3 +206,11 @@ def test_compare_says_where_networks_part(weights: Path, capsys: pytest.CaptureF
     save_model(network, weights.with_name("b.weights"))
     assert convert.main(["compare", str(weights), str(weights.with_name("b.weights")), "--cfg", str(CFG)]) == 1
     assert "they part at layer 1 [convolutional]" in capsys.readouterr().out
+
+
+def test_compare_takes_the_cfg_for_the_file_without_one(weights: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    checkpoint, folded = made(CFG, weights, ".pt"), weights.with_name("b.weights")
+    cfg = str(weights.with_name("b.cfg"))
+    assert convert.main(["fold", "--weights", str(checkpoint), "--out", str(folded), "--out-cfg", cfg]) == 0
+    assert convert.main(["compare", str(checkpoint), str(folded), "--cfg", cfg]) == 0
+    assert "the same but for rounding" in capsys.readouterr().out
