@@ -32,7 +32,7 @@ from utils.next_steps import STEPS
 ROOT = Path(__file__).resolve().parent.parent
 FIRST = ("README.md", "docs/tutorial.md")
 ENVIRONMENT = ".venv"
-LIMIT_S = 300.0
+LIMIT_S = 600.0
 _BLOCK = re.compile(r"((?:^<!--[^\n]*-->\n)*)^```(sh|python)\n(.*?)^```$", re.DOTALL | re.MULTILINE)
 _MARK = re.compile(r"<!-- example: (.*?) -->")
 _MODEL = ("yolov4", "a", "my")
@@ -57,7 +57,7 @@ class Example:
 
     @property
     def command(self) -> str:
-        return f"{self.text} {self.add}".rstrip()
+        return f"{self.text} {self.add}".strip()
 
 
 class Failed(Exception):

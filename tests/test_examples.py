@@ -50,7 +50,7 @@ def test_what_a_page_gives_to_copy(tmp_path: Path) -> None:
         (6, "sh", "b", "", ""),
         (16, "sh", "python serve.py --port 0", "http", ""),
         (22, "sh", "fetch", "", "it needs a network"),
-        (26, "python", "x = 1\n", "", ""),
+        (26, "python", "x = 1", "", ""),
     ]
 
 
