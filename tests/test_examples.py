@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import sys
 from pathlib import Path
 
 import pytest
@@ -98,7 +99,7 @@ TRAPPED = "trap 'exit 130' INT; echo ready; sleep 20 & wait"
 )
 def test_an_example_that_fails_is_noticed(each: Example, fails: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(module, "LIMIT_S", 2.0)
-    environment = dict(os.environ)
+    environment = {**os.environ, "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"}
     if fails:
         with pytest.raises(Failed, match=fails):
             run(each, environment)
