@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import signal
+import threading
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,11 +16,12 @@ from torch.utils.data import DataLoader, Sampler
 
 from data.dataset import Problem, SampleKey, TrainSample, collate
 from data.sizes import SizeSchedule
-from utils.errors import RunError
+from utils.errors import SupplyError
 
 logger = logging.getLogger(__name__)
 
 _PROBLEMS_SHOWN = 10
+_SHARED_MEMORY = Path("/dev/shm")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -119,14 +121,28 @@ class TrainLoader:
         )
 
     def __iter__(self) -> Iterator[TrainBatch]:
+        """Raises SupplyError when no picture can be read, or a worker process is gone."""
         if self._workers:
             cv2.setNumThreads(1)  # a forked worker waits for ever for the threads that OpenCV has had in its parent
-        passes = _passes(self.start, self.plan.subdivisions)
-        for (images, truth, counts, problems), (iteration, subdivision) in zip(self._loader, passes, strict=False):
+        made = _started(self._loader)
+        for iteration, subdivision in _passes(self.start, self.plan.subdivisions):
+            images, truth, counts, problems = self._next(made)
             self._report(problems)
             if not len(images):
-                raise RunError(f"no picture can be read any more, the last: {problems[-1].text}")
+                raise SupplyError(f"no picture can be read any more, the last: {problems[-1].text}")
             yield TrainBatch(images=images, truth=truth, counts=counts, iteration=iteration, subdivision=subdivision)
+
+    def _next(self, made: Iterator[Any]) -> Any:
+        try:
+            return next(made)
+        except (RuntimeError, OSError, EOFError) as error:
+            if not _worker_gone(error):
+                raise
+            text = (
+                "a process that prepares pictures is gone; if it was for want of memory, try fewer --workers, or none"
+            )
+            shared = " (they also share memory in /dev/shm)" if _SHARED_MEMORY.exists() else ""
+            raise SupplyError(f"{text}{shared}; {error or type(error).__name__}") from error
 
     def files(self, batch: TrainBatch) -> list[Path]:
         """Pictures that a batch was made of, found by making it once more."""
@@ -143,7 +159,32 @@ class TrainLoader:
                 logger.warning("more pictures or labels cannot be used; they are counted and listed, not shown")
 
 
+def _started(loader: DataLoader[Any]) -> Iterator[Any]:
+    """The loader's iterator, with the handling of SIGCHLD as it was before.
+
+    PyTorch's handler raises wherever the main process happens to be when a worker ends, in the middle of a weight update
+    or of a file. Without it the iterator itself notices, when it waits for a batch.
+    """
+    if not hasattr(signal, "SIGCHLD") or threading.current_thread() is not threading.main_thread():
+        return iter(loader)
+    before = signal.getsignal(signal.SIGCHLD)
+    made = iter(loader)
+    signal.signal(signal.SIGCHLD, before)
+    return made
+
+
+def _worker_gone(error: RuntimeError | OSError | EOFError) -> bool:
+    """Whether PyTorch noticed a worker's end, or a connection to it broke; "Caught" begins what a worker itself raised."""
+    text = str(error)
+    return text.startswith("DataLoader worker") if isinstance(error, RuntimeError) else not text.startswith("Caught")
+
+
 def _one_thread(worker: int) -> None:
-    """Workers share the machine: one thread each for OpenCV (PyTorch sees to its own). Ctrl-C concerns the main process."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    """Workers share the machine: one thread each for OpenCV (PyTorch sees to its own).
+
+    Signals that end a run concern the main process, but reach the workers too where a terminal or a batch system sends
+    them to the whole group.
+    """
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, signal.SIG_IGN)
     cv2.setNumThreads(1)

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import importlib.util
 import logging
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from data.dataset import Problem
 from data.loader import TrainBatch
 from data.preview import save_batch
 from engine.charts import write_chart, write_results
@@ -17,10 +18,13 @@ from models.plan import Plan
 from training.evaluation import METRIC, Examined
 from training.pictures import save_labels, save_validation
 from training.prepare import Sets
+from utils.errors import RunError
+from utils.files import write_text
 
 logger = logging.getLogger(__name__)
 
 _PREVIEWS = 3
+_PROBLEMS_SHOWN = 5
 _CHART_EVERY = 1000
 
 
@@ -61,6 +65,22 @@ class Results:
         """Validation pictures with their labels, and with what was found in them."""
         if self.plots:
             save_validation(self.folder, examined)
+
+    def unusable(self, problems: Mapping[Problem, int]) -> None:
+        """Say how many pictures and labels could not be used; problems.txt has all of them. problems: and how often."""
+        if not problems:
+            return
+        lines = [f"{count} x {problem.text}" for problem, count in problems.items()]
+        for line in lines[:_PROBLEMS_SHOWN]:
+            logger.warning("could not be used, %s", line)
+        path = self.folder / "problems.txt"
+        try:
+            write_text(path, "\n".join(lines) + "\n")
+        except RunError as error:  # the run's own outcome matters more
+            logger.warning("%s", error)
+            return
+        text = "%d pictures or labels could not be used and cost %d samples or boxes: %s"
+        logger.warning(text, len(lines), sum(problems.values()), path)
 
     def previewed(self, batches: Iterable[TrainBatch], names: Sequence[str]) -> Iterator[TrainBatch]:
         """The batches; the first ones also as pictures. names: of the classes."""

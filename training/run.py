@@ -33,7 +33,7 @@ from training.results import Results, warn_without_matplotlib
 from training.settings import Settings
 from utils.cfg import Cfg
 from utils.device import select_device
-from utils.errors import InputError, RunError
+from utils.errors import InputError, RunError, SupplyError
 from utils.net_options import ScheduleOptions
 from utils.processes import Processes
 
@@ -94,12 +94,15 @@ class Run:
         saver.tidy()
         try:
             interrupted = self._train(results.previewed(self.loader, self.sets.train.names), hooks)
-        except (RunError, KeyboardInterrupt):
+        except (RunError, KeyboardInterrupt) as error:
             with contextlib.suppress(RunError):  # of two failures the first one says what is wrong
+                if isinstance(error, SupplyError):
+                    saver.last()
                 results.write()
             raise
         finally:
             progress.close()
+            results.unusable(self.loader.problems)
         results.write()
         if interrupted:
             saver.last()
@@ -118,7 +121,11 @@ class Run:
             return self.processes.any(stop.received or self.examination.exhausted)
 
         with StopRequest() as stop:
-            run(self.trainer, batches, self.last, hooks, ended)
+            try:
+                run(self.trainer, batches, self.last, hooks, ended)
+            except SupplyError:  # a signal to the whole group may have ended a worker that was just starting
+                if not stop.received or self.processes.count > 1:
+                    raise
         return self.processes.any(stop.received)
 
     def state(self) -> Checkpoint:

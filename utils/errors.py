@@ -20,6 +20,10 @@ class RunError(Exception):
     """A run that began properly and could not be finished."""
 
 
+class SupplyError(RunError):
+    """Nothing more comes of what a run works on; what it has made of the rest is sound and worth saving."""
+
+
 class CfgError(InputError):
     """A mistake in a cfg-like file, reported as ``file:line: text``."""
 
