@@ -183,6 +183,7 @@ def campaign(folder: Path, kills: int, every: int, seed: int = 0) -> Outcome:
     draw = random.Random(seed)
     length = MOST * kills // 2 + 30
     prepare(folder, length, every)
+    torch.optim.SGD([torch.zeros(1)], lr=1.0)  # the first optimizer of a process loads a good part of PyTorch
     outcome, counter, begun = Outcome(every), Counter(), time.perf_counter()
     weights = folder / "killed" / "weights"
     while outcome.kills < kills:

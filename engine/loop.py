@@ -164,7 +164,7 @@ class Trainer:
         """Pictures, cost and its terms of all processes; gradients become sums over them, rolling statistics means."""
         if self.processes.count == 1:
             return images, loss, terms
-        names = sorted(terms)
+        names = list(terms)  # the same in all processes: those of the heads
         numbers = torch.tensor([images, loss, *(terms[name] for name in names)], dtype=torch.float64)
         numbers = numbers.to(self.device)
         self.processes.add([numbers])

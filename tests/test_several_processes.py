@@ -183,4 +183,4 @@ def test_a_loss_that_is_not_finite_in_one_process_ends_both() -> None:
 def test_a_batch_that_cannot_be_divided_is_refused() -> None:
     Path("my.cfg").write_text(CFG.format(keys=PLAIN, layer="").replace("subdivisions=2", "subdivisions=8"))
     assert together(arguments("--notest")) == [EXIT_BAD_INPUT, EXIT_BAD_INPUT]
-    assert "multiple of the 2 processes" in Path("said0.txt").read_text()
+    assert "expected a multiple of 2" in Path("said0.txt").read_text()

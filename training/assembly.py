@@ -68,8 +68,8 @@ def make_trainer(
     network = training.network
     batch, subdivisions = batch_of(network.plan)
     if batch // subdivisions % processes.count:
-        text = f"batch={batch}, subdivisions={subdivisions} make forward passes of {batch // subdivisions} pictures"
-        raise InputError(f"[net] {text}, expected a multiple of the {processes.count} processes")
+        text = f"batch={batch}, subdivisions={subdivisions} put {batch // subdivisions} into a forward pass"
+        raise InputError(f"[net] {text}, expected a multiple of {processes.count}, one part for each process")
     optimizer = AdamW if settings.adamw else DarknetOptimizer
     trainer = Trainer(
         training,
