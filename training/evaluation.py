@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import copy
 import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 
@@ -116,6 +117,12 @@ class Examination:
     best: float = -1.0
     at: int = 0
     without_gain: int = 0
+
+    def state_dict(self) -> dict[str, int]:
+        return {"evaluated_at": self.at, "without_gain": self.without_gain}
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        self.at, self.without_gain = state["evaluated_at"], state.get("without_gain", 0)
 
     @property
     def exhausted(self) -> bool:

@@ -143,7 +143,7 @@ class Run:
             scaler=scaler.state_dict() if scaler else {},
             random=random_state(),
             loader={"seed": self.settings.seed, "iteration": self.trainer.iteration},
-            history=self.history.state_dict() | {"evaluated_at": self.examination.at},
+            history=self.history.state_dict() | self.examination.state_dict(),
             settings=self.settings.plain(),
         )
 
@@ -183,7 +183,8 @@ class Run:
         except (ValueError, KeyError) as error:
             raise InputError(f"{self.cfg.path}: the checkpoint's optimizer does not fit: {error}") from None
         self.history.load_state_dict(checkpoint.history)
-        self.examination.best, self.examination.at = checkpoint.best, checkpoint.history["evaluated_at"]
+        self.examination.best = checkpoint.best
+        self.examination.load_state_dict(checkpoint.history)
         if self.ema:
             self.ema.load_state_dict(checkpoint.ema)
         if self.trainer.precision.scaler:
