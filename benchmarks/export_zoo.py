@@ -1,9 +1,9 @@
 """Every cfg of a collection as ONNX: does it export, and do ONNX Runtime and OpenCV compute the same?
 
 Weights are those of the recordings that the tests hold of the original: the same recipe, the same magnitude (a smaller one where
-outputs would tell nothing). Two numbers say what a difference means: how much the outputs change with another picture, and by the rounding of PyTorch alone (the same network with
-its normalisation folded). Each cfg is a line of JSON, added to a file as soon as it is known; a second call leaves out what the
-file has. benchmarks/export_page.py makes docs/onnx.md of it:
+outputs would tell nothing). Two numbers say what a difference means: how much the outputs change with another picture, and by the
+rounding of PyTorch alone (the same network with its normalisation folded). Each cfg is a line of JSON, added to a file as soon
+as it is known; a second call leaves out what the file has. benchmarks/export_page.py makes docs/onnx.md of it:
 
   python benchmarks/export_zoo.py --limit 192 --out onnx.jsonl --opencv /env5/bin/python /env4/bin/python -- "zoo/**/*.cfg"
   python benchmarks/export_page.py onnx.jsonl --out docs/onnx.md
