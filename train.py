@@ -17,6 +17,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
+from data.image_cache import DISK, RAM
 from engine.checkpoint import load_checkpoint, require_cfg
 from training.prepare import fitted, open_sets, require_labels
 from training.run import Run
@@ -76,7 +77,8 @@ def parse_arguments(arguments: Sequence[str] | None) -> argparse.Namespace:
     add = group.add_argument
     add("--augment", metavar="FILE", help="further augmentations, a file of albumentations")
     add("--single-cls", action="store_true", help="treat all classes as one")
-    add("--cache-images", action="store_true", help="keep decoded pictures in memory")
+    add("--cache-images", nargs="?", const=RAM, choices=(RAM, DISK),
+        help="keep decoded pictures in memory (without a word: ram), or in a file in the folder cache of --project")  # fmt: skip
     add("--adamw", action="store_true", help="AdamW; wants its own --set learning_rate=... decay=...")
     add("--clip-grad-norm", type=positive, default=0.0, metavar="X", help="largest norm of a batch's mean gradient")
     add("--cos-lr", action="store_true", help="learning rate along half a cosine")

@@ -1,88 +1,214 @@
-"""Decoded pictures of a data set in memory, for training on pictures that fit there."""
+"""Decoded pictures of a data set, in memory or in a file, for training faster than pictures are decoded."""
 
 from __future__ import annotations
 
+import hashlib
 import logging
 import os
-from collections.abc import Sequence
+import shutil
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any, BinaryIO, NamedTuple
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 
 from data.augment.crop import Image
 from data.image import read_image
 from data.image_size import image_size
-from utils.errors import InputError
+from utils.errors import InputError, RunError
+from utils.files import atomic_write
+from utils.memory import free_memory
 
 logger = logging.getLogger(__name__)
 
+RAM, DISK = "ram", "disk"
 _SHARE = 0.8
-"""Part of the free memory that a cache may take."""
+"""Part of the free memory, or of the free disk, that a cache may take."""
+_AHEAD = 64
+"""Pictures decoded at the same time, or waiting to be stored."""
+_SHARED_MEMORY = Path("/dev/shm")
+_MAGIC = np.frombuffer(b"PICTURES", np.int64)
+_COLUMNS = 5
+
+
+class _Table(NamedTuple):
+    """Of each picture: width and height (0 where none can be read), and date (ns) and size of its file."""
+
+    sizes_wh: NDArray[np.int64]
+    files: NDArray[np.int64]
+
+    def offsets(self, channels: int) -> NDArray[np.int64]:
+        """Where the pixels of each picture begin, and behind the last one the number of all."""
+        return np.concatenate([[0], (self.sizes_wh.prod(axis=1) * channels).cumsum()])
+
+
+@dataclass(frozen=True, kw_only=True)
+class CachePlace:
+    """kind: "ram" or "disk". folder: for a file. shared: whether worker processes are started in a way that copies memory."""
+
+    kind: str
+    folder: Path
+    shared: bool = False
 
 
 class ImageCache:
-    """Pictures by number; None where one cannot be read. Worker processes that are forked share the memory."""
+    """Pictures by number; None where one cannot be read, or was of another size than its file's head says.
 
-    def __init__(self, images: Sequence[Path], channels: int) -> None:
-        self._sizes = _sizes(images)
-        lengths = self._sizes.prod(axis=1) * channels
-        self._offsets = np.concatenate([[0], lengths.cumsum()])
-        self._channels = channels
-        self._pixels = np.empty(self._offsets[-1], np.uint8)
-        with ThreadPoolExecutor(os.cpu_count()) as pool:
-            readable = list(pool.map(self._fill, range(len(images)), images))
-        self._readable = np.array(readable, np.bool_)
+    pixels: of all pictures, one behind the other: a tensor in memory, which forked processes share as it is and others when
+    it is in shared memory; or a file mapped into memory, which is mapped again where the cache is sent to.
+    """
+
+    def __init__(
+        self, table: _Table, readable: NDArray[np.bool_], pixels: torch.Tensor | Path, start: int, channels: int
+    ) -> None:
+        self._table, self._readable, self._source, self._start = table, readable, pixels, start
+        self._channels, self._offsets = channels, table.offsets(channels)
+        self._pixels = self._open()
 
     def __len__(self) -> int:
-        return len(self._sizes)
+        return len(self._readable)
 
     def __getitem__(self, index: int) -> Image | None:
         """uint8 (height, width, channels), not to be written to."""
-        return self._place(index) if self._readable[index] else None
+        if not self._readable[index]:
+            return None
+        width, height = self._table.sizes_wh[index]
+        pixels = self._pixels[self._offsets[index] : self._offsets[index + 1]]
+        return np.asarray(pixels).reshape(height, width, self._channels)
 
-    def _place(self, index: int) -> Image:
-        width, height = self._sizes[index]
-        return self._pixels[self._offsets[index] : self._offsets[index + 1]].reshape(height, width, self._channels)
+    def __getstate__(self) -> dict[str, Any]:
+        return {key: value for key, value in vars(self).items() if key != "_pixels"}
 
-    def _fill(self, index: int, path: Path) -> bool:
-        try:
-            image = read_image(path, self._channels)
-        except InputError:
-            return False  # whoever asks for it reads it again and reports why
-        place = self._place(index)
-        if image.shape != place.shape:
-            return False
-        place[:] = image
-        return True
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        vars(self).update(state)
+        self._pixels = self._open()
+
+    def _open(self) -> NDArray[np.uint8]:
+        if isinstance(self._source, torch.Tensor):
+            return self._source.numpy()
+        return np.memmap(self._source, np.uint8, mode="r", offset=self._start, shape=(int(self._offsets[-1]),))
 
 
-def cached(images: Sequence[Path], channels: int) -> ImageCache | None:
-    """A cache of the pictures; None, and a warning, if they would not fit into memory."""
-    needed = int(_sizes(images).prod(axis=1).sum()) * channels
-    free = free_memory()
+def cached(images: Sequence[Path], channels: int, place: CachePlace) -> ImageCache | None:
+    """A cache of the pictures; None, and a warning, if they do not fit there."""
+    table = _table(images)
+    path = _path(images, channels, place.folder)
+    if place.kind == DISK and (kept := _opened(path, table, channels)) is not None:
+        logger.info("decoded pictures are taken from %s", path)
+        return kept
+    needed = int(table.offsets(channels)[-1])
+    if not needed:
+        return None
+    free, where = _room(place)
     if free is not None and needed > _SHARE * free:
-        text = "pictures are not kept in memory: they need %.1f GB, free are %.1f GB"
-        logger.warning(text, needed / 1e9, free / 1e9)
+        text = "pictures are not cached, they are decoded each time: they need %.1f GB, free %s are %.1f GB%s"
+        hint = "; --cache-images disk keeps them in a file" if place.kind == RAM else ""
+        logger.warning(text, needed / 1e9, where, free / 1e9, hint)
         return None
-    return ImageCache(images, channels)
+    return _in_memory(images, table, channels, place) if place.kind == RAM else _on_disk(images, table, channels, path)
 
 
-def free_memory() -> int | None:
-    """Bytes of memory that can be had without swapping; None where the system does not say."""
+def _room(place: CachePlace) -> tuple[int | None, str]:
+    """Bytes that are free, and where."""
+    if place.kind == DISK:
+        folder = place.folder.absolute()
+        existing = next(each for each in (folder, *folder.parents) if each.is_dir())
+        return shutil.disk_usage(existing).free, f"in {place.folder}"
+    free = free_memory()
+    if place.shared and _SHARED_MEMORY.exists():
+        shared = shutil.disk_usage(_SHARED_MEMORY).free
+        return (shared if free is None else min(free, shared)), f"in memory and {_SHARED_MEMORY}"
+    return free, "in memory"
+
+
+def _in_memory(images: Sequence[Path], table: _Table, channels: int, place: CachePlace) -> ImageCache:
+    offsets = table.offsets(channels)
+    pixels = torch.empty(int(offsets[-1]), dtype=torch.uint8)
+    if place.shared:
+        pixels.share_memory_()
+    flat = pixels.numpy()
+    readable = np.zeros(len(images), np.bool_)
+    for index, image in enumerate(_decoded(images, table, channels)):
+        if image is not None:
+            flat[offsets[index] : offsets[index + 1]] = image.reshape(-1)
+            readable[index] = True
+    return ImageCache(table, readable, pixels, 0, channels)
+
+
+def _on_disk(images: Sequence[Path], table: _Table, channels: int, path: Path) -> ImageCache | None:
+    """The pictures in a new file: head, `_Table` with a column for readable, pixels."""
+    logger.info("decoded pictures are written to %s", path)
+    readable = np.zeros(len(images), np.bool_)
+    offsets = table.offsets(channels)
     try:
-        text = Path("/proc/meminfo").read_text()
-    except OSError:
+        with atomic_write(path) as stream:
+            start = _write_head(stream, table, readable)
+            for index, image in enumerate(_decoded(images, table, channels)):
+                if image is None:
+                    stream.write(bytes(int(offsets[index + 1] - offsets[index])))
+                else:
+                    stream.write(image.tobytes())
+                    readable[index] = True
+            stream.seek(0)
+            _write_head(stream, table, readable)
+    except RunError as error:
+        logger.warning("pictures are not cached, they are decoded each time: %s", error)
         return None
-    lines = dict(line.split(":", 1) for line in text.splitlines() if ":" in line)
-    words = lines.get("MemAvailable", "").split()
-    return int(words[0]) * 1024 if words else None
+    return ImageCache(table, readable, path, start, channels)
 
 
-def _sizes(images: Sequence[Path]) -> NDArray[np.int64]:
-    """Width and height (n, 2) from the files' heads; 0 where there is none."""
-    return np.array([_size_or_zero(path) for path in images], np.int64).reshape(-1, 2)
+def _write_head(stream: BinaryIO, table: _Table, readable: NDArray[np.bool_]) -> int:
+    """Returns where the pixels begin."""
+    rows = np.column_stack([table.sizes_wh, table.files, readable.astype(np.int64)])
+    stream.write(np.concatenate([_MAGIC, [len(rows)], rows.ravel()]).astype("<i8").tobytes())
+    return stream.tell()
+
+
+def _opened(path: Path, table: _Table, channels: int) -> ImageCache | None:
+    """The cache in a file, if there is one and no picture has changed since."""
+    if not path.exists():
+        return None
+    count = len(table.files)
+    start = 8 * (2 + count * _COLUMNS)
+    head = np.fromfile(path, "<i8", count=start // 8)
+    complete = path.stat().st_size == start + int(table.offsets(channels)[-1])
+    if complete and len(head) == start // 8 and head[0] == _MAGIC[0] and head[1] == count:
+        rows = head[2:].reshape(count, _COLUMNS)
+        if np.array_equal(rows[:, :4], np.column_stack(table)):
+            return ImageCache(table, rows[:, 4] != 0, path, start, channels)
+    logger.info("%s: pictures have changed since, they are decoded anew", path)
+    return None
+
+
+def _path(images: Sequence[Path], channels: int, folder: Path) -> Path:
+    """Another file for other pictures."""
+    key = "\n".join([str(channels), *(str(image.absolute()) for image in images)])
+    return folder / f"{hashlib.sha256(key.encode('utf-8', 'surrogateescape')).hexdigest()[:16]}.pictures"
+
+
+def _decoded(images: Sequence[Path], table: _Table, channels: int) -> Iterator[Image | None]:
+    """The pictures in order, decoded by several threads, few of them at a time."""
+
+    def decode(index: int) -> Image | None:
+        try:
+            image = read_image(images[index], channels)
+        except InputError:
+            return None  # whoever asks for it reads it again and reports why
+        return image if image.shape[1::-1] == tuple(table.sizes_wh[index]) else None
+
+    with ThreadPoolExecutor(os.cpu_count()) as pool:
+        for first in range(0, len(images), _AHEAD):
+            yield from pool.map(decode, range(first, min(first + _AHEAD, len(images))))
+
+
+def _table(images: Sequence[Path]) -> _Table:
+    sizes = [_size_or_zero(path) for path in images]
+    files = [_file_or_zero(path) for path in images]
+    return _Table(np.array(sizes, np.int64).reshape(-1, 2), np.array(files, np.int64).reshape(-1, 2))
 
 
 def _size_or_zero(path: Path) -> tuple[int, int]:
@@ -90,3 +216,11 @@ def _size_or_zero(path: Path) -> tuple[int, int]:
         return image_size(path)
     except InputError:
         return (0, 0)
+
+
+def _file_or_zero(path: Path) -> tuple[int, int]:
+    try:
+        found = path.stat()
+    except OSError:
+        return (0, 0)
+    return found.st_mtime_ns, found.st_size

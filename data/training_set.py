@@ -14,7 +14,7 @@ from data.augment.classification import ClassificationAugment
 from data.augment.extra import ExtraAugment
 from data.classification import ClassificationDataset
 from data.dataset import DetectionDataset
-from data.image_cache import cached
+from data.image_cache import CachePlace, cached
 from data.loader import BatchPlan, TrainLoader
 from data.sizes import SizeSchedule
 from utils.cfg import RawSection
@@ -36,7 +36,7 @@ class BoxOptions:
 
 @dataclass(frozen=True, kw_only=True)
 class Supply:
-    """How batches are made. cache: keep decoded pictures in memory. extra: further augmentations.
+    """How batches are made. cache: where decoded pictures are kept. extra: further augmentations.
 
     rank, world: this process's number and how many share each batch.
     """
@@ -45,7 +45,7 @@ class Supply:
     workers: int
     start: int = 0
     pin_memory: bool = False
-    cache: bool = False
+    cache: CachePlace | None = None
     extra: ExtraAugment | None = None
     rank: int = 0
     world: int = 1
@@ -78,7 +78,7 @@ def training_loader(
         max_batches=schedule.max_batches,
         seed=supply.seed,
     )
-    store = cached(dataset.splits[SPLIT], channels) if supply.cache else None
+    store = cached(dataset.splits[SPLIT], channels, supply.cache) if supply.cache else None
     common = {"seed": supply.seed, "channels": channels, "cache": store}
     augment = AugmentOptions.from_raw(net)
     samples: DetectionDataset | ClassificationDataset

@@ -12,6 +12,7 @@ from engine.loop import Update
 from utils.files import write_text
 
 _COLUMNS = ("iteration", "loss", "average_loss", "rate", "width", "height", "images_per_second")
+_TERM = "loss_"
 _ROWS = 2000  # about so many rows in all, however long the training
 
 
@@ -55,6 +56,11 @@ class History:
         """Columns: the fixed ones first, then terms of the loss and metrics in order of appearance."""
         return list(dict.fromkeys([*_COLUMNS, *(name for row in self.rows for name in row)]))
 
+    @property
+    def metrics(self) -> list[str]:
+        """Those of them that evaluations gave."""
+        return [name for name in self.names if name not in _COLUMNS and not name.startswith(_TERM)]
+
     def write(self, path: str | Path) -> None:
         """Write results.csv, whole or not at all."""
         text = io.StringIO()
@@ -86,7 +92,7 @@ class History:
                 "height": last.size_wh[1],
                 "images_per_second": sum(update.images for update in updates) / max(seconds, 1e-9),
             }
-            | {f"loss_{name}": _mean([update.terms.get(name, 0.0) for update in updates]) for name in sorted(terms)}
+            | {f"{_TERM}{name}": _mean([update.terms.get(name, 0.0) for update in updates]) for name in sorted(terms)}
         )
 
 

@@ -9,12 +9,15 @@ from tqdm import tqdm
 
 from engine.history import History
 from engine.loop import Update
+from utils.memory import peak_memory
 
 _SHORTEST = 100  # iterations of a bar, where epochs are shorter
 
 
 class EpochBar:
-    """Hook: one tqdm line per epoch (or 100 iterations, where an epoch is shorter) with loss by name, rate, size and images/s.
+    """Hook: one tqdm line per epoch (or 100 iterations, where an epoch is shorter).
+
+    It shows the loss by name, rate, size, images/s, and the most memory used.
 
     pictures: of the training split; batch: of an update; last: the iteration training ends at.
     """
@@ -74,4 +77,8 @@ def _size(update: Update) -> str:
 
 
 def _memory() -> str:
-    return f" {torch.cuda.max_memory_reserved() / 2**30:.1f}G" if torch.cuda.is_available() else ""
+    """The most memory used so far: of the GPU, or else of this process; nothing where the system does not say."""
+    if torch.cuda.is_available():
+        return f" {torch.cuda.max_memory_reserved() / 2**30:.1f}G"
+    peak = peak_memory()
+    return f" {peak / 2**30:.1f}G" if peak else ""

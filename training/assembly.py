@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import multiprocessing
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -9,6 +10,7 @@ from typing import Any
 import torch
 
 from data.augment.extra import read_extra
+from data.image_cache import DISK, RAM, CachePlace
 from data.loader import TrainLoader
 from data.training_set import BoxOptions, Supply, training_loader
 from engine.adamw import AdamW
@@ -115,6 +117,14 @@ def make_ema(network: Network, options: ScheduleOptions) -> Ema | None:
     return Ema(dict(network.named_parameters()), options.ema_alpha, options.max_batches)
 
 
+def _cache_place(settings: Settings) -> CachePlace | None:
+    if not settings.cache_images:
+        return None
+    copied = settings.workers > 0 and multiprocessing.get_start_method() != "fork"
+    kind = DISK if settings.cache_images == DISK else RAM
+    return CachePlace(kind=kind, folder=Path(settings.project) / "cache", shared=copied)
+
+
 def make_loader(settings: Settings, cfg: Cfg, sets: Sets, plan: Plan, trainer: Trainer) -> TrainLoader:
     """Batches from the iteration on that `trainer` has reached."""
     head = box_head(plan)
@@ -134,7 +144,7 @@ def make_loader(settings: Settings, cfg: Cfg, sets: Sets, plan: Plan, trainer: T
         workers=settings.workers,
         start=trainer.iteration,
         pin_memory=trainer.device.type == "cuda",
-        cache=settings.cache_images,
+        cache=_cache_place(settings),
         extra=read_extra(settings.augment) if settings.augment else None,
         rank=trainer.processes.rank,
         world=trainer.processes.count,

@@ -40,7 +40,7 @@ class Settings:
     anchors: str | None = None
     augment: str | None = None
     single_cls: bool = False
-    cache_images: bool = False
+    cache_images: str | None = None
     adam: bool = False
     net: tuple[str, ...] = ()
     adamw: bool = False

@@ -14,7 +14,6 @@ from data.augment import DetectionAugment
 from data.augment.classification import ClassificationAugment
 from data.classification import ClassificationDataset
 from data.dataset import DetectionDataset, SampleKey
-from data.image_cache import ImageCache, cached
 from data.loader import BatchPlan, TrainLoader
 from data.scenes import NAMES, make_scenes
 from data.sizes import BatchShape, SizeSchedule
@@ -206,24 +205,6 @@ def test_options_that_cannot_be(options: dict[str, object], message: str) -> Non
 def test_options_without_effect_are_named(caplog: pytest.LogCaptureFixture) -> None:
     _augment(cutmix=True, angle=5.0).warn()
     assert "cutmix has no effect" in caplog.text and "angle=5 has no effect" in caplog.text
-
-
-def test_cache_gives_the_same_samples(scenes: Path, tmp_path: Path) -> None:
-    data = open_data(scenes)
-    cache = cached(data.splits["train"], 3)
-    assert isinstance(cache, ImageCache) and len(cache) == 10
-    plain, kept = _dataset(scenes), DetectionDataset(data, "train", _augment(), seed=1, cache=cache)
-    np.testing.assert_array_equal(plain[KEY].image, kept[KEY].image)
-    (tmp_path / "broken.jpg").write_bytes(b"\xff\xd8 no picture")
-    assert ImageCache([tmp_path / "broken.jpg"], 3)[0] is None
-
-
-def test_cache_that_does_not_fit(
-    scenes: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
-) -> None:
-    monkeypatch.setattr("data.image_cache.free_memory", lambda: 1000)
-    assert cached(open_data(scenes).splits["train"], 3) is None
-    assert "not kept in memory" in caplog.text
 
 
 def test_classifier_batches(tmp_path: Path) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import re
 from pathlib import Path
 
 import pytest
@@ -115,3 +116,11 @@ def test_a_bar_for_each_epoch(capsys: pytest.CaptureFixture[str]) -> None:
     shown = capsys.readouterr().err
     assert "epoch 1" in shown and "epoch 2" in shown and "120/120" in shown and "30/30" in shown
     assert "box 1" in shown and "64x32" in shown and "img/s" in shown
+    assert re.search(r"img/s [\d.]+G", shown)
+
+
+def test_results_of_evaluations_are_told_apart() -> None:
+    history = History()
+    history.add(update(1))
+    history.evaluated({"mAP_0.5": 0.5, "F1": 0.25})
+    assert history.metrics == ["mAP_0.5", "F1"]
