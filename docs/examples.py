@@ -174,12 +174,12 @@ def follow(chosen: Sequence[Path]) -> None:
             if example.skip:
                 print(f"   not run  {example}: {example.skip}", flush=True)
                 continue
-            start = time.monotonic()
-            run(example, environment)
-            print(f"{time.monotonic() - start:7.1f} s  {example}", flush=True)
             if "VIRTUAL_ENV" not in environment and Path(ENVIRONMENT).exists():
                 environment = active(environment)
                 stand_ins(environment)
+            start = time.monotonic()
+            run(example, environment)
+            print(f"{time.monotonic() - start:7.1f} s  {example}", flush=True)
 
 
 def parse_arguments(arguments: Sequence[str] | None) -> argparse.Namespace:
