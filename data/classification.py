@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from data.augment.classification import ClassificationAugment, LabelledImage, target_of
 from data.dataset import ATTEMPTS, ImageStore, NoPicture, Problem, SampleKey, TrainSample, load
 from data.hierarchy import Hierarchy
+from data.picking import Picker
 from utils.errors import InputError
 
 
@@ -33,11 +34,13 @@ class ClassificationDataset(torch.utils.data.Dataset[TrainSample]):
         label_smooth_eps: float = 0.0,
         hierarchy: Hierarchy | None = None,
         cache: ImageStore | None = None,
+        picker: Picker | None = None,
     ) -> None:
         if not images or not labels:
             raise InputError(f"{len(images)} pictures and {len(labels)} labels, expected at least one of each")
         self.images, self.labels = tuple(images), tuple(labels)
         self.augment, self.seed, self.channels, self.cache = augment, seed, channels, cache
+        self.picker = picker or Picker(len(self.images))
         self.label_smooth_eps, self.hierarchy = label_smooth_eps, hierarchy
 
     def __len__(self) -> int:
@@ -57,19 +60,21 @@ class ClassificationDataset(torch.utils.data.Dataset[TrainSample]):
         return [self.images[index] for index in used]
 
     def _sample(self, key: SampleKey, problems: list[Problem], used: list[int]) -> LabelledImage | None:
+        size_wh = key.width, key.height
+
         def pick(rng: np.random.Generator) -> LabelledImage:
-            return self._pick(rng, problems, used)
+            return self._pick(rng, size_wh, problems, used)
 
         try:
-            return self.augment(
-                pick, np.random.default_rng((self.seed, key.iteration, key.slot)), (key.width, key.height)
-            )
+            return self.augment(pick, np.random.default_rng((self.seed, key.iteration, key.slot)), size_wh)
         except NoPicture:
             return None
 
-    def _pick(self, rng: np.random.Generator, problems: list[Problem], used: list[int]) -> LabelledImage:
+    def _pick(
+        self, rng: np.random.Generator, size_wh: tuple[int, int], problems: list[Problem], used: list[int]
+    ) -> LabelledImage:
         for _ in range(ATTEMPTS):
-            index = int(rng.integers(len(self.images)))
+            index = self.picker(rng, size_wh)
             try:
                 image = load(self.images[index], index, self.channels, self.cache)
             except InputError as error:

@@ -15,6 +15,7 @@ from data.augment import DetectionAugment, Sample
 from data.augment.crop import Image
 from data.augment.truth import TruthRows, padded
 from data.image import read_image
+from data.picking import Picker
 from utils.errors import InputError
 
 ATTEMPTS = 20
@@ -72,12 +73,14 @@ class DetectionDataset(torch.utils.data.Dataset[TrainSample]):
         seed: int,
         channels: int = 3,
         cache: ImageStore | None = None,
+        picker: Picker | None = None,
     ) -> None:
         self.images = data.splits[split]
         if not self.images:
             raise InputError(f"{data.source}: no pictures in split '{split}'")
         self.read = data.read
         self.augment, self.seed, self.channels, self.cache = augment, seed, channels, cache
+        self.picker = picker or Picker(len(self.images))
 
     def __len__(self) -> int:
         return len(self.images)
@@ -97,19 +100,21 @@ class DetectionDataset(torch.utils.data.Dataset[TrainSample]):
         return [self.images[index] for index in used]
 
     def _sample(self, key: SampleKey, problems: list[Problem], used: list[int]) -> Sample | None:
+        size_wh = key.width, key.height
+
         def pick(rng: np.random.Generator) -> Sample:
-            return self._pick(rng, problems, used)
+            return self._pick(rng, size_wh, problems, used)
 
         try:
-            return self.augment(
-                pick, np.random.default_rng((self.seed, key.iteration, key.slot)), (key.width, key.height)
-            )
+            return self.augment(pick, np.random.default_rng((self.seed, key.iteration, key.slot)), size_wh)
         except NoPicture:
             return None
 
-    def _pick(self, rng: np.random.Generator, problems: list[Problem], used: list[int]) -> Sample:
+    def _pick(
+        self, rng: np.random.Generator, size_wh: tuple[int, int], problems: list[Problem], used: list[int]
+    ) -> Sample:
         for _ in range(ATTEMPTS):
-            index = int(rng.integers(len(self.images)))
+            index = self.picker(rng, size_wh)
             try:
                 image = load(self.images[index], index, self.channels, self.cache)
             except InputError as error:

@@ -15,7 +15,7 @@ import torch
 from torch.utils.data import DataLoader, Sampler
 
 from data.dataset import Problem, SampleKey, TrainSample, collate
-from data.sizes import SizeSchedule
+from data.sizes import BatchShape
 from utils.errors import SupplyError
 
 logger = logging.getLogger(__name__)
@@ -45,6 +45,12 @@ class TrainBatch:
         return self.images.shape[3], self.images.shape[2]
 
 
+class Sizes(Protocol):
+    """Shape of the batches of each iteration, such as SizeSchedule."""
+
+    def at(self, iteration: int) -> BatchShape: ...
+
+
 @dataclass(frozen=True, kw_only=True)
 class BatchPlan:
     """Which samples make up which batch; state of the random sampler is the seed (in the data set) and the iteration.
@@ -52,7 +58,7 @@ class BatchPlan:
     rank, world: this process's number and how many share each batch (several GPUs); each takes every world-th sample.
     """
 
-    sizes: SizeSchedule
+    sizes: Sizes
     subdivisions: int
     rank: int = 0
     world: int = 1

@@ -2,23 +2,32 @@
 
 from __future__ import annotations
 
+import logging
+import math
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from data.annotations import Annotation, Dataset
 from data.augment import DetectionAugment
 from data.augment.classification import ClassificationAugment
 from data.augment.extra import ExtraAugment
+from data.augment.mix import Mix, mix_of
 from data.classification import ClassificationDataset
 from data.dataset import DetectionDataset
 from data.image_cache import CachePlace, cached
-from data.loader import BatchPlan, TrainLoader
+from data.loader import BatchPlan, Sizes, TrainLoader
+from data.picking import Picker, Rectangles, RectangleSizes, rectangles
 from data.sizes import SizeSchedule
 from utils.cfg import RawSection
+from utils.errors import InputError
 from utils.net_options import AugmentOptions, BatchOptions, ScheduleOptions
+
+logger = logging.getLogger(__name__)
 
 SPLIT = "train"
 
@@ -34,10 +43,19 @@ class BoxOptions:
     most: int
 
 
+@dataclass(frozen=True, eq=False)
+class Proportions:
+    """What rectangular training needs. sizes_wh: (pictures, 2), zero where unknown. stride: of the network, in pixels."""
+
+    sizes_wh: NDArray[np.int64]
+    stride: int
+
+
 @dataclass(frozen=True, kw_only=True)
 class Supply:
     """How batches are made. cache: where decoded pictures are kept. extra: further augmentations.
 
+    weights: (pictures,), chance of each, default all alike. proportions: batches of pictures of similar proportions.
     rank, world: this process's number and how many share each batch.
     """
 
@@ -47,6 +65,8 @@ class Supply:
     pin_memory: bool = False
     cache: CachePlace | None = None
     extra: ExtraAugment | None = None
+    weights: NDArray[np.float64] | None = None
+    proportions: Proportions | None = None
     rank: int = 0
     world: int = 1
 
@@ -67,41 +87,87 @@ def training_loader(
 
     Raises InputError for options that exclude each other.
     """
-    batching, schedule = BatchOptions.from_raw(net), ScheduleOptions.from_raw(net)
-    sizes = SizeSchedule(
+    images = dataset.splits[SPLIT]
+    sizes: Sizes = _sizes(net, boxes, size_wh, batch // subdivisions, supply.seed)
+    picker = Picker(len(images), supply.weights)
+    if supply.proportions is not None:
+        _refuse_rectangles(net, boxes, letter_box=letter_box)
+        step = math.lcm(int(BatchOptions.from_raw(net).resize_step), supply.proportions.stride)
+        groups = rectangles(supply.proportions.sizes_wh, size_wh, step, batch)
+        logger.info("batches have %d shapes: %s", len(groups.shapes), _shapes_text(groups))
+        picker = Picker(len(images), supply.weights, groups)
+        sizes = RectangleSizes(groups.shapes, picker.shares, batch // subdivisions, supply.seed)
+    common: dict[str, Any] = {
+        "seed": supply.seed,
+        "channels": channels,
+        "cache": cached(images, channels, supply.cache) if supply.cache else None,
+        "picker": picker,
+    }
+    samples: DetectionDataset | ClassificationDataset
+    if boxes is None:
+        smooth = ScheduleOptions.from_raw(net).label_smooth_eps
+        crops = _crops(net, size_wh)
+        samples = ClassificationDataset(images, dataset.names, crops, label_smooth_eps=smooth, **common)
+    else:
+        samples = DetectionDataset(dataset, SPLIT, _augment(net, boxes, letter_box, supply.extra), **common)
+    plan = BatchPlan(sizes=sizes, subdivisions=subdivisions, rank=supply.rank, world=supply.world)
+    return TrainLoader(samples, plan, workers=supply.workers, start=supply.start, pin_memory=supply.pin_memory)
+
+
+def _sizes(
+    net: RawSection, boxes: BoxOptions | None, size_wh: tuple[int, int], mini_batch: int, seed: int
+) -> SizeSchedule:
+    batching = BatchOptions.from_raw(net)
+    return SizeSchedule(
         width=size_wh[0],
         height=size_wh[1],
-        mini_batch=batch // subdivisions,
+        mini_batch=mini_batch,
         random=boxes.random if boxes else 0.0,
         resize_step=batching.resize_step,
         dynamic_minibatch=batching.dynamic_minibatch,
-        max_batches=schedule.max_batches,
-        seed=supply.seed,
+        max_batches=ScheduleOptions.from_raw(net).max_batches,
+        seed=seed,
     )
-    store = cached(dataset.splits[SPLIT], channels, supply.cache) if supply.cache else None
-    common = {"seed": supply.seed, "channels": channels, "cache": store}
-    augment = AugmentOptions.from_raw(net)
-    samples: DetectionDataset | ClassificationDataset
+
+
+def _crops(net: RawSection, size_wh: tuple[int, int]) -> ClassificationAugment:
+    batching = BatchOptions.from_raw(net)
+    least, most = batching.min_crop or size_wh[0], batching.max_crop or 2 * size_wh[0]
+    return ClassificationAugment(options=AugmentOptions.from_raw(net), least=least, most=most)
+
+
+def _augment(net: RawSection, boxes: BoxOptions, letter_box: bool, extra: ExtraAugment | None) -> DetectionAugment:
+    augment = DetectionAugment(
+        options=AugmentOptions.from_raw(net),
+        letter_box=letter_box,
+        jitter=boxes.jitter,
+        resize=boxes.resize,
+        classes=boxes.classes,
+        most=boxes.most,
+        extra=extra,
+    )
+    augment.warn()
+    return augment
+
+
+def _refuse_rectangles(net: RawSection, boxes: BoxOptions | None, *, letter_box: bool) -> None:
+    """Raises InputError where the shape of a batch is another key's business."""
     if boxes is None:
-        least, most = batching.min_crop or size_wh[0], batching.max_crop or 2 * size_wh[0]
-        crops = ClassificationAugment(options=augment, least=least, most=most)
-        smooth = schedule.label_smooth_eps
-        images = dataset.splits[SPLIT]
-        samples = ClassificationDataset(images, dataset.names, crops, label_smooth_eps=smooth, **common)  # type: ignore[arg-type]
-    else:
-        maker = DetectionAugment(
-            options=augment,
-            letter_box=letter_box,
-            jitter=boxes.jitter,
-            resize=boxes.resize,
-            classes=boxes.classes,
-            most=boxes.most,
-            extra=supply.extra,
+        raise InputError("--rect is for networks with boxes, a classifier crops its pictures to a square")
+    if mix_of(AugmentOptions.from_raw(net)) in {Mix.MOSAIC, Mix.CUTMIX_OR_MOSAIC}:
+        raise InputError("--rect and [net] mosaic=1 exclude each other: a mosaic of four pictures has no proportions")
+    if boxes.random:
+        raise InputError(f"--rect and random={boxes.random:g} exclude each other: both set the size of the input")
+    if not letter_box:
+        text = (
+            "--rect keeps the proportions of pictures, but evaluation and detection stretch them to the network's input"
         )
-        maker.warn()
-        samples = DetectionDataset(dataset, SPLIT, maker, **common)  # type: ignore[arg-type]
-    plan = BatchPlan(sizes=sizes, subdivisions=subdivisions, rank=supply.rank, world=supply.world)
-    return TrainLoader(samples, plan, workers=supply.workers, start=supply.start, pin_memory=supply.pin_memory)
+        logger.warning("%s; with letter_box=1 in [net] they do not", text)
+
+
+def _shapes_text(groups: Rectangles) -> str:
+    counts = np.bincount(groups.group).tolist()
+    return ", ".join(f"{w}x{h} ({n} pictures)" for (w, h), n in zip(groups.shapes.tolist(), counts, strict=True))
 
 
 def single_class(dataset: Dataset) -> Dataset:

@@ -152,6 +152,24 @@ def test_a_run_that_was_stopped_goes_on_bit_for_bit(
     assert first == second
 
 
+def test_drawing_by_class_and_proportions_goes_on_bit_for_bit(
+    folder: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    Path("my.cfg").write_text((NET.format(rate=0.01) + BOXES).replace("random=1", "").replace("mosaic=1", "letter_box=1"))
+    for path in sorted(folder.glob("*.png"))[:3]:
+        cv2.imwrite(str(path), np.full((20, 80, 3), 90, np.uint8))
+    flags = ("--notest", "--rect", "--class-balanced", "--img-size", "64", "--batch-size", "2", "--subdivisions", "1")
+    with caplog.at_level(logging.INFO):
+        assert command("--name", "whole", *flags) == EXIT_OK
+    assert "64x32 (3 pictures), 64x64 (3 pictures)" in ", ".join(sorted(caplog.text.split("shapes: ")[1][:38].split(", ")))
+    with monkeypatch.context() as patch:
+        stop_at(patch, 3, signal.SIGTERM)
+        assert command("--name", "parts", *flags) == EXIT_INTERRUPTED
+    parts, whole = (folder / "runs" / "train" / name / "weights" for name in ("parts", "whole"))
+    assert run_script(train.main, ["--resume", str(parts / "last.pt"), "--workers", "0"]) == EXIT_OK
+    assert (parts / "my_final.weights").read_bytes() == (whole / "my_final.weights").read_bytes()
+
+
 def test_flags_change_the_cfg_and_are_recorded(folder: Path) -> None:
     flags = ("--iterations", "3", "--batch-size", "6", "--subdivisions", "3", "--img-size", "64", "32", "--adam")
     assert command(*flags, "--notest", "--anchors", "3") == EXIT_OK
@@ -242,6 +260,8 @@ def broken_label(text: str) -> None:
         (lambda: None, ("--set", "burn_in"), "key=value"),
         (lambda: None, ("--set", "try_fix_nan=1"), "has no effect"),
         (lambda: None, ("--freeze", "9"), "frozen"),
+        (lambda: None, ("--rect",), "mosaic=1"),
+        (lambda: Path("my.cfg").write_text((NET.format(rate=1) + BOXES).replace("mosaic=1", "")), ("--rect",), "random=1"),
         (lambda: None, ("--resume",), "--resume"),
     ],
 )

@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
+import logging
 import multiprocessing
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 
 from data.augment.extra import read_extra
 from data.image_cache import DISK, RAM, CachePlace
 from data.loader import TrainLoader
-from data.training_set import BoxOptions, Supply, training_loader
+from data.picking import rarity
+from data.training_set import BoxOptions, Proportions, Supply, training_loader
 from engine.adamw import AdamW
 from engine.adversary import Adversary
 from engine.checkpoint import Checkpoint
@@ -36,6 +40,8 @@ from utils.cfg import Cfg
 from utils.errors import InputError
 from utils.net_options import ScheduleOptions
 from utils.processes import Processes
+
+logger = logging.getLogger(__name__)
 
 _AMP = {"bf16": torch.bfloat16, "fp16": torch.float16}
 
@@ -146,6 +152,8 @@ def make_loader(settings: Settings, cfg: Cfg, sets: Sets, plan: Plan, trainer: T
         pin_memory=trainer.device.type == "cuda",
         cache=_cache_place(settings),
         extra=read_extra(settings.augment) if settings.augment else None,
+        weights=_weights(sets, boxes is None) if settings.class_balanced else None,
+        proportions=_proportions(sets, plan) if settings.rect else None,
         rank=trainer.processes.rank,
         world=trainer.processes.count,
     )
@@ -160,6 +168,27 @@ def make_loader(settings: Settings, cfg: Cfg, sets: Sets, plan: Plan, trainer: T
         letter_box=plan.net.letter_box,
         supply=supply,
     )
+
+
+def _weights(sets: Sets, classifier: bool) -> NDArray[np.float64]:
+    """Chance of each training picture by the rarity of its classes."""
+    found = sets.diagnosis
+    if classifier:
+        paths = [str(path) for path in sets.train.splits["train"]]
+        pairs = [(i, c) for i, path in enumerate(paths) for c, name in enumerate(sets.train.names) if name in path]
+        image_of, class_ids = np.array(pairs, np.int64).reshape(-1, 2).T
+    else:
+        image_of, class_ids = np.repeat(np.arange(found.images), found.per_image), found.class_ids
+    if len(np.unique(class_ids)) < 2:
+        logger.warning("--class-balanced has no effect on fewer than two classes")
+    return rarity(found.images, image_of, class_ids)
+
+
+def _proportions(sets: Sets, plan: Plan) -> Proportions:
+    sizes_wh = np.zeros((sets.diagnosis.images, 2), np.int64)
+    sizes_wh[sets.diagnosis.readable] = sets.diagnosis.sizes_wh
+    widths = [step.shape.width for step in plan.steps if isinstance(step.section, BoxSection)]
+    return Proportions(sizes_wh, max((plan.input.width // width for width in widths), default=1))
 
 
 def box_head(plan: Plan) -> BoxSection | None:

@@ -41,6 +41,8 @@ class Settings:
     augment: str | None = None
     single_cls: bool = False
     cache_images: str | None = None
+    class_balanced: bool = False
+    rect: bool = False
     adam: bool = False
     net: tuple[str, ...] = ()
     adamw: bool = False
