@@ -81,7 +81,11 @@ def parse_arguments(arguments: Sequence[str] | None) -> argparse.Namespace:
         help="keep decoded pictures in memory (without a word: ram), or in a file in the folder cache of --project")  # fmt: skip
     add("--adamw", action="store_true", help="AdamW; wants its own --set learning_rate=... decay=...")
     add("--clip-grad-norm", type=positive, default=0.0, metavar="X", help="largest norm of a batch's mean gradient")
-    add("--class-balanced", action="store_true", help="draw a class, then a picture with it: rare classes come up as often")
+    add(
+        "--class-balanced",
+        action="store_true",
+        help="draw a class, then a picture with it: rare classes come up as often",
+    )
     add("--rect", action="store_true", help="batches of pictures of similar proportions, in a shape that fits them")
     add("--cos-lr", action="store_true", help="learning rate along half a cosine")
     add("--freeze", type=above_zero, default=0, metavar="N", help="leave the first N layers as they are")

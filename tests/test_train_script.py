@@ -104,7 +104,9 @@ def test_a_run_leaves_what_it_should(folder: Path) -> None:
     run = folder / "runs" / "train" / "exp"
     weights = sorted(path.name for path in (run / "weights").iterdir())
     assert weights == ["best.pt", "last.pt", "my_best.weights", "my_final.weights", "my_last.weights"]
-    assert {"chart.png", "results.png", "train_batch0.jpg", "opt.yaml", "labels.jpg"} <= {path.name for path in run.iterdir()}
+    assert {"chart.png", "results.png", "train_batch0.jpg", "opt.yaml", "labels.jpg"} <= {
+        path.name for path in run.iterdir()
+    }
     shown = [cv2.imread(str(run / f"val_batch0_{what}.jpg")) for what in ("labels", "pred")]
     assert shown[0].shape == shown[1].shape and (shown[0] != shown[1]).any()
     rows = list(csv.DictReader((run / "results.csv").open()))
@@ -155,13 +157,17 @@ def test_a_run_that_was_stopped_goes_on_bit_for_bit(
 def test_drawing_by_class_and_proportions_goes_on_bit_for_bit(
     folder: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    Path("my.cfg").write_text((NET.format(rate=0.01) + BOXES).replace("random=1", "").replace("mosaic=1", "letter_box=1"))
+    Path("my.cfg").write_text(
+        (NET.format(rate=0.01) + BOXES).replace("random=1", "").replace("mosaic=1", "letter_box=1")
+    )
     for path in sorted(folder.glob("*.png"))[:3]:
         cv2.imwrite(str(path), np.full((20, 80, 3), 90, np.uint8))
     flags = ("--notest", "--rect", "--class-balanced", "--img-size", "64", "--batch-size", "2", "--subdivisions", "1")
     with caplog.at_level(logging.INFO):
         assert command("--name", "whole", *flags) == EXIT_OK
-    assert "64x32 (3 pictures), 64x64 (3 pictures)" in ", ".join(sorted(caplog.text.split("shapes: ")[1][:38].split(", ")))
+    assert "64x32 (3 pictures), 64x64 (3 pictures)" in ", ".join(
+        sorted(caplog.text.split("shapes: ")[1][:38].split(", "))
+    )
     with monkeypatch.context() as patch:
         stop_at(patch, 3, signal.SIGTERM)
         assert command("--name", "parts", *flags) == EXIT_INTERRUPTED
@@ -261,7 +267,11 @@ def broken_label(text: str) -> None:
         (lambda: None, ("--set", "try_fix_nan=1"), "has no effect"),
         (lambda: None, ("--freeze", "9"), "frozen"),
         (lambda: None, ("--rect",), "mosaic=1"),
-        (lambda: Path("my.cfg").write_text((NET.format(rate=1) + BOXES).replace("mosaic=1", "")), ("--rect",), "random=1"),
+        (
+            lambda: Path("my.cfg").write_text((NET.format(rate=1) + BOXES).replace("mosaic=1", "")),
+            ("--rect",),
+            "random=1",
+        ),
         (lambda: None, ("--resume",), "--resume"),
     ],
 )
