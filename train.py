@@ -120,6 +120,7 @@ def parse_arguments(arguments: Sequence[str] | None) -> argparse.Namespace:
         help="keep weights every N iterations, default 1000 (long runs: 10000); 0: none",
     )
     add("--noplots", action="store_true", help="no charts and no pictures")
+    add("--tensorboard", action=argparse.BooleanOptionalAction, help="scalars for it; default: if it is installed")
     add("--print", choices=("bar", "darknet"), default="bar", help="darknet: the original's lines")
     add("--project", default="runs/train", help="folder of the run folders, default runs/train")
     add("--name", default="exp", help="name of the run folder, default exp, exp2, ...")

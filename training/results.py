@@ -11,6 +11,7 @@ from pathlib import Path
 from data.dataset import Problem
 from data.loader import TrainBatch
 from data.preview import save_batch
+from engine.board import Board
 from engine.charts import write_chart, write_results
 from engine.history import History
 from engine.loop import Update
@@ -33,6 +34,7 @@ class Results:
     """Hook that writes results.csv every `every` iterations and the charts every thousand.
 
     plots: whether charts and pictures are wanted. last: the iteration training ends at. top: of the chart's loss axis.
+    board: for TensorBoard, if it is wanted.
     """
 
     folder: Path
@@ -41,8 +43,11 @@ class Results:
     last: int
     top: float
     every: int
+    board: Board | None = None
 
     def __call__(self, update: Update) -> None:
+        if self.board:
+            self.board.write()
         if update.iteration % self.every == 0:
             self.history.write(self.folder / "results.csv")
         if update.iteration % _CHART_EVERY == 0:
@@ -55,6 +60,11 @@ class Results:
             path = self.folder / "chart.png"
             write_chart(self.history, path, max_batches=self.last, max_loss=self.top, metric=METRIC)
             write_results(self.history, self.folder / "results.png")
+
+    def close(self) -> None:
+        """The end of the run, good or bad."""
+        if self.board:
+            self.board.close()
 
     def labels(self, sets: Sets, plan: Plan) -> None:
         """labels.jpg, where there are boxes."""

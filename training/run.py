@@ -11,6 +11,7 @@ from pathlib import Path
 import torch
 
 from data.loader import TrainBatch
+from engine.board import Board, board_wanted
 from engine.checkpoint import Checkpoint, random_state, restore_random_state
 from engine.ema import LAST_PART
 from engine.history import History
@@ -70,6 +71,7 @@ class Run:
             self._continue_from(checkpoint)
         self._refuse_finished()
         self._warn_without_effect()
+        self._board = board_wanted(settings.tensorboard)
         self.loader = make_loader(settings, cfg, sets, self.network.plan, self.trainer)
         if checkpoint is not None:
             restore_random_state(checkpoint.random)
@@ -103,6 +105,7 @@ class Run:
         finally:
             progress.close()
             results.unusable(self.loader.problems)
+            results.close()
         results.write()
         if interrupted:
             saver.last()
@@ -174,7 +177,9 @@ class Run:
         if plots:
             warn_without_matplotlib()
         top = self.options.max_chart_loss
-        return Results(folder=folder, history=self.history, plots=plots, last=self.last, top=top, every=every)
+        board = Board(folder, self.history) if self._board else None
+        history, last = self.history, self.last
+        return Results(folder=folder, history=history, plots=plots, last=last, top=top, every=every, board=board)
 
     def _continue_from(self, checkpoint: Checkpoint) -> None:
         self.trainer.iteration = checkpoint.iteration

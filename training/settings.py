@@ -63,6 +63,7 @@ class Settings:
     nosave: bool = False
     save_period: int | None = None
     noplots: bool = False
+    tensorboard: bool | None = None
     print: str = "bar"
     project: str = "runs/train"
     name: str = "exp"
