@@ -21,6 +21,7 @@ _FONT = cv2.FONT_HERSHEY_SIMPLEX
 _FONT_PX = 22.0  # height of a capital letter of that font at scale 1
 _LEAST_TEXT_PX = 9.0
 _TEXT_SHARE = 0.018  # height of the text in parts of the picture's mean side
+_CROWD = 100  # labels that look for a place of their own; more cannot be read in any way
 _GOLDEN = 0.61803398875
 _OPENCV_DRAWS_UNICODE = int(cv2.__version__.split(".")[0]) >= 5
 
@@ -108,46 +109,43 @@ def _labels(picture: Image, places: Sequence[Box], colours: Sequence[Colour], te
     height, width = picture.shape[:2]
     scale = max(_LEAST_TEXT_PX, _TEXT_SHARE * (width + height) / 2) / _FONT_PX
     weight = max(1, round(scale * 1.6))
-    taken = np.empty((0, 4), np.int64)
-    tabs = []
+    taken = np.empty((len(texts), 4), np.int64)
+    tabs: list[tuple[Box, int, int]] = []
     for place, text in zip(reversed(places), reversed(texts), strict=True):
         (text_w, text_h), below = cv2.getTextSize(text, _FONT, scale, weight)
         pad = max(2, round(text_h * 0.3))
-        tab = _free_tab(place, (text_w + 2 * pad, text_h + below // 2 + 2 * pad), (width, height), line, taken)
-        taken = np.vstack((taken, tab))
+        choices = _tabs(place, (text_w + 2 * pad, text_h + below // 2 + 2 * pad), (width, height), line)
+        others = taken[: len(tabs) if len(tabs) < _CROWD else 0]
+        tab = next((choice for choice in choices if _is_free(choice, others)), choices[0])
+        taken[len(tabs)] = tab
         tabs.append((tab, pad, text_h))
-    for (tab, pad, text_h), colour, text in zip(reversed(tabs), colours, texts, strict=True):
-        left, top, right, bottom = tab.tolist()
+    for ((left, top, right, bottom), pad, text_h), colour, text in zip(reversed(tabs), colours, texts, strict=True):
         cv2.rectangle(picture, (left, top), (right - 1, bottom - 1), colour, cv2.FILLED)
         ink = (255, 255, 255) if _luminance(colour) < 0.45 else (0, 0, 0)
         cv2.putText(picture, text, (left + pad, top + pad + text_h), _FONT, scale, ink, weight, cv2.LINE_AA)
 
 
-def _free_tab(
-    place: Box, tab_wh: tuple[int, int], picture_wh: tuple[int, int], line: int, taken: NDArray[np.int64]
-) -> NDArray[np.int64]:
-    """Where a tab goes, (4,): standing on the box, hanging inside it, below it, by its left or right edge; the first free one.
-
-    Where nothing is free it stands on the box's left top corner, whatever lies there.
-    """
+def _tabs(place: Box, tab_wh: tuple[int, int], picture_wh: tuple[int, int], line: int) -> list[Box]:
+    """Places for a tab: standing on the box, hanging inside it, below it, by its left or right edge; the first is the best."""
     left, top, right, bottom = place
     wide, high = tab_wh
-    x = np.clip([left - line // 2, right + line // 2 + 1 - wide], 0, max(0, picture_wh[0] - wide))
-    above, inside, below, up = (
-        top - line // 2 - high,
-        top + line // 2 + 1,
-        bottom + line // 2 + 1,
-        bottom - line // 2 - high,
-    )
-    heights = [y for y in (above, inside, below, up) if 0 <= y <= picture_wh[1] - high]
-    y = np.array(heights or [max(0, min(above, picture_wh[1] - high))])
-    corner = np.stack((np.tile(x, len(y)), np.repeat(y, len(x))), axis=1)
-    tabs = np.hstack((corner, corner + tab_wh))
-    apart = (tabs[:, None, :2] >= taken[None, :, 2:]) | (tabs[:, None, 2:] <= taken[None, :, :2])
-    free: NDArray[np.bool_] = np.all(np.any(apart, axis=2), axis=1)
-    return np.asarray(tabs[int(free.argmax())])
+    lowest = picture_wh[1] - high
+    above = top - line // 2 - high
+    heights = [
+        y for y in (above, top + line // 2 + 1, bottom + line // 2 + 1, bottom - line // 2 - high) if 0 <= y <= lowest
+    ]
+    columns = [max(0, min(x, picture_wh[0] - wide)) for x in (left - line // 2, right + line // 2 + 1 - wide)]
+    return [(x, y, x + wide, y + high) for y in heights or [max(0, min(above, lowest))] for x in columns]
 
 
+def _is_free(tab: Box, taken: NDArray[np.int64]) -> bool:
+    """Whether a tab hides none of those that are `taken`, (n, 4)."""
+    left, top, right, bottom = tab
+    apart = (left >= taken[:, 2]) | (right <= taken[:, 0]) | (top >= taken[:, 3]) | (bottom <= taken[:, 1])
+    return bool(apart.all())
+
+
+@lru_cache(maxsize=4096)
 def _luminance(colour: Colour) -> float:
     """Relative luminance in [0, 1] (WCAG 2)."""
     linear = (np.asarray(colour) / 255) ** 2.2
