@@ -194,7 +194,7 @@ def campaign(folder: Path, kills: int, every: int, seed: int = 0) -> Outcome:
             break
         outcome.kills += 1
         outcome.in_start += counter.value == saved
-        outcome.in_write += any(weights.glob(".*.part"))
+        outcome.in_write += any(weights.parent.rglob(".*.part"))
         found = readable(weights / "last.pt")
         outcome.iterations = found.iteration if found else 0
         outcome.readable += found is not None or counter.value <= every

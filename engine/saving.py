@@ -32,9 +32,11 @@ class Saver:
             self.last()
 
     def tidy(self) -> None:
-        """Remove what a run that was killed while it wrote has left unfinished (utils/files.py atomic_write)."""
-        for path in self.folder.glob(".*.part"):
-            path.unlink(missing_ok=True)
+        """Remove what a run that was killed while it wrote has left unfinished, here and in the folder above (utils/files.py
+        atomic_write)."""
+        for folder in (self.folder, self.folder.parent):
+            for path in folder.glob(".*.part"):
+                path.unlink(missing_ok=True)
 
     def last(self) -> None:
         """Save the state to go on from."""
