@@ -47,7 +47,8 @@ def write_results(history: History, path: str | Path) -> None:
     """
     names = [name for name in history.names if name not in _LEFT_OUT]
     rows = -(-len(names) // _COLUMNS)
-    chart = figure(4 * _COLUMNS, 3.2 * rows)
+    chart = figure(4 * _COLUMNS, 3.2 * rows, edges_in=(0.7, 0.6, 0.3, 0.4))
+    chart.subplots_adjust(hspace=0.35, wspace=0.28)
     last = history.rows[-1]["iteration"] if history.rows else 1
     for place, name in enumerate(names, start=1):
         axes = chart.add_subplot(rows, _COLUMNS, place)
