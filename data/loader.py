@@ -21,6 +21,7 @@ from utils.errors import SupplyError
 logger = logging.getLogger(__name__)
 
 _PROBLEMS_SHOWN = 10
+_GRACE_S = 30
 _SHARED_MEMORY = Path("/dev/shm")
 
 
@@ -189,8 +190,10 @@ def _one_thread(worker: int) -> None:
     """Workers share the machine: one thread each for OpenCV (PyTorch sees to its own).
 
     Signals that end a run concern the main process, but reach the workers too where a terminal or a batch system sends
-    them to the whole group.
+    them to the whole group. It is the main process that ends them; if it does not, they end after a while, because Python
+    waits for them when it exits.
     """
-    for number in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(number, signal.SIG_IGN)
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    if hasattr(signal, "alarm"):
+        signal.signal(signal.SIGTERM, lambda number, frame: signal.alarm(_GRACE_S))
     cv2.setNumThreads(1)
