@@ -88,6 +88,19 @@ def test_the_update_does_not_depend_on_how_the_batch_is_divided(subdivisions: in
     assert trainer.pieces == (1 if memory == 99 else 4 // subdivisions)
 
 
+@pytest.mark.parametrize(
+    ("targets", "expected"), [((3, 1), (4 + 10) / 2), ((0, 2), 10), ((1, 0), 4), ((0, 0), (4 + 10) / 2)]
+)
+def test_terms_are_averages_over_heads_that_had_truths(targets: tuple[int, int], expected: float) -> None:
+    class TwoHeads(Number):
+        def losses(self, images: Tensor, truth: Tensor, seen: int) -> Sequence[Loss]:
+            first, second = super().losses(images, truth, seen)[0].objective, torch.zeros(())
+            terms = ({"box": 4.0 * len(images)}, {"box": 10.0 * len(images)})
+            return [Loss(first, targets[0], terms[0]), Loss(second, targets[1], terms[1])]
+
+    assert make(TwoHeads()).update(batches()).terms["box"] == pytest.approx(expected)
+
+
 def test_seen_counts_the_forward_pass_it_is_given_to() -> None:
     number = Number()
     trainer = make(number)
