@@ -2,8 +2,8 @@
 
 A clip is generated, the model is exported, and then the two take turns: a pass of detect.py's own loop over the clip
 (--nosave), and as many runs of the bare engine on a picture that is ready. What counts is the ratio within one run: of elapsed
-time, and of processor time of all threads, which does not depend on what else the machine does. The default model has random
-weights and finds what it finds; a trained one says more:
+time, and of processor time of all threads, which does not depend on what else the machine does. Take trained weights: random ones
+find thousands of boxes, whose suppression then takes most of the time. The default is the shipped detector of blood cells.
 
   python benchmarks/backends.py --cfg yolov4-tiny.cfg --weights yolov4-tiny.weights
 """
@@ -33,12 +33,10 @@ import export  # noqa: E402
 from models.backends.choice import Run, open_predictor  # noqa: E402
 from models.backends.exported import ExportedModel  # noqa: E402
 from models.formats.files import Reading  # noqa: E402
-from models.load import load  # noqa: E402
-from models.untrained import steady  # noqa: E402
-from models.weights import save_weights  # noqa: E402
+from utils.resize import KERNELS  # noqa: E402
 
 SUFFIXES = {"onnxruntime": ".onnx", "openvino": ".xml", "opencv": ".onnx", "torch": ".weights"}
-DEFAULT_CFG = ROOT / "cfg" / "yolov3-tiny-prn.cfg"
+DEFAULT = ROOT / "weights" / "csppeleenet-efm-bccd"
 
 
 class Seconds(NamedTuple):
@@ -85,7 +83,14 @@ def passes(backend: str, model: Path, clip: Path, frames: int, options: argparse
                     network(images)
 
     flags = ["--weights", str(model), "--backend", backend, "--source", str(clip), "--nosave", "--conf-thres"]
-    flags += [str(options.conf), "--project", str(folder / "runs"), *(["--cfg", options.cfg] * (backend == "torch"))]
+    flags += [
+        str(options.conf),
+        "--resize",
+        options.resize,
+        "--project",
+        str(folder / "runs"),
+        *(["--cfg", options.cfg] * (backend == "torch")),
+    ]
     arguments = detect.parse_arguments(flags)
     predictor, names = detect.open_model(arguments)
 
@@ -107,13 +112,14 @@ def passes(backend: str, model: Path, clip: Path, frames: int, options: argparse
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--cfg", default=str(DEFAULT_CFG))
-    parser.add_argument("--weights", help="default: random ones")
+    parser.add_argument("--cfg", default=str(DEFAULT.with_suffix(".cfg")))
+    parser.add_argument("--weights", default=str(DEFAULT.with_suffix(".weights")))
     parser.add_argument("--backend", nargs="+", choices=SUFFIXES, default=["onnxruntime", "openvino"])
     parser.add_argument("--size", type=int, nargs=2, default=[1280, 720], help="of the clip, default 1280 720")
     parser.add_argument("--frames", type=int, default=50)
     parser.add_argument("--turns", type=int, default=5)
     parser.add_argument("--conf", type=float, default=0.25)
+    parser.add_argument("--resize", choices=KERNELS, default=KERNELS[0])
     parser.add_argument("--threads", type=int, default=torch.get_num_threads())
     options = parser.parse_args()
     torch.set_num_threads(options.threads)
@@ -121,9 +127,6 @@ def main() -> None:
         folder = Path(name)
         clip = folder / "clip.mp4"
         write_clip(clip, options.frames, tuple(options.size))
-        if options.weights is None:
-            options.weights = str(folder / "random.weights")
-            save_weights(steady(load(options.cfg)), options.weights)
         weights = folder / "model.weights"
         weights.write_bytes(Path(options.weights).read_bytes())
         kinds = {"onnx": ".onnx", "openvino": ".xml"}
