@@ -128,6 +128,8 @@ def stand_ins(environment: dict[str, str]) -> None:
 
 def run(example: Example, environment: dict[str, str]) -> None:
     """Raises Failed with what the example printed."""
+    if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:  # as in the background of a script; it would be passed on
+        signal.signal(signal.SIGINT, signal.default_int_handler)
     command = ["python", "-"] if example.kind == "python" else ["bash", "-euo", "pipefail", "-c", example.command]
     process = subprocess.Popen(
         command, env=environment, text=True, start_new_session=True,
