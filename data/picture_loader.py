@@ -72,10 +72,10 @@ class PictureLoader:
         waiting: deque[Future[_Read]] = deque()
         pool = ThreadPoolExecutor(self.workers, thread_name_prefix="pictures")
         try:
-            todo = iter(range(len(self.images)))
+            unread = iter(range(len(self.images)))
             for first in range(0, len(self.images), self.batch_size):
                 ahead = self.batch_size * (1 + _BATCHES_AHEAD)
-                chosen = islice(todo, ahead - len(waiting))
+                chosen = islice(unread, ahead - len(waiting))
                 waiting.extend(pool.submit(self._read, index) for index in chosen)
                 size = min(self.batch_size, len(self.images) - first)
                 yield self._batch([waiting.popleft().result() for _ in range(size)])

@@ -9,8 +9,6 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 
-import cv2
-import numpy as np
 import pytest
 import torch
 
@@ -18,6 +16,7 @@ import train
 from engine.checkpoint import load_checkpoint
 from engine.loop import Update
 from engine.saving import Saver
+from tests.small_set import YOLO, write_set
 from utils.cli import EXIT_FAILED, EXIT_INTERRUPTED, EXIT_OK, run_script
 
 CFG = """[net]
@@ -35,12 +34,6 @@ filters=14
 size=8
 stride=8
 activation=linear
-
-[yolo]
-mask=0,1
-anchors=8,8, 16,16
-classes=2
-num=2
 """
 AT = 3
 
@@ -50,14 +43,8 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """Working folder with a cfg and six pictures."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(torch, "get_num_threads", lambda: 1)
-    rng = np.random.default_rng(0)
-    for number in range(6):
-        cv2.imwrite(f"{number}.png", rng.integers(0, 255, (40, 48, 3), np.uint8))
-        Path(f"{number}.txt").write_text(f"{number % 2} .5 .5 .4 .4\n")
-    Path("my.cfg").write_text(CFG)
-    Path("list.txt").write_text("".join(f"{number}.png\n" for number in range(6)))
-    Path("my.names").write_text("cat\ndog\n")
-    Path("my.data").write_text("classes=2\ntrain=list.txt\nvalid=list.txt\nnames=my.names\n")
+    write_set(tmp_path, ("cat", "dog"), lambda number: f"{number % 2} .5 .5 .4 .4\n")
+    Path("my.cfg").write_text(CFG + YOLO)
     return tmp_path
 
 

@@ -13,7 +13,6 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
-import cv2
 import numpy as np
 import pytest
 import torch
@@ -21,10 +20,12 @@ import torch
 import train
 from engine.checkpoint import load_checkpoint
 from engine.loop import Update
+from tests.small_set import YOLO, two_boxes, write_set
 from training.run import Run
 from utils.cli import EXIT_BAD_INPUT, EXIT_FAILED, EXIT_INTERRUPTED, EXIT_OK, run_script
 
-CFG = """[net]
+CFG = (
+    """[net]
 batch=8
 subdivisions=2
 width=32
@@ -48,13 +49,9 @@ filters=14
 size=1
 stride=4
 activation=linear
-
-[yolo]
-mask=0,1
-anchors=8,8, 16,16
-classes=2
-num=2
 """
+    + YOLO
+)
 PLAIN, NORMALISED, CROSS = "", "batch_normalize=1", "batch_normalize=2"
 DROPOUT = "\n[dropout]\nprobability=.3\n"
 
@@ -62,15 +59,7 @@ DROPOUT = "\n[dropout]\nprobability=.3\n"
 @pytest.fixture(autouse=True)
 def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     monkeypatch.chdir(tmp_path)
-    rng = np.random.default_rng(0)
-    for number in range(6):
-        cv2.imwrite(f"{number}.png", rng.integers(0, 255, (40, 48, 3), np.uint8))
-        Path(f"{number}.txt").write_text(
-            f"{number % 2} 0.5 0.5 0.4 0.{3 + number}\n{(number + 1) % 2} 0.3 0.3 0.2 0.2\n"
-        )
-    Path("list.txt").write_text("".join(f"{number}.png\n" for number in range(6)))
-    Path("my.names").write_text("cat\ndog\n")
-    Path("my.data").write_text("classes=2\ntrain=list.txt\nvalid=list.txt\nnames=my.names\n")
+    write_set(tmp_path, ("cat", "dog"), lambda number: two_boxes(number, 2))
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
     yield tmp_path

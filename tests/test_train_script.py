@@ -18,6 +18,7 @@ from engine.checkpoint import load_checkpoint
 from engine.loop import Update
 from engine.saving import Saver
 from models.load import load
+from tests.small_set import YOLO, two_boxes, write_set
 from utils.cli import EXIT_BAD_INPUT, EXIT_FAILED, EXIT_INTERRUPTED, EXIT_OK, run_script
 
 NET = """[net]
@@ -46,20 +47,17 @@ activation=leaky
 [dropout]
 probability=.3
 """
-BOXES = """
+BOXES = (
+    """
 [convolutional]
 filters=14
 size=1
 stride=4
 activation=linear
-
-[yolo]
-mask=0,1
-anchors=8,8, 16,16
-classes=2
-num=2
-random=1
 """
+    + YOLO
+    + "random=1\n"
+)
 CLASSES = """
 [convolutional]
 filters=2
@@ -77,17 +75,7 @@ groups=1
 def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     """Working folder with cfgs and a data set of six pictures in three classes."""
     monkeypatch.chdir(tmp_path)
-    rng = np.random.default_rng(0)
-    for number in range(6):
-        name = ("cat", "dog", "emu")[number % 3]
-        cv2.imwrite(f"{number}_{name}.png", rng.integers(0, 255, (40, 48, 3), np.uint8))
-        Path(f"{number}_{name}.txt").write_text(
-            f"{number % 3} 0.5 0.5 0.4 0.{3 + number}\n{(number + 1) % 3} 0.3 0.3 0.2 0.2\n"
-        )
-    listed = "".join(f"{path.name}\n" for path in sorted(tmp_path.glob("*.png")))
-    Path("list.txt").write_text(listed)
-    Path("my.names").write_text("cat\ndog\nemu\n")
-    Path("my.data").write_text("classes=3\ntrain=list.txt\nvalid=list.txt\nnames=my.names\n")
+    write_set(tmp_path, ("cat", "dog", "emu"), lambda number: two_boxes(number, 3), stem="{number}_{name}")
     Path("my.cfg").write_text(NET.format(rate=0.01) + BOXES)
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
