@@ -259,7 +259,8 @@ def detect(
 ) -> list[tuple[Prepared, Detections, float]]:
     """Detections of a batch, with the seconds that one picture took in the network."""
     start = time.perf_counter()
-    images = torch.from_numpy(np.stack([item.pixels for item in group]))
+    single = group[0].pixels[None]  # no copy
+    images = torch.from_numpy(single if len(group) == 1 else np.stack([item.pixels for item in group]))
     outputs = predictor.forward(images)
     predictor.wait()
     middle = time.perf_counter()

@@ -27,7 +27,6 @@ from utils.arguments import above_zero, positive, share, whole
 from utils.cli import EXIT_INTERRUPTED, EXIT_OK, run_script
 from utils.errors import InputError
 from utils.files import run_folder
-from utils.heap import keep_freed_memory
 from utils.processes import Processes, joined
 
 logger = logging.getLogger(__name__)
@@ -130,7 +129,6 @@ def parse_arguments(arguments: Sequence[str] | None) -> argparse.Namespace:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     options = parse_arguments(arguments)
-    keep_freed_memory()
     values = vars(options)
     resume = values.pop("resume")
     values["img_size"], values["net"] = tuple(values["img_size"]), tuple(values["net"])

@@ -33,6 +33,8 @@ import export  # noqa: E402
 from models.backends.choice import Run, open_predictor  # noqa: E402
 from models.backends.exported import ExportedModel  # noqa: E402
 from models.formats.files import Reading  # noqa: E402
+from utils.cfg import read  # noqa: E402
+from utils.heap import keep_freed_memory  # noqa: E402
 from utils.resize import KERNELS  # noqa: E402
 
 SUFFIXES = {"onnxruntime": ".onnx", "openvino": ".xml", "opencv": ".onnx", "torch": ".weights"}
@@ -53,23 +55,25 @@ def timed(work: Callable[[], object]) -> Seconds:
 
 
 def write_clip(path: Path, frames: int, size_wh: tuple[int, int]) -> None:
-    """Coloured discs that drift over a noisy background."""
+    """Coloured discs that drift over a background of soft light, with a camera's noise."""
     width, height = size_wh
     generator = np.random.default_rng(0)
-    ground = cv2.resize(generator.integers(0, 255, (height // 16, width // 16, 3), np.uint8), size_wh)
+    ground = cv2.resize(generator.integers(150, 230, (3, 4, 3), np.uint8), size_wh, interpolation=cv2.INTER_CUBIC)
     writer = cv2.VideoWriter(str(path), cv2.VideoWriter.fourcc(*"mp4v"), 25, size_wh)
     for number in range(frames):
         frame = ground.copy()
         for disc in range(8):
             centre = ((disc * 97 + number * (5 + disc)) % width, (disc * 61 + number * 3) % height)
             cv2.circle(frame, centre, 20 + 6 * disc, (30 * disc, 255 - 30 * disc, 90), -1)
-        writer.write(frame)
+        noise = generator.integers(0, 12, frame.shape, np.uint8)
+        writer.write(cv2.subtract(frame, noise))
     writer.release()
 
 
-def passes(backend: str, model: Path, clip: Path, frames: int, options: argparse.Namespace, folder: Path) -> str:
+def passes(backend: str, model: Path, cfg: Path, clip: Path, options: argparse.Namespace, folder: Path) -> str:
     """Medians of the turns as a row of a table."""
-    reading = Reading(cfg=options.cfg if backend == "torch" else None)
+    frames = options.frames
+    reading = Reading(cfg=str(cfg) if backend == "torch" else None)
     network = open_predictor(model, Run(backend=backend, reading=reading)).predictor.network
     shape = network.plan.input
     images = torch.rand(1, shape.channels, shape.height, shape.width)
@@ -89,23 +93,25 @@ def passes(backend: str, model: Path, clip: Path, frames: int, options: argparse
         options.resize,
         "--project",
         str(folder / "runs"),
-        *(["--cfg", options.cfg] * (backend == "torch")),
+        *(["--cfg", str(cfg)] * (backend == "torch")),
     ]
     arguments = detect.parse_arguments(flags)
     predictor, names = detect.open_model(arguments)
 
-    def whole() -> None:
+    def whole() -> float:
         with contextlib.closing(detect.open_frames(str(clip))) as source, contextlib.redirect_stderr(io.StringIO()):
             target = detect.run_folder(folder / "runs", "a", exist_ok=True)
             with detect.Recorder(target, names, detect.record_options(arguments)) as recorder:
-                detect.run(predictor, source, recorder, names, False, arguments)
+                tally = detect.run(predictor, source, recorder, names, False, arguments)
+        return sum(tally.objects.values()) / max(tally.pictures, 1)
 
-    whole()
+    found = whole()
     turns = [(timed(alone), timed(whole)) for _ in range(options.turns)]
     bare, full = (Seconds(*map(statistics.median, zip(*each, strict=True))) for each in zip(*turns, strict=True))
     ratio = Seconds(*(statistics.median(w[n] / a[n] for a, w in turns) for n in range(2)))
     return (
-        f"| {backend} | {bare.elapsed / frames * 1e3:.1f} | {full.elapsed / frames * 1e3:.1f} | {ratio.elapsed:.2f} "
+        f"| {backend} | {shape.width} | {found:.0f} | {bare.elapsed / frames * 1e3:.1f} "
+        f"| {full.elapsed / frames * 1e3:.1f} | {ratio.elapsed:.2f} "
         f"| {bare.processor / frames * 1e3:.1f} | {full.processor / frames * 1e3:.1f} | {ratio.processor:.2f} |"
     )
 
@@ -118,27 +124,40 @@ def main() -> None:
     parser.add_argument("--size", type=int, nargs=2, default=[1280, 720], help="of the clip, default 1280 720")
     parser.add_argument("--frames", type=int, default=50)
     parser.add_argument("--turns", type=int, default=5)
+    parser.add_argument("--img-size", type=int, nargs="+", default=[320], help="of the network's input, default 320")
     parser.add_argument("--conf", type=float, default=0.25)
     parser.add_argument("--resize", choices=KERNELS, default=KERNELS[0])
     parser.add_argument("--threads", type=int, default=torch.get_num_threads())
     options = parser.parse_args()
+    keep_freed_memory()  # as detect.py does
     torch.set_num_threads(options.threads)
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         clip = folder / "clip.mp4"
         write_clip(clip, options.frames, tuple(options.size))
-        weights = folder / "model.weights"
-        weights.write_bytes(Path(options.weights).read_bytes())
-        kinds = {"onnx": ".onnx", "openvino": ".xml"}
-        wanted = [kind for kind, suffix in kinds.items() if any(SUFFIXES[each] == suffix for each in options.backend)]
-        if wanted:
-            source = ["--cfg", options.cfg, "--weights", str(weights), "--out", str(folder / "model")]
+        print(
+            "| backend | input | boxes | engine ms | end to end ms | ratio | engine CPU ms | end to end CPU ms | ratio |"
+        )
+        print("|---|---|---|---|---|---|---|---|---|")
+        for size in options.img_size:
+            weights = folder / f"{size}.weights"
+            weights.write_bytes(Path(options.weights).read_bytes())
+            cfg = weights.with_suffix(".cfg")
+            read(options.cfg).with_values(0, {"width": size, "height": size}).write(cfg)
+            export_models(cfg, weights, options.backend)
+            for backend in options.backend:
+                model = weights.with_suffix(SUFFIXES[backend])
+                print(passes(backend, model, cfg, clip, options, folder), flush=True)
+
+
+def export_models(cfg: Path, weights: Path, backends: list[str]) -> None:
+    """What the backends run, beside the weights."""
+    kinds = {"onnx": ".onnx", "openvino": ".xml"}
+    wanted = [kind for kind, suffix in kinds.items() if any(SUFFIXES[each] == suffix for each in backends)]
+    if wanted:
+        source = ["--cfg", str(cfg), "--weights", str(weights), "--out", str(weights.with_suffix(""))]
+        with contextlib.redirect_stdout(io.StringIO()):
             export.main([*source, "--include", *wanted, "--no-check"])
-        print("| backend | engine ms | end to end ms | ratio | engine CPU ms | end to end CPU ms | ratio |")
-        print("|---|---|---|---|---|---|---|")
-        for backend in options.backend:
-            model = weights.with_suffix(SUFFIXES[backend])
-            print(passes(backend, model, clip, options.frames, options, folder), flush=True)
 
 
 if __name__ == "__main__":

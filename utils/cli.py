@@ -1,4 +1,4 @@
-"""What every script shares: exit codes, logging to the console."""
+"""What every script shares: exit codes, logging to the console, how memory is kept."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 
 from utils.errors import InputError, RunError
+from utils.heap import keep_freed_memory
 
 EXIT_OK, EXIT_FAILED, EXIT_BAD_INPUT, EXIT_INTERRUPTED, EXIT_PIPE_CLOSED = 0, 1, 2, 130, 141
 
@@ -21,6 +22,7 @@ def run_script(main: Callable[[Sequence[str] | None], int], arguments: Sequence[
     0 success, 1 the run failed, 2 bad input, 130 Ctrl-C or SIGTERM, which is a KeyboardInterrupt for `main` too, also in a
     process started in the background.
     """
+    keep_freed_memory()
     logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stderr)
     try:
         with _interruptible():

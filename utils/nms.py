@@ -20,6 +20,7 @@ from utils import boxes
 from utils.boxes import Measure, pairwise
 
 PAIRS = 1 << 21  # up to so many pairs of candidates are compared all at once
+RIVALS = 100  # and so many for each on average; beyond that blocks, which compare without looking places up, are faster
 BLOCK = 256  # candidates settled together
 CHUNK = 256  # survivors a block is compared with at a time; a tile of 256 x 256 stays in the processor's cache
 LIMIT = 1e9  # coordinates beyond it (an overflown exp) are cut, so that areas stay finite in float32
@@ -82,7 +83,7 @@ def _survivors(cxcywh: Tensor, group: Tensor, measure: Measure, threshold: float
     """Indices that survive; candidates (n, 4) sorted by group, then by falling score."""
     position = torch.arange(len(group), device=group.device)
     rivals = position - torch.searchsorted(group, group)  # better candidates of the same group
-    if int(rivals.sum()) <= PAIRS:
+    if int(rivals.sum()) <= min(PAIRS, RIVALS * len(group)):
         return _survivors_by_pairs(cxcywh, position, rivals, measure, threshold)
     return _survivors_by_blocks(cxcywh, group, measure, threshold)
 
@@ -92,7 +93,10 @@ def _survivors_by_pairs(cxcywh: Tensor, position: Tensor, rivals: Tensor, measur
     weak = position.repeat_interleave(rivals)
     ends = rivals.cumsum(0)
     strong = torch.arange(len(weak), device=weak.device) - (ends - position).repeat_interleave(rivals)
-    conflict = measure(cxcywh[strong], cxcywh[weak]) > threshold
+    columns = (
+        cxcywh.T.contiguous()
+    )  # each coordinate by itself, in one piece: gathers and sums are several times faster
+    conflict = measure(columns.index_select(1, strong).T, columns.index_select(1, weak).T) > threshold
     strong, weak = strong[conflict], weak[conflict]
     alive = torch.ones_like(position, dtype=torch.bool)
     while True:

@@ -17,6 +17,7 @@ from models.batchnorm import BatchNorm, CrossBatchNorm
 from models.export.graph import Graph
 from models.initial import initial_weights
 from models.layers.base import Cost, Layer, LayerSection, Shape, Site, Stored, absolute, conv_output
+from models.layers.bfloat16 import by_float32, lacks_instructions
 from models.layers.binary import binarized, export_signs, signs
 from models.layers.blur import Blur, blurred, buffer_after_blur
 from models.layers.packed import PackedConvolution, packing_is_possible
@@ -217,6 +218,10 @@ class Convolutional(Layer):
         return self.activate(y if self.norm is None else self.norm(y))
 
     def _convolve(self, x: Tensor, weights: Tensor, biases: Tensor | None) -> Tensor:
+        convolve = by_float32(self._products) if lacks_instructions(x) else self._products
+        return convolve(x, weights, biases)
+
+    def _products(self, x: Tensor, weights: Tensor, biases: Tensor | None) -> Tensor:
         section = self.section
         border = section.border * section.spread
         if self.training and is_pointwise(x, weights.shape[2:], section.host_strides_yx, border, self.groups):

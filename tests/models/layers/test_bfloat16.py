@@ -1,0 +1,108 @@
+"""bfloat16 convolutions on processors without instructions for it, against PyTorch's own imitation of them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import pytest
+import torch
+from torch import Tensor
+from torch.autograd.graph import saved_tensors_hooks
+from torch.nn import functional as F
+
+from models.layers import bfloat16
+from models.network import Network
+from models.plan import make_plan
+from utils.cfg import parse
+
+CFG = """[net]
+width=16
+height=16
+channels=3
+[convolutional]
+batch_normalize=1
+filters=8
+size=3
+pad=1
+activation=leaky
+[convolutional]
+filters=4
+size=1
+activation=linear
+"""
+
+
+def tensors() -> tuple[Tensor, Tensor, Tensor]:
+    torch.manual_seed(0)
+    x = torch.randn(2, 5, 9, 7).contiguous(memory_format=torch.channels_last).requires_grad_()
+    return x, torch.randn(6, 5, 3, 3, requires_grad=True), torch.randn(6, requires_grad=True)
+
+
+@pytest.mark.parametrize("with_biases", [False, True])
+def test_values_and_gradients_of_pytorch(with_biases: bool) -> None:
+    x, weights, biases = tensors()
+    wanted = [x, weights, biases] if with_biases else [x, weights]
+    given = biases if with_biases else None
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        theirs = F.conv2d(x, weights, given, padding=1)
+        ours = bfloat16.by_float32(lambda *each: F.conv2d(*each, padding=1))(x, weights, given)
+    assert ours.dtype == theirs.dtype == torch.bfloat16
+    one_step = 2**-7  # of bfloat16, relative: sums in another order may round to the neighbour
+    torch.testing.assert_close(ours, theirs, rtol=one_step, atol=1e-2)
+    change = torch.randn_like(theirs)
+    pairs = zip(torch.autograd.grad(ours, wanted, change), torch.autograd.grad(theirs, wanted, change), strict=True)
+    for mine, reference in pairs:
+        assert mine.dtype == torch.float32
+        torch.testing.assert_close(mine, reference, rtol=2 * one_step, atol=3e-2)
+
+
+def test_what_waits_for_the_backward_pass_is_of_16_bits(monkeypatch: pytest.MonkeyPatch) -> None:
+    kept = list[tuple[torch.dtype, bool]]()
+
+    def hooks(pack: Callable[[Tensor], Tensor], unpack: Callable[[Tensor], Tensor]) -> saved_tensors_hooks:
+        def noted(x: Tensor) -> Tensor:
+            packed = pack(x)
+            kept.append((packed.dtype, torch.equal(unpack(packed), x)))
+            return packed
+
+        return saved_tensors_hooks(noted, unpack)
+
+    monkeypatch.setattr(bfloat16, "saved_tensors_hooks", hooks)
+    x, weights, biases = tensors()
+    bfloat16.by_float32(F.conv2d)(x, weights, biases)
+    assert kept == [(torch.bfloat16, True)] * 2  # and nothing is lost by it
+
+
+@pytest.mark.parametrize("instructions", [False, True])
+def test_used_in_training_where_instructions_are_missing(instructions: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    calls = list[torch.dtype]()
+
+    def spied(convolve: bfloat16.Convolve) -> bfloat16.Convolve:
+        def inner(x: Tensor, weights: Tensor, biases: Tensor | None) -> Tensor:
+            calls.append(x.dtype)
+            return convolve(x, weights, biases)
+
+        return by_float32(inner)
+
+    by_float32 = bfloat16.by_float32
+    monkeypatch.setattr(bfloat16, "has_instructions", lambda: instructions)
+    monkeypatch.setattr("models.layers.convolutional.by_float32", spied)
+    network = Network(make_plan(parse(CFG))).train()
+    x = torch.rand(2, 3, 16, 16).contiguous(memory_format=torch.channels_last)
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        y = network(x)[0]
+    assert calls == ([] if instructions else [torch.float32, torch.float32])
+    y[0].float().sum().backward()
+    network(x)  # without autocast
+    assert len(calls) == (0 if instructions else 2)
+
+
+def test_instructions_by_what_pytorch_says(monkeypatch: pytest.MonkeyPatch) -> None:
+    for says, expected in (({"avx512_bf16": False}, False), ({"amx_bf16": True}, True), ({"bf16": True}, True)):
+        monkeypatch.setattr(torch.cpu, "get_capabilities", lambda says=says: says, raising=False)
+        bfloat16.has_instructions.cache_clear()
+        assert bfloat16.has_instructions() is expected
+    monkeypatch.delattr(torch.cpu, "get_capabilities")
+    bfloat16.has_instructions.cache_clear()
+    assert bfloat16.has_instructions()
+    bfloat16.has_instructions.cache_clear()
