@@ -18,8 +18,8 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from data.image_cache import DISK, RAM
-from engine.checkpoint import load_checkpoint, require_cfg
-from training.prepare import fitted, open_sets, require_labels
+from engine.checkpoint import Checkpoint, load_checkpoint, require_cfg
+from training.prepare import Sets, fitted, open_sets, require_labels
 from training.run import Run
 from training.settings import Settings, write_record
 from utils import cfg as cfg_text
@@ -27,11 +27,14 @@ from utils.arguments import above_zero, positive, share, whole
 from utils.cli import EXIT_INTERRUPTED, EXIT_OK, run_script
 from utils.errors import InputError
 from utils.files import run_folder
+from utils.net_options import ScheduleOptions
 from utils.processes import Processes, joined
 
 logger = logging.getLogger(__name__)
 
 LATEST = "latest"
+# Of the flags beside --resume: what may change, and what does not concern the run itself. All others stay as they were.
+_CHANGEABLE, _ABOUT_RESUME = ("data", "names"), ("cfg", "project", "device", "workers")
 
 
 def parse_arguments(arguments: Sequence[str] | None) -> argparse.Namespace:
@@ -49,7 +52,7 @@ def parse_arguments(arguments: Sequence[str] | None) -> argparse.Namespace:
         nargs="?",
         const=LATEST,
         metavar="FILE",
-        help="go on from a last.pt; default the latest one in --project",
+        help="go on from a last.pt, by the run's own flags (--data if it moved); default the latest one in --project",
     )
     group = parser.add_argument_group("what the cfg says, changed for this run")
     add = group.add_argument
@@ -168,13 +171,35 @@ def _new_folder(run: Run) -> Path:
 def _continued_run(settings: Settings, path: Path, processes: Processes) -> Run:
     checkpoint = load_checkpoint(path)
     kept = Settings.from_plain(checkpoint.settings)
-    given = dataclasses.replace(kept, device=settings.device, workers=settings.workers)
-    sets = processes.first(lambda: open_sets(given))
+    _warn_of_kept(settings, kept)
+    moved = {key: getattr(settings, key) for key in _CHANGEABLE if getattr(settings, key) is not None}
+    given = dataclasses.replace(kept, device=settings.device, workers=settings.workers, **moved)
     cfg = cfg_text.parse(checkpoint.cfg, f"{path} (its cfg)")
+    sets = processes.first(lambda: open_sets(given))
+    _require_names(checkpoint, path, sets)
     if settings.cfg is not None:
         require_cfg(checkpoint, path, fitted(dataclasses.replace(given, cfg=settings.cfg), sets))
+    if checkpoint.iteration >= ScheduleOptions.from_raw(cfg.sections[0]).max_batches:
+        text = "a longer one begins with --weights and more --iterations"
+        raise InputError(f"{path}: the run is at its end, iteration {checkpoint.iteration}; {text}")
     logger.info("%s: going on from iteration %d", path, checkpoint.iteration)
     return Run(given, cfg, sets, checkpoint, processes)
+
+
+def _warn_of_kept(settings: Settings, kept: Settings) -> None:
+    """Say which flags beside --resume differ from the run's own, which count."""
+    usual = Settings()
+    for field in dataclasses.fields(Settings):
+        given, own = getattr(settings, field.name), getattr(kept, field.name)
+        if field.name not in _CHANGEABLE + _ABOUT_RESUME and given not in (getattr(usual, field.name), own):
+            flag = "set" if field.name == "net" else field.name.replace("_", "-")
+            logger.warning("--%s has no effect beside --resume, the run goes on with its own flags", flag)
+
+
+def _require_names(checkpoint: Checkpoint, path: Path, sets: Sets) -> None:
+    names = list(sets.train.names)
+    if names != checkpoint.names:
+        raise InputError(f"{sets.train.source}: classes {names}, expected those of {path}: {checkpoint.names}")
 
 
 def _checkpoint_path(settings: Settings, resume: str) -> Path:

@@ -53,7 +53,7 @@ def _not_empty(paths: list[Path], source: str, what: str) -> list[Path]:
 
 def _from_list(path: Path) -> list[Path]:
     """A path a line, relative to the working folder (as the original has it) or else to the list's."""
-    lines = (line.strip() for line in read_text(path, "list").lstrip("﻿").splitlines())
+    lines = (line.strip() for line in read_text(path, "list").splitlines())
     entries = [Path(line) for line in lines if line]
     beside = [path.parent / entry for entry in entries]
     chosen = [

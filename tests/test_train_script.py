@@ -209,8 +209,22 @@ def test_weights_past_the_end_are_refused_with_a_hint(folder: Path, capsys: pyte
 
 def test_a_classifier_is_trained(folder: Path) -> None:
     Path("my.cfg").write_text(NET.format(rate=0.01).replace("mosaic=1\n", "") + CLASSES)
-    assert command() == EXIT_OK
-    assert "filters=3" in (folder / "runs" / "train" / "exp" / "my.cfg").read_text()
+    assert command("--eval-period", "3") == EXIT_OK
+    exp = folder / "runs" / "train" / "exp"
+    assert "filters=3" in (exp / "my.cfg").read_text()
+    rows = list(csv.DictReader((exp / "results.csv").open()))
+    assert [row["iteration"] for row in rows if row["top1"]] == ["3", "6"]
+    assert all(0 <= float(row["top1"]) <= float(row["top3"]) == 1 for row in rows if row["top1"])
+    assert (exp / "weights" / "best.pt").exists() and (exp / "chart.png").exists()
+
+
+def test_a_classifier_whose_labels_are_in_no_path_is_refused(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    Path("my.cfg").write_text(NET.format(rate=0.01).replace("mosaic=1\n", "") + CLASSES)
+    Path("my.data").write_text(Path("my.data").read_text() + "labels=my.labels\n")
+    Path("my.labels").write_text("n0\nn1\nn2\n")
+    assert command() == EXIT_BAD_INPUT
+    assert "no path of split 'val'" in capsys.readouterr().err
+    assert not (folder / "runs" / "train" / "exp").exists()
 
 
 def test_one_picture_is_enough(folder: Path) -> None:
@@ -279,6 +293,49 @@ def test_a_checkpoint_of_another_cfg_is_refused(folder: Path, capsys: pytest.Cap
     last = folder / "runs" / "train" / "exp" / "weights" / "last.pt"
     assert command("--resume", str(last), cfg="other.cfg") == EXIT_BAD_INPUT
     assert "filters" in capsys.readouterr().err
+
+
+def stopped(folder: Path, monkeypatch: pytest.MonkeyPatch, *flags: str) -> Path:
+    """The checkpoint of a run that was stopped after iteration 3 of 6."""
+    with monkeypatch.context() as patch:
+        stop_at(patch, 3, signal.SIGINT)
+        assert command("--notest", *flags) == EXIT_INTERRUPTED
+    return folder / "runs" / "train" / "exp" / "weights" / "last.pt"
+
+
+def test_flags_that_a_resumed_run_does_not_take_are_named(
+    folder: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, capsys: pytest.CaptureFixture[str]
+) -> None:
+    last = stopped(folder, monkeypatch, "--seed", "3")
+    again = ["--resume", str(last), "--workers", "0", "--noplots"]
+    assert run_script(train.main, [*again, "--seed", "3", "--iterations", "9", "--set", "decay=0"]) == EXIT_OK
+    named = [text.split()[0] for text in caplog.messages if "beside --resume" in text]
+    assert named == ["--iterations", "--set"]
+    assert load_checkpoint(last).iteration == 6
+    assert run_script(train.main, [*again, "--iterations", "9"]) == EXIT_BAD_INPUT
+    assert "at its end, iteration 6; a longer one begins with --weights" in capsys.readouterr().err
+
+
+def test_a_run_goes_on_after_its_data_moved(
+    folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    again = ["--resume", str(stopped(folder, monkeypatch)), "--workers", "0", "--data"]
+    names = Path("my.names").rename("moved.names")
+    text = Path("my.data").read_text()
+    Path("my.data").unlink()
+    Path("moved.data").write_text(text.replace("my.names", "moved.names"))
+    names.write_text("cat\ndog\n")
+    assert run_script(train.main, [*again, "moved.data"]) == EXIT_BAD_INPUT
+    assert "expected those of" in capsys.readouterr().err
+    names.write_text("cat\ndog\nemu\n")
+    assert run_script(train.main, [*again, "moved.data"]) == EXIT_OK
+
+
+def test_the_last_weights_may_be_saved_at_the_end_only(folder: Path) -> None:
+    with Path("my.data").open("a") as stream:
+        stream.write("savelast=0\n")
+    assert command("--notest", "--iterations", "2") == EXIT_OK
+    assert load_checkpoint(folder / "runs" / "train" / "exp" / "weights" / "last.pt").iteration == 2
 
 
 def test_single_bad_labels_are_counted_and_left_out(caplog: pytest.LogCaptureFixture) -> None:

@@ -219,7 +219,8 @@ def make_saver(
     checkpoint: Callable[[], Checkpoint],
     write_weights: Callable[[Path], None],
 ) -> Saver:
-    """Intervals as in the original: keys saveweights and savelast of the .data file, else by the length of the run."""
+    """Intervals as in the original: keys saveweights and savelast of the .data file, else by the length of the run; 0: at
+    the end only."""
     data = sets.train.options
     every = settings.save_period
     usual = 1000 if last < 10_000 else 10_000
@@ -228,7 +229,7 @@ def make_saver(
         stem=Path(settings.cfg or "network.cfg").stem,
         checkpoint=checkpoint,
         write_weights=write_weights,
-        last_every=_whole(data.get("savelast"), 100),
+        last_every=_whole(data.get("savelast"), 100) or last,
         keep_every=_whole(data.get("saveweights"), usual) if every is None else every,
     )
 

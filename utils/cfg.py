@@ -96,7 +96,7 @@ class Cfg:
 
 def read(path: str | Path) -> Cfg:
     """Read a cfg file. Raises InputError (CfgError with the line) for what cannot be a cfg."""
-    return parse(read_text(path, "cfg"), str(path))
+    return parse(read_text(path, "cfg", exact=True), str(path))
 
 
 def parse(text: str, path: str = "<cfg>") -> Cfg:

@@ -76,10 +76,11 @@ def write_text(path: str | Path, text: str) -> None:
         stream.write(text.encode("utf-8"))
 
 
-def read_text(path: str | Path, what: str) -> str:
+def read_text(path: str | Path, what: str, *, exact: bool = False) -> str:
     """Text of a file the user named; `what` ("cfg", "names", ...) is for the message. Raises InputError.
 
-    Bytes that are not UTF-8 are kept through `surrogateescape`, so that the text can be written back unchanged.
+    Bytes that are not UTF-8 are kept through `surrogateescape`, so that the text can be written back unchanged. A byte order
+    mark, which editors on Windows put in front, is left out, unless `exact`.
     """
     try:
         data = Path(path).read_bytes()
@@ -87,7 +88,7 @@ def read_text(path: str | Path, what: str) -> str:
         raise InputError(f"{path}: no such {what} file") from None
     except OSError as error:
         raise InputError(f"{path}: {what} file cannot be read: {error.strerror}") from error
-    return data.decode("utf-8", "surrogateescape")
+    return data.decode("utf-8" if exact else "utf-8-sig", "surrogateescape")
 
 
 def run_folder(project: str | Path, name: str, *, exist_ok: bool = False) -> Path:

@@ -26,6 +26,7 @@ _ORIGINAL_FOLDERS = (
     ("/images/val2014/", "/labels/val2014/"),
 )
 _WHOLE = re.compile(r"[+-]?\d+", re.ASCII)
+_ID_DIGITS = 18  # more may not fit int64
 _REAL = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?", re.ASCII)
 
 
@@ -79,6 +80,8 @@ def _bad_label(words: Sequence[str]) -> str | None:
         return f"found {len(words)} values, expected 5: class cx cy w h"
     if not _WHOLE.fullmatch(words[0]) or int(words[0]) < 0:
         return f"class id: cannot read '{words[0]}', expected a whole number from 0 on"
+    if len(words[0].lstrip("+0")) > _ID_DIGITS:
+        return f"class id: {words[0]} is too large"
     for name, word in zip(("cx", "cy", "w", "h"), words[1:], strict=True):
         if not _REAL.fullmatch(word) or not math.isfinite(float(word)):
             return f"{name}: cannot read '{word}', expected a finite number"
@@ -130,7 +133,7 @@ class TextLabels:
 
 def _text_if_there(path: Path) -> str | None:
     try:
-        return path.read_bytes().decode("utf-8", "replace")
+        return path.read_bytes().decode("utf-8-sig", "replace")
     except OSError:
         return None
 

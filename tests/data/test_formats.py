@@ -115,6 +115,7 @@ def test_missing_labels_name_every_path_tried(tmp_path: Path) -> None:
         ("zero .5 .5 .1 .1", "class id: cannot read 'zero'"),
         ("-1 .5 .5 .1 .1", "class id: cannot read '-1'"),
         ("1.5 .5 .5 .1 .1", "class id: cannot read '1.5'"),
+        (f"{10**18} .5 .5 .1 .1", "class id: 1000000000000000000 is too large"),
         ("0 half .5 .1 .1", "cx: cannot read 'half'"),
         ("0 .5 nan .1 .1", "cy: cannot read 'nan'"),
         ("0 .5 .5 1e999 .1", "w: cannot read '1e999'"),
@@ -136,6 +137,17 @@ def test_data_file_first_value_holds() -> None:
 def test_data_file_names_the_bad_line() -> None:
     with pytest.raises(InputError, match=r"a\.data:2: cannot read 'train'"):
         darknet.parse_data("classes=2\ntrain\n", "a.data")
+
+
+def test_byte_order_marks_are_no_part_of_a_text(tmp_path: Path) -> None:
+    texts = {"my.data": "train=list.txt\nnames=my.names\n", "my.names": "cat\n", "list.txt": "a.png\n"}
+    write_png(tmp_path / "a.png", (4, 4))
+    for name, text in (texts | {"a.txt": "0 .5 .5 .1 .1\n"}).items():
+        (tmp_path / name).write_text(text, encoding="utf-8-sig")
+    dataset = open_data(tmp_path / "my.data")
+    assert dataset.names == ("cat",) and dataset.splits == {"train": (tmp_path / "a.png",)}
+    annotation = dataset.read(tmp_path / "a.png")
+    assert annotation.class_ids.tolist() == [0] and not annotation.findings
 
 
 def test_list_entries_from_the_list_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
