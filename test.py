@@ -1,4 +1,4 @@
-"""Measure detection quality and speed, or look a data set over.
+"""Measure detection quality and speed, or the accuracy of a classifier, or look a data set over.
 
 examples:
   python test.py --cfg yolov4.cfg --weights yolov4.weights --data coco.data

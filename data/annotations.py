@@ -141,6 +141,7 @@ class Dataset:
     splits: pictures of each split ("train", "val", ...), in list order; duplicates are kept.
     read: labels of one picture; raises nothing for bad labels (see Annotation.findings).
     category_ids: COCO's category id of each class id, where the data set has its own.
+    path_labels: where given, the texts by which a classifier's pictures tell their class; see `labels_in_paths`.
     options: further settings of the file that people rely on (`backup`, `eval`, ... of a `.data`).
     findings: what was wrong with the lists themselves.
     """
@@ -151,8 +152,14 @@ class Dataset:
     splits: Mapping[str, tuple[Path, ...]]
     read: Callable[[Path], Annotation]
     category_ids: tuple[int, ...] | None = None
+    path_labels: tuple[str, ...] = ()
     options: Mapping[str, str] = field(default_factory=dict)
     findings: tuple[Finding, ...] = ()
+
+    @property
+    def labels_in_paths(self) -> tuple[str, ...]:
+        """Of each class the text that stands in the paths of its pictures; the name, if the data set says nothing else."""
+        return self.path_labels or self.names
 
     def annotations(self, split: str) -> Iterator[Annotation]:
         """Labels of every picture of a split, one after the other."""

@@ -16,6 +16,11 @@ from data.picking import Picker
 from utils.errors import InputError
 
 
+def class_in_path(path: str, labels: Sequence[str]) -> int:
+    """The first class whose label stands in the path, -1 if there is none (classifier.c validate_classifier_single)."""
+    return next((number for number, label in enumerate(labels) if label in path), -1)
+
+
 class ClassificationDataset(torch.utils.data.Dataset[TrainSample]):
     """Random pictures of a list, augmented; `truth` of a sample is the wanted value of each class.
 

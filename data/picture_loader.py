@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from data.image import read_image
 from utils.errors import InputError
 from utils.geometry import Fit
-from utils.resize import network_input
+from utils.resize import centre_of, network_input
 
 _BATCHES_AHEAD = 2
 
@@ -48,7 +48,8 @@ class _Read:
 class PictureLoader:
     """Iterable over PictureBatch. Threads read ahead; decoding and resizing leave Python's lock to others.
 
-    network_wh: the network's input in pixels. workers: threads, at least 1. kernel: see utils/resize.py.
+    network_wh: the network's input in pixels. workers: threads, at least 1. kernel: see utils/resize.py. centred: only the
+    middle of each picture, as classifiers see it.
     """
 
     def __init__(
@@ -61,9 +62,11 @@ class PictureLoader:
         batch_size: int = 16,
         workers: int = 2,
         kernel: str = "darknet",
+        centred: bool = False,
     ) -> None:
         self.images, self.network_wh, self.letter_box = images, network_wh, letter_box
         self.channels, self.batch_size, self.workers, self.kernel = channels, batch_size, max(1, workers), kernel
+        self.centred = centred
 
     def __len__(self) -> int:
         return -(-len(self.images) // self.batch_size)
@@ -90,7 +93,8 @@ class PictureLoader:
             return _Read(index, None, None, str(error), time.perf_counter() - start)
         height, width = picture.shape[:2]
         fit = Fit(picture_wh=(width, height), network_wh=self.network_wh, letter_box=self.letter_box)
-        pixels = network_input(picture, fit, self.kernel)
+        wh, kernel = self.network_wh, self.kernel
+        pixels = centre_of(picture, wh, kernel) if self.centred else network_input(picture, fit, kernel)
         return _Read(index, fit, pixels, "", time.perf_counter() - start)
 
     def _batch(self, read: list[_Read]) -> PictureBatch:

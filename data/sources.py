@@ -105,7 +105,14 @@ def _open_darknet(path: Path, names: tuple[str, ...] | None) -> Dataset:
     """`.data`: entries are meant from the working folder (the original), the file's folder or the one above it."""
     options = darknet.parse_data(read_text(path, "data"), str(path))
     bases = (Path(), path.parent, path.parent.parent)
+    labels = _path_labels(path, options, bases)
+    if labels and "names" not in options:
+        names = names or labels
     names, findings = _data_names(path, options, names, bases)
+    if labels and len(labels) != len(names):
+        raise InputError(
+            f"{path}: {len(labels)} labels and {len(names)} names, expected as many of one as of the other"
+        )
     splits = {
         split: _list_or_folder(_first_existing(options[key], bases, f"{path}: {key}"))
         for key, split in DATA_SPLITS.items()
@@ -126,10 +133,17 @@ def _open_darknet(path: Path, names: tuple[str, ...] | None) -> Dataset:
         names=names,
         splits=splits,
         read=darknet.TextLabels(difficult),
-        category_ids=None,
+        path_labels=labels,
         options=options,
         findings=findings,
     )
+
+
+def _path_labels(path: Path, options: Mapping[str, str], bases: Iterable[Path]) -> tuple[str, ...]:
+    """What classifiers look for in paths, where it is not the names (classifier.c train_classifier, key labels)."""
+    if "labels" not in options:
+        return ()
+    return darknet.read_names(_first_existing(options["labels"], bases, f"{path}: labels"))
 
 
 def _data_names(

@@ -107,7 +107,7 @@ def training_loader(
     if boxes is None:
         smooth = ScheduleOptions.from_raw(net).label_smooth_eps
         crops = _crops(net, size_wh)
-        samples = ClassificationDataset(images, dataset.names, crops, label_smooth_eps=smooth, **common)
+        samples = ClassificationDataset(images, dataset.labels_in_paths, crops, label_smooth_eps=smooth, **common)
     else:
         samples = DetectionDataset(dataset, SPLIT, _augment(net, boxes, letter_box, supply.extra), **common)
     plan = BatchPlan(sizes=sizes, subdivisions=subdivisions, rank=supply.rank, world=supply.world)
@@ -172,7 +172,7 @@ def _shapes_text(groups: Rectangles) -> str:
 
 def single_class(dataset: Dataset) -> Dataset:
     """The same data set with one class, "object"."""
-    return replace(dataset, names=("object",), read=_SingleClass(dataset.read))
+    return replace(dataset, names=("object",), path_labels=(), read=_SingleClass(dataset.read))
 
 
 @dataclass(frozen=True)

@@ -10,10 +10,12 @@ from pathlib import Path
 from tqdm import tqdm
 
 from data.picture_loader import PictureLoader
+from engine.classify import ClassPass
 from engine.evaluate import Pass, evaluate
 from engine.metrics.darknet import SCORE_THRESH
 from evaluation.settings import Settings
-from models.backends.choice import Run, open_predictor
+from models.backends.choice import Run, open_model, open_predictor
+from models.classifier import Classifier
 from models.detector import Selection
 from models.formats.files import Reading
 from models.predictor import Predictor
@@ -25,7 +27,16 @@ logger = logging.getLogger(__name__)
 
 
 def make_predictor(settings: Settings, size: Sequence[int]) -> Predictor:
-    """The network at an input size: nothing (the cfg's), a side, or width and height."""
+    """The network at an input size: nothing (the cfg's), a side, or width and height. Raises InputError if it has no boxes."""
+    return open_predictor(settings.weights, _run(settings, size)).predictor
+
+
+def make_model(settings: Settings, size: Sequence[int]) -> Predictor | Classifier:
+    """The same for a network with boxes or a classifier."""
+    return open_model(settings.weights, _run(settings, size))
+
+
+def _run(settings: Settings, size: Sequence[int]) -> Run:
     device = select_device(settings.device)
     width, height = (size[0], size[-1]) if size else (None, None)
     if settings.weights is None:
@@ -40,14 +51,13 @@ def make_predictor(settings: Settings, size: Sequence[int]) -> Predictor:
         ema=settings.ema,
         trust_pickle=settings.trust_pickle,
     )
-    run = Run(
+    return Run(
         backend=settings.backend,
         reading=reading,
         half=settings.half,
         mirrored=settings.augment,
         single=settings.single_cls,
     )
-    return open_predictor(settings.weights, run).predictor
 
 
 def run_pass(settings: Settings, predictor: Predictor, images: Sequence[Path], confidences: Sequence[float]) -> Pass:
@@ -65,7 +75,7 @@ def run_pass(settings: Settings, predictor: Predictor, images: Sequence[Path], c
     return found
 
 
-def outcome(images: Sequence[Path], found: Pass) -> int:
+def outcome(images: Sequence[Path], found: Pass | ClassPass) -> int:
     """The exit code of a run. Raises KeyboardInterrupt if it was ended early, RunError if pictures could not be read."""
     if found.interrupted:
         print(f"{len(found.order)} of {len(images)} pictures were measured", file=sys.stderr)

@@ -15,9 +15,11 @@ from data.image import read_image
 from engine.evaluate import Pass
 from engine.measure import measure, write_metrics, write_plots
 from engine.metrics.report import Metrics, coco_text, darknet_text, table
+from evaluation.accuracy import measure_classes
 from evaluation.doctor import examined, plots_wanted, save_diagnosis
-from evaluation.passes import by, make_predictor, outcome, run_pass, speed_text
+from evaluation.passes import by, make_model, outcome, run_pass, speed_text
 from evaluation.settings import Settings, one_confidence, one_size
+from models.classifier import Classifier
 from models.predictor import Predictor
 from utils.compare import comparison, save_picture
 from utils.files import run_folder, write_text
@@ -28,9 +30,11 @@ WORST = 8
 
 
 def validate(settings: Settings) -> int:
-    """Measure quality and speed at one size and confidence."""
+    """Measure quality and speed at one size and confidence; of a classifier its accuracy."""
     confidence = one_confidence(settings)
-    predictor = make_predictor(settings, one_size(settings))
+    predictor = make_model(settings, one_size(settings))
+    if isinstance(predictor, Classifier):
+        return measure_classes(settings, predictor)
     exam, diagnosis = examined(settings, predictor)
     folder = run_folder(settings.project, settings.name, exist_ok=settings.exist_ok)
     found = run_pass(settings, predictor, exam.images, [confidence])

@@ -13,6 +13,7 @@ import torch
 from numpy.typing import NDArray
 
 from data.augment.extra import read_extra
+from data.class_exam import make_class_exam
 from data.image_cache import DISK, RAM, CachePlace
 from data.loader import TrainLoader
 from data.picking import rarity
@@ -29,11 +30,13 @@ from engine.progress import DarknetLines, EpochBar
 from engine.saving import Saver
 from engine.schedule import Schedule
 from models.batchnorm import BatchNorm
+from models.fit import classes_of
 from models.heads.base import BoxSection
 from models.network import Network
 from models.plan import Plan, make_plan
 from models.training import Training
-from training.evaluation import Evaluation
+from training.class_evaluation import ClassEvaluation
+from training.evaluation import Evaluation, Measuring
 from training.prepare import Sets, fill, load_start
 from training.settings import Settings, batch_of
 from utils.cfg import Cfg
@@ -175,7 +178,9 @@ def _weights(sets: Sets, classifier: bool) -> NDArray[np.float64]:
     found = sets.diagnosis
     if classifier:
         paths = [str(path) for path in sets.train.splits["train"]]
-        pairs = [(i, c) for i, path in enumerate(paths) for c, name in enumerate(sets.train.names) if name in path]
+        pairs = [
+            (i, c) for i, path in enumerate(paths) for c, name in enumerate(sets.train.labels_in_paths) if name in path
+        ]
         image_of, class_ids = np.array(pairs, np.int64).reshape(-1, 2).T
     else:
         image_of, class_ids = np.repeat(np.arange(found.images), found.per_image), found.class_ids
@@ -197,18 +202,16 @@ def box_head(plan: Plan) -> BoxSection | None:
     return found[-1] if found else None
 
 
-def make_evaluation(settings: Settings, sets: Sets, plan: Plan, trainer: Trainer) -> Evaluation | None:
-    """The evaluation on split `val`; none for classifiers, and with --notest."""
-    head = box_head(plan)
-    if settings.notest or head is None:
+def make_evaluation(settings: Settings, sets: Sets, plan: Plan, trainer: Trainer) -> Measuring | None:
+    """The evaluation on split `val`; none with --notest, and for networks whose targets are no classes."""
+    if settings.notest:
         return None
-    return Evaluation(
-        data=sets.val,
-        classes=head.classes,
-        batch=max(1, trainer.batch // trainer.subdivisions),
-        workers=settings.workers,
-        device=trainer.device,
-    )
+    head, workers, device = box_head(plan), settings.workers, trainer.device
+    batch = max(1, trainer.batch // trainer.subdivisions)
+    if head is None:
+        exam = make_class_exam(sets.val, "val", classes_of(plan), plan.cfg.path)
+        return ClassEvaluation(exam=exam, batch=batch, workers=workers, device=device)
+    return Evaluation(data=sets.val, classes=head.classes, batch=batch, workers=workers, device=device)
 
 
 def make_saver(

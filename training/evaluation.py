@@ -6,7 +6,7 @@ import copy
 import logging
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Protocol
 
 import torch
 
@@ -27,7 +27,7 @@ from utils.truth import Truth
 
 logger = logging.getLogger(__name__)
 
-METRIC = "mAP_0.5"
+_MAP = "mAP_0.5"
 _EPOCHS, _LEAST = 4, 100  # detector.c train_detector: mAP_epochs, and iterations at least
 
 
@@ -41,6 +41,42 @@ class Examined:
     detections: Sequence[Detections]
     truths: Sequence[Truth]
 
+    @property
+    def columns(self) -> dict[str, float]:
+        """The numbers for results.csv."""
+        darknet, coco = self.metrics.darknet, self.metrics.coco.statistics
+        return {
+            _MAP: darknet.mean_average_precision(),
+            "precision": darknet.precision,
+            "recall": darknet.recall,
+            "F1": darknet.f1,
+            "AP": max(coco["AP"], 0.0),
+            "AP50": max(coco["AP50"], 0.0),
+        }
+
+    def text(self, darknet: bool) -> str:
+        """Lines for the console; `darknet`: in the original's words."""
+        metrics = self.metrics
+        return darknet_text(metrics.darknet, metrics.names, 0) if darknet else table(metrics)
+
+
+class Result(Protocol):
+    """What an evaluation gives."""
+
+    @property
+    def columns(self) -> dict[str, float]: ...
+
+    def text(self, darknet: bool) -> str: ...
+
+
+class Measuring(Protocol):
+    """An evaluation: of boxes here, of classes in class_evaluation.py. metric: the column that says which network is best."""
+
+    @property
+    def metric(self) -> str: ...
+
+    def __call__(self, network: Network) -> Result: ...
+
 
 @dataclass(frozen=True, kw_only=True)
 class Evaluation:
@@ -51,6 +87,7 @@ class Evaluation:
     batch: int
     workers: int
     device: torch.device
+    metric: str = _MAP
 
     def __call__(self, network: Network) -> Examined:
         plan = network.plan
@@ -75,19 +112,6 @@ class Evaluation:
         return Examined(metrics=metrics, exam=exam, order=found.order, detections=detections, truths=truths)
 
 
-def columns(metrics: Metrics) -> dict[str, float]:
-    """The numbers of an evaluation for results.csv."""
-    darknet, coco = metrics.darknet, metrics.coco.statistics
-    return {
-        METRIC: darknet.mean_average_precision(),
-        "precision": darknet.precision,
-        "recall": darknet.recall,
-        "F1": darknet.f1,
-        "AP": max(coco["AP"], 0.0),
-        "AP50": max(coco["AP50"], 0.0),
-    }
-
-
 def usual_period(pictures: int, batch: int) -> int:
     """Iterations between evaluations, as in the original. pictures: of the training split."""
     return max(_EPOCHS * pictures // batch, _LEAST)
@@ -103,7 +127,7 @@ class Examination:
     best: the best result. at: iteration of the latest evaluation. without_gain: evaluations since the best one.
     """
 
-    evaluation: Evaluation | None
+    evaluation: Measuring | None
     network: Network
     history: History
     period: int
@@ -112,7 +136,7 @@ class Examination:
     patience: int = 0
     darknet: bool = False
     on_best: Callable[[], None] = lambda: None
-    show: Callable[[Examined], None] = lambda examined: None
+    show: Callable[[Result], None] = lambda result: None
     on_done: Callable[[], None] = lambda: None
     best: float = -1.0
     at: int = 0
@@ -134,16 +158,14 @@ class Examination:
             return
         self.at = update.iteration
         examined = self.evaluation(self.network)
-        metrics = examined.metrics
-        values = columns(metrics)
-        text = darknet_text(metrics.darknet, metrics.names, 0) if self.darknet else table(metrics)
-        logger.info("\niteration %d\n%s", update.iteration, text)
+        values, metric = examined.columns, self.evaluation.metric
+        logger.info("\niteration %d\n%s", update.iteration, examined.text(self.darknet))
         self.history.evaluated(values)
         self.without_gain += 1
-        if values[METRIC] >= self.best:
-            self.best, self.without_gain = values[METRIC], 0
+        if values[metric] >= self.best:
+            self.best, self.without_gain = values[metric], 0
             self.on_best()
             self.show(examined)
         if self.exhausted:
-            logger.info("%d evaluations without a better %s: training ends", self.without_gain, METRIC)
+            logger.info("%d evaluations without a better %s: training ends", self.without_gain, metric)
         self.on_done()

@@ -16,7 +16,7 @@ from engine.charts import write_chart, write_results
 from engine.history import History
 from engine.loop import Update
 from models.plan import Plan
-from training.evaluation import METRIC, Examined
+from training.evaluation import Examined, Result
 from training.pictures import save_labels, save_validation
 from training.prepare import Sets
 from utils.errors import RunError
@@ -34,7 +34,7 @@ class Results:
     """Hook that writes results.csv every `every` iterations and the charts every thousand.
 
     plots: whether charts and pictures are wanted. last: the iteration training ends at. top: of the chart's loss axis.
-    board: for TensorBoard, if it is wanted.
+    metric: the column of history that says which network is best. board: for TensorBoard, if it is wanted.
     """
 
     folder: Path
@@ -43,6 +43,7 @@ class Results:
     last: int
     top: float
     every: int
+    metric: str = ""
     board: Board | None = None
 
     def __call__(self, update: Update) -> None:
@@ -58,7 +59,7 @@ class Results:
         self.history.write(self.folder / "results.csv")
         if self.plots and self.history.rows and has_matplotlib():
             path = self.folder / "chart.png"
-            write_chart(self.history, path, max_batches=self.last, max_loss=self.top, metric=METRIC)
+            write_chart(self.history, path, max_batches=self.last, max_loss=self.top, metric=self.metric)
             write_results(self.history, self.folder / "results.png")
 
     def close(self) -> None:
@@ -71,9 +72,9 @@ class Results:
         if self.plots and has_matplotlib() and sets.diagnosis.labels:
             save_labels(self.folder, sets, plan)
 
-    def validation(self, examined: Examined) -> None:
-        """Validation pictures with their labels, and with what was found in them."""
-        if self.plots:
+    def validation(self, examined: Result) -> None:
+        """Validation pictures with their labels, and with what was found in them, where there are boxes."""
+        if self.plots and isinstance(examined, Examined):
             save_validation(self.folder, examined)
 
     def unusable(self, problems: Mapping[Problem, int]) -> None:

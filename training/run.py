@@ -179,7 +179,10 @@ class Run:
         top = self.options.max_chart_loss
         board = Board(folder, self.history) if self._board else None
         history, last = self.history, self.last
-        return Results(folder=folder, history=history, plots=plots, last=last, top=top, every=every, board=board)
+        metric = self.examination.evaluation.metric if self.examination.evaluation else ""
+        return Results(
+            folder=folder, history=history, plots=plots, last=last, top=top, every=every, metric=metric, board=board
+        )
 
     def _continue_from(self, checkpoint: Checkpoint) -> None:
         self.trainer.iteration = checkpoint.iteration

@@ -44,11 +44,11 @@ def plot_curve(
 
 
 def plot_confusion(path: str | Path, matrix: NDArray[np.int64], names: Sequence[str]) -> None:
-    """Predicted against true class, the last row and column are background; colours are shares of the true class.
+    """Predicted against true class, a row and column beyond the names is background; colours are shares of the true class.
 
     With many classes only those that occur are drawn.
     """
-    labels = [*names, "background"]
+    labels = [*names, "background"][: len(matrix)]
     shown = np.flatnonzero((matrix.sum(axis=0) > 0) | (matrix.sum(axis=1) > 0))
     if len(labels) <= _MOST_NUMBERED:
         shown = np.arange(len(labels))

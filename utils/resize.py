@@ -41,6 +41,25 @@ def network_input(picture: NDArray[np.uint8], fit: Fit, kernel: str = "darknet")
     return boxed
 
 
+def centre_of(picture: NDArray[np.uint8], network_wh: tuple[int, int], kernel: str = "darknet") -> NDArray[np.float32]:
+    """What a classifier sees of a picture: its middle, uint8 (H, W, C) to float32 (C, height, width) of the network in [0, 1].
+
+    The shorter side becomes the network's width, then the middle is cut out; where the network is higher than that, pixels of
+    the edge are repeated (image.c resize_min and crop_image, as classifier.c predict_classifier calls them).
+    """
+    height, width, _ = picture.shape
+    shorter = min(width, height)
+    size_wh = width * network_wh[0] // shorter, height * network_wh[0] // shorter
+    resized = {"darknet": resize_darknet, "opencv": resize_opencv}[kernel](picture, size_wh)
+    columns, rows = (_middle(length, wanted) for length, wanted in zip(size_wh, network_wh, strict=True))
+    return np.ascontiguousarray(resized[:, rows[:, None], columns])
+
+
+def _middle(length: int, wanted: int) -> NDArray[np.int64]:
+    first = int((length - wanted) / 2)  # towards zero, as C divides
+    return np.clip(np.arange(first, first + wanted), 0, length - 1)
+
+
 def gray(picture: NDArray[np.uint8]) -> NDArray[np.uint8]:
     """uint8 (h, w, 3) RGB to uint8 (h, w, 1), for networks of one channel."""
     return np.asarray(cv2.cvtColor(picture, cv2.COLOR_RGB2GRAY), np.uint8)[..., None]

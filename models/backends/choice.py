@@ -15,8 +15,12 @@ from models.backends.opencv import OpenCvSession
 from models.backends.openvino import OpenVinoSession
 from models.backends.session import Session
 from models.backends.torchscript import TorchScriptSession
+from models.classifier import Classifier
 from models.formats.files import Reading, load_model
+from models.heads.base import BoxSection
+from models.network import Network
 from models.predictor import Predictor
+from models.runnable import Runnable
 from utils.errors import InputError
 
 # Engine -> extensions of its files and what opens them. The first engine with an extension is its default.
@@ -59,11 +63,32 @@ def is_exported(path: str | Path | None) -> bool:
 
 def open_predictor(weights: str | Path | None, run: Run) -> Opened:
     """A model ready for detection. Raises InputError for files, engines and sizes that do not go together."""
+    network, names = open_network(weights, run)
+    return Opened(_predictor(network, run), names)
+
+
+def open_model(weights: str | Path | None, run: Run) -> Predictor | Classifier:
+    """What detects, or what classifies if the cfg has no boxes. Raises InputError as `open_predictor`."""
+    network, _ = open_network(weights, run)
+    heads = [step.section for step in network.plan.steps if step.section.is_head]
+    if not heads or any(isinstance(section, BoxSection) for section in heads):
+        return _predictor(network, run)
+    return Classifier(network, torch.device(run.reading.device), half=run.half, mirrored=run.mirrored)
+
+
+def open_network(weights: str | Path | None, run: Run) -> tuple[Runnable, tuple[str, ...]]:
+    """What a file holds, ready to run, and its class names. Raises InputError as `open_predictor`."""
     if weights is None or not is_exported(weights):
         return _with_torch(weights, run)
     model = open_exported(weights, run)
-    predictor = ExportedPredictor(model, mirrored=run.mirrored, single=run.single)
-    return Opened(predictor, model.metadata.description.names)
+    return model, model.metadata.description.names
+
+
+def _predictor(network: Runnable, run: Run) -> Predictor:
+    if isinstance(network, ExportedModel):
+        return ExportedPredictor(network, mirrored=run.mirrored, single=run.single)
+    device = torch.device(run.reading.device)
+    return Predictor(network, device, half=run.half, mirrored=run.mirrored, single=run.single)
 
 
 def open_exported(weights: str | Path, run: Run) -> ExportedModel:
@@ -83,7 +108,7 @@ def _possible(weights: str | Path) -> str:
     return " or ".join(name for name, (known, _) in _ENGINES.items() if Path(weights).suffix in known)
 
 
-def _with_torch(weights: str | Path | None, run: Run) -> Opened:
+def _with_torch(weights: str | Path | None, run: Run) -> tuple[Network, tuple[str, ...]]:
     if run.backend not in (None, TORCH):
         raise InputError(f"--backend {run.backend}: runs exported models, not {weights}; see export.py")
     network, names = load_model(weights, run.reading)
@@ -91,4 +116,4 @@ def _with_torch(weights: str | Path | None, run: Run) -> Opened:
     network.fold(pack=device.type == "cpu")
     if run.half:
         network.half()
-    return Opened(Predictor(network, device, half=run.half, mirrored=run.mirrored, single=run.single), names)
+    return network, names

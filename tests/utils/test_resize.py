@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 from tests.paths import shared
 from utils.geometry import Fit
-from utils.resize import network_input, resize_darknet, resize_opencv
+from utils.resize import centre_of, network_input, resize_darknet, resize_opencv
 
 
 def slow_resize(picture: NDArray[np.uint8], size_wh: tuple[int, int]) -> NDArray[np.float32]:
@@ -63,6 +63,24 @@ def test_stretched_as_in_the_original(picture_wh: tuple[int, int], network_wh: t
     ours = resize_darknet(picture, network_wh)
     assert ours.dtype == np.float32 and ours.flags["C_CONTIGUOUS"]
     np.testing.assert_allclose(ours, slow_resize(picture, network_wh), atol=2e-5)
+
+
+@pytest.mark.parametrize(
+    ("picture_wh", "network_wh"),
+    [((60, 40), (20, 20)), ((40, 61), (21, 21)), ((20, 20), (20, 20)), ((30, 30), (16, 24)), ((50, 31), (24, 16))],
+)
+def test_the_middle_as_a_classifier_sees_it(picture_wh: tuple[int, int], network_wh: tuple[int, int]) -> None:
+    """resize_min and crop_image of src/image.c, pixel by pixel."""
+    (width, height), (net_w, net_h) = picture_wh, network_wh
+    size_wh = (net_w, height * net_w // width) if width < height else (width * net_w // height, net_w)
+    resized = slow_resize(noise(*picture_wh), size_wh)
+    dx, dy = int((size_wh[0] - net_w) / 2), int((size_wh[1] - net_h) / 2)
+    expected = np.zeros((3, net_h, net_w), np.float32)
+    for y in range(net_h):
+        for x in range(net_w):
+            column, row = min(max(x + dx, 0), size_wh[0] - 1), min(max(y + dy, 0), size_wh[1] - 1)
+            expected[:, y, x] = resized[:, row, column]
+    np.testing.assert_allclose(centre_of(noise(*picture_wh), network_wh), expected, atol=2e-5)
 
 
 def test_the_last_row_fades_where_the_original_loses_it() -> None:

@@ -1,0 +1,83 @@
+"""How often a classifier is right: accuracy of its best and of its k best classes (classifier.c validate_classifier_single)."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+Floats = NDArray[np.floating[Any]]
+Ints = NDArray[np.int64]
+
+NO_CLASS = -1
+
+
+def ranks(probabilities: Floats, class_ids: Ints) -> Ints:
+    """Places (n,) of the true classes (n,) among probabilities (n, classes), 0 the best; of equal ones the first class counts
+    first. A picture without a class (NO_CLASS), or with a probability that is no number, is never right: place `classes`."""
+    places = np.full(len(class_ids), probabilities.shape[1], np.int64)
+    known = (class_ids != NO_CLASS) & np.isfinite(probabilities).all(1)
+    found, true = probabilities[known], class_ids[known]
+    own = found[np.arange(len(true)), true][:, None]
+    earlier = np.arange(found.shape[1]) < true[:, None]
+    places[known] = ((found > own) | ((found == own) & earlier)).sum(1)
+    return places
+
+
+@dataclass(frozen=True, kw_only=True)
+class Accuracy:
+    """names: of the classes. class_ids, predicted, ranks: (n,) of every picture. k: how many classes may be named."""
+
+    names: tuple[str, ...]
+    class_ids: Ints
+    predicted: Ints
+    ranks: Ints
+    k: int
+
+    @classmethod
+    def of(cls, probabilities: Floats, class_ids: Ints, names: Sequence[str], k: int = 5) -> Accuracy:
+        """k is at most the number of classes, as in the original."""
+        return cls(
+            names=tuple(names),
+            class_ids=class_ids,
+            predicted=probabilities.argmax(1) if len(probabilities) else np.zeros(0, np.int64),
+            ranks=ranks(probabilities, class_ids),
+            k=min(k, len(names)),
+        )
+
+    def top(self, k: int) -> float:
+        """Part of the pictures whose class is among the k most probable ones, in [0, 1]; 0 without pictures."""
+        return float((self.ranks < k).mean()) if len(self.ranks) else 0.0
+
+    def matrix(self) -> Ints:
+        """int64 (classes, classes): rows predicted class, columns true class; pictures without a class left out."""
+        counts = np.zeros((len(self.names), len(self.names)), np.int64)
+        known = self.class_ids != NO_CLASS
+        np.add.at(counts, (self.predicted[known], self.class_ids[known]), 1)
+        return counts
+
+    def table(self, *, every_class: bool = True) -> str:
+        """Lines of text: all pictures, then each class that has some."""
+        width = max(len("class"), len("all"), *(len(name) for name in self.names))
+        head = f"{'class':<{width}} {'images':>8} {'top 1':>8} {f'top {self.k}':>8}"
+        lines = [head, self._line("all", np.ones(len(self.ranks), bool), width)]
+        if every_class:
+            groups = [(name, self.class_ids == number) for number, name in enumerate(self.names)]
+            lines += [self._line(name, mine, width) for name, mine in groups if mine.any()]
+        return "\n".join(lines)
+
+    def _line(self, name: str, mine: NDArray[np.bool_], width: int) -> str:
+        top = [float((self.ranks[mine] < k).mean()) if mine.any() else 0.0 for k in (1, self.k)]
+        return f"{name:<{width}} {int(mine.sum()):>8} {top[0]:>8.4f} {top[1]:>8.4f}"
+
+    def to_json(self) -> dict[str, Any]:
+        """Numbers for metrics.json."""
+        classes = {
+            name: {"images": int(mine.sum()), "top1": float((self.ranks[mine] < 1).mean())}
+            for number, name in enumerate(self.names)
+            if (mine := self.class_ids == number).any()
+        }
+        return {"images": len(self.ranks), "top1": self.top(1), f"top{self.k}": self.top(self.k), "classes": classes}

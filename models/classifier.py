@@ -1,0 +1,45 @@
+"""A classifier made ready on a device: pictures in, probabilities of classes out."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from models.fit import classes_of
+from models.runnable import Runnable
+
+
+class Classifier:
+    """Forward pass of a network without boxes, in evaluation mode.
+
+    half: 16-bit floats; the network must have been converted. mirrored: the mean of each picture and its mirror image.
+    Raises InputError for a cfg without a head.
+    """
+
+    def __init__(self, network: Runnable, device: torch.device, *, half: bool = False, mirrored: bool = False) -> None:
+        self.network, self.device, self.mirrored = network, device, mirrored
+        self.dtype = torch.float16 if half else torch.float32
+        self.classes = classes_of(network.plan)
+        self.size_wh = (network.plan.input.width, network.plan.input.height)
+        self.tree = next((tree for layer in network if (tree := getattr(layer, "tree", None)) is not None), None)
+
+    def probabilities(self, images: Tensor, *, leaves_only: bool = False) -> Tensor:
+        """float32 (b, classes) on the CPU for pictures (b, channels, height, width).
+
+        Of a tree of classes they are those from the top down (tree.c hierarchy_predictions). leaves_only: 0 for classes
+        that have others below them.
+        """
+        images = images.to(self.device, self.dtype)
+        views = (images, images.flip(3)) if self.mirrored else (images,)
+        found = torch.stack([self.network(view)[-1].float().flatten(1) for view in views]).mean(0).cpu()
+        if self.tree is None:
+            return found
+        found = self.tree.absolute(found)
+        if leaves_only:
+            found[:, [parent for parent in set(self.tree.parents) if parent >= 0]] = 0
+        return found
+
+    def wait(self) -> None:
+        """Until a GPU has done what it was given."""
+        if self.device.type == "cuda":
+            torch.cuda.synchronize(self.device)

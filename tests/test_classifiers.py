@@ -1,0 +1,149 @@
+"""Classifiers measured: by test.py and during a training, on networks and pictures whose classes are known."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+import torch
+
+from data.class_exam import make_class_exam
+from data.classification import class_in_path
+from data.sources import open_data
+from engine.metrics.accuracy import NO_CLASS, Accuracy, ranks
+from models.classifier import Classifier
+from models.network import Network
+from models.plan import make_plan
+from tests.test_test_script import script
+from utils.cfg import parse
+from utils.cli import EXIT_BAD_INPUT, EXIT_OK, run_script
+from utils.errors import InputError
+
+# The mean of each colour is its class's evidence.
+COLOURS = "[net]\nwidth=16\nheight=16\nchannels=3\n[avgpool]\n[softmax]\n"
+BGR = {"red": (0, 0, 255), "green": (0, 255, 0), "blue": (255, 0, 0)}
+
+
+def test_place_of_the_true_class() -> None:
+    probabilities = np.array([[0.1, 0.7, 0.2], [0.4, 0.2, 0.4], [0.4, 0.2, 0.4], [1, 0, 0], [np.nan, 1, 0]])
+    class_ids = np.array([2, 0, 2, NO_CLASS, 1])
+    assert ranks(probabilities, class_ids).tolist() == [1, 0, 1, 3, 3]
+
+
+def test_accuracy_of_all_and_of_each_class() -> None:
+    probabilities = np.eye(3)[[0, 1, 2, 0]] + [0.2, 0.1, 0]
+    found = Accuracy.of(probabilities, np.array([0, 1, 0, NO_CLASS]), ("a", "b", "c"), k=2)
+    assert found.top(1) == 0.5 and found.top(2) == 0.75
+    assert found.matrix().tolist() == [[1, 0, 0], [0, 1, 0], [1, 0, 0]]
+    assert [line.split() for line in found.table().splitlines()] == [
+        ["class", "images", "top", "1", "top", "2"],
+        ["all", "4", "0.5000", "0.7500"],
+        ["a", "2", "0.5000", "1.0000"],
+        ["b", "1", "1.0000", "1.0000"],
+    ]
+    assert found.to_json()["classes"] == {"a": {"images": 2, "top1": 0.5}, "b": {"images": 1, "top1": 1.0}}
+    nothing = Accuracy.of(np.zeros((0, 2)), np.zeros(0, np.int64), ("a", "b"), k=5)
+    assert nothing.top(1) == 0.0 and nothing.k == 2 and "all" in nothing.table()
+
+
+def test_the_first_label_in_a_path_counts() -> None:
+    assert [class_in_path(path, ("cat", "catfish", "dog")) for path in ("x/catfish/1", "a/dog", "b")] == [0, 2, -1]
+
+
+def test_of_a_tree_the_products_from_the_top_and_its_leaves(tmp_path: Path) -> None:
+    (tmp_path / "a.tree").write_text("animal -1\nthing -1\ncat 0\ndog 0\n")
+    text = f"[net]\nwidth=1\nheight=1\nchannels=4\n[softmax]\ntree={tmp_path / 'a.tree'}\n"
+    classifier = Classifier(Network(make_plan(parse(text))).eval(), torch.device("cpu"))
+    images = torch.tensor([0.0, 0.0, 0.0, 1.0]).log().nan_to_num(neginf=-50).view(1, 4, 1, 1)
+    images[0, 0] = images[0, 1] = 0.0
+    with torch.inference_mode():
+        torch.testing.assert_close(classifier.probabilities(images), torch.tensor([[0.5, 0.5, 0.0, 0.5]]))
+        leaves = classifier.probabilities(images, leaves_only=True)
+    torch.testing.assert_close(leaves, torch.tensor([[0.0, 0.5, 0.0, 0.5]]))
+
+
+@pytest.fixture
+def coloured(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Six pictures: the middle has the colour, the sides, which a classifier does not see, another one."""
+    monkeypatch.chdir(tmp_path)
+    names = list(BGR)
+    for number in range(6):
+        picture = np.full((20, 60, 3), BGR[names[(number + 1) % 3]], np.uint8)
+        picture[:, 20:40] = BGR[names[number % 3]]
+        cv2.imwrite(f"n{number % 3}_{number}.png", picture)
+    (tmp_path / "list.txt").write_text("".join(f"{path.name}\n" for path in sorted(tmp_path.glob("*.png"))))
+    (tmp_path / "my.names").write_text("".join(f"{name}\n" for name in names))
+    (tmp_path / "my.labels").write_text("n0\nn1\nn2\n")
+    (tmp_path / "my.data").write_text("train=list.txt\nvalid=list.txt\nnames=my.names\nlabels=my.labels\ntop=2\n")
+    (tmp_path / "my.cfg").write_text(COLOURS)
+    return tmp_path
+
+
+def measured(*flags: str) -> int:
+    return run_script(script.main, ["--cfg", "my.cfg", "--data", "my.data", *flags])
+
+
+def test_test_script_measures_a_classifier(coloured: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (coloured / "list.txt").write_text((coloured / "list.txt").read_text() + "n0_odd.png\n")
+    cv2.imwrite("n0_odd.png", np.full((30, 16, 3), BGR["blue"], np.uint8))
+    assert measured() == EXIT_OK
+    out = capsys.readouterr().out
+    assert [line.split() for line in out.splitlines()[1:5]] == [
+        ["all", "7", "0.8571", "1.0000"],
+        ["red", "3", "0.6667", "1.0000"],
+        ["green", "2", "1.0000", "1.0000"],
+        ["blue", "2", "1.0000", "1.0000"],
+    ]
+    folder = coloured / "runs" / "test" / "exp"
+    metrics = json.loads((folder / "metrics.json").read_text())
+    assert metrics["images"] == 7 and metrics["top1"] == pytest.approx(6 / 7)
+    assert (folder / "confusion_matrix.png").exists()
+    assert "n0_odd.png\tblue\t" in (folder / "predictions.tsv").read_text()
+    assert measured("--print", "darknet", "--augment") == EXIT_OK
+    assert "6: top 1: 0.857143, top 2: 1.000000" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("file", "text", "said"),
+    [
+        ("my.labels", "n0\nn1\n", "2 labels and 3 names"),
+        ("my.labels", "x\ny\nz\n", "no path of split 'val' holds one of the 3 labels"),
+        ("my.cfg", COLOURS.replace("channels=3", "channels=1"), "has 3 names, but my.cfg has classes=1"),
+    ],
+)
+def test_what_does_not_go_together(
+    coloured: Path, capsys: pytest.CaptureFixture[str], file: str, text: str, said: str
+) -> None:
+    (coloured / file).write_text(text)
+    assert measured() == EXIT_BAD_INPUT
+    assert said in capsys.readouterr().err
+
+
+def test_paths_without_a_label_count_as_wrong(coloured: Path, caplog: pytest.LogCaptureFixture) -> None:
+    cv2.imwrite("other.png", np.zeros((16, 16, 3), np.uint8))
+    (coloured / "list.txt").write_text("n0_0.png\nother.png\n")
+    exam = make_class_exam(open_data("my.data", "val"), "val", 3, "my.cfg")
+    assert exam.class_ids.tolist() == [0, -1] and exam.top == 2
+    assert "1 of 2 paths hold no label" in caplog.text
+
+
+def test_labels_stand_in_for_names(coloured: Path) -> None:
+    (coloured / "my.data").write_text("valid=list.txt\nlabels=my.labels\n")
+    data = open_data("my.data", "val")
+    assert data.names == data.labels_in_paths == ("n0", "n1", "n2")
+
+
+def test_pictures_that_cannot_be_read_are_left_out_and_fail_the_run(coloured: Path) -> None:
+    (coloured / "n1_1.png").write_bytes(b"no picture")
+    assert measured() == 1
+    metrics = json.loads((coloured / "runs" / "test" / "exp" / "metrics.json").read_text())
+    assert metrics["images"] == 5 and list(metrics["unreadable"]) == ["n1_1.png"]
+
+
+def test_a_classifier_without_a_class_is_refused() -> None:
+    text = "[net]\nwidth=8\nheight=8\nchannels=3\n[convolutional]\nfilters=2\n"
+    with pytest.raises(InputError, match="no layer with a loss"):
+        Classifier(Network(make_plan(parse(text))), torch.device("cpu"))
