@@ -13,6 +13,7 @@ examples:
 from __future__ import annotations
 
 import argparse
+import logging
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -20,11 +21,15 @@ from typing import TypeAlias
 
 from data.formats.darknet import read_names
 from data.image import read_image
+from data.names import class_names
 from data.sources import open_data
 from data.writing import write_data
 from models.backends.choice import BACKENDS
+from models.detector import Detector
 from models.formats.files import Model, Reading, load_model, save_model
 from models.formats.fuse import without_batch_norm
+from models.heads.base import BoxSection
+from models.network import Network
 from models.pair import Pair, Side
 from models.published import find_published, listing
 from models.weights import save_weights
@@ -32,6 +37,8 @@ from utils.arguments import above_zero, share
 from utils.cli import EXIT_FAILED, EXIT_OK, run_script
 from utils.download import download
 from utils.errors import InputError
+
+logger = logging.getLogger(__name__)
 
 Commands: TypeAlias = "argparse._SubParsersAction[argparse.ArgumentParser]"
 
@@ -110,13 +117,22 @@ def _weights(options: argparse.Namespace) -> int:
     network, names = _source(options)
     if options.clear:
         network.seen = 0
-    save_model(network, options.out, read_names(options.names) if options.names else names)
+    save_model(network, options.out, _names(options, network) if options.names else names)
     if options.out_cfg:
         network.plan.cfg.write(options.out_cfg)
     print(
         f"{options.out}: {network.plan.parameters:,} weights of {len(network.plan.steps)} layers, seen {network.seen}"
     )
     return EXIT_OK
+
+
+def _names(options: argparse.Namespace, network: Network) -> tuple[str, ...]:
+    """The names of --names, as many as a detector has classes; what a classifier's outputs are called is not checked."""
+    if Path(options.out).suffix == ".weights":
+        logger.warning("--names %s: has no effect, .weights files hold no names", options.names)
+    if any(isinstance(step.section, BoxSection) for step in network.plan.heads):
+        return class_names(options.names, Detector(network).classes, network.plan.cfg.path)
+    return read_names(options.names)
 
 
 def _add_partial(commands: Commands) -> None:
@@ -183,6 +199,8 @@ def _compare(options: argparse.Namespace) -> int:
         Side(path, _of_two(options.cfg, number, "--cfg"), _of_two(options.backend, number, "--backend"))
         for number, path in enumerate(options.models)
     ]
+    if len(options.img_size) > 2:
+        raise InputError("--img-size: expected one number or width and height")
     size = (options.img_size[0], options.img_size[-1]) if options.img_size else None
     pair = Pair(sides[0], sides[1], size)
     print(pair.describe())

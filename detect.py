@@ -132,11 +132,20 @@ class Tally:
 def main(arguments: Sequence[str] | None = None) -> int:
     options = parse_arguments(arguments)
     first_look = options.cfg is None and options.weights is None and options.source is None
+    if options.view_img:
+        refuse_missing_screen()
     use_shipped_model(options)
     predictor, own_names = open_model(options)
     refuse_unknown_classes(options, predictor.detector.classes)
     classes = predictor.detector.classes
-    names = own_names if own_names and not options.names else class_names(options.names, classes, options.cfg)
+    if own_names and not options.names:
+        names = own_names
+        if len(names) != classes:
+            raise InputError(
+                f"{options.weights}: has {len(names)} names in it for {classes} classes; give others by --names"
+            )
+    else:
+        names = class_names(options.names, classes, options.cfg or options.weights)
     cfg_says = predictor.network.plan.net.letter_box
     letter_box = cfg_says if options.letter_box is None else bool(options.letter_box)
     frames = open_frames(options.source, vid_stride=options.vid_stride)
@@ -194,7 +203,13 @@ def open_model(options: argparse.Namespace) -> Opened:
 def refuse_unknown_classes(options: argparse.Namespace, classes: int) -> None:
     wrong = [each for each in options.classes or () if not 0 <= each < classes]
     if wrong:
-        raise InputError(f"--classes {wrong[0]}: {options.cfg} has classes 0 to {classes - 1}")
+        raise InputError(f"--classes {wrong[0]}: {options.cfg or options.weights} has classes 0 to {classes - 1}")
+
+
+def refuse_missing_screen() -> None:
+    """OpenCV's Qt would end the whole process; QT_QPA_PLATFORM may name a platform that needs no screen."""
+    if sys.platform == "linux" and not any(map(os.environ.get, ("DISPLAY", "WAYLAND_DISPLAY", "QT_QPA_PLATFORM"))):
+        raise InputError("--view-img: there is no screen (DISPLAY is not set); leave the flag out")
 
 
 def record_options(options: argparse.Namespace) -> RecordOptions:

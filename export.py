@@ -31,6 +31,7 @@ from models.export.verify import HALF_TOLERANCE, TOLERANCE, Expected, difference
 from models.formats.files import Model, Reading, load_model
 from models.heads.base import BoxSection
 from models.network import Network
+from utils.arguments import above_zero, positive, share
 from utils.cli import EXIT_OK, run_script
 from utils.errors import InputError, RunError
 from utils.files import staged
@@ -72,12 +73,10 @@ def parse_arguments(arguments: Sequence[str] | None) -> argparse.Namespace:
         "(default); nms: boxes that are left after suppression")  # fmt: skip
     add("--opset", type=int, default=ExportOptions.opset, help=f"of ONNX, default {ExportOptions.opset}")
     add("--half", action="store_true", help="16-bit floats inside; input and outputs stay in 32")
-    add("--conf-thres", type=float, default=ExportOptions.conf, help="least score for --output nms, default 0.25")
-    add("--iou-thres", type=float, default=ExportOptions.iou, help="overlap for --output nms, default 0.45")
-    add(
-        "--max-det", type=int, default=ExportOptions.max_det, help="most boxes of a class for --output nms, default 300"
-    )
-    add("--tolerance", type=float, help=f"largest difference, default {TOLERANCE:g}, with --half {HALF_TOLERANCE:g}")
+    add("--conf-thres", type=share, help="least score for --output nms, default 0.25")
+    add("--iou-thres", type=share, help="overlap for --output nms, default 0.45")
+    add("--max-det", type=above_zero, help="most boxes of a class for --output nms, default 300")
+    add("--tolerance", type=positive, help=f"largest difference, default {TOLERANCE:g}, with --half {HALF_TOLERANCE:g}")
     add("--no-check", action="store_true", help="write without running the result")
     add("--ema", action="store_true", help="the averages of a training run in the place of its weights")
     add("--trust-pickle", action="store_true", help="read .pt by pickle: it runs whatever code the file asks for")
@@ -106,15 +105,17 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def _settings(options: argparse.Namespace) -> ExportOptions:
     if options.batch_size < 1 or any(size < 1 for size in options.img_size) or len(options.img_size) > 2:
         raise InputError("--batch-size, --img-size: expected whole numbers above zero, of sizes one or two")
+    chosen = {"conf": options.conf_thres, "iou": options.iou_thres, "max_det": options.max_det}
+    chosen = {name: value for name, value in chosen.items() if value is not None}
+    if chosen and options.output != "nms":
+        logger.warning("--conf-thres, --iou-thres and --max-det have no effect without --output nms")
     return ExportOptions(
         outputs=options.output,
         opset=options.opset,
         batch=None if "batch" in options.dynamic else options.batch_size,
         dynamic_size="size" in options.dynamic,
         half=options.half,
-        conf=options.conf_thres,
-        iou=options.iou_thres,
-        max_det=options.max_det,
+        **chosen,
     )
 
 
@@ -123,18 +124,24 @@ def _network(options: argparse.Namespace) -> Model:
     reading = Reading(cfg=options.cfg, width=width, height=height, ema=options.ema, trust_pickle=options.trust_pickle)
     network, names = load_model(options.weights, reading)
     names = read_names(options.names) if options.names else names
-    if options.output != "raw":
+    if options.output != "raw" or _box_sections(network):
         classes = Detector(network).classes
         if names and len(names) != classes:
-            raise InputError(f"{options.names}: has {len(names)} names, {network.plan.cfg.path} has classes={classes}")
+            place = options.names or options.weights
+            raise InputError(f"{place}: has {len(names)} names, {network.plan.cfg.path} has classes={classes}")
     return Model(network, names)
 
 
 def _warn_of_suppression(network: Network, settings: ExportOptions) -> None:
-    sections = [step.section for step in network.plan.heads if isinstance(step.section, BoxSection)]
-    if settings.outputs == "nms" and sections[-1].suppression()[0] != "default":
-        kind = sections[-1].suppression()[0]
+    if settings.outputs != "nms":
+        return
+    kind = _box_sections(network)[-1].suppression()[0]
+    if kind != "default":
         logger.warning("the cfg asks for nms_kind=%s, the suppression inside the model compares plain IoU", kind)
+
+
+def _box_sections(network: Network) -> list[BoxSection]:
+    return [step.section for step in network.plan.heads if isinstance(step.section, BoxSection)]
 
 
 def _largest_difference(path: Path, opener: Opener, checks: Sequence[Expected]) -> float | None:

@@ -31,9 +31,13 @@ def find_files(source: str) -> list[Path]:
     even if it holds `*`, `?` or `[`. Raises InputError.
     """
     path = Path(source)
-    if path.is_dir():
-        return _not_empty(sorted(each for each in path.iterdir() if _known(each)), source, "folder has no")
-    if path.exists():
+    try:
+        if path.is_dir():
+            return _not_empty(sorted(each for each in path.iterdir() if _known(each)), source, "folder has no")
+        found = path.exists()
+    except OSError as error:  # no right to read it, or a name that is too long
+        raise InputError(f"{source}: cannot be read: {error.strerror}") from None
+    if found:
         return _from_list(path) if path.suffix.lower() == ".txt" else [path]
     if _GLOB & set(source):
         matches = (Path(each) for each in glob.iglob(source, recursive=True))  # noqa: PTH207, absolute patterns

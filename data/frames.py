@@ -22,7 +22,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from data.frame_files import VIDEO_SUFFIXES, find_files, is_video
+from data.frame_files import IMAGE_SUFFIXES, VIDEO_SUFFIXES, find_files, is_video
 from data.frame_live import LiveReader
 from data.image import read_image
 from data.prefetch import Prefetch
@@ -30,6 +30,9 @@ from data.video import Video, open_video, video_frames
 from utils.errors import InputError
 
 _AHEAD = 4  # decoded pictures that wait for the reader
+_LAST_CAMERA = 2**31 - 1
+_ENDLESS = frozenset({".mjpg", ".mjpeg"})  # what network cameras call their stream
+_OF_FILES = frozenset({"http", "https", "ftp", "file"})  # schemes that deliver files, not only streams
 _URL = re.compile(r"[a-z][a-z0-9+.-]*://", re.IGNORECASE)
 
 
@@ -101,14 +104,25 @@ def open_frames(source: str, *, vid_stride: int = 1) -> Frames:
         raise InputError(f"vid-stride: cannot be {vid_stride}, expected 1 or more")
     _silence_opencv()
     if source.isascii() and source.isdigit() and not Path(source).exists():
+        if int(source) > _LAST_CAMERA:
+            raise InputError(f"{source}: no such file or folder, and no number of a camera")
         return Frames(source, LiveFrames(int(source), source, vid_stride), total=None, live=True)
     if _URL.match(source):
-        if Path(urlparse(source).path).suffix.lower() not in VIDEO_SUFFIXES:
+        if _is_live(source):
             return Frames(source, LiveFrames(source, source, vid_stride), total=None, live=True)
         files = [source]
     else:
         files = [str(path) for path in find_files(source)]
     return Frames(source, Prefetch(_read_all(files, vid_stride), _AHEAD), total=_count(files, vid_stride), live=False)
+
+
+def _is_live(url: str) -> bool:
+    """Whether an address is one of a stream, not of a file with an end. Raises InputError for a picture's."""
+    address = urlparse(url)
+    suffix = Path(address.path).suffix.lower()
+    if suffix in IMAGE_SUFFIXES:
+        raise InputError(f"{url}: is a picture's address, expected that of a video or stream; download it first")
+    return address.scheme.lower() not in _OF_FILES or suffix not in VIDEO_SUFFIXES - _ENDLESS
 
 
 def _silence_opencv() -> None:

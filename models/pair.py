@@ -140,6 +140,7 @@ def _verdict(parted: LayerDifference | None, close: bool | None, matches: BoxMat
         return Verdict(False, "verdict: their boxes differ")
     if close is False:
         return Verdict(False, "verdict: their outputs differ")
-    if close is None and matches is None:
-        return Verdict(False, "verdict: nothing that both give could be compared")
+    if close is None and (matches is None or not matches.same):
+        why = "" if matches is None else ": no boxes; take a picture with objects (--image) or a lower --conf-thres"
+        return Verdict(False, f"verdict: nothing that both give could be compared{why}")
     return Verdict(True, "verdict: the same but for rounding")

@@ -17,6 +17,7 @@ import pytest
 
 import convert
 import detect
+from models.formats.files import Reading, load_model, save_model
 from tests.paths import REPOSITORY
 from tests.small_model import make_small_model
 from tests.test_docs import parsed
@@ -267,3 +268,20 @@ def test_what_to_try_next_is_understood(step: Step) -> None:
     named = [word for word in step.script.split() if word.startswith(("cfg/", "weights/", "data/"))]
     assert all((REPOSITORY / word).exists() for word in named)
     assert any(line.strip() == f"{interpreter()} {step.script}" for line in next_steps().splitlines())
+
+
+def test_names_in_a_file_that_do_not_fit(model: list[str], tmp_path: Path) -> None:
+    path = tmp_path / "a.pt"
+    network, _ = load_model(model[3], Reading(cfg=model[1]))
+    save_model(network, path, ("one",))
+    source = ["--weights", str(path), "--source", str(picture(tmp_path / "a.png"))]
+    assert run(source, tmp_path)[0] == 2
+    assert run([*source, *model[4:]], tmp_path)[0] == 0
+
+
+def test_a_window_without_a_screen(model: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sys, "platform", "linux")
+    for name in ("DISPLAY", "WAYLAND_DISPLAY", "QT_QPA_PLATFORM"):
+        monkeypatch.delenv(name, raising=False)
+    code, folder = run(model, tmp_path, "--source", str(picture(tmp_path / "a.png")), "--view-img")
+    assert code == 2 and not folder.exists()

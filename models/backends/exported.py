@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterator, Sequence
 
 import numpy as np
@@ -16,6 +17,8 @@ from models.layers.base import Layer
 from models.plan import Plan
 from models.predictor import Predictor
 from utils.errors import InputError
+
+logger = logging.getLogger(__name__)
 
 _DETECTION = 7  # values of a row of outputs="nms": picture, class, score, box
 
@@ -73,6 +76,7 @@ class ExportedDetector(Detector):
     def __init__(self, model: ExportedModel) -> None:
         super().__init__(model)
         self._outputs = model.metadata.outputs
+        self._least = model.metadata.conf or 0.0  # what suppression inside the model has left
 
     def candidates(self, outputs: Sequence[Tensor], conf: float, size_wh: tuple[int, int]) -> Candidates:
         if self._outputs == "raw":
@@ -86,6 +90,9 @@ class ExportedDetector(Detector):
         return Candidates(image, boxes[image, place], chosen, chosen.amax(1) if len(chosen) else chosen.new_zeros(0))
 
     def _of_rows(self, rows: Tensor, conf: float) -> Candidates:
+        if conf < self._least:
+            logger.warning("the model holds suppression from a score of %g on: lower ones are missing", self._least)
+            self._least = 0.0  # said once
         rows = rows[rows[:, 2] > conf]
         scores = rows.new_zeros(len(rows), self.classes)
         scores[torch.arange(len(rows)), rows[:, 1].long()] = rows[:, 2]

@@ -25,10 +25,12 @@ class OpenVinoSession:
         core = library.Core()
         if not Path(path).is_file():
             raise InputError(f"{path}: no such model")
+        if Path(path).suffix == ".xml" and not Path(path).with_suffix(".bin").is_file():
+            raise InputError(f"{path}: {Path(path).with_suffix('.bin').name} with its weights is missing beside it")
         try:
             model = core.read_model(str(path))
         except RuntimeError as error:
-            raise InputError(f"{path}: OpenVINO refuses it: {str(error).splitlines()[-1]}") from None
+            raise InputError(f"{path}: OpenVINO refuses it: {str(error).strip().splitlines()[-1]}") from None
         is_onnx = Path(path).suffix == ".onnx"
         pairs = read_onnx_metadata(path) if is_onnx else read_pairs(model)
         self.metadata = Metadata.from_pairs(pairs, str(path))

@@ -17,7 +17,10 @@ _NOTE = "RGB in [0, 1], planes; resize: bilinear, corners aligned (as Darknet's)
 
 @dataclass(frozen=True, kw_only=True)
 class Metadata:
-    """description: cfg and names. size_wh: the input's size in pixels, that of the cfg when dynamic. outputs: see ExportOptions."""
+    """description: cfg and names. size_wh: the input's size in pixels, that of the cfg when dynamic. outputs: see ExportOptions.
+
+    conf: least score of a model with suppression inside; None without one, and when the file does not say.
+    """
 
     description: Description
     size_wh: tuple[int, int]
@@ -25,6 +28,7 @@ class Metadata:
     batch: int | None
     dynamic_size: bool
     letter_box: bool
+    conf: float | None = None
 
     @classmethod
     def of(cls, network: Network, options: ExportOptions, names: tuple[str, ...]) -> Metadata:
@@ -36,6 +40,7 @@ class Metadata:
             batch=options.batch,
             dynamic_size=options.dynamic_size,
             letter_box=plan.net.letter_box,
+            conf=options.conf if options.outputs == "nms" else None,
         )
 
     @classmethod
@@ -52,6 +57,7 @@ class Metadata:
                 batch=settings["batch"],
                 dynamic_size=bool(settings["dynamic_size"]),
                 letter_box=bool(settings["letter_box"]),
+                conf=None if settings.get("conf") is None else float(settings["conf"]),
             )
         except (KeyError, TypeError, ValueError):
             raise InputError(
@@ -70,6 +76,7 @@ class Metadata:
             "batch": self.batch,
             "dynamic_size": self.dynamic_size,
             "letter_box": self.letter_box,
+            "conf": self.conf,
         }
         fitted = "kept aspect ratio on a border of 0.5" if self.letter_box else "stretched"
         return {

@@ -13,6 +13,7 @@ import pytest
 from numpy.typing import NDArray
 
 from data import frame_live
+from data import frames as frames_module
 from data.frames import Failure, Frame, Frames, open_frames
 from data.prefetch import Prefetch
 from tests.data.test_bad_pictures import write_video
@@ -76,6 +77,28 @@ def test_nothing_there(make: str, tmp_path: Path) -> None:
     source = {"no match": "*.png", "empty list": "empty list.txt", "empty text": "nothing/"}.get(make, make)
     with pytest.raises(InputError):
         open_frames(str(tmp_path / source))
+
+
+@pytest.mark.parametrize("source", ["x" * 300, "20261121103200", "https://example.org/street.JPG", "file:///a/b.png"])
+def test_names_that_nothing_can_have(source: str) -> None:
+    with pytest.raises(InputError, match=source):
+        open_frames(source)
+
+
+@pytest.mark.parametrize(
+    ("address", "live"),
+    [
+        ("rtsp://camera.example/h264/ch1.264", True),
+        ("http://camera.example/mjpg/video.mjpg", True),
+        ("http://camera.example/stream", True),
+        ("https://example.org/street.mp4?x=1", False),
+    ],
+)
+def test_addresses_of_streams_and_of_files(address: str, live: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(frame_live, "_open", lambda _: FakeCamera(1))
+    monkeypatch.setattr(frames_module, "_count", lambda *_: None)
+    with open_frames(address) as frames:
+        assert frames.live == live
 
 
 @pytest.mark.parametrize("stride", [1, 2, 3, 100])

@@ -229,3 +229,54 @@ def test_compare_takes_the_cfg_for_the_file_without_one(weights: Path, capsys: p
     assert convert.main(["fold", "--weights", str(checkpoint), "--out", str(folded), "--out-cfg", cfg]) == 0
     assert convert.main(["compare", str(checkpoint), str(folded), "--cfg", cfg]) == 0
     assert "the same but for rounding" in capsys.readouterr().out
+
+
+def test_compare_of_nothing_is_not_the_same(weights: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    needed(".onnx", "opencv")
+    path = made(CFG, weights, ".onnx")
+    arguments = ["compare", str(weights), str(path), "--cfg", str(CFG), "--conf-thres", "1"]
+    assert convert.main([*arguments, "--backend", "torch", "opencv"]) == 1
+    assert "nothing that both give could be compared: no boxes" in capsys.readouterr().out
+
+
+def test_names_that_do_not_fit_are_not_stored(weights: Path) -> None:
+    needed(".onnx", None)
+    short = weights.with_name("short.names")
+    short.write_text("one\n")
+    source = ["--cfg", str(CFG), "--weights", str(weights), "--names", str(short)]
+    with pytest.raises(InputError, match=r"short\.names: has 1 names"):
+        convert.main(["weights", *source, "--out", str(weights.with_suffix(".pt"))])
+    with pytest.raises(InputError, match=r"short\.names: has 1 names"):
+        export.main([*source, "--output", "raw", "--out", str(weights.with_suffix(""))])
+
+
+@pytest.mark.parametrize(
+    "flags", [("--conf-thres", "2"), ("--iou-thres", "-1"), ("--max-det", "0"), ("--tolerance", "0")]
+)
+def test_flags_of_export_beyond_their_range(flags: tuple[str, str]) -> None:
+    with pytest.raises(SystemExit) as error:
+        export.main(["--weights", "a.weights", "--output", "nms", *flags])
+    assert error.value.code == 2
+
+
+def test_flags_of_suppression_without_it(weights: Path, caplog: pytest.LogCaptureFixture) -> None:
+    needed(".onnx", None)
+    made(CFG, weights, ".onnx", "--conf-thres", "0.5", "--no-check")
+    assert "no effect without --output nms" in caplog.text
+
+
+def test_a_lower_score_than_the_model_s_own(weights: Path, caplog: pytest.LogCaptureFixture) -> None:
+    needed(".onnx", "opencv")
+    path = made(CFG, weights, ".onnx", "--output", "nms", "--conf-thres", "0.5", "--no-check")
+    found_by(path, "onnxruntime" if importlib.util.find_spec("onnxruntime") else "opencv", Selection(conf=0.5))
+    assert "are missing" not in caplog.text
+    found_by(path, "onnxruntime" if importlib.util.find_spec("onnxruntime") else "opencv", Selection(conf=0.2))
+    assert "from a score of 0.5 on: lower ones are missing" in caplog.text
+
+
+def test_openvino_s_weights_are_a_file_of_their_own(weights: Path) -> None:
+    needed(".xml", "openvino")
+    path = made(CFG, weights, ".xml")
+    path.with_suffix(".bin").unlink()
+    with pytest.raises(InputError, match=r"a\.bin with its weights is missing"):
+        open_predictor(path, Run())
