@@ -49,6 +49,8 @@ def write_data(dataset: Dataset, target: str | Path, *, copy: bool = False) -> W
         raise InputError(f"{target}: exists already, expected a new name")
     splits = {split: list(dataset.annotations(split)) for split in dataset.splits}
     everything = _every(splits)
+    if not dataset.names and any(len(annotation.class_ids) for annotation in everything):
+        raise InputError(f"{dataset.source}: has labels and no class names, expected a names file (--names)")
     for finding in (*dataset.findings, *(f for annotation in everything for f in annotation.findings)):
         if finding.kind != "labels missing":
             logger.warning("%s", finding)

@@ -8,6 +8,7 @@ import pytest
 
 from data.image_size import image_size
 from data.sources import open_data
+from data.writing import write_data
 from tests.data.sets import write_png
 from tests.paths import shared
 from utils.errors import InputError
@@ -68,6 +69,14 @@ def test_folder_of_pictures(tmp_path: Path) -> None:
     write_png(tmp_path / "a.png", (2, 2))
     dataset = open_data(tmp_path, "val")
     assert [path.name for path in dataset.splits["val"]] == ["a.png", "z.PNG"] and dataset.names == ()
+
+
+def test_labels_without_names_are_not_dropped(tmp_path: Path) -> None:
+    write_png(tmp_path / "in" / "a.png", (20, 10))
+    (tmp_path / "in" / "a.txt").write_text("0 .5 .5 .5 .5\n")
+    with pytest.raises(InputError, match="has labels and no class names"):
+        write_data(open_data(tmp_path / "in"), tmp_path / "out.data")
+    assert not (tmp_path / "out.data").exists()
 
 
 @pytest.mark.parametrize(
