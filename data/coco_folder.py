@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -12,10 +13,11 @@ _PATTERNS = ("instances*.json", "annotations/instances*.json", "*/_annotations.c
 
 
 def split_of(path: Path) -> str | None:
-    """`instances_val2017.json`, `_annotations.coco.json` in `valid/`: the split is in the name of file or folder."""
+    """`instances_val2017.json`, `_annotations.coco.json` in `valid/`: a word in the name of file or folder begins with the
+    split."""
     for name in (path.stem, path.parent.name):
         for split in SPLITS:
-            if split in name.lower():
+            if re.search(rf"(?<![a-z]){split}", name.lower()) or split.capitalize() in name:
                 return split
     return None
 

@@ -204,7 +204,7 @@ def _coco_folder(path: Path, content: coco.Json) -> Path:
     tail = path.stem.rpartition("_")[2]
     here, above = path.parent, path.parent.parent
     folders = [here, here / tail, here / "images", above / tail, above / "images" / tail, above / "images", above]
-    first = next((image["file_name"] for image in content["images"] if isinstance(image, dict)), None)
+    first = next((image.get("file_name") for image in content["images"] if isinstance(image, dict)), None)
     if not isinstance(first, str):
         return here
     return next((folder for folder in folders if (folder / first).exists()), here)

@@ -85,8 +85,10 @@ def training_loader(
 ) -> TrainLoader:
     """Batches without end from split `train`. net: section [net]; boxes: None for a classifier, whose classes are the names.
 
-    Raises InputError for options that exclude each other.
+    Raises InputError for options that exclude each other, and for channels that no picture has.
     """
+    if channels not in (1, 3):
+        raise InputError(f"[net] channels={channels}: expected 3, or 1 for grey pictures")
     images = dataset.splits[SPLIT]
     sizes: Sizes = _sizes(net, boxes, size_wh, batch // subdivisions, supply.seed)
     picker = Picker(len(images), supply.weights)

@@ -199,6 +199,39 @@ def test_weights_are_taken_by_content(folder: Path, caplog: pytest.LogCaptureFix
     assert "2 layers start at random" in caplog.text or "1 layers start at random" in caplog.text
 
 
+@pytest.mark.parametrize("kind", ["a backbone", "cut off"])
+def test_a_part_of_weights_that_have_seen_pictures_begins_at_zero(folder: Path, kind: str) -> None:
+    assert command("--notest", "--name", "first") == EXIT_OK
+    run = folder / "runs" / "train" / "first"
+    content = (run / "weights" / "my_final.weights").read_bytes()
+    head = 4 * (16 * 6 + 16)  # bytes of the last convolution
+    Path("part.weights").write_bytes(content[: -head if kind == "a backbone" else 4 - head])
+    assert command("--notest", "--weights", "part.weights", "--iterations", "2") == EXIT_OK
+    assert load_checkpoint(folder / "runs" / "train" / "exp" / "weights" / "last.pt").seen == 8
+
+
+def test_a_picture_has_one_channel_or_three(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert command("--notest", "--set", "channels=4") == EXIT_BAD_INPUT
+    assert "channels=4" in capsys.readouterr().err
+    assert not (folder / "runs" / "train").exists()
+
+
+def test_a_checkpoint_that_does_not_fit_is_named(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert command("--notest") == EXIT_OK
+    last = folder / "runs" / "train" / "exp" / "weights" / "last.pt"
+    Path("other.cfg").write_text((NET + BOXES).replace("filters=6", "filters=600").format(rate=0.01))
+    assert command("--weights", str(last), cfg="other.cfg") == EXIT_BAD_INPUT
+    assert f"error: {last}: " in capsys.readouterr().err
+
+
+def test_an_empty_list_for_validation_is_refused_at_once(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    Path("none.txt").write_text("")
+    Path("my.data").write_text(Path("my.data").read_text().replace("valid=list.txt", "valid=none.txt"))
+    assert command() == EXIT_BAD_INPUT
+    assert "split 'val'" in capsys.readouterr().err and not (folder / "runs" / "train").exists()
+    assert command("--notest", "--iterations", "1") == EXIT_OK
+
+
 def test_weights_past_the_end_are_refused_with_a_hint(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert command("--notest", "--name", "first") == EXIT_OK
     final = folder / "runs" / "train" / "first" / "weights" / "my_final.weights"

@@ -57,6 +57,8 @@ def open_sets(settings: Settings) -> Sets:
         raise InputError(f"{path}: no class names, name a file of them with --names")
     if settings.single_cls:
         train, val = single_class(train), single_class(val)
+    if not settings.notest and not val.splits["val"]:
+        raise InputError(f"{val.source}: no pictures in split 'val'; without them, --notest")
     diagnosis = examine(train, "train", workers=settings.workers)
     return Sets(train=train, val=val, diagnosis=diagnosis)
 
@@ -115,10 +117,14 @@ def load_start(network: Network, path: str | Path, *, clear: bool) -> None:
         weights = Path(path)
         if is_torch_file(weights):
             weights = _weights_of_checkpoint(weights, Path(folder))
-        loaded = load_weights(network, weights, partial=True)
-    if loaded.left_out or clear:
-        if loaded.left_out:
-            logger.info("%s: %d layers start at random, iterations count from 0", path, len(loaded.left_out))
+        try:
+            loaded = load_weights(network, weights, partial=True)
+        except InputError as error:  # may name the file made of the checkpoint
+            raise InputError(str(error).replace(str(weights), str(path))) from None
+    random = {index for index, _ in network.stored()} - set(loaded.layers)
+    if random:
+        logger.info("%s: %d layers start at random, iterations count from 0", path, len(random))
+    if random or clear:
         network.seen = 0
 
 

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from data.annotations import Annotation, Dataset
+from data.coco_folder import split_of
 from data.formats import coco, darknet, ultralytics, voc
 from data.sources import open_data
 from data.writing import write_data
@@ -247,6 +248,28 @@ def test_coco_bad_file(text: str, message: str, tmp_path: Path) -> None:
 def test_yaml_bad_file(text: str, message: str) -> None:
     with pytest.raises(InputError, match=message):
         ultralytics.parse_yaml(text, "a.yaml")
+
+
+@pytest.mark.parametrize(
+    ("path", "split"),
+    [
+        ("x/instances_train2017.json", "train"),
+        ("valid/_annotations.coco.json", "val"),
+        ("x/myTest.json", "test"),
+        ("x/my-TEST.json", "test"),
+        ("latest/contest.json", None),
+    ],
+)
+def test_coco_split_is_a_word_of_the_name(path: str, split: str | None) -> None:
+    assert split_of(Path(path)) == split
+
+
+def test_coco_picture_without_a_name_is_a_finding(tmp_path: Path) -> None:
+    content = {"images": [{"id": 1}, {"id": 2, "file_name": "a.png", "width": 4, "height": 4}], "annotations": []}
+    (tmp_path / "c.json").write_text(json.dumps(content | {"categories": [{"id": 1, "name": "cat"}]}))
+    dataset = open_data(tmp_path / "c.json")
+    assert list(dataset.splits.values()) == [(tmp_path / "a.png",)]
+    assert [finding.kind for finding in dataset.findings] == ["malformed image entry"]
 
 
 def test_yaml_number_of_classes_alone() -> None:
