@@ -11,6 +11,7 @@ from models.network import Network
 from models.plan import read_plan
 from models.predictor import Predictor
 from models.weights import load_weights
+from utils.device import select_device
 from utils.errors import InputError
 
 
@@ -29,6 +30,7 @@ def load(
     input size than the cfg's, in pixels. partial: load what fits of the weights (see models.weights.load_weights).
     Raises InputError for a cfg or weights file that cannot be used.
     """
+    chosen = select_device(device) if isinstance(device, str) else device
     plan = read_plan(cfg, width=width, height=height)
     if weights is None or partial:
         network = Network(plan)
@@ -37,7 +39,7 @@ def load(
             network = Network(plan)
     if weights is not None:
         load_weights(network, weights, partial=partial)
-    return network.to(device).eval()
+    return network.to(chosen).eval()
 
 
 def load_predictor(
@@ -56,7 +58,7 @@ def load_predictor(
     half: 16-bit floats, on a GPU only. mirrored: look at the mirror image of each picture too. For the rest see `load`.
     Raises InputError as `load` does, and for a cfg without boxes.
     """
-    device = torch.device(device)
+    device = select_device(device) if isinstance(device, str) else device
     if half and device.type == "cpu":
         raise InputError("half: 16-bit floats are for a GPU, the device is the cpu")
     network = load(cfg, weights, device, width=width, height=height, partial=partial).fold(pack=device.type == "cpu")

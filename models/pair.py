@@ -112,10 +112,10 @@ class Pair:
         if len(found) < 2:
             return None
         matches = box_matches(found[0], found[1])
-        show(
-            f"boxes above {conf:g}: {matches.same} the same, {matches.only_a} only in the first, {matches.only_b} only in the "
-            f"second; overlap at least {matches.least_overlap:.4f}, scores within {matches.largest_score:.4f}"
-        )
+        text = f"{matches.same} the same, {matches.only_a} only in the first, {matches.only_b} only in the second"
+        if matches.same:
+            text += f"; overlap at least {matches.least_overlap:.4f}, scores within {matches.largest_score:.4f}"
+        show(f"boxes above {conf:g}: {text}")
         return matches
 
 

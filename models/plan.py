@@ -15,7 +15,7 @@ from models.catalog import BY_NAME
 from models.layers.base import MAX_OUTPUTS, Cost, LayerSection, Shape, Site
 from utils import cfg as cfg_text
 from utils.cfg import Cfg, RawSection
-from utils.errors import CfgError
+from utils.errors import CfgError, InputError
 from utils.net_options import NET_AUDIENCES, NetSection
 from utils.options import warn_unknown
 
@@ -88,15 +88,29 @@ def make_plan(cfg: Cfg, *, width: int | None = None, height: int | None = None) 
         raise CfgError(cfg.path, None, f"has {len(layers)} layers, expected at most {MAX_LAYERS}")
     warn_unknown(first, NET_AUDIENCES)
     net = NetSection.from_raw(first)
-    net = replace(net, width=width or net.width, height=height or net.height)
-    plan_input = _input_shape(first, net)
+    asked = _asked(net, width, height)
+    plan_input = _input_shape(first, asked)
     steps: list[Step] = []
-    for raw in layers:
-        steps.append(_plan_layer(raw, net, plan_input, steps))
-    plan = Plan(cfg, net, plan_input, tuple(steps))
+    try:
+        for raw in layers:
+            steps.append(_plan_layer(raw, asked, plan_input, steps))
+    except CfgError as error:
+        if (asked.width, asked.height) == (net.width, net.height):
+            raise
+        sizes = f"asked for, {asked.width}x{asked.height}, the cfg's own is {net.width}x{net.height}"
+        raise InputError(f"{error}; this is at the input size {sizes}") from None
+    plan = Plan(cfg, asked, plan_input, tuple(steps))
     if 4 * plan.parameters > MAX_WEIGHTS_BYTES:
         raise CfgError(cfg.path, None, f"needs {plan.parameters:,} weights, more than any machine this is meant for")
     return plan
+
+
+def _asked(net: NetSection, width: int | None, height: int | None) -> NetSection:
+    """The section with the input size asked for."""
+    for name, value in (("width", width), ("height", height)):
+        if value is not None and value < 1:
+            raise InputError(f"{name}: {value} is out of range, expected 1 or more pixels")
+    return replace(net, width=width or net.width, height=height or net.height)
 
 
 def _input_shape(raw: RawSection, net: NetSection) -> Shape:

@@ -62,6 +62,14 @@ def test_half_is_for_a_gpu(tmp_path: Path) -> None:
         load_predictor(*make_small_model(tmp_path)[:2], half=True)
 
 
+@pytest.mark.parametrize("device", ["foo", "cuda:63"])
+def test_a_device_that_is_not_there_is_refused(device: str, tmp_path: Path) -> None:
+    cfg, weights, _ = make_small_model(tmp_path, 1)
+    for door in (load, load_predictor):
+        with pytest.raises(InputError, match=device):
+            door(cfg, weights, device)
+
+
 def test_plain_data_has_supervisions_names(model: Predictor) -> None:
     (found,) = model.predict([picture(64, 64)])
     plain = found.to_dict(["cat", "dog"])

@@ -15,8 +15,8 @@ def found_text(class_ids: NDArray[np.int64], names: Sequence[str], most: int | N
     ids, first, counts = np.unique(class_ids, return_index=True, return_counts=True)
     order = np.lexsort((first, -counts))
     parts = [f"{counts[place]} {names[ids[place]]}" for place in order[:most]]
-    if len(parts) < len(order):
-        parts.append(f"{counts[order[most:]].sum()} of {len(order) - len(parts)} other classes")
+    if other := len(order) - len(parts):
+        parts.append(f"{counts[order[most:]].sum()} of {other} other class{'es' if other > 1 else ''}")
     return ", ".join(parts) or "no objects"
 
 

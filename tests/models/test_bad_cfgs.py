@@ -118,6 +118,14 @@ def test_odd_but_possible(text: str) -> None:
     make_plan(cfg.parse(text, "a.cfg"))
 
 
+def test_a_size_that_does_not_fit_is_named() -> None:
+    reorg = cfg.parse("[net]\nwidth=8\nheight=8\nchannels=4\n[reorg3d]\nstride=2\n", "a.cfg")
+    with pytest.raises(InputError, match=r"a.cfg:6: \[reorg3d\].*asked for, 7x8, the cfg's own is 8x8"):
+        make_plan(reorg, width=7)
+    with pytest.raises(InputError, match="height: 0 is out of range"):
+        make_plan(reorg, height=0)
+
+
 SEEDS = [path.read_text() for path in sorted((REFERENCE / "cfg").glob("*.cfg"))[:60:3]]
 
 
