@@ -320,6 +320,16 @@ def test_what_cannot_be_trained_is_one_clear_error(
     assert not (folder / "runs" / "train").exists()
 
 
+def test_flags_that_cannot_act_are_named(caplog: pytest.LogCaptureFixture) -> None:
+    idle = ("--patience", "2", "--eval-period", "1", "--save-period", "1", "--clear")
+    assert command("--notest", "--nosave", *idle, "--iterations", "1") == EXIT_OK
+    for flag in ("--patience", "--eval-period", "--save-period", "--clear"):
+        assert f"{flag} has no effect" in caplog.text
+    caplog.clear()
+    assert command("--patience", "2", "--eval-period", "1", "--save-period", "1", "--iterations", "1") == EXIT_OK
+    assert "has no effect" not in caplog.text
+
+
 def test_a_checkpoint_of_another_cfg_is_refused(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert command("--notest") == EXIT_OK
     Path("other.cfg").write_text((NET + BOXES).replace("filters=6", "filters=8").format(rate=0.01))

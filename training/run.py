@@ -31,7 +31,7 @@ from training.assembly import (
 from training.evaluation import Examination, usual_period
 from training.prepare import Sets
 from training.results import Results, warn_without_matplotlib
-from training.settings import Settings
+from training.settings import Settings, without_effect
 from utils.cfg import Cfg
 from utils.device import select_device
 from utils.errors import InputError, RunError, SupplyError
@@ -207,6 +207,8 @@ class Run:
             raise InputError(f"{place}: {text}: nothing is left to train; use --clear, or more --iterations")
 
     def _warn_without_effect(self) -> None:
+        for text in without_effect(self.settings, self.network.plan):
+            logger.warning("%s", text)
         if self.options.loss_scale != 1 and self.trainer.precision.scaler is None:
             logger.warning("[net] loss_scale=%g has no effect without --amp fp16", self.options.loss_scale)
         if self.settings.sync_bn and self.processes.count == 1:

@@ -126,6 +126,19 @@ def with_settings(plan: Plan, settings: Settings, pictures: int) -> Cfg:
     return cfg
 
 
+def without_effect(settings: Settings, plan: Plan) -> list[str]:
+    """What was asked for and cannot act, a line each."""
+    boxes = any(isinstance(step.section, BoxSection) for step in plan.steps)
+    asked = (
+        ("--patience", "with --notest", settings.notest and settings.patience),
+        ("--eval-period", "with --notest", settings.notest and settings.eval_period),
+        ("--save-period", "with --nosave", settings.nosave and settings.save_period),
+        ("--clear", "without --weights", settings.clear and settings.weights is None),
+        ("--multi-scale", "on a classifier", settings.multi_scale and not boxes),
+    )
+    return [f"{flag} has no effect {reason}" for flag, reason, idle in asked if idle]
+
+
 def net_values(given: Sequence[str]) -> dict[str, str]:
     """Keys of [net] from `key=value` words. Raises InputError for a key that is unknown or has no effect, and for its value."""
     known = {key: item for options in NET_AUDIENCES for key, item in options.keys().items()}

@@ -77,7 +77,8 @@ def parse_labels(text: str, place: str) -> _Rows:
 
 def _bad_label(words: Sequence[str]) -> str | None:
     if len(words) != 5:
-        return f"found {len(words)} values, expected 5: class cx cy w h"
+        shape = ", not the corners of a polygon" if len(words) > 6 and len(words) % 2 else ""
+        return f"found {len(words)} values, expected 5: class cx cy w h{shape}"
     if not _WHOLE.fullmatch(words[0]) or int(words[0]) < 0:
         return f"class id: cannot read '{words[0]}', expected a whole number from 0 on"
     if len(words[0].lstrip("+0")) > _ID_DIGITS:

@@ -24,7 +24,8 @@ def pairwise_iou(a_xyxy: NDArray[np.floating], b_xyxy: NDArray[np.floating], *, 
     a, b = a_xyxy.astype(np.float64)[:, None], b_xyxy.astype(np.float64)[None]
     low, high = np.maximum(a[..., :2], b[..., :2]), np.minimum(a[..., 2:], b[..., 2:])
     overlap = np.prod(np.maximum(high - low + border, 0), axis=-1)
-    areas = [np.prod(box[..., 2:] - box[..., :2] + border, axis=-1) for box in (a, b)]
+    with np.errstate(invalid="ignore"):  # boxes of an overflown exp: inf - inf is no extent
+        areas = [np.prod(box[..., 2:] - box[..., :2] + border, axis=-1) for box in (a, b)]
     union = areas[0] + areas[1] - overlap
     return np.divide(overlap, union, out=np.zeros_like(overlap), where=union > 0)
 
