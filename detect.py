@@ -1,4 +1,4 @@
-"""Find objects in pictures, folders, lists, videos, cameras and streams with a Darknet model.
+"""Find objects in pictures, folders, lists, videos, cameras and streams with a Darknet model; a classifier names pictures.
 
 examples:
   python detect.py                                      a first look: the shipped detector on sample pictures
@@ -14,40 +14,28 @@ import argparse
 import os
 import sys
 import time
-from collections import Counter
 from collections.abc import Sequence
 from contextlib import closing
-from dataclasses import dataclass, field
 from pathlib import Path
 
-import numpy as np
-import torch
-from tqdm import tqdm
-
-from data.frames import Failure, Frames, open_frames
-from data.inputs import Prepared, batches, prepare
+from data.frames import open_frames
 from data.names import class_names
-from data.prefetch import Prefetch
-from models.backends.choice import BACKENDS, Opened, Run, open_predictor
-from models.detector import Selection
+from detection.course import run, summary
+from detection.naming import name_pictures
+from models.backends.choice import BACKENDS, OpenedModel, Run, open_model
+from models.classifier import Classifier
 from models.formats.files import Reading
-from models.predictor import Predictor
 from utils.arguments import above_zero, share
 from utils.cli import EXIT_FAILED, EXIT_INTERRUPTED, EXIT_OK, run_script
-from utils.console import darknet_lines, found_text
-from utils.detections import Detections
 from utils.device import select_device
 from utils.errors import InputError
 from utils.files import run_folder
 from utils.next_steps import next_steps
 from utils.recorder import Recorder, RecordOptions
 from utils.resize import KERNELS
-from utils.results import Seen
 
 SHIPPED = Path(__file__).parent / "weights" / "scenes"
 SAMPLES = Path(__file__).parent / "data" / "samples"
-NAMED = 10  # classes that the summary names
-AHEAD = 4  # inputs that wait for the network
 
 
 def parse_arguments(arguments: Sequence[str] | None) -> argparse.Namespace:
@@ -115,37 +103,18 @@ def parse_arguments(arguments: Sequence[str] | None) -> argparse.Namespace:
     return parser.parse_args(arguments)
 
 
-@dataclass(kw_only=True)
-class Tally:
-    """What the run has done so far. Seconds: `reading` is time spent waiting for pictures, fitting them goes on beside."""
-
-    pictures: int = 0
-    objects: Counter[int] = field(default_factory=Counter)
-    failures: list[str] = field(default_factory=list)
-    reading: float = 0.0
-    fitting: float = 0.0
-    network: float = 0.0
-    boxes: float = 0.0
-    interrupted: bool = False
-
-
 def main(arguments: Sequence[str] | None = None) -> int:
     options = parse_arguments(arguments)
     first_look = options.cfg is None and options.weights is None and options.source is None
     if options.view_img:
         refuse_missing_screen()
     use_shipped_model(options)
-    predictor, own_names = open_model(options)
-    refuse_unknown_classes(options, predictor.detector.classes)
+    predictor, own_names = open_any(options)
+    if isinstance(predictor, Classifier):
+        return name_pictures(predictor, names_of(options, own_names, predictor.classes), options)
     classes = predictor.detector.classes
-    if own_names and not options.names:
-        names = own_names
-        if len(names) != classes:
-            raise InputError(
-                f"{options.weights}: has {len(names)} names in it for {classes} classes; give others by --names"
-            )
-    else:
-        names = class_names(options.names, classes, options.cfg or options.weights)
+    refuse_unknown_classes(options, classes)
+    names = names_of(options, own_names, classes)
     cfg_says = predictor.network.plan.net.letter_box
     letter_box = cfg_says if options.letter_box is None else bool(options.letter_box)
     frames = open_frames(options.source, vid_stride=options.vid_stride)
@@ -178,8 +147,18 @@ def use_shipped_model(options: argparse.Namespace) -> None:
         print(f"no --source: the pictures and the clip in {os.path.relpath(SAMPLES)} are used")
 
 
-def open_model(options: argparse.Namespace) -> Opened:
-    """What detects, ready for inference on its device, and the class names that its file holds."""
+def names_of(options: argparse.Namespace, own_names: tuple[str, ...], classes: int) -> tuple[str, ...]:
+    """Names of the classes: of --names, or else the model file's own. Raises InputError if they are too many or too few."""
+    if options.names or not own_names:
+        return class_names(options.names, classes, options.cfg or options.weights)
+    if len(own_names) != classes:
+        text = f"has {len(own_names)} names in it for {classes} classes; give others by --names"
+        raise InputError(f"{options.weights}: {text}")
+    return own_names
+
+
+def open_any(options: argparse.Namespace) -> OpenedModel:
+    """What detects or classifies, ready for inference on its device, and the class names that its file holds."""
     if len(options.img_size) > 2:
         raise InputError("--img-size: expected one number or width and height")
     device = select_device(options.device)
@@ -195,7 +174,7 @@ def open_model(options: argparse.Namespace) -> Opened:
         trust_pickle=options.trust_pickle,
         partial=options.partial,
     )
-    return open_predictor(
+    return open_model(
         options.weights, Run(backend=options.backend, reading=reading, half=options.half, mirrored=options.augment)
     )
 
@@ -227,117 +206,6 @@ def record_options(options: argparse.Namespace) -> RecordOptions:
         codec=options.fourcc,
         vid_stride=options.vid_stride,
     )
-
-
-def run(
-    predictor: Predictor,
-    frames: Frames,
-    recorder: Recorder,
-    names: Sequence[str],
-    letter_box: bool,
-    options: argparse.Namespace,
-) -> Tally:
-    """Everything from the first picture to the last, or to Ctrl-C."""
-    tally = Tally()
-    channels = predictor.network.plan.input.channels
-    prepared = prepare(frames, predictor.size_wh, channels=channels, letter_box=letter_box, kernel=options.resize)
-    # A live source is fitted at the last moment: what is made ahead would be old when its turn comes.
-    ready = prepared if frames.live else Prefetch(prepared, AHEAD)
-    bar = tqdm(total=frames.total, unit="frame", dynamic_ncols=True, disable=None)
-    selection = Selection(
-        conf=options.conf_thres,
-        iou=options.iou_thres,
-        agnostic=options.agnostic_nms,
-        max_det=options.max_det,
-        classes=tuple(options.classes) if options.classes else None,
-    )
-    try:
-        with closing(ready), bar, torch.inference_mode():
-            waiting = time.perf_counter()
-            for group in batches(ready, options.batch_size):
-                tally.reading += time.perf_counter() - waiting
-                if isinstance(group, Failure):
-                    tally.failures.append(group.reason)
-                    bar.write(f"skipped: {group.reason}", file=sys.stderr)
-                else:
-                    for item, found, seconds in detect(predictor, group, selection, tally):
-                        recorder.add(seen(item, found, live=frames.live))
-                        report(bar, item, found, seconds, names, options.print)
-                waiting = time.perf_counter()
-    except KeyboardInterrupt:
-        tally.interrupted = True
-    return tally
-
-
-def detect(
-    predictor: Predictor, group: list[Prepared], selection: Selection, tally: Tally
-) -> list[tuple[Prepared, Detections, float]]:
-    """Detections of a batch, with the seconds that one picture took in the network."""
-    start = time.perf_counter()
-    single = group[0].pixels[None]  # no copy
-    images = torch.from_numpy(single if len(group) == 1 else np.stack([item.pixels for item in group]))
-    outputs = predictor.forward(images)
-    predictor.wait()
-    middle = time.perf_counter()
-    found = predictor.boxes(selection)(outputs, [item.fit for item in group])
-    tally.network += middle - start
-    tally.boxes += time.perf_counter() - middle
-    tally.fitting += sum(item.seconds for item in group)
-    tally.pictures += len(group)
-    for each in found:
-        tally.objects.update(each.class_ids.tolist())
-    return [(item, each, (middle - start) / len(group)) for item, each in zip(group, found, strict=True)]
-
-
-def seen(item: Prepared, found: Detections, *, live: bool) -> Seen:
-    frame = item.frame
-    if frame.video is None:
-        return Seen(path=frame.path, picture=frame.picture, found=found)
-    return Seen(
-        path=frame.path,
-        picture=frame.picture,
-        found=found,
-        index=frame.index,
-        time_s=frame.time_s,
-        fps=frame.video.fps,
-        live=live,
-    )
-
-
-def report(bar: tqdm, item: Prepared, found: Detections, seconds: float, names: Sequence[str], style: str) -> None:
-    """One line for a picture; video frames only move the bar, unless the original's lines are asked for."""
-    frame = item.frame
-    if style == "darknet":
-        bar.write(f"{frame.path}: Predicted in {seconds * 1e3:f} milli-seconds.")
-        for line in darknet_lines(found, names):
-            bar.write(line)
-    elif frame.video is None:
-        width, height = item.fit.picture_wh
-        bar.write(f"{frame.path}: {width}x{height} {found_text(found.class_ids, names)}, {seconds * 1e3:.1f} ms")
-    bar.update()
-
-
-def summary(tally: Tally, names: Sequence[str], writing: float, seconds: float) -> str:
-    """Counts, and where the time of one picture went (stations run beside each other)."""
-    many = [number for number, count in tally.objects.most_common() for _ in range(count)]
-    head = (
-        f"{tally.pictures} picture{'s' if tally.pictures != 1 else ''}: {found_text(np.array(many, int), names, NAMED)}"
-    )
-    if tally.failures:
-        head += f"; {len(tally.failures)} could not be read"
-    if tally.interrupted:
-        head += "; interrupted"
-    share = 1e3 / max(tally.pictures, 1)
-    stations = {
-        "waiting for pictures": tally.reading,
-        "fitting": tally.fitting,
-        "network": tally.network,
-        "boxes": tally.boxes,
-        "drawing and writing": writing,
-    }
-    split = ", ".join(f"{name} {value * share:.1f}" for name, value in stations.items())
-    rate = tally.pictures / seconds if seconds else 0.0
-    return f"{head}\n{seconds:.2f} s, {rate:.1f} pictures/s; ms for each: {split}"
 
 
 if __name__ == "__main__":

@@ -30,9 +30,11 @@ sys.path.insert(0, str(ROOT))
 
 import detect  # noqa: E402
 import export  # noqa: E402
+from detection.course import run  # noqa: E402
 from models.backends.choice import Run, open_predictor  # noqa: E402
 from models.backends.exported import ExportedModel  # noqa: E402
 from models.formats.files import Reading  # noqa: E402
+from models.predictor import Predictor  # noqa: E402
 from utils.cfg import read  # noqa: E402
 from utils.heap import keep_freed_memory  # noqa: E402
 from utils.resize import KERNELS  # noqa: E402
@@ -96,13 +98,14 @@ def passes(backend: str, model: Path, cfg: Path, clip: Path, options: argparse.N
         *(["--cfg", str(cfg)] * (backend == "torch")),
     ]
     arguments = detect.parse_arguments(flags)
-    predictor, names = detect.open_model(arguments)
+    predictor, names = detect.open_any(arguments)
+    assert isinstance(predictor, Predictor)
 
     def whole() -> float:
         with contextlib.closing(detect.open_frames(str(clip))) as source, contextlib.redirect_stderr(io.StringIO()):
             target = detect.run_folder(folder / "runs", "a", exist_ok=True)
             with detect.Recorder(target, names, detect.record_options(arguments)) as recorder:
-                tally = detect.run(predictor, source, recorder, names, False, arguments)
+                tally = run(predictor, source, recorder, names, False, arguments)
         return sum(tally.objects.values()) / max(tally.pictures, 1)
 
     found = whole()

@@ -33,7 +33,7 @@ def make_predictor(settings: Settings, size: Sequence[int]) -> Predictor:
 
 def make_model(settings: Settings, size: Sequence[int]) -> Predictor | Classifier:
     """The same for a network with boxes or a classifier."""
-    return open_model(settings.weights, _run(settings, size))
+    return open_model(settings.weights, _run(settings, size)).model
 
 
 def _run(settings: Settings, size: Sequence[int]) -> Run:

@@ -16,6 +16,7 @@ ALLOWED = {
     "engine": {"utils"},
     "training": {"models", "data", "engine", "utils"},
     "evaluation": {"models", "data", "engine", "utils"},
+    "detection": {"models", "data", "utils"},
     "serving": {"models", "data", "utils"},
     "compose": {"models", "utils"},
     "docs": {"models", "utils"},

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import json
 from pathlib import Path
 
@@ -10,16 +11,19 @@ import numpy as np
 import pytest
 import torch
 
+import detect
 from data.class_exam import make_class_exam
 from data.classification import class_in_path
 from data.sources import open_data
+from detection import naming
 from engine.metrics.accuracy import NO_CLASS, Accuracy, ranks
 from models.classifier import Classifier
 from models.network import Network
 from models.plan import make_plan
+from models.weights import save_weights
 from tests.test_test_script import script
 from utils.cfg import parse
-from utils.cli import EXIT_BAD_INPUT, EXIT_OK, run_script
+from utils.cli import EXIT_BAD_INPUT, EXIT_FAILED, EXIT_INTERRUPTED, EXIT_OK, run_script
 from utils.errors import InputError
 
 # The mean of each colour is its class's evidence.
@@ -147,3 +151,43 @@ def test_a_classifier_without_a_class_is_refused() -> None:
     text = "[net]\nwidth=8\nheight=8\nchannels=3\n[convolutional]\nfilters=2\n"
     with pytest.raises(InputError, match="no layer with a loss"):
         Classifier(Network(make_plan(parse(text))), torch.device("cpu"))
+
+
+def named(*flags: str) -> int:
+    save_weights(Network(make_plan(parse(COLOURS))), "my.weights")
+    return run_script(detect.main, ["--cfg", "my.cfg", "--weights", "my.weights", "--source", "list.txt", *flags])
+
+
+def test_detect_script_names_what_a_classifier_sees(coloured: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert named("--names", "my.names") == EXIT_OK
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[0].startswith("n0_0.png: red 0.576, green 0.212, blue 0.212, ") and "n2_5.png: blue 0.576" in lines[5]
+    assert lines[6] == "6 pictures named"
+    rows = list(csv.DictReader((coloured / "runs" / "detect" / "exp" / "results.csv").open()))
+    assert len(rows) == 18
+    assert rows[0] == {"file": "n0_0.png", "frame": "0", "rank": "1", "class": "red", "probability": "0.576117"}
+    assert named("--print", "darknet") == EXIT_OK
+    assert capsys.readouterr().out.splitlines()[1] == "class 0: 0.576117"
+
+
+def test_detect_script_goes_on_after_a_picture_that_cannot_be_read(
+    coloured: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (coloured / "n1_1.png").write_bytes(b"no picture")
+    assert named() == EXIT_FAILED
+    said = capsys.readouterr()
+    assert "5 pictures named; 1 could not be read" in said.out and "skipped: n1_1.png" in said.err
+
+
+def test_ctrl_c_keeps_what_has_been_named(coloured: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    calls = []
+
+    def interrupted(*arguments: object) -> list[tuple[str, float]]:
+        calls.append(arguments)
+        if len(calls) == 3:
+            raise KeyboardInterrupt
+        return [("red", 0.5)]
+
+    monkeypatch.setattr(naming, "_best", interrupted)
+    assert named() == EXIT_INTERRUPTED
+    assert (coloured / "runs" / "detect" / "exp" / "results.csv").read_text().count("red") == 2

@@ -56,6 +56,13 @@ class Opened(NamedTuple):
     names: tuple[str, ...]
 
 
+class OpenedModel(NamedTuple):
+    """What detects or classifies, and the class names as far as the file has them."""
+
+    model: Predictor | Classifier
+    names: tuple[str, ...]
+
+
 def is_exported(path: str | Path | None) -> bool:
     """Whether a file is one that an engine runs, by its extension."""
     return path is not None and any(Path(path).suffix in suffixes for suffixes, _ in _ENGINES.values())
@@ -67,13 +74,14 @@ def open_predictor(weights: str | Path | None, run: Run) -> Opened:
     return Opened(_predictor(network, run), names)
 
 
-def open_model(weights: str | Path | None, run: Run) -> Predictor | Classifier:
-    """What detects, or what classifies if the cfg has no boxes. Raises InputError as `open_predictor`."""
-    network, _ = open_network(weights, run)
+def open_model(weights: str | Path | None, run: Run) -> OpenedModel:
+    """A model ready for detection or, if its cfg has no boxes, for naming pictures. Raises InputError as `open_predictor`."""
+    network, names = open_network(weights, run)
     heads = [step.section for step in network.plan.steps if step.section.is_head]
     if not heads or any(isinstance(section, BoxSection) for section in heads):
-        return _predictor(network, run)
-    return Classifier(network, torch.device(run.reading.device), half=run.half, mirrored=run.mirrored)
+        return OpenedModel(_predictor(network, run), names)
+    device = torch.device(run.reading.device)
+    return OpenedModel(Classifier(network, device, half=run.half, mirrored=run.mirrored), names)
 
 
 def open_network(weights: str | Path | None, run: Run) -> tuple[Runnable, tuple[str, ...]]:

@@ -1,0 +1,1 @@
+"""What detect.py assembles: detecting and naming, over any source of pictures."""
