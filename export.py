@@ -69,8 +69,8 @@ def parse_arguments(arguments: Sequence[str] | None) -> argparse.Namespace:
     )
     add("--batch-size", type=int, default=1, help="pictures at a time, default 1")
     add("--dynamic", nargs="+", choices=("batch", "size"), default=[], help="what may change from run to run")
-    add("--output", choices=OUTPUTS, default="boxes", help="raw: heads as in the network; boxes: all boxes and scores "
-        "(default); nms: boxes that are left after suppression")  # fmt: skip
+    add("--output", choices=OUTPUTS, help="raw: heads as in the network (default of classifiers); boxes: all boxes "
+        "and scores (default); nms: boxes that are left after suppression")  # fmt: skip
     add("--opset", type=int, default=ExportOptions.opset, help=f"of ONNX, default {ExportOptions.opset}")
     add("--half", action="store_true", help="16-bit floats inside; input and outputs stay in 32")
     add("--conf-thres", type=share, help="least score for --output nms, default 0.25")
@@ -85,8 +85,9 @@ def parse_arguments(arguments: Sequence[str] | None) -> argparse.Namespace:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     options = parse_arguments(arguments)
-    settings = _settings(options)
+    _refuse_sizes(options)
     network, names = _network(options)
+    settings = _settings(options)
     _warn_of_suppression(network, settings)
     checks = [] if options.no_check else expected(network, settings)
     network.fold()
@@ -102,9 +103,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
     return EXIT_OK
 
 
-def _settings(options: argparse.Namespace) -> ExportOptions:
+def _refuse_sizes(options: argparse.Namespace) -> None:
     if options.batch_size < 1 or any(size < 1 for size in options.img_size) or len(options.img_size) > 2:
         raise InputError("--batch-size, --img-size: expected whole numbers above zero, of sizes one or two")
+
+
+def _settings(options: argparse.Namespace) -> ExportOptions:
     chosen = {"conf": options.conf_thres, "iou": options.iou_thres, "max_det": options.max_det}
     chosen = {name: value for name, value in chosen.items() if value is not None}
     if chosen and options.output != "nms":
@@ -124,6 +128,7 @@ def _network(options: argparse.Namespace) -> Model:
     reading = Reading(cfg=options.cfg, width=width, height=height, ema=options.ema, trust_pickle=options.trust_pickle)
     network, names = load_model(options.weights, reading)
     names = read_names(options.names) if options.names else names
+    options.output = options.output or ("boxes" if _box_sections(network) else "raw")
     if options.output != "raw" or _box_sections(network):
         classes = Detector(network).classes
         if names and len(names) != classes:

@@ -12,6 +12,7 @@ import pytest
 import torch
 
 import detect
+import export
 from data.class_exam import make_class_exam
 from data.classification import class_in_path
 from data.sources import open_data
@@ -168,6 +169,18 @@ def test_detect_script_names_what_a_classifier_sees(coloured: Path, capsys: pyte
     assert rows[0] == {"file": "n0_0.png", "frame": "0", "rank": "1", "class": "red", "probability": "0.576117"}
     assert named("--print", "darknet") == EXIT_OK
     assert capsys.readouterr().out.splitlines()[1] == "class 0: 0.576117"
+
+
+def test_an_exported_classifier_says_the_same(coloured: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    pytest.importorskip("onnxruntime")
+    assert named() == EXIT_OK
+    own = [line.rsplit(",", 1)[0] for line in capsys.readouterr().out.splitlines()[:6]]
+    assert run_script(export.main, ["--cfg", "my.cfg", "--weights", "my.weights", "--out", "m"]) == EXIT_OK
+    capsys.readouterr()
+    assert run_script(detect.main, ["--weights", "m.onnx", "--source", "list.txt"]) == EXIT_OK
+    assert [line.rsplit(",", 1)[0] for line in capsys.readouterr().out.splitlines()[:6]] == own
+    assert run_script(script.main, ["--weights", "m.onnx", "--data", "my.data"]) == EXIT_OK
+    assert "1.0000" in capsys.readouterr().out
 
 
 def test_detect_script_goes_on_after_a_picture_that_cannot_be_read(
