@@ -17,6 +17,7 @@ import signal
 import struct
 import sys
 import tempfile
+import threading
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -25,6 +26,7 @@ from pathlib import Path
 import cv2
 import numpy as np
 import torch
+from tqdm import tqdm
 
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
@@ -143,6 +145,9 @@ def start(folder: Path, name: str, counter: Counter) -> int:
     with (folder / f"{name}.log").open("a") as said:
         os.dup2(said.fileno(), 1)
         os.dup2(said.fileno(), 2)
+    tqdm.set_lock(
+        threading.RLock()
+    )  # the usual one is shared by forked processes: killed in it, one would stop all others
     torch.set_num_threads(1)
     Run._average = counted(Run._average, counter)  # type: ignore[method-assign, assignment]
     os._exit(run_script(train.main, [*flags, "--workers", "0"]))

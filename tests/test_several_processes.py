@@ -9,6 +9,7 @@ import os
 import signal
 import socket
 import sys
+import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -16,6 +17,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from tqdm import tqdm
 
 import train
 from engine.checkpoint import load_checkpoint
@@ -81,6 +83,7 @@ def one(rank: int, count: int, port: int, flags: list[str], fault: str) -> None:
     """One of the processes; fault: what befalls the second one after iteration 4."""
     os.environ |= {"RANK": str(rank), "LOCAL_RANK": str(rank), "WORLD_SIZE": str(count)}
     os.environ |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)}
+    tqdm.set_lock(threading.RLock())  # the usual one is shared by forked processes: one that is killed might keep it
     before = Run._average
 
     def average(self: Run, update: Update) -> None:

@@ -8,12 +8,14 @@ import resource
 import signal
 import subprocess
 import sys
+import threading
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
+from tqdm import tqdm
 
 import train
 from benchmarks.kills import campaign, prepare
@@ -100,6 +102,7 @@ def test_a_few_kills_at_random_moments(folder: Path) -> None:
 
 
 def train_until_the_disk_is_full(sender: Path) -> None:
+    tqdm.set_lock(threading.RLock())  # the one at hand may be held by a thread that was not forked
     average = Run._average
 
     def limit(self: Run, update: Update) -> None:
@@ -153,7 +156,7 @@ def of_another_network(path: Path) -> None:
     kept = load_checkpoint(path)
     content = {name: getattr(kept, name) for name in Checkpoint.__dataclass_fields__}
     other = kept.cfg.replace("filters=8", "filters=9")
-    torch.save(content | {"cfg": other, "format": "cspyolo checkpoint 1"}, path)
+    torch.save(content | {"cfg": other, "iteration": 1, "format": "cspyolo checkpoint 1"}, path)
 
 
 @pytest.mark.parametrize(
