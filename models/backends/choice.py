@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -22,6 +23,8 @@ from models.network import Network
 from models.predictor import Predictor
 from models.runnable import Runnable
 from utils.errors import InputError
+
+logger = logging.getLogger(__name__)
 
 # Engine -> extensions of its files and what opens them. The first engine with an extension is its default.
 _ENGINES: dict[str, tuple[tuple[str, ...], Callable[[str | Path, torch.device], Session]]] = {
@@ -107,6 +110,9 @@ def open_exported(weights: str | Path, run: Run) -> ExportedModel:
     if run.half:
         raise InputError(f"{weights}: --half is settled when a model is exported")
     reading = run.reading
+    for name, given in (("--ema", reading.ema), ("--partial", reading.partial)):
+        if given:
+            logger.warning("%s: %s has no effect on an exported model", weights, name)
     own = _ENGINES[engine][1](weights, torch.device(reading.device))
     width, height = reading.width or own.metadata.size_wh[0], reading.height or own.metadata.size_wh[1]
     return ExportedModel(own, str(weights), (width, height))

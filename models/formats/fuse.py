@@ -26,7 +26,7 @@ def without_batch_norm(network: Network) -> Network:
             cfg = cfg.with_values(step.index + 1, given)
     net = network.plan.net
     with blank_weights():
-        fused = Network(make_plan(cfg, width=net.width, height=net.height)).eval()
+        fused = Network(make_plan(cfg, width=net.width or None, height=net.height or None)).eval()
     images = torch.rand(1, *_shape(network))
     with torch.inference_mode():
         before = network(images)

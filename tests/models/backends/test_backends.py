@@ -239,6 +239,12 @@ def test_compare_of_nothing_is_not_the_same(weights: Path, capsys: pytest.Captur
     assert "nothing that both give could be compared: no boxes" in capsys.readouterr().out
 
 
+def test_flags_that_cannot_act_on_an_exported_model(weights: Path, caplog: pytest.LogCaptureFixture) -> None:
+    needed(".onnx", None)
+    open_predictor(made(CFG, weights, ".onnx"), Run(reading=Reading(ema=True, partial=True)))
+    assert "--ema has no effect" in caplog.text and "--partial has no effect" in caplog.text
+
+
 def test_names_that_do_not_fit_are_not_stored(weights: Path) -> None:
     needed(".onnx", None)
     short = weights.with_name("short.names")
