@@ -74,13 +74,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
     known = class_names(names, predictor.detector.classes, cfg)
     limits = Limits(upload_bytes=options.max_upload * 1_000_000, hosts=allowed_hosts(options.host))
     app = make_app(Analyst(predictor, known, most_frames=options.max_frames), Path(cfg).stem, limits)
+    config = uvicorn.Config(
+        app, log_level="warning", limit_concurrency=BUSY, server_header=False, timeout_graceful_shutdown=3
+    )
+    server = uvicorn.Server(config)
     with listen(options.host, options.port) as place:
         port = place.getsockname()[1]
         print(f"{Path(cfg).stem} on {device}: http://{options.host}:{port}/  (Ctrl-C ends it)", flush=True)
-        config = uvicorn.Config(
-            app, log_level="warning", limit_concurrency=BUSY, server_header=False, timeout_graceful_shutdown=3
-        )
-        uvicorn.Server(config).run(sockets=[place])
+        server.run(sockets=[place])
     return EXIT_OK
 
 
