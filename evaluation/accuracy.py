@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
-import torch
 from tqdm import tqdm
 
 from data.class_exam import ClassExam, make_class_exam
@@ -52,12 +51,9 @@ def _run(settings: Settings, classifier: Classifier, exam: ClassExam) -> ClassPa
         centred=True,
     )
 
-    def probabilities(images: torch.Tensor) -> torch.Tensor:
-        return classifier.probabilities(images, leaves_only=True)
-
     try:
         with tqdm(total=len(exam.images), unit="img", desc=by(classifier.size_wh)) as bar:
-            for count in classify(probabilities, loader, found):
+            for count in classify(classifier.leaf_probabilities, loader, found):
                 bar.update(count)
     except KeyboardInterrupt:
         found.interrupted = True

@@ -23,23 +23,19 @@ class Classifier:
         self.size_wh = (network.plan.input.width, network.plan.input.height)
         self.tree = next((tree for layer in network if (tree := getattr(layer, "tree", None)) is not None), None)
 
-    def probabilities(self, images: Tensor, *, leaves_only: bool = False) -> Tensor:
+    def probabilities(self, images: Tensor) -> Tensor:
         """float32 (b, classes) on the CPU for pictures (b, channels, height, width).
 
-        Of a tree of classes they are those from the top down (tree.c hierarchy_predictions). leaves_only: 0 for classes
-        that have others below them.
+        Of a tree of classes they are those from the top down (tree.c hierarchy_predictions).
         """
         images = images.to(self.device, self.dtype)
         views = (images, images.flip(3)) if self.mirrored else (images,)
         found = torch.stack([self.network(view)[-1].float().flatten(1) for view in views]).mean(0).cpu()
-        if self.tree is None:
-            return found
-        found = self.tree.absolute(found)
-        if leaves_only:
+        return found if self.tree is None else self.tree.absolute(found)
+
+    def leaf_probabilities(self, images: Tensor) -> Tensor:
+        """The same with 0 for classes that have others below them: what a classifier is measured by."""
+        found = self.probabilities(images)
+        if self.tree is not None:
             found[:, [parent for parent in set(self.tree.parents) if parent >= 0]] = 0
         return found
-
-    def wait(self) -> None:
-        """Until a GPU has done what it was given."""
-        if self.device.type == "cuda":
-            torch.cuda.synchronize(self.device)

@@ -36,7 +36,8 @@ class LayerDifference:
 class BoxMatches:
     """same: pairs of one class with an overlap of 0.99 and scores within 0.01; only_a, only_b: boxes without such a partner.
 
-    least_overlap, largest_score: of the pairs of one class that overlap most, whether they count as the same or not.
+    least_overlap, largest_score: of the pairs of one class that overlap most, whether they count as the same or not. paired: there
+    are such pairs.
     """
 
     same: int
@@ -44,6 +45,7 @@ class BoxMatches:
     only_b: int
     least_overlap: float
     largest_score: float
+    paired: bool = False
 
 
 def layer_differences(a: Network, b: Network, images: Tensor) -> Iterator[LayerDifference]:
@@ -81,4 +83,5 @@ def box_matches(a: Detections, b: Detections) -> BoxMatches:
         only_b=len(b) - same,
         least_overlap=float(best[paired].min()) if paired.any() else 1.0,
         largest_score=float(scores[paired].max()) if paired.any() else 0.0,
+        paired=bool(paired.any()),
     )

@@ -113,7 +113,7 @@ class Pair:
             return None
         matches = box_matches(found[0], found[1])
         text = f"{matches.same} the same, {matches.only_a} only in the first, {matches.only_b} only in the second"
-        if matches.same:
+        if matches.paired:
             text += f"; overlap at least {matches.least_overlap:.4f}, scores within {matches.largest_score:.4f}"
         show(f"boxes above {conf:g}: {text}")
         return matches

@@ -66,7 +66,7 @@ def test_of_a_tree_the_products_from_the_top_and_its_leaves(tmp_path: Path) -> N
     images[0, 0] = images[0, 1] = 0.0
     with torch.inference_mode():
         torch.testing.assert_close(classifier.probabilities(images), torch.tensor([[0.5, 0.5, 0.0, 0.5]]))
-        leaves = classifier.probabilities(images, leaves_only=True)
+        leaves = classifier.leaf_probabilities(images)
     torch.testing.assert_close(leaves, torch.tensor([[0.0, 0.5, 0.0, 0.5]]))
 
 

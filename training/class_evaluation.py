@@ -60,7 +60,7 @@ class ClassEvaluation:
             centred=True,
         )
         found = ClassPass()
-        for _ in classify(lambda images: classifier.probabilities(images, leaves_only=True), loader, found):
+        for _ in classify(classifier.leaf_probabilities, loader, found):
             pass
         if found.failures:
             logger.warning(

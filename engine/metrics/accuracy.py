@@ -48,9 +48,10 @@ class Accuracy:
             k=min(k, len(names)),
         )
 
-    def top(self, k: int) -> float:
-        """Part of the pictures whose class is among the k most probable ones, in [0, 1]; 0 without pictures."""
-        return float((self.ranks < k).mean()) if len(self.ranks) else 0.0
+    def top(self, k: int, chosen: NDArray[np.bool_] | None = None) -> float:
+        """Part of the pictures, or of those chosen (n,), whose class is among the k most probable ones; 0 without pictures."""
+        places = self.ranks if chosen is None else self.ranks[chosen]
+        return float((places < k).mean()) if len(places) else 0.0
 
     def matrix(self) -> Ints:
         """int64 (classes, classes): rows predicted class, columns true class; pictures without a class left out."""
@@ -59,25 +60,23 @@ class Accuracy:
         np.add.at(counts, (self.predicted[known], self.class_ids[known]), 1)
         return counts
 
-    def table(self, *, every_class: bool = True) -> str:
+    def table(self) -> str:
         """Lines of text: all pictures, then each class that has some."""
         width = max(len("class"), len("all"), *(len(name) for name in self.names))
         head = f"{'class':<{width}} {'images':>8} {'top 1':>8} {f'top {self.k}':>8}"
-        lines = [head, self._line("all", np.ones(len(self.ranks), bool), width)]
-        if every_class:
-            groups = [(name, self.class_ids == number) for number, name in enumerate(self.names)]
-            lines += [self._line(name, mine, width) for name, mine in groups if mine.any()]
-        return "\n".join(lines)
-
-    def _line(self, name: str, mine: NDArray[np.bool_], width: int) -> str:
-        top = [float((self.ranks[mine] < k).mean()) if mine.any() else 0.0 for k in (1, self.k)]
-        return f"{name:<{width}} {int(mine.sum()):>8} {top[0]:>8.4f} {top[1]:>8.4f}"
+        groups = [("all", np.ones(len(self.ranks), bool)), *self._of_classes()]
+        lines = [
+            f"{name:<{width}} {int(mine.sum()):>8} {self.top(1, mine):>8.4f} {self.top(self.k, mine):>8.4f}"
+            for name, mine in groups
+        ]
+        return "\n".join([head, *lines])
 
     def to_json(self) -> dict[str, Any]:
         """Numbers for metrics.json."""
-        classes = {
-            name: {"images": int(mine.sum()), "top1": float((self.ranks[mine] < 1).mean())}
-            for number, name in enumerate(self.names)
-            if (mine := self.class_ids == number).any()
-        }
+        classes = {name: {"images": int(mine.sum()), "top1": self.top(1, mine)} for name, mine in self._of_classes()}
         return {"images": len(self.ranks), "top1": self.top(1), f"top{self.k}": self.top(self.k), "classes": classes}
+
+    def _of_classes(self) -> list[tuple[str, NDArray[np.bool_]]]:
+        """Name and pictures of each class that has some; names may repeat."""
+        found = [(name, self.class_ids == number) for number, name in enumerate(self.names)]
+        return [(name, mine) for name, mine in found if mine.any()]
