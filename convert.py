@@ -19,23 +19,21 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TypeAlias
 
-from data.formats.darknet import read_names
+from data.formats.darknet import class_names, read_names
 from data.image import read_image
-from data.names import class_names
 from data.sources import open_data
 from data.writing import write_data
-from models.backends.choice import BACKENDS
-from models.detector import Detector
-from models.formats.files import Model, Reading, load_model, save_model
+from inference.compare import Pair, Side
+from inference.detector import Detector
+from inference.opening import BACKENDS
+from models.download import download
+from models.formats.files import LoadedModel, LoadOptions, load_model, save_model
 from models.formats.fuse import without_batch_norm
 from models.heads.base import BoxSection
 from models.network import Network
-from models.pair import Pair, Side
 from models.published import find_published, listing
 from models.weights import save_weights
-from utils.arguments import above_zero, share
-from utils.cli import EXIT_FAILED, EXIT_OK, run_script
-from utils.download import download
+from utils.cli import EXIT_FAILED, EXIT_OK, above_zero, run_script, share
 from utils.errors import InputError
 
 logger = logging.getLogger(__name__)
@@ -66,7 +64,7 @@ def _add_labels(commands: Commands) -> None:
         dest="source",
         required=True,
         metavar="A",
-        help=".data (Darknet), .json (COCO), .yaml (Ultralytics), a Pascal VOC folder, a folder or list of pictures",
+        help=".data (Darknet), .json (COCO), .yaml (Ultralytics), a Pascal VOC folder, a folder or list of images",
     )
     parser.add_argument(
         "--to",
@@ -76,13 +74,13 @@ def _add_labels(commands: Commands) -> None:
         help="what to write, by its extension: .data, .json, .yaml; a name without extension is a Pascal VOC folder",
     )
     parser.add_argument("--names", help="names file to use in place of the data set's own names")
-    parser.add_argument("--copy", action="store_true", help="copy the pictures where they are needed, default: links")
+    parser.add_argument("--copy", action="store_true", help="copy the images where they are needed, default: links")
     parser.set_defaults(run=_labels)
 
 
 def _labels(options: argparse.Namespace) -> int:
     written = write_data(open_data(options.source, names=options.names), options.target, copy=options.copy)
-    print(f"{written.labels} labels of {written.pictures} pictures: {', '.join(map(str, written.files))}")
+    print(f"{written.labels} labels of {written.images} images: {', '.join(map(str, written.files))}")
     for what, count in written.lost.items():
         print(f"not taken along: {count} {what}")
     return EXIT_OK
@@ -98,8 +96,8 @@ def _add_source(parser: argparse.ArgumentParser) -> None:
     )
 
 
-def _source(options: argparse.Namespace) -> Model:
-    return load_model(options.weights, Reading(cfg=options.cfg, ema=options.ema, trust_pickle=options.trust_pickle))
+def _source(options: argparse.Namespace) -> LoadedModel:
+    return load_model(options.weights, LoadOptions(cfg=options.cfg, ema=options.ema, trust_pickle=options.trust_pickle))
 
 
 def _add_weights(commands: Commands) -> None:
@@ -109,7 +107,7 @@ def _add_weights(commands: Commands) -> None:
     parser.add_argument("--out", required=True, help="what to write, by extension: .weights, .pt, .safetensors")
     parser.add_argument("--out-cfg", metavar="FILE", help="also write the cfg")
     parser.add_argument("--names", help="names file to store in .pt or .safetensors")
-    parser.add_argument("--clear", action="store_true", help="set the count of training pictures seen to 0")
+    parser.add_argument("--clear", action="store_true", help="set the count of training images seen to 0")
     parser.set_defaults(run=_weights)
 
 
@@ -175,12 +173,12 @@ def _fold(options: argparse.Namespace) -> int:
 
 
 def _add_compare(commands: Commands) -> None:
-    text = "two models, of any formats, on the same picture: layers, outputs, boxes, verdict"
+    text = "two models, of any formats, on the same image: layers, outputs, boxes, verdict"
     parser = commands.add_parser("compare", help=text, description=text)
     add = parser.add_argument
     add("models", nargs=2, metavar="MODEL", help=".weights, .pt, .safetensors, .onnx, .xml or .torchscript")
     add("--cfg", nargs="+", default=[], help="cfg of files that have none inside; two if they differ")
-    add("--image", help="picture to look at; default: random values, the same every time")
+    add("--image", help="image to look at; default: random values, the same every time")
     add(
         "--img-size",
         type=above_zero,
@@ -204,8 +202,8 @@ def _compare(options: argparse.Namespace) -> int:
     size = (options.img_size[0], options.img_size[-1]) if options.img_size else None
     pair = Pair(sides[0], sides[1], size)
     print(pair.describe())
-    picture = read_image(options.image, pair.channels) if options.image else pair.random_picture()
-    verdict = pair.compare(picture, conf=options.conf_thres, every_layer=options.every_layer, show=print)
+    image = read_image(options.image, pair.channels) if options.image else pair.random_image()
+    verdict = pair.compare(image, conf=options.conf_thres, every_layer=options.every_layer, show=print)
     print(verdict.text)
     return EXIT_OK if verdict.same else EXIT_FAILED
 

@@ -1,7 +1,7 @@
-"""Find objects in pictures, folders, lists, videos, cameras and streams with a Darknet model; a classifier names pictures.
+"""Find objects in images, folders, lists, videos, cameras and streams with a Darknet model; a classifier names images.
 
 examples:
-  python detect.py                                      a first look: the shipped detector on sample pictures
+  python detect.py                                      a first look: the shipped detector on sample images
   python detect.py --cfg yolov4.cfg --weights yolov4.weights --names coco.names --source street.jpg
   python detect.py --cfg my.cfg --weights my.weights --names my.names --source video.mp4 --save-json
   python detect.py --cfg my.cfg --weights my.weights --names my.names --source 0 --view-img
@@ -18,21 +18,20 @@ from collections.abc import Sequence
 from contextlib import closing
 from pathlib import Path
 
+from data.formats.darknet import class_names
 from data.frames import open_frames
-from data.names import class_names
-from detection.course import run, summary
-from detection.naming import name_pictures
-from models.backends.choice import BACKENDS, OpenedModel, Run, open_model
-from models.classifier import Classifier
-from models.formats.files import Reading
-from utils.arguments import above_zero, share
-from utils.cli import EXIT_FAILED, EXIT_INTERRUPTED, EXIT_OK, run_script
+from inference.classifier import Classifier
+from inference.classify import name_images
+from inference.first_look import next_steps
+from inference.opening import BACKENDS, OpenedModel, RuntimeOptions, open_model
+from inference.pipeline import run, summary
+from inference.recorder import Recorder, RecordOptions
+from models.formats.files import LoadOptions
+from utils.cli import EXIT_FAILED, EXIT_INTERRUPTED, EXIT_OK, above_zero, run_script, share
 from utils.device import select_device
 from utils.errors import InputError
 from utils.files import run_folder
-from utils.next_steps import next_steps
-from utils.recorder import Recorder, RecordOptions
-from utils.resize import KERNELS
+from utils.letterbox import KERNELS
 
 SHIPPED = Path(__file__).parent / "weights" / "scenes"
 SAMPLES = Path(__file__).parent / "data" / "samples"
@@ -48,7 +47,7 @@ def parse_arguments(arguments: Sequence[str] | None) -> argparse.Namespace:
     add("--names", metavar="FILE", help="class names, one in each line; default: class 0, class 1, ...")
     add(
         "--source",
-        help="picture, folder, glob, .txt list, video, camera number, rtsp:// or http:// address",
+        help="image, folder, glob, .txt list, video, camera number, rtsp:// or http:// address",
     )
     add(
         "--img-size",
@@ -68,7 +67,7 @@ def parse_arguments(arguments: Sequence[str] | None) -> argparse.Namespace:
     )
     add("--classes", type=int, nargs="+", metavar="ID", help="only these classes: --classes 0 2")
     add("--agnostic-nms", action="store_true", help="suppress overlapping boxes of different classes too")
-    add("--max-det", type=above_zero, default=1000, metavar="N", help="most objects in a picture, default 1000")
+    add("--max-det", type=above_zero, default=1000, metavar="N", help="most objects in an image, default 1000")
     add(
         "--letter-box",
         type=int,
@@ -76,22 +75,22 @@ def parse_arguments(arguments: Sequence[str] | None) -> argparse.Namespace:
         help="1: keep the aspect ratio, 0: stretch; default: the cfg's letter_box",
     )
     add("--resize", choices=KERNELS, default=KERNELS[0], help="the original's resizing (default), or OpenCV's")
-    add("--augment", action="store_true", help="look at the mirrored picture as well")
+    add("--augment", action="store_true", help="look at the mirrored image as well")
     add("--device", default="", help="cpu, mps, or a CUDA index such as 0; default: a GPU if there is one")
     add("--half", action="store_true", help="16-bit floats on a GPU")
-    add("--batch-size", type=above_zero, default=1, metavar="N", help="pictures at a time, default 1")
+    add("--batch-size", type=above_zero, default=1, metavar="N", help="images at a time, default 1")
     add("--partial", action="store_true", help="accept weights that fit only in part")
     add("--backend", choices=BACKENDS, help="what runs the model; default: by the kind of file")
     add("--ema", action="store_true", help="of a training checkpoint the averages in the place of its weights")
     add("--trust-pickle", action="store_true", help="read .pt by pickle: it runs whatever code the file asks for")
-    add("--save-txt", action="store_true", help="labels/*.txt: class, centre and size relative to the picture")
+    add("--save-txt", action="store_true", help="labels/*.txt: class, centre and size relative to the image")
     add("--save-conf", action="store_true", help="with the score at the end of each line of --save-txt")
     add("--save-json", action="store_true", help="results.json: COCO result list with file_name, frame and time_s")
     add("--save-csv", action="store_true", help="results.csv, a row for each object, written as they are found")
     add("--save-crop", action="store_true", help="crops/<class>/*.jpg: each object cut out")
-    add("--nosave", action="store_true", help="no annotated pictures and videos")
+    add("--nosave", action="store_true", help="no annotated images and videos")
     add("--view-img", action="store_true", help="show results in a window")
-    add("--line-thickness", type=above_zero, metavar="PX", help="of boxes; default: in proportion to the picture")
+    add("--line-thickness", type=above_zero, metavar="PX", help="of boxes; default: in proportion to the image")
     add("--hide-labels", action="store_true", help="boxes only")
     add("--hide-conf", action="store_true", help="labels without scores")
     add("--vid-stride", type=above_zero, default=1, metavar="N", help="take every Nth frame of a video")
@@ -111,7 +110,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     use_shipped_model(options)
     predictor, own_names = open_any(options)
     if isinstance(predictor, Classifier):
-        return name_pictures(predictor, names_of(options, own_names, predictor.classes), options)
+        return name_images(predictor, names_of(options, own_names, predictor.classes), options)
     classes = predictor.detector.classes
     refuse_unknown_classes(options, classes)
     names = names_of(options, own_names, classes)
@@ -133,7 +132,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def use_shipped_model(options: argparse.Namespace) -> None:
-    """Without a model of the user's, take the one that comes with the project; without a source, its sample pictures."""
+    """Without a model of the user's, take the one that comes with the project; without a source, its sample images."""
     if options.cfg is None and options.weights is None:
         options.cfg, options.weights = str(SHIPPED.with_suffix(".cfg")), str(SHIPPED.with_suffix(".weights"))
         options.names = options.names or str(SHIPPED.with_suffix(".names"))
@@ -144,7 +143,7 @@ def use_shipped_model(options: argparse.Namespace) -> None:
         )
     if options.source is None:
         options.source = os.path.relpath(SAMPLES)
-        print(f"no --source: the pictures and the clip in {os.path.relpath(SAMPLES)} are used")
+        print(f"no --source: the images and the clip in {os.path.relpath(SAMPLES)} are used")
 
 
 def names_of(options: argparse.Namespace, own_names: tuple[str, ...], classes: int) -> tuple[str, ...]:
@@ -165,7 +164,7 @@ def open_any(options: argparse.Namespace) -> OpenedModel:
     if options.half and device.type == "cpu":
         raise InputError("--half: 16-bit floats are for a GPU, this run is on the cpu")
     size = options.img_size or [None]
-    reading = Reading(
+    reading = LoadOptions(
         cfg=options.cfg,
         device=device,
         width=size[0],
@@ -175,7 +174,8 @@ def open_any(options: argparse.Namespace) -> OpenedModel:
         partial=options.partial,
     )
     return open_model(
-        options.weights, Run(backend=options.backend, reading=reading, half=options.half, mirrored=options.augment)
+        options.weights,
+        RuntimeOptions(backend=options.backend, reading=reading, half=options.half, mirrored=options.augment),
     )
 
 

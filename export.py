@@ -17,22 +17,18 @@ from pathlib import Path
 import torch
 
 from data.formats.darknet import read_names
-from models.backends.exported import ExportedModel
-from models.backends.onnxruntime import OnnxRuntimeSession
-from models.backends.openvino import OpenVinoSession
-from models.backends.session import Session
-from models.backends.torchscript import TorchScriptSession
-from models.detector import Detector
+from inference.backends import OnnxRuntimeSession, OpenVinoSession, Session, TorchScriptSession
+from inference.detector import Detector
+from inference.exported import ExportedModel
 from models.export.build import OUTPUTS, ExportOptions
-from models.export.onnx_file import save_onnx
-from models.export.openvino_file import save_openvino
-from models.export.torchscript_file import save_torchscript
+from models.export.onnx import save_onnx
+from models.export.openvino import save_openvino
+from models.export.torchscript import save_torchscript
 from models.export.verify import HALF_TOLERANCE, TOLERANCE, Expected, difference, expected, sorted_rows
-from models.formats.files import Model, Reading, load_model
+from models.formats.files import LoadedModel, LoadOptions, load_model
 from models.heads.base import BoxSection
 from models.network import Network
-from utils.arguments import above_zero, positive, share
-from utils.cli import EXIT_OK, run_script
+from utils.cli import EXIT_OK, above_zero, positive, run_script, share
 from utils.errors import InputError, RunError
 from utils.files import staged
 
@@ -67,7 +63,7 @@ def parse_arguments(arguments: Sequence[str] | None) -> argparse.Namespace:
         metavar="N",
         help="input size, or width height; default: the cfg's",
     )
-    add("--batch-size", type=int, default=1, help="pictures at a time, default 1")
+    add("--batch-size", type=int, default=1, help="images at a time, default 1")
     add("--dynamic", nargs="+", choices=("batch", "size"), default=[], help="what may change from run to run")
     add("--output", choices=OUTPUTS, help="raw: heads as in the network (default of classifiers); boxes: all boxes "
         "and scores (default); nms: boxes that are left after suppression")  # fmt: skip
@@ -123,9 +119,11 @@ def _settings(options: argparse.Namespace) -> ExportOptions:
     )
 
 
-def _network(options: argparse.Namespace) -> Model:
+def _network(options: argparse.Namespace) -> LoadedModel:
     width, height = (options.img_size[0], options.img_size[-1]) if options.img_size else (None, None)
-    reading = Reading(cfg=options.cfg, width=width, height=height, ema=options.ema, trust_pickle=options.trust_pickle)
+    reading = LoadOptions(
+        cfg=options.cfg, width=width, height=height, ema=options.ema, trust_pickle=options.trust_pickle
+    )
     network, names = load_model(options.weights, reading)
     names = read_names(options.names) if options.names else names
     options.output = options.output or ("boxes" if _box_sections(network) else "raw")
@@ -134,7 +132,7 @@ def _network(options: argparse.Namespace) -> Model:
         if names and len(names) != classes:
             place = options.names or options.weights
             raise InputError(f"{place}: has {len(names)} names, {network.plan.cfg.path} has classes={classes}")
-    return Model(network, names)
+    return LoadedModel(network, names)
 
 
 def _warn_of_suppression(network: Network, settings: ExportOptions) -> None:

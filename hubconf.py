@@ -2,15 +2,15 @@
 
 >>> network = torch.hub.load(".", "darknet", source="local", cfg="yolov4.cfg", weights="yolov4.weights")
 >>> model = torch.hub.load(".", "predictor", source="local", cfg="yolov4.cfg", weights="yolov4.weights")
->>> found = model.predict([picture])
+>>> found = model.predict([image])
 """
 
 from __future__ import annotations
 
 from typing import Any
 
+from inference.predictor import Predictor
 from models.network import Network
-from models.predictor import Predictor
 
 dependencies = ["torch", "numpy", "cv2"]
 
@@ -23,7 +23,7 @@ def darknet(cfg: str, weights: str | None = None, device: str = "cpu", **size: A
 
 
 def predictor(cfg: str, weights: str, device: str = "cpu", **options: Any) -> Predictor:
-    """A detector: `predict` takes pictures and gives boxes; see models.load_predictor."""
-    from models.load import load_predictor
+    """A detector: `predict` takes images and gives boxes; see models.load_predictor."""
+    from inference.opening import load_predictor
 
     return load_predictor(cfg, weights, device, **options)

@@ -17,18 +17,16 @@ from typing import Any
 
 import torch
 
-from engine.timing import time_forward
-from models.analysis import layer_loads, peak_activation_bytes
 from models.network import Network
 from models.plan import Plan, read_plan
-from models.summary import key_report, layer_facts, layer_table, total_lines, totals
-from models.untrained import steady
+from models.summary import key_report, layer_facts, layer_loads, layer_table, peak_activation_bytes, total_lines, totals
+from profiling.energy import energy_counter
+from profiling.plots import LayerProfile, plot_layers
+from profiling.timing import steady, time_forward
 from utils.cli import EXIT_BAD_INPUT, EXIT_OK, run_script
 from utils.device import select_device
-from utils.energy import energy_counter
 from utils.errors import InputError
 from utils.files import write_text
-from utils.plot_layers import LayerProfile, plot_layers
 
 MEASURED_RUNS = 10
 
@@ -118,13 +116,13 @@ def efficiency_text(plan: Plan, device: torch.device) -> str:
     timing = time_forward(network, images, MEASURED_RUNS, counter)
     energy = "energy: this machine offers no counter that may be read"
     if counter and timing.joules is not None:
-        energy = f"energy {timing.joules:.3f} J a picture ({counter.name}, the whole processor)"
+        energy = f"energy {timing.joules:.3f} J an image ({counter.name}, the whole processor)"
     return (
         f"{plan.cfg.path} on {device}, random weights\n"
         f"  parameters {sums['params'] / 1e6:.3f} M, CIO {sums['cio'] / 1e6:.2f} M\n"
         f"  MAC {sums['mac'] / 1e6:.2f} M, at least {sums['mac_bound'] / 1e6:.2f} M for as many operations\n"
         f"  peak activation memory {peak_activation_bytes(plan) / 1e6:.1f} MB\n"
-        f"  {timing.seconds * 1e3:.2f} ms a picture, {sums['bflops_paper'] / timing.seconds:.1f} GFLOP/s\n"
+        f"  {timing.seconds * 1e3:.2f} ms an image, {sums['bflops_paper'] / timing.seconds:.1f} GFLOP/s\n"
         f"  {energy}"
     )
 

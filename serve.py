@@ -15,10 +15,9 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from data.names import class_names
-from models.load import load_predictor
-from utils.arguments import above_zero
-from utils.cli import EXIT_OK, run_script
+from data.formats.darknet import class_names
+from inference.opening import load_predictor
+from utils.cli import EXIT_OK, above_zero, run_script
 from utils.device import select_device
 from utils.errors import InputError, RunError
 
@@ -62,8 +61,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
             raise InputError(f"serve.py needs {package}: pip install -r requirements-serve.txt")
     import uvicorn
 
-    from serving.analysis import Analyst
     from serving.app import Limits, make_app
+    from serving.service import DetectionService
 
     cfg, weights, names = model_files(options)
     if len(options.img_size) > 2:
@@ -73,7 +72,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     predictor = load_predictor(cfg, weights, device, width=size[0], height=size[-1], half=options.half)
     known = class_names(names, predictor.detector.classes, cfg)
     limits = Limits(upload_bytes=options.max_upload * 1_000_000, hosts=allowed_hosts(options.host))
-    app = make_app(Analyst(predictor, known, most_frames=options.max_frames), Path(cfg).stem, limits)
+    app = make_app(DetectionService(predictor, known, most_frames=options.max_frames), Path(cfg).stem, limits)
     config = uvicorn.Config(
         app, log_level="warning", limit_concurrency=BUSY, server_header=False, timeout_graceful_shutdown=3
     )

@@ -18,13 +18,12 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from data.image_cache import DISK, RAM
-from engine.checkpoint import Checkpoint, load_checkpoint, require_cfg
+from training.checkpoint import Checkpoint, load_checkpoint, require_cfg
+from training.options import TrainOptions, write_record
 from training.prepare import Sets, fitted, open_sets, require_labels
 from training.run import Run
-from training.settings import Settings, write_record
 from utils import cfg as cfg_text
-from utils.arguments import above_zero, positive, share, whole
-from utils.cli import EXIT_INTERRUPTED, EXIT_OK, run_script
+from utils.cli import EXIT_INTERRUPTED, EXIT_OK, above_zero, positive, run_script, share, whole
 from utils.errors import InputError
 from utils.files import run_folder
 from utils.net_options import ScheduleOptions
@@ -43,7 +42,7 @@ def parse_arguments(arguments: Sequence[str] | None) -> argparse.Namespace:
     )
     add = parser.add_argument
     add("--cfg", help="Darknet cfg file; fitted to the classes of the data in memory")
-    add("--data", help=".data, .yaml, COCO .json or folder, Pascal VOC, pictures or list; default: drawn scenes")
+    add("--data", help=".data, .yaml, COCO .json or folder, Pascal VOC, images or list; default: drawn scenes")
     add("--names", help="names file to use in place of the data set's own")
     add("--weights", help="to begin with: .weights, a backbone (.conv.N) or a checkpoint (.pt)")
     add("--clear", action="store_true", help="count iterations from 0, whatever the weights have seen")
@@ -58,8 +57,8 @@ def parse_arguments(arguments: Sequence[str] | None) -> argparse.Namespace:
     add = group.add_argument
     length = group.add_mutually_exclusive_group()
     length.add_argument("--iterations", type=above_zero, metavar="N", help="max_batches; steps move in proportion")
-    length.add_argument("--epochs", type=above_zero, metavar="N", help="the same in passes over the training pictures")
-    add("--batch-size", type=above_zero, metavar="N", help="batch: pictures of one weight update")
+    length.add_argument("--epochs", type=above_zero, metavar="N", help="the same in passes over the training images")
+    add("--batch-size", type=above_zero, metavar="N", help="batch: images of one weight update")
     add("--subdivisions", type=above_zero, metavar="N", help="subdivisions: parts of a batch, to save memory")
     add("--img-size", type=above_zero, nargs="+", default=[], metavar="N", help="width and height; one number: square")
     add("--multi-scale", action="store_true", help="random=1: change the size every ten iterations")
@@ -80,15 +79,15 @@ def parse_arguments(arguments: Sequence[str] | None) -> argparse.Namespace:
     add("--augment", metavar="FILE", help="further augmentations, a file of albumentations")
     add("--single-cls", action="store_true", help="treat all classes as one")
     add("--cache-images", nargs="?", const=RAM, choices=(RAM, DISK),
-        help="keep decoded pictures in memory (without a word: ram), or in a file in the folder cache of --project")  # fmt: skip
+        help="keep decoded images in memory (without a word: ram), or in a file in the folder cache of --project")  # fmt: skip
     add("--adamw", action="store_true", help="AdamW; wants its own --set learning_rate=... decay=...")
     add("--clip-grad-norm", type=positive, default=0.0, metavar="X", help="largest norm of a batch's mean gradient")
     add(
         "--class-balanced",
         action="store_true",
-        help="draw a class, then a picture with it: rare classes come up as often",
+        help="draw a class, then an image with it: rare classes come up as often",
     )
-    add("--rect", action="store_true", help="batches of pictures of similar proportions, in a shape that fits them")
+    add("--rect", action="store_true", help="batches of images of similar proportions, in a shape that fits them")
     add("--cos-lr", action="store_true", help="learning rate along half a cosine")
     add("--freeze", type=above_zero, default=0, metavar="N", help="leave the first N layers as they are")
     add(
@@ -97,12 +96,12 @@ def parse_arguments(arguments: Sequence[str] | None) -> argparse.Namespace:
         metavar="M",
         help="of the rolling statistics, default 0.01 (the original's GPU build)",
     )
-    add("--sync-bn", action="store_true", help="several processes: batch normalisation over the pictures of all")
+    add("--sync-bn", action="store_true", help="several processes: batch normalisation over the images of all")
     add("--amp", choices=("bf16", "fp16"), help="forward pass in 16-bit floats")
     add("--channels-last", action=argparse.BooleanOptionalAction, default=True,
         help="memory layout; the other one is slower on most processors")  # fmt: skip
     add("--device", default="", help="cpu, mps, or a CUDA index; default: a GPU if there is one")
-    add("--workers", type=whole, default=2, help="processes that prepare pictures, default 2; 0: none")
+    add("--workers", type=whole, default=2, help="processes that prepare images, default 2; 0: none")
     add("--seed", type=whole, default=0, help="of weights and augmentation, default 0")
     group = parser.add_argument_group("watching and saving")
     add = group.add_argument
@@ -121,7 +120,7 @@ def parse_arguments(arguments: Sequence[str] | None) -> argparse.Namespace:
         metavar="N",
         help="keep weights every N iterations, default 1000 (long runs: 10000); 0: none",
     )
-    add("--noplots", action="store_true", help="no charts and no pictures")
+    add("--noplots", action="store_true", help="no charts and no images")
     add("--tensorboard", action=argparse.BooleanOptionalAction, help="scalars for it; default: if it is installed")
     add("--print", choices=("bar", "darknet"), default="bar", help="darknet: the original's lines")
     add("--project", default="runs/train", help="folder of the run folders, default runs/train")
@@ -135,7 +134,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     values = vars(options)
     resume = values.pop("resume")
     values["img_size"], values["net"] = tuple(values["img_size"]), tuple(values["net"])
-    settings = Settings(**values)
+    settings = TrainOptions(**values)
     if len(settings.img_size) > 2:
         raise InputError(f"--img-size: found {len(settings.img_size)} numbers, expected one, or width and height")
     with joined(settings.device) as processes:
@@ -152,7 +151,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     return EXIT_OK if finished else EXIT_INTERRUPTED
 
 
-def _new_run(settings: Settings, processes: Processes) -> Run:
+def _new_run(settings: TrainOptions, processes: Processes) -> Run:
     if settings.cfg is None:
         raise InputError("expected --cfg, or --resume to go on with a run")
     sets = processes.first(lambda: open_sets(settings))
@@ -168,9 +167,9 @@ def _new_folder(run: Run) -> Path:
     return folder
 
 
-def _continued_run(settings: Settings, path: Path, processes: Processes) -> Run:
+def _continued_run(settings: TrainOptions, path: Path, processes: Processes) -> Run:
     checkpoint = load_checkpoint(path)
-    kept = Settings.from_plain(checkpoint.settings)
+    kept = TrainOptions.from_plain(checkpoint.settings)
     _warn_of_kept(settings, kept)
     moved = {key: getattr(settings, key) for key in _CHANGEABLE if getattr(settings, key) is not None}
     given = dataclasses.replace(kept, device=settings.device, workers=settings.workers, **moved)
@@ -186,10 +185,10 @@ def _continued_run(settings: Settings, path: Path, processes: Processes) -> Run:
     return Run(given, cfg, sets, checkpoint, processes)
 
 
-def _warn_of_kept(settings: Settings, kept: Settings) -> None:
+def _warn_of_kept(settings: TrainOptions, kept: TrainOptions) -> None:
     """Say which flags beside --resume differ from the run's own, which count."""
-    usual = Settings()
-    for field in dataclasses.fields(Settings):
+    usual = TrainOptions()
+    for field in dataclasses.fields(TrainOptions):
         given, own = getattr(settings, field.name), getattr(kept, field.name)
         if field.name not in _CHANGEABLE + _ABOUT_RESUME and given not in (getattr(usual, field.name), own):
             flag = "set" if field.name == "net" else field.name.replace("_", "-")
@@ -202,7 +201,7 @@ def _require_names(checkpoint: Checkpoint, path: Path, sets: Sets) -> None:
         raise InputError(f"{sets.train.source}: classes {names}, expected those of {path}: {checkpoint.names}")
 
 
-def _checkpoint_path(settings: Settings, resume: str) -> Path:
+def _checkpoint_path(settings: TrainOptions, resume: str) -> Path:
     return _latest(Path(settings.project)) if resume == LATEST else Path(resume)
 
 

@@ -1,7 +1,7 @@
 """Detection on video, end to end, against the engine alone: what decoding, fitting and boxes cost beside each backend.
 
 A clip is generated, the model is exported, and then the two take turns: a pass of detect.py's own loop over the clip
-(--nosave), and as many runs of the bare engine on a picture that is ready. What counts is the ratio within one run: of elapsed
+(--nosave), and as many runs of the bare engine on an image that is ready. What counts is the ratio within one run: of elapsed
 time, and of processor time of all threads, which does not depend on what else the machine does. Take trained weights: random ones
 find thousands of boxes, whose suppression then takes most of the time. The default is the shipped detector of blood cells.
 
@@ -28,16 +28,16 @@ import torch
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
 
-import detect  # noqa: E402
-import export  # noqa: E402
-from detection.course import run  # noqa: E402
-from models.backends.choice import Run, open_predictor  # noqa: E402
-from models.backends.exported import ExportedModel  # noqa: E402
-from models.formats.files import Reading  # noqa: E402
-from models.predictor import Predictor  # noqa: E402
-from utils.cfg import read  # noqa: E402
-from utils.heap import keep_freed_memory  # noqa: E402
-from utils.resize import KERNELS  # noqa: E402
+import detect
+import export
+from inference.exported import ExportedModel
+from inference.opening import RuntimeOptions, open_predictor
+from inference.pipeline import run
+from inference.predictor import Predictor
+from models.formats.files import LoadOptions
+from utils.cfg import read
+from utils.letterbox import KERNELS
+from utils.memory import keep_freed_memory
 
 SUFFIXES = {"onnxruntime": ".onnx", "openvino": ".xml", "opencv": ".onnx", "torch": ".weights"}
 DEFAULT = ROOT / "weights" / "csppeleenet-efm-bccd"
@@ -75,8 +75,8 @@ def write_clip(path: Path, frames: int, size_wh: tuple[int, int]) -> None:
 def passes(backend: str, model: Path, cfg: Path, clip: Path, options: argparse.Namespace, folder: Path) -> str:
     """Medians of the turns as a row of a table."""
     frames = options.frames
-    reading = Reading(cfg=str(cfg) if backend == "torch" else None)
-    network = open_predictor(model, Run(backend=backend, reading=reading)).predictor.network
+    reading = LoadOptions(cfg=str(cfg) if backend == "torch" else None)
+    network = open_predictor(model, RuntimeOptions(backend=backend, reading=reading)).predictor.network
     shape = network.plan.input
     images = torch.rand(1, shape.channels, shape.height, shape.width)
 
@@ -106,7 +106,7 @@ def passes(backend: str, model: Path, cfg: Path, clip: Path, options: argparse.N
             target = detect.run_folder(folder / "runs", "a", exist_ok=True)
             with detect.Recorder(target, names, detect.record_options(arguments)) as recorder:
                 tally = run(predictor, source, recorder, names, False, arguments)
-        return sum(tally.objects.values()) / max(tally.pictures, 1)
+        return sum(tally.objects.values()) / max(tally.images, 1)
 
     found = whole()
     turns = [(timed(alone), timed(whole)) for _ in range(options.turns)]

@@ -15,24 +15,24 @@ from typing import Any
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
 
-from models.export.verify import TOLERANCE  # noqa: E402
-from utils.files import write_text  # noqa: E402
+from models.export.verify import TOLERANCE
+from utils.files import write_text
 
 ROUNDINGS = 10  # differences of so many times that of PyTorch's own rounding are explained by it
-MOVED = 0.01  # part of what another picture changes; a difference beyond it says that a model looks at something else
+MOVED = 0.01  # part of what another image changes; a difference beyond it says that a model looks at something else
 
 INTRO = """# Published cfgs as ONNX
 
 <!-- made by benchmarks/export_page.py, do not edit -->
 
 {count} published cfgs (AlexeyAB/darknet, CrossStagePartialNetworks, PartialResidualNetworks, PyTorch_YOLOv4), exported with the
-regenerated weights of the [recordings](parity.md) and run on a random picture: all boxes and scores before suppression, or the
+regenerated weights of the [recordings](parity.md) and run on a random image: all boxes and scores before suppression, or the
 output of classifiers, against the network in PyTorch. Differences are relative to a value's size plus 1. Two columns say what
-they mean: how much the outputs change with *another picture*, and how much PyTorch's own *rounding* changes them (the same network
+they mean: how much the outputs change with *another image*, and how much PyTorch's own *rounding* changes them (the same network
 before and after its normalisation is folded). Large networks ran at a smaller input size than their cfg's; where the recorded
 magnitude of random weights saturates the outputs, or amplifies rounding into them, a smaller one was taken.
 
-**The same** is a difference of at most {tolerance:g} and of less than a hundredth of what another picture changes. *rounding* is a
+**The same** is a difference of at most {tolerance:g} and of less than a hundredth of what another image changes. *rounding* is a
 larger one of no more than {roundings} times PyTorch's own.
 
 | engine | the same | rounding | differs | cannot run it |
@@ -41,7 +41,7 @@ larger one of no more than {roundings} times PyTorch's own.
 
 {refused} cfgs are not exported; the reasons stand in the table.
 {reasons}
-| cfg | input | other picture | rounding | {engines} |
+| cfg | input | other image | rounding | {engines} |
 |---|---|---|---|{rules}
 {rows}
 """
@@ -66,7 +66,7 @@ def verdict(row: dict[str, Any], engine: str) -> str:
     value = row[engine]
     if isinstance(value, str):
         return "cannot run it"
-    if value <= TOLERANCE and value <= MOVED * row["other picture"]:
+    if value <= TOLERANCE and value <= MOVED * row["other image"]:
         return "the same"
     return "rounding" if value <= ROUNDINGS * row["rounding"] else "differs"
 
@@ -83,7 +83,7 @@ def line(row: dict[str, Any], engines: list[str]) -> str:
         return f"| {row['cfg']} | not exported: {reason(row['refused'])} |" + " |" * (2 + len(engines))
     width, height = row["size"]
     scaled = f", weights of {row['gain']:g} instead of {row['recorded gain']:g}" if "gain" in row else ""
-    cells = [row["cfg"], f"{width}x{height}{scaled}", f"{row['other picture']:.0e}", f"{row['rounding']:.0e}"]
+    cells = [row["cfg"], f"{width}x{height}{scaled}", f"{row['other image']:.0e}", f"{row['rounding']:.0e}"]
     return "| " + " | ".join([*cells, *(cell(row, engine) for engine in engines)]) + " |"
 
 

@@ -1,7 +1,7 @@
 """Every cfg of a collection as ONNX: does it export, and do ONNX Runtime and OpenCV compute the same?
 
 Weights are those of the recordings that the tests hold of the original: the same recipe, the same magnitude (a smaller one where
-outputs would tell nothing). Two numbers say what a difference means: how much the outputs change with another picture, and by the
+outputs would tell nothing). Two numbers say what a difference means: how much the outputs change with another image, and by the
 rounding of PyTorch alone (the same network with its normalisation folded). Each cfg is a line of JSON, added to a file as soon
 as it is known; a second call leaves out what the file has. benchmarks/export_page.py makes docs/onnx.md of it:
 
@@ -28,22 +28,22 @@ import torch
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
 
-from models.backends.onnxruntime import OnnxRuntimeSession  # noqa: E402
-from models.export.build import ExportOptions  # noqa: E402
-from models.export.onnx_file import save_onnx  # noqa: E402
-from models.export.verify import Expected, difference, expected  # noqa: E402
-from models.heads.base import BoxSection  # noqa: E402
-from models.initial import blank_weights  # noqa: E402
-from models.network import Network  # noqa: E402
-from models.plan import Plan, read_plan  # noqa: E402
-from models.weights import load_weights  # noqa: E402
-from tests.recipe import weights_file  # noqa: E402
-from utils.errors import InputError, RunError  # noqa: E402
+from inference.backends import OnnxRuntimeSession
+from models.export.build import ExportOptions
+from models.export.onnx import save_onnx
+from models.export.verify import Expected, difference, expected
+from models.heads.base import BoxSection
+from models.initial import blank_weights
+from models.network import Network
+from models.plan import Plan, read_plan
+from models.weights import load_weights
+from tests.recipe import weights_file
+from utils.errors import InputError, RunError
 
 RECORDINGS = ROOT / "tests" / "reference" / "zoo"
 USUAL_GAIN = 0.8  # of cfgs that the original does not run
 STEPS = 5  # of gains that are tried
-MOVED, ROUNDING = (1e-4, 5.0), 3e-5  # what another picture and rounding change in outputs that tell something
+MOVED, ROUNDING = (1e-4, 5.0), 3e-5  # what another image and rounding change in outputs that tell something
 
 
 class OpenCv:
@@ -110,7 +110,7 @@ def telling(
         rounding = difference(expected(network, settings)[0].outputs, check.outputs, settings.outputs)
         if MOVED[0] < moved < MOVED[1] and rounding < ROUNDING:
             break
-    told = {"other picture": moved, "rounding": rounding}
+    told = {"other image": moved, "rounding": rounding}
     return network, check, told if used == gain else told | {"gain": used, "recorded gain": gain}
 
 

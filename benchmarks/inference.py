@@ -22,9 +22,9 @@ import torch
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
 
-from models.load import load  # noqa: E402
-from models.network import Network  # noqa: E402
-from models.weights import save_weights  # noqa: E402
+from models.load import load
+from models.network import Network
+from models.weights import save_weights
 
 DEFAULT = ("csresnext50-panet-spp", "yolov3-tiny-prn", "csppeleenet-efm")
 TURN = (

@@ -31,12 +31,11 @@ from tqdm import tqdm
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
 
-import train  # noqa: E402
-from engine.checkpoint import Checkpoint, load_checkpoint  # noqa: E402
-from engine.loop import Update  # noqa: E402
-from training.run import Run  # noqa: E402
-from utils.arguments import above_zero, whole  # noqa: E402
-from utils.cli import EXIT_OK, run_script  # noqa: E402
+import train
+from training.checkpoint import Checkpoint, load_checkpoint
+from training.loop import Update
+from training.run import Run
+from utils.cli import EXIT_OK, above_zero, run_script, whole
 
 CFG = """[net]
 batch=2
@@ -122,7 +121,7 @@ class Counter:
 
 
 def prepare(folder: Path, length: int, every: int, filters: int = 64) -> None:
-    """Four small pictures, their labels and a cfg."""
+    """Four small images, their labels and a cfg."""
     rng = np.random.default_rng(0)
     for number in range(4):
         cv2.imwrite(str(folder / f"{number}.png"), rng.integers(0, 255, (40, 40, 3), np.uint8))

@@ -1,6 +1,6 @@
 """Measures a forward pass of every model of the papers' tables, for docs/models.md.
 
-One picture, one thread, batch norm folded and weights packed for the processor. Processor time is measured, not the
+One image, one thread, batch norm folded and weights packed for the processor. Processor time is measured, not the
 clock, and the least of several passes in several rounds over all models is taken: what a pass needs when nothing else
 runs on the machine.
 
@@ -21,10 +21,10 @@ import torch
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
 
-from compose.published import TABLES  # noqa: E402
-from models.load import load  # noqa: E402
-from models.untrained import steady  # noqa: E402
-from utils.files import write_text  # noqa: E402
+from compose.published import TABLES
+from models.load import load
+from profiling.timing import steady
+from utils.files import write_text
 
 OUT = ROOT / "benchmarks" / "latency.json"
 
@@ -35,12 +35,12 @@ PASSES = 3
 def least_ms(name: str, side: int) -> float:
     """Processor milliseconds of the quickest of PASSES forward passes after one for warming up."""
     network = steady(load(ROOT / "cfg" / f"{name}.cfg", width=side, height=side)).fold(pack=True)
-    picture = torch.rand(1, 3, side, side)
+    image = torch.rand(1, 3, side, side)
     seconds = []
     with torch.inference_mode():
         for _ in range(PASSES + 1):
             start = time.process_time()
-            network(picture)
+            network(image)
             seconds.append(time.process_time() - start)
     return 1e3 * min(seconds[1:])
 
@@ -65,7 +65,7 @@ def main() -> None:
             found[key] = min(measured, found.get(key, measured))
             print(f"round {number + 1}, {key}: {measured} ms", flush=True)
     about = (
-        f"*Ours [ms]* is the processor time of a forward pass of one picture on one thread of an {processor()} with "
+        f"*Ours [ms]* is the processor time of a forward pass of one image on one thread of an {processor()} with "
         f"PyTorch {torch.__version__}, the least of {PASSES * options.rounds}; "
         "`python benchmarks/latency.py` measures it elsewhere."
     )

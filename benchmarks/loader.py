@@ -1,4 +1,4 @@
-"""Does the loader keep the network busy? Pictures a second that it makes alone, against what a training consumes.
+"""Does the loader keep the network busy? Images a second that it makes alone, against what a training consumes.
 
 Both are measured in turns in one process, so that the ratio holds when the machine's speed drifts: the loader with its
 worker processes while nothing is trained, then weight updates on batches made before. Samples are mosaics every other time.
@@ -21,11 +21,11 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
 
-from data.loader import TrainBatch  # noqa: E402
-from data.scenes import make_scenes  # noqa: E402
-from training.prepare import fitted, open_sets  # noqa: E402
-from training.run import Run  # noqa: E402
-from training.settings import Settings  # noqa: E402
+from data.loader import TrainBatch
+from data.scenes import make_scenes
+from training.options import TrainOptions
+from training.prepare import fitted, open_sets
+from training.run import Run
 
 SCENES = 200
 
@@ -47,7 +47,7 @@ def parse_arguments() -> argparse.Namespace:
 
 
 def start(options: argparse.Namespace, folder: Path) -> Run:
-    settings = Settings(
+    settings = TrainOptions(
         cfg=options.cfg,
         data=options.data or str(make_scenes(folder / "scenes", SCENES)),
         img_size=(options.img_size,),
@@ -65,7 +65,7 @@ def start(options: argparse.Namespace, folder: Path) -> Run:
 
 
 def loader_speed(run: Run, count: int) -> tuple[float, list[TrainBatch]]:
-    """Pictures a second, without those that were ready when the first batch was; and the last batches."""
+    """Images a second, without those that were ready when the first batch was; and the last batches."""
     batches = iter(run.loader)
     ahead = 2 * max(1, run.settings.workers) + 1  # PyTorch keeps two batches ready for each worker
     for _ in range(ahead):

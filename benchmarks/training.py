@@ -1,7 +1,7 @@
 """Training throughput side by side with the original program, end to end: decoding, augmentation, weight updates.
 
-Both train the same cfg on the same drawn pictures with the same batch and number of threads, one process after the other
-in turns, so that the ratio holds when the machine's speed drifts. Counted are the pictures between two of the lines that
+Both train the same cfg on the same drawn images with the same batch and number of threads, one process after the other
+in turns, so that the ratio holds when the machine's speed drifts. Counted are the images between two of the lines that
 both print for every iteration; the first iterations, in which caches fill, are left out.
 
 Build the original (https://github.com/AlexeyAB/darknet) with AVX=1 OPENMP=1, then
@@ -27,11 +27,11 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
 
-from data.sources import open_data  # noqa: E402
-from models.fit import fit_classes  # noqa: E402
-from models.heads.base import BoxSection  # noqa: E402
-from models.plan import make_plan, read_plan  # noqa: E402
-from utils.cfg import Cfg  # noqa: E402
+from data.sources import open_data
+from models.fit import fit_classes
+from models.heads.base import BoxSection
+from models.plan import make_plan, read_plan
+from utils.cfg import Cfg
 
 WARM_UP = 4
 LINE = re.compile(r"^\s*(\d+): [-\d.naif]+, ")
@@ -79,7 +79,7 @@ def main() -> None:
     parser.add_argument("--batch", type=int, default=16)
     parser.add_argument("--subdivisions", type=int, default=2)
     parser.add_argument("--threads", type=int, default=2)
-    parser.add_argument("--workers", type=int, default=1, help="processes that prepare pictures for ours, default 1")
+    parser.add_argument("--workers", type=int, default=1, help="processes that prepare images for ours, default 1")
     parser.add_argument("--iterations", type=int, default=24, help="of one turn")
     parser.add_argument("--turns", type=int, default=3)
     parser.add_argument("--amp", choices=("bf16",), help="ours in 16-bit floats")

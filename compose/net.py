@@ -54,7 +54,7 @@ class Net:
 
     @property
     def input(self) -> Map:
-        """The picture; only the first layer may read it."""
+        """The image; only the first layer may read it."""
         return Map(-1, 3, self.side)
 
     @contextmanager
@@ -192,7 +192,7 @@ class Net:
         """`source`, routed to the front when it is not the layer just written."""
         if source.index == len(self.layers) - 1:
             return source
-        assert source.index >= 0, "only the first layer may read the picture"
+        assert source.index >= 0, "only the first layer may read the image"
         return self.route(source)
 
     def _reference(self, source: Map) -> str:

@@ -147,7 +147,7 @@ def _all_models() -> str:
                 _origin(name),
             )
         )
-    text = "MAC and CIO are VoVNet's memory access cost and HarDNet's convolutional input and output, for one picture."
+    text = "MAC and CIO are VoVNet's memory access cost and HarDNet's convolutional input and output, for one image."
     return f"## All files\n\n{text}\n\n{_markdown(head, rows)}"
 
 

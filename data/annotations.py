@@ -1,7 +1,7 @@
 """Labels in memory: one type for every format on disk.
 
-A format's reader makes `Annotation`s, its writer takes them; a `Dataset` says which pictures belong to which
-split and how the labels of one picture are read. Boxes are relative to the picture, as Darknet's labels are.
+A format's reader makes `Annotation`s, its writer takes them; a `Dataset` says which images belong to which
+split and how the labels of one image are read. Boxes are relative to the image, as Darknet's labels are.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from utils.truth import Truth
+from utils.detections import GroundTruth
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -35,17 +35,17 @@ class Finding:
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Annotation:
-    """The labels of one picture; n may be 0 (background).
+    """The labels of one image; n may be 0 (background).
 
-    image: path of the picture.
+    image: path of the image.
     size_wh: width and height in pixels where the label format records them, else None.
-    cxcywh_rel: float64 (n, 4), centre and size relative to the picture's width and height; not clipped to [0, 1].
+    cxcywh_rel: float64 (n, 4), centre and size relative to the image's width and height; not clipped to [0, 1].
     class_ids: int64 (n,), index into the data set's names; not checked against their number.
     crowd, difficult: bool (n,), COCO's `iscrowd` and Pascal VOC's `difficult`.
     areas_px: float64 (n,), COCO's `area` in square pixels, NaN where the format has none.
     lines: int64 (n,), 1-based line of each label in `label_path`, 0 where the format has no lines.
-    label_path: the file the labels came from, None when there is none (a picture without labels).
-    image_id: the picture's id in its format (COCO), else None.
+    label_path: the file the labels came from, None when there is none (an image without labels).
+    image_id: the image's id in its format (COCO), else None.
     findings: what was wrong on the way; every bad line stands here and not among the boxes.
     """
 
@@ -104,7 +104,7 @@ class Annotation:
         )
 
     def select(self, chosen: NDArray[np.bool_] | NDArray[np.int64]) -> Annotation:
-        """The labels at a mask or at indices; everything about the picture is kept."""
+        """The labels at a mask or at indices; everything about the image is kept."""
         return replace(
             self,
             cxcywh_rel=self.cxcywh_rel[chosen],
@@ -115,13 +115,13 @@ class Annotation:
             lines=self.lines[chosen],
         )
 
-    def truth(self, size_wh: tuple[int, int]) -> Truth:
-        """The labels in pixels of a picture of `size_wh`; an unknown area is that of the box."""
+    def truth(self, size_wh: tuple[int, int]) -> GroundTruth:
+        """The labels in pixels of an image of `size_wh`; an unknown area is that of the box."""
         scale = np.array([*size_wh, *size_wh], np.float64)
         centre, half = self.cxcywh_rel[:, :2], self.cxcywh_rel[:, 2:] / 2
         xyxy = np.concatenate([centre - half, centre + half], axis=1) * scale
         box_areas = self.cxcywh_rel[:, 2] * self.cxcywh_rel[:, 3] * (size_wh[0] * size_wh[1])
-        return Truth(
+        return GroundTruth(
             xyxy=xyxy,
             class_ids=self.class_ids,
             crowd=self.crowd,
@@ -135,13 +135,13 @@ class Annotation:
 class Dataset:
     """Descriptor of a data set: cheap to make and to send to worker processes; labels are read on demand.
 
-    kind: "darknet", "coco", "voc", "ultralytics" or "pictures".
+    kind: "darknet", "coco", "voc", "ultralytics" or "images".
     source: the file or folder it was opened from.
     names: class names, in order of class id.
-    splits: pictures of each split ("train", "val", ...), in list order; duplicates are kept.
-    read: labels of one picture; raises nothing for bad labels (see Annotation.findings).
+    splits: images of each split ("train", "val", ...), in list order; duplicates are kept.
+    read: labels of one image; raises nothing for bad labels (see Annotation.findings).
     category_ids: COCO's category id of each class id, where the data set has its own.
-    path_labels: where given, the texts by which a classifier's pictures tell their class; see `labels_in_paths`.
+    path_labels: where given, the texts by which a classifier's images tell their class; see `labels_in_paths`.
     options: further settings of the file that people rely on (`backup`, `eval`, ... of a `.data`).
     findings: what was wrong with the lists themselves.
     """
@@ -158,9 +158,9 @@ class Dataset:
 
     @property
     def labels_in_paths(self) -> tuple[str, ...]:
-        """Of each class the text that stands in the paths of its pictures; the name, if the data set says nothing else."""
+        """Of each class the text that stands in the paths of its images; the name, if the data set says nothing else."""
         return self.path_labels or self.names
 
     def annotations(self, split: str) -> Iterator[Annotation]:
-        """Labels of every picture of a split, one after the other."""
+        """Labels of every image of a split, one after the other."""
         return (self.read(image) for image in self.splits[split])

@@ -1,8 +1,9 @@
-"""Training samples of a classifier: the class follows from the picture's path (load_labels_paths, src/data.c)."""
+"""Training samples of a classifier: the class follows from the image's path (load_labels_paths, src/data.c)."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -10,10 +11,32 @@ import torch
 from numpy.typing import NDArray
 
 from data.augment.classification import ClassificationAugment, LabelledImage, target_of
-from data.dataset import ATTEMPTS, ImageStore, NoPicture, Problem, SampleKey, TrainSample, load
-from data.hierarchy import Hierarchy
-from data.picking import Picker
+from data.dataset import ATTEMPTS, ImageStore, NoImage, Problem, SampleKey, TrainSample, load
+from data.sampling import Picker
 from utils.errors import InputError
+
+NOT_TRAINED = -1234.0
+"""SECRET_NUM of the original: no gradient where a target has this value."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Hierarchy:
+    """parents: the class above each class, -1 at the top. group_sizes: lengths of the runs of sisters, in order."""
+
+    parents: Sequence[int]
+    group_sizes: Sequence[int]
+
+    def filled(self, target: NDArray[np.float32]) -> NDArray[np.float32]:
+        """A target (classes,) with 1 for all that is above a class of it, and groups without any not trained."""
+        filled, parents = target.copy(), np.asarray(self.parents)
+        above = np.unique(parents[filled != 0])
+        while (above >= 0).any():
+            filled[above[above >= 0]] = 1
+            above = np.unique(parents[above[above >= 0]])
+        starts = np.concatenate([[0], np.cumsum(self.group_sizes)[:-1]])
+        empty = ~np.logical_or.reduceat(filled != 0, starts)
+        filled[np.repeat(empty, self.group_sizes)] = NOT_TRAINED
+        return filled
 
 
 def class_in_path(path: str, labels: Sequence[str]) -> int:
@@ -22,9 +45,9 @@ def class_in_path(path: str, labels: Sequence[str]) -> int:
 
 
 class ClassificationDataset(torch.utils.data.Dataset[TrainSample]):
-    """Random pictures of a list, augmented; `truth` of a sample is the wanted value of each class.
+    """Random images of a list, augmented; `truth` of a sample is the wanted value of each class.
 
-    labels: texts, one for each class; a picture belongs to those that stand anywhere in its path. A path with none or
+    labels: texts, one for each class; an image belongs to those that stand anywhere in its path. A path with none or
     several is reported and used as it is, as in the original.
     """
 
@@ -42,7 +65,7 @@ class ClassificationDataset(torch.utils.data.Dataset[TrainSample]):
         picker: Picker | None = None,
     ) -> None:
         if not images or not labels:
-            raise InputError(f"{len(images)} pictures and {len(labels)} labels, expected at least one of each")
+            raise InputError(f"{len(images)} images and {len(labels)} labels, expected at least one of each")
         self.images, self.labels = tuple(images), tuple(labels)
         self.augment, self.seed, self.channels, self.cache = augment, seed, channels, cache
         self.picker = picker or Picker(len(self.images))
@@ -59,7 +82,7 @@ class ClassificationDataset(torch.utils.data.Dataset[TrainSample]):
         return TrainSample(np.ascontiguousarray(sample.image.transpose(2, 0, 1)), sample.target, 1, tuple(problems))
 
     def files(self, key: SampleKey) -> list[Path]:
-        """Pictures that the sample of a key is made of."""
+        """Images that the sample of a key is made of."""
         used: list[int] = []
         self._sample(key, [], used)
         return [self.images[index] for index in used]
@@ -72,7 +95,7 @@ class ClassificationDataset(torch.utils.data.Dataset[TrainSample]):
 
         try:
             return self.augment(pick, np.random.default_rng((self.seed, key.iteration, key.slot)), size_wh)
-        except NoPicture:
+        except NoImage:
             return None
 
     def _pick(
@@ -87,7 +110,7 @@ class ClassificationDataset(torch.utils.data.Dataset[TrainSample]):
                 continue
             used.append(index)
             return LabelledImage(image, self._target(str(self.images[index]), problems))
-        raise NoPicture
+        raise NoImage
 
     def _target(self, path: str, problems: list[Problem]) -> NDArray[np.float32]:
         found = [label for label in self.labels if label in path]

@@ -15,11 +15,11 @@ from data.augment import DetectionAugment, Sample
 from data.augment.crop import Image
 from data.augment.truth import TruthRows, padded
 from data.image import read_image
-from data.picking import Picker
+from data.sampling import Picker
 from utils.errors import InputError
 
 ATTEMPTS = 20
-"""Pictures drawn before giving up."""
+"""Images drawn before giving up."""
 
 
 class SampleKey(NamedTuple):
@@ -32,14 +32,14 @@ class SampleKey(NamedTuple):
 
 
 class Problem(NamedTuple):
-    """Why a picture or a label could not be used."""
+    """Why an image or a label could not be used."""
 
     place: str
     text: str
 
 
 class TrainSample(NamedTuple):
-    """image: uint8 (channels, height, width), RGB; None if no picture could be read. box_count: boxes in truth.
+    """image: uint8 (channels, height, width), RGB; None if no image could be read. box_count: boxes in truth.
 
     truth: float32 (most, 5), centre x, y, width, height relative to the image and class id, zero rows behind the last
     box; of a classifier (classes,), the wanted value of each class, and box_count 1.
@@ -52,15 +52,15 @@ class TrainSample(NamedTuple):
 
 
 class ImageStore(Protocol):
-    """Pictures by their number in the split, decoded beforehand."""
+    """Images by their number in the split, decoded beforehand."""
 
     def __getitem__(self, index: int) -> Image | None: ...
 
 
 class DetectionDataset(torch.utils.data.Dataset[TrainSample]):
-    """Random pictures of a split, augmented. Pictures are drawn with replacement, as the original draws them.
+    """Random images of a split, augmented. Images are drawn with replacement, as the original draws them.
 
-    Crowd and difficult boxes are left out, as the original's label converters do. A picture that cannot be read is
+    Crowd and difficult boxes are left out, as the original's label converters do. An image that cannot be read is
     reported and another one is drawn; labels that cannot be used are reported and left out.
     """
 
@@ -77,7 +77,7 @@ class DetectionDataset(torch.utils.data.Dataset[TrainSample]):
     ) -> None:
         self.images = data.splits[split]
         if not self.images:
-            raise InputError(f"{data.source}: no pictures in split '{split}'")
+            raise InputError(f"{data.source}: no images in split '{split}'")
         self.read = data.read
         self.augment, self.seed, self.channels, self.cache = augment, seed, channels, cache
         self.picker = picker or Picker(len(self.images))
@@ -94,7 +94,7 @@ class DetectionDataset(torch.utils.data.Dataset[TrainSample]):
         return TrainSample(image, padded(sample.truth, self.augment.most), len(sample.truth), tuple(problems))
 
     def files(self, key: SampleKey) -> list[Path]:
-        """Pictures that the sample of a key is made of."""
+        """Images that the sample of a key is made of."""
         used: list[int] = []
         self._sample(key, [], used)
         return [self.images[index] for index in used]
@@ -107,7 +107,7 @@ class DetectionDataset(torch.utils.data.Dataset[TrainSample]):
 
         try:
             return self.augment(pick, np.random.default_rng((self.seed, key.iteration, key.slot)), size_wh)
-        except NoPicture:
+        except NoImage:
             return None
 
     def _pick(
@@ -122,7 +122,7 @@ class DetectionDataset(torch.utils.data.Dataset[TrainSample]):
                 continue
             used.append(index)
             return Sample(image, self._truth(self.read(self.images[index]), problems))
-        raise NoPicture
+        raise NoImage
 
     def _truth(self, labels: Annotation, problems: list[Problem]) -> TruthRows:
         problems.extend(Problem(finding.place, str(finding)) for finding in labels.findings)
@@ -137,13 +137,13 @@ class DetectionDataset(torch.utils.data.Dataset[TrainSample]):
 
 
 def load(path: Path, index: int, channels: int, cache: ImageStore | None) -> Image:
-    """The picture from the cache, or else from its file. Raises InputError."""
+    """The image from the cache, or else from its file. Raises InputError."""
     cached = cache[index] if cache is not None else None
     return cached if cached is not None else read_image(path, channels)
 
 
-class NoPicture(Exception):
-    """None of many pictures drawn could be read."""
+class NoImage(Exception):
+    """None of many images drawn could be read."""
 
 
 def collate(samples: Sequence[TrainSample]) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor, tuple[Problem, ...]]:

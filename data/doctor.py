@@ -1,6 +1,6 @@
-"""The dataset doctor: looks at every picture and label before anything is trained or measured on them.
+"""The dataset doctor: looks at every image and label before anything is trained or measured on them.
 
-Pictures are not decoded: size and end of file are read from their bytes (data/image_size.py).
+Images are not decoded: size and end of file are read from their bytes (data/image.py).
 """
 
 from __future__ import annotations
@@ -16,15 +16,15 @@ import numpy as np
 from numpy.typing import NDArray
 
 from data.annotations import Annotation, Dataset, Finding
-from data.image_size import image_size
+from data.image import image_size
 from utils.errors import InputError
 
 # What follows from each kind of finding, in the order of the report.
 CONSEQUENCES = {
-    "image missing": "the picture cannot be used",
-    "image unreadable": "the picture cannot be used",
+    "image missing": "the image cannot be used",
+    "image unreadable": "the image cannot be used",
     "malformed image entry": "the entry is not used",
-    "labels missing": "the picture counts as background",
+    "labels missing": "the image counts as background",
     "malformed label": "the label is not used, the rest of its file is",
     "class beyond names": "the label is not used",
     "degenerate box": "training leaves it out, in a test it can never be found",
@@ -39,12 +39,12 @@ _SAME = 1e-6
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
-class Diagnosis:
+class DatasetReport:
     """What a split holds and what is wrong with it.
 
-    images: pictures in the list. readable: bool (images,). background: readable pictures without labels.
-    class_counts: int64 (classes,), labels of each class. sizes_wh: int64 (readable pictures, 2) in pixels.
-    cxcywh_rel: float64 (labels, 4), all usable labels. class_ids: int64 (labels,). per_image: labels of each picture.
+    images: images in the list. readable: bool (images,). background: readable images without labels.
+    class_counts: int64 (classes,), labels of each class. sizes_wh: int64 (readable images, 2) in pixels.
+    cxcywh_rel: float64 (labels, 4), all usable labels. class_ids: int64 (labels,). per_image: labels of each image.
     """
 
     split: str
@@ -70,14 +70,14 @@ class Diagnosis:
         return {kind: counter[kind] for kind in CONSEQUENCES if counter[kind]}
 
 
-def examine(dataset: Dataset, split: str, *, workers: int = 4) -> Diagnosis:
-    """Look at every picture and label of a split. Raises InputError when the split has no pictures.
+def check_dataset(dataset: Dataset, split: str, *, workers: int = 4) -> DatasetReport:
+    """Look at every image and label of a split. Raises InputError when the split has no images.
 
     workers: threads that read at the same time.
     """
     images = dataset.splits[split]
     if not images:
-        raise InputError(f"{dataset.source}: no pictures in split '{split}'")
+        raise InputError(f"{dataset.source}: no images in split '{split}'")
     classes = len(dataset.names)
     with ThreadPoolExecutor(max(1, workers)) as pool:
         examined = list(pool.map(partial(_examine_image, dataset, classes), images))
@@ -85,7 +85,7 @@ def examine(dataset: Dataset, split: str, *, workers: int = 4) -> Diagnosis:
     sizes = [size for _, size, _ in examined]
     findings = [*dataset.findings, *_duplicate_images(images, dataset.source)]
     findings += [finding for _, _, own in examined for finding in own]
-    return Diagnosis(
+    return DatasetReport(
         split=split,
         names=dataset.names,
         images=len(images),
@@ -103,7 +103,7 @@ def examine(dataset: Dataset, split: str, *, workers: int = 4) -> Diagnosis:
 def _examine_image(
     dataset: Dataset, classes: int, image: Path
 ) -> tuple[Annotation, tuple[int, int] | None, list[Finding]]:
-    """Usable labels, size and findings of one picture."""
+    """Usable labels, size and findings of one image."""
     annotation = dataset.read(image)
     findings = list(annotation.findings)
     size_wh = None
@@ -136,7 +136,7 @@ def _box_findings(annotation: Annotation, classes: int, size_wh: tuple[int, int]
     kinds = {
         "class beyond names": (beyond, "class id {id} is not among the {classes} names"),
         "degenerate box": (degenerate, "box {box} has no area"),
-        "out of range": (outside & ~degenerate, "box {box} reaches outside the picture"),
+        "out of range": (outside & ~degenerate, "box {box} reaches outside the image"),
         "duplicate label": (_repeats(annotation), "class {id}, box {box} stands here twice"),
     }
     place = str(annotation.label_path or annotation.image)
@@ -145,7 +145,7 @@ def _box_findings(annotation: Annotation, classes: int, size_wh: tuple[int, int]
             box = " ".join(f"{value:.6g}" for value in annotation.cxcywh_rel[i])
             line = int(annotation.lines[i]) or None
             words = text.format(id=annotation.class_ids[i], classes=classes, box=box)
-            words = words if line else f"{words} (picture {annotation.image.name})"
+            words = words if line else f"{words} (image {annotation.image.name})"
             yield Finding(kind=kind, place=place, line=line, text=words)
 
 
@@ -164,12 +164,12 @@ def _duplicate_images(images: Iterable[Path], source: Path) -> Iterator[Finding]
             yield Finding(kind="duplicate image", place=str(image), text=text)
 
 
-def report(diagnosis: Diagnosis, *, examples: int = 3) -> str:
+def report(diagnosis: DatasetReport, *, examples: int = 3) -> str:
     """Text for the console: counts, and for each kind of finding the first few with file and line."""
     d = diagnosis
     present = int((d.class_counts > 0).sum())
     lines = [
-        f"{d.split}: {d.images} pictures ({int(d.readable.sum())} readable, {d.background} background), "
+        f"{d.split}: {d.images} images ({int(d.readable.sum())} readable, {d.background} background), "
         f"{d.labels} labels, {present} of {len(d.names)} classes"
     ]
     for kind, count in d.counts.items():
@@ -183,7 +183,7 @@ def report(diagnosis: Diagnosis, *, examples: int = 3) -> str:
     return "\n".join(lines)
 
 
-def full_text(diagnosis: Diagnosis) -> str:
+def full_text(diagnosis: DatasetReport) -> str:
     """Every finding, a line each: kind, place and line, text, separated by tabs; then labels of each class."""
     rows = [f"{finding.kind}\t{finding}" for finding in diagnosis.findings]
     counts = zip(diagnosis.names, diagnosis.class_counts.tolist(), strict=False)

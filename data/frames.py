@@ -1,9 +1,9 @@
-"""Where detection gets its pictures from: one iterator over files, folders, lists, videos, cameras and streams.
+"""Where detection gets its images from: one iterator over files, folders, lists, videos, cameras and streams.
 
     with open_frames("street.mp4") as frames:
         for item in frames:
             if isinstance(item, Failure): ...   # reported and skipped
-            else: item.picture, item.index, item.time_s, item.video
+            else: item.image, item.index, item.time_s, item.video
 
 Files are decoded in a thread ahead of the reader. A camera or a stream gives its newest frame, so a slow reader
 sees fewer frames and never old ones.
@@ -11,7 +11,11 @@ sees fewer frames and never old ones.
 
 from __future__ import annotations
 
+import glob
+import logging
 import re
+import threading
+import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,14 +26,161 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from data.frame_files import IMAGE_SUFFIXES, VIDEO_SUFFIXES, find_files, is_video
-from data.frame_live import LiveReader
 from data.image import read_image
 from data.prefetch import Prefetch
-from data.video import Video, open_video, video_frames
+from data.video import Video, describe, open_video, video_frames
 from utils.errors import InputError
+from utils.files import read_text
 
-_AHEAD = 4  # decoded pictures that wait for the reader
+logger = logging.getLogger(__name__)
+
+IMAGE_SUFFIXES = frozenset(
+    {".bmp", ".dib", ".gif", ".jpeg", ".jpg", ".jpe", ".jp2", ".png", ".apng", ".webp", ".avif", ".pbm", ".pgm"}
+    | {".ppm", ".pnm", ".sr", ".ras", ".tiff", ".tif"}
+)
+VIDEO_SUFFIXES = frozenset(
+    {".mp4", ".m4v", ".mov", ".avi", ".mkv", ".webm", ".mpg", ".mpeg", ".mpe", ".m2v", ".ts", ".mts", ".m2ts"}
+    | {".wmv", ".asf", ".flv", ".3gp", ".3g2", ".ogv", ".vob", ".h264", ".h265", ".hevc", ".264", ".265"}
+    | {".mjpeg", ".mjpg", ".y4m"}
+)
+_GLOB = frozenset("*?[")
+
+
+def is_video(path: str | Path) -> bool:
+    return Path(path).suffix.lower() in VIDEO_SUFFIXES
+
+
+def find_files(source: str) -> list[Path]:
+    """Images and videos that `source` names, in the order of their names or of the list. Never empty.
+
+    A folder gives the images and videos in it, not those in its folders. A name that exists is taken as it is,
+    even if it holds `*`, `?` or `[`. Raises InputError.
+    """
+    path = Path(source)
+    try:
+        if path.is_dir():
+            return _not_empty(sorted(each for each in path.iterdir() if _known(each)), source, "folder has no")
+        found = path.exists()
+    except OSError as error:  # no right to read it, or a name that is too long
+        raise InputError(f"{source}: cannot be read: {error.strerror}") from None
+    if found:
+        return _from_list(path) if path.suffix.lower() == ".txt" else [path]
+    if _GLOB & set(source):
+        matches = (Path(each) for each in glob.iglob(source, recursive=True))  # noqa: PTH207, absolute patterns
+        return _not_empty(sorted(each for each in matches if _known(each)), source, "pattern matches no")
+    raise InputError(f"{source}: no such image, video, folder, list, camera or stream")
+
+
+def _known(path: Path) -> bool:
+    return path.suffix.lower() in IMAGE_SUFFIXES | VIDEO_SUFFIXES and path.is_file()
+
+
+def _not_empty(paths: list[Path], source: str, what: str) -> list[Path]:
+    if not paths:
+        raise InputError(f"{source}: {what} images or videos")
+    return paths
+
+
+def _from_list(path: Path) -> list[Path]:
+    """A path a line, relative to the working folder (as the original has it) or else to the list's."""
+    lines = (line.strip() for line in read_text(path, "list").splitlines())
+    entries = [Path(line) for line in lines if line]
+    beside = [path.parent / entry for entry in entries]
+    chosen = [
+        near if not entry.exists() and near.exists() else entry for entry, near in zip(entries, beside, strict=True)
+    ]
+    return _not_empty(chosen, str(path), "list names no")
+
+
+RETRIES = 3
+RETRY_AFTER_S = 1.0
+TIMEOUT_MS = 10_000
+
+
+@dataclass(frozen=True)
+class Newest:
+    """image: uint8 (h, w, 3) RGB. index: number of the frame since the start, time_s: seconds since the start."""
+
+    image: NDArray[np.uint8]
+    index: int
+    time_s: float
+
+
+class LiveReader:
+    """Reads all the time in a thread and keeps the last frame, so that the reader is never behind.
+
+    A stream that breaks off is opened again, RETRIES times. Raises InputError when it cannot be opened at first.
+    """
+
+    def __init__(self, device: int | str, name: str, stride: int = 1) -> None:
+        self._device, self._name, self._stride = device, name, stride
+        self._capture = _open(device)
+        if not self._capture.isOpened():
+            self._capture.release()
+            what = "camera" if isinstance(device, int) else "stream"
+            raise InputError(f"{name}: {what} cannot be opened")
+        self.video = describe(self._capture, name)
+        self._news = threading.Condition()
+        self._bgr: tuple[NDArray[np.uint8], int, float] | None = None
+        self._ended = False
+        self._stop = threading.Event()
+        self._thread = threading.Thread(target=self._run, name="live", daemon=True)
+        self._thread.start()
+
+    def newest(self) -> Newest | None:
+        """Wait for a frame not seen yet; None when there will be no more."""
+        with self._news:
+            self._news.wait_for(lambda: self._bgr is not None or self._ended)
+            if self._bgr is None:
+                return None
+            (bgr, index, time_s), self._bgr = self._bgr, None
+        return Newest(np.asarray(cv2.cvtColor(bgr, cv2.COLOR_BGR2RGB), np.uint8), index, time_s)
+
+    def close(self) -> None:
+        """End the thread and let go of the device."""
+        self._stop.set()
+        self._thread.join(TIMEOUT_MS / 1000)
+
+    def _run(self) -> None:
+        try:
+            self._read()
+        finally:
+            self._capture.release()
+            with self._news:
+                self._ended = True
+                self._news.notify_all()
+
+    def _read(self) -> None:
+        start, index, tries = time.monotonic(), 0, 0
+        while not self._stop.is_set():
+            good, bgr = self._capture.read()
+            if good:
+                if index % self._stride == 0:
+                    self._publish((np.asarray(bgr, np.uint8), index, time.monotonic() - start))
+                index, tries = index + 1, 0
+            elif tries < RETRIES:
+                tries += 1
+                logger.warning("%s: no frame, opening again (%d of %d)", self._name, tries, RETRIES)
+                self._capture.release()
+                self._stop.wait(RETRY_AFTER_S)
+                self._capture = _open(self._device)
+            else:
+                break
+
+    def _publish(self, frame: tuple[NDArray[np.uint8], int, float]) -> None:
+        with self._news:
+            self._bgr = frame
+            self._news.notify_all()
+
+
+def _open(device: int | str) -> cv2.VideoCapture:
+    if isinstance(device, int):
+        return cv2.VideoCapture(device)
+    timeouts = [cv2.CAP_PROP_OPEN_TIMEOUT_MSEC, TIMEOUT_MS, cv2.CAP_PROP_READ_TIMEOUT_MSEC, TIMEOUT_MS]
+    return cv2.VideoCapture(device, cv2.CAP_FFMPEG, timeouts)
+
+
+_AHEAD = 4  # decoded images that wait for the reader
 _LAST_CAMERA = 2**31 - 1
 _ENDLESS = frozenset({".mjpg", ".mjpeg"})  # what network cameras call their stream
 _OF_FILES = frozenset({"http", "https", "ftp", "file"})  # schemes that deliver files, not only streams
@@ -38,13 +189,13 @@ _URL = re.compile(r"[a-z][a-z0-9+.-]*://", re.IGNORECASE)
 
 @dataclass(frozen=True, kw_only=True)
 class Frame:
-    """One picture. picture: uint8 (height, width, 3) RGB. path: the file, camera or stream it comes from.
+    """One image. image: uint8 (height, width, 3) RGB. path: the file, camera or stream it comes from.
 
-    index: number of the frame in its video or stream, from 0; 0 for a picture file. time_s: seconds from its start.
-    video: what is known of the video or stream; None for a picture file.
+    index: number of the frame in its video or stream, from 0; 0 for an image file. time_s: seconds from its start.
+    video: what is known of the video or stream; None for an image file.
     """
 
-    picture: NDArray[np.uint8]
+    image: NDArray[np.uint8]
     path: str
     index: int = 0
     time_s: float = 0.0
@@ -53,7 +204,7 @@ class Frame:
 
 @dataclass(frozen=True, kw_only=True)
 class Failure:
-    """A picture or video that could not be read, or not to its end; `reason` is a whole sentence with the place."""
+    """An image or video that could not be read, or not to its end; `reason` is a whole sentence with the place."""
 
     path: str
     reason: str
@@ -95,9 +246,9 @@ class Frames:
 
 
 def open_frames(source: str, *, vid_stride: int = 1) -> Frames:
-    """Frames of `source`: picture, video, folder, glob pattern, `.txt` list, camera number or URL.
+    """Frames of `source`: image, video, folder, glob pattern, `.txt` list, camera number or URL.
 
-    vid_stride: every how many frames of a video or stream one is taken. Pictures are turned upright by their EXIF
+    vid_stride: every how many frames of a video or stream one is taken. Images are turned upright by their EXIF
     orientation. Raises InputError when there is no such source or nothing in it.
     """
     if vid_stride < 1:
@@ -117,11 +268,11 @@ def open_frames(source: str, *, vid_stride: int = 1) -> Frames:
 
 
 def _is_live(url: str) -> bool:
-    """Whether an address is one of a stream, not of a file with an end. Raises InputError for a picture's."""
+    """Whether an address is one of a stream, not of a file with an end. Raises InputError for an image's."""
     address = urlparse(url)
     suffix = Path(address.path).suffix.lower()
     if suffix in IMAGE_SUFFIXES:
-        raise InputError(f"{url}: is a picture's address, expected that of a video or stream; download it first")
+        raise InputError(f"{url}: is an image's address, expected that of a video or stream; download it first")
     return address.scheme.lower() not in _OF_FILES or suffix not in VIDEO_SUFFIXES - _ENDLESS
 
 
@@ -139,7 +290,7 @@ def _read_all(files: list[str], stride: int) -> Iterator[Frame | Failure]:
             if is_video(path):
                 yield from _read_video(path, stride)
             else:
-                yield Frame(picture=read_image(path, upright=True), path=path)
+                yield Frame(image=read_image(path, upright=True), path=path)
         except InputError as error:
             yield Failure(path=path, reason=str(error))
 
@@ -147,12 +298,12 @@ def _read_all(files: list[str], stride: int) -> Iterator[Frame | Failure]:
 def _read_video(path: str, stride: int) -> Iterator[Frame]:
     """Raises InputError, after the last good frame, when the video ends long before its time."""
     with open_video(path) as (capture, video):
-        for index, picture in video_frames(capture, video, stride):
-            yield Frame(picture=picture, path=path, index=index, time_s=index / video.fps, video=video)
+        for index, image in video_frames(capture, video, stride):
+            yield Frame(image=image, path=path, index=index, time_s=index / video.fps, video=video)
 
 
 def _count(files: list[str], stride: int) -> int | None:
-    """Pictures and frames in all; None when a video does not say how many it has."""
+    """Images and frames in all; None when a video does not say how many it has."""
     total = 0
     for path in files:
         if not is_video(path):
@@ -183,7 +334,7 @@ class LiveFrames:
         if newest is None:
             raise StopIteration
         return Frame(
-            picture=newest.picture,
+            image=newest.image,
             path=self._name,
             index=newest.index,
             time_s=newest.time_s,

@@ -1,4 +1,4 @@
-"""Decoded pictures of a data set, in memory or in a file, for training faster than pictures are decoded."""
+"""Decoded images of a data set, in memory or in a file, for training faster than images are decoded."""
 
 from __future__ import annotations
 
@@ -17,8 +17,7 @@ import torch
 from numpy.typing import NDArray
 
 from data.augment.crop import Image
-from data.image import read_image
-from data.image_size import image_size
+from data.image import image_size, read_image
 from utils.errors import InputError, RunError
 from utils.files import atomic_write
 from utils.memory import free_memory
@@ -29,20 +28,20 @@ RAM, DISK = "ram", "disk"
 _SHARE = 0.8
 """Part of the free memory, or of the free disk, that a cache may take."""
 _AHEAD = 64
-"""Pictures decoded at the same time, or waiting to be stored."""
+"""Images decoded at the same time, or waiting to be stored."""
 _SHARED_MEMORY = Path("/dev/shm")
-_MAGIC = np.frombuffer(b"PICTURES", np.int64)
+_MAGIC = np.frombuffer(b"IMAGES", np.int64)
 _COLUMNS = 5
 
 
 class _Table(NamedTuple):
-    """Of each picture: width and height (0 where none can be read), and date (ns) and size of its file."""
+    """Of each image: width and height (0 where none can be read), and date (ns) and size of its file."""
 
     sizes_wh: NDArray[np.int64]
     files: NDArray[np.int64]
 
     def offsets(self, channels: int) -> NDArray[np.int64]:
-        """Where the pixels of each picture begin, and behind the last one the number of all."""
+        """Where the pixels of each image begin, and behind the last one the number of all."""
         return np.concatenate([[0], (self.sizes_wh.prod(axis=1) * channels).cumsum()])
 
 
@@ -56,9 +55,9 @@ class CachePlace:
 
 
 class ImageCache:
-    """Pictures by number; None where one cannot be read, or was of another size than its file's head says.
+    """Images by number; None where one cannot be read, or was of another size than its file's head says.
 
-    pixels: of all pictures, one behind the other: a tensor in memory, which forked processes share as it is and others when
+    pixels: of all images, one behind the other: a tensor in memory, which forked processes share as it is and others when
     it is in shared memory; or a file mapped into memory, which is mapped again where the cache is sent to.
     """
 
@@ -94,18 +93,18 @@ class ImageCache:
 
 
 def cached(images: Sequence[Path], channels: int, place: CachePlace) -> ImageCache | None:
-    """A cache of the pictures; None, and a warning, if they do not fit there."""
+    """A cache of the images; None, and a warning, if they do not fit there."""
     table = _table(images)
     path = _path(images, channels, place.folder)
     if place.kind == DISK and (kept := _opened(path, table, channels)) is not None:
-        logger.info("decoded pictures are taken from %s", path)
+        logger.info("decoded images are taken from %s", path)
         return kept
     needed = int(table.offsets(channels)[-1])
     if not needed:
         return None
     free, where = _room(place)
     if free is not None and needed > _SHARE * free:
-        text = "pictures are not cached, they are decoded each time: they need %.1f GB, free %s are %.1f GB%s"
+        text = "images are not cached, they are decoded each time: they need %.1f GB, free %s are %.1f GB%s"
         hint = "; --cache-images disk keeps them in a file" if place.kind == RAM else ""
         logger.warning(text, needed / 1e9, where, free / 1e9, hint)
         return None
@@ -140,8 +139,8 @@ def _in_memory(images: Sequence[Path], table: _Table, channels: int, place: Cach
 
 
 def _on_disk(images: Sequence[Path], table: _Table, channels: int, path: Path) -> ImageCache | None:
-    """The pictures in a new file: head, `_Table` with a column for readable, pixels."""
-    logger.info("decoded pictures are written to %s", path)
+    """The images in a new file: head, `_Table` with a column for readable, pixels."""
+    logger.info("decoded images are written to %s", path)
     readable = np.zeros(len(images), np.bool_)
     offsets = table.offsets(channels)
     try:
@@ -156,7 +155,7 @@ def _on_disk(images: Sequence[Path], table: _Table, channels: int, path: Path) -
             stream.seek(0)
             _write_head(stream, table, readable)
     except RunError as error:
-        logger.warning("pictures are not cached, they are decoded each time: %s", error)
+        logger.warning("images are not cached, they are decoded each time: %s", error)
         return None
     return ImageCache(table, readable, path, start, channels)
 
@@ -169,7 +168,7 @@ def _write_head(stream: BinaryIO, table: _Table, readable: NDArray[np.bool_]) ->
 
 
 def _opened(path: Path, table: _Table, channels: int) -> ImageCache | None:
-    """The cache in a file, if there is one and no picture has changed since."""
+    """The cache in a file, if there is one and no image has changed since."""
     if not path.exists():
         return None
     count = len(table.files)
@@ -180,18 +179,18 @@ def _opened(path: Path, table: _Table, channels: int) -> ImageCache | None:
         rows = head[2:].reshape(count, _COLUMNS)
         if np.array_equal(rows[:, :4], np.column_stack(table)):
             return ImageCache(table, rows[:, 4] != 0, path, start, channels)
-    logger.info("%s: pictures have changed since, they are decoded anew", path)
+    logger.info("%s: images have changed since, they are decoded anew", path)
     return None
 
 
 def _path(images: Sequence[Path], channels: int, folder: Path) -> Path:
-    """Another file for other pictures."""
+    """Another file for other images."""
     key = "\n".join([str(channels), *(str(image.absolute()) for image in images)])
-    return folder / f"{hashlib.sha256(key.encode('utf-8', 'surrogateescape')).hexdigest()[:16]}.pictures"
+    return folder / f"{hashlib.sha256(key.encode('utf-8', 'surrogateescape')).hexdigest()[:16]}.images"
 
 
 def _decoded(images: Sequence[Path], table: _Table, channels: int) -> Iterator[Image | None]:
-    """The pictures in order, decoded by several threads, few of them at a time."""
+    """The images in order, decoded by several threads, few of them at a time."""
 
     def decode(index: int) -> Image | None:
         try:

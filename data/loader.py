@@ -15,7 +15,7 @@ import torch
 from torch.utils.data import DataLoader, Sampler
 
 from data.dataset import Problem, SampleKey, TrainSample, collate
-from data.sizes import BatchShape
+from data.multiscale import BatchShape
 from utils.errors import SupplyError
 
 logger = logging.getLogger(__name__)
@@ -128,7 +128,7 @@ class TrainLoader:
         )
 
     def __iter__(self) -> Iterator[TrainBatch]:
-        """Raises SupplyError when no picture can be read, or a worker process is gone."""
+        """Raises SupplyError when no image can be read, or a worker process is gone."""
         if self._workers:
             cv2.setNumThreads(1)  # a forked worker waits for ever for the threads that OpenCV has had in its parent
         made = _started(self._loader)
@@ -136,7 +136,7 @@ class TrainLoader:
             images, truth, counts, problems = self._next(made)
             self._report(problems)
             if not len(images):
-                raise SupplyError(f"no picture can be read any more, the last: {problems[-1].text}")
+                raise SupplyError(f"no image can be read any more, the last: {problems[-1].text}")
             yield TrainBatch(images=images, truth=truth, counts=counts, iteration=iteration, subdivision=subdivision)
 
     def _next(self, made: Iterator[Any]) -> Any:
@@ -145,14 +145,12 @@ class TrainLoader:
         except (RuntimeError, OSError, EOFError) as error:
             if not _worker_gone(error):
                 raise
-            text = (
-                "a process that prepares pictures is gone; if it was for want of memory, try fewer --workers, or none"
-            )
+            text = "a process that prepares images is gone; if it was for want of memory, try fewer --workers, or none"
             shared = " (they also share memory in /dev/shm)" if _SHARED_MEMORY.exists() else ""
             raise SupplyError(f"{text}{shared}; {error or type(error).__name__}") from error
 
     def files(self, batch: TrainBatch) -> list[Path]:
-        """Pictures that a batch was made of, found by making it once more."""
+        """Images that a batch was made of, found by making it once more."""
         keys = self.plan.keys(batch.iteration, batch.subdivision)
         return [path for key in keys for path in self._samples.files(key)]
 
@@ -163,7 +161,7 @@ class TrainLoader:
             if not known and len(self.problems) <= _PROBLEMS_SHOWN:
                 logger.warning("%s", problem.text)
             if not known and len(self.problems) == _PROBLEMS_SHOWN + 1:
-                logger.warning("more pictures or labels cannot be used; they are counted and listed, not shown")
+                logger.warning("more images or labels cannot be used; they are counted and listed, not shown")
 
 
 def _started(loader: DataLoader[Any]) -> Iterator[Any]:

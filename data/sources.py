@@ -8,14 +8,14 @@ from dataclasses import replace
 from pathlib import Path
 
 from data.annotations import Annotation, Dataset, Finding
-from data.coco_folder import annotation_files, choose, split_of
 from data.formats import coco, darknet, ultralytics, voc
+from data.formats.coco import annotation_files, choose, split_of
 from utils.errors import InputError
 from utils.files import read_text
 
 logger = logging.getLogger(__name__)
 
-PICTURE_SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".bmp", ".ppm", ".pgm", ".tif", ".tiff", ".webp", ".gif"})
+IMAGE_SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".bmp", ".ppm", ".pgm", ".tif", ".tiff", ".webp", ".gif"})
 DATA_SPLITS = {"train": "train", "valid": "val", "test": "test", "trainval": "trainval"}
 ONLY_SPLIT = "all"
 # What stands in for a split that a data set lacks. The original too evaluates on `train` where there is no `valid`.
@@ -23,7 +23,7 @@ _STAND_INS = {"val": ("test", ONLY_SPLIT, "train"), "test": ("val", ONLY_SPLIT),
 
 
 class LoadedLabels:
-    """Labels that were read all at once (COCO json), by picture."""
+    """Labels that were read all at once (COCO json), by image."""
 
     def __init__(self, annotations: Iterable[Annotation]) -> None:
         self._by_image = {annotation.image: annotation for annotation in annotations}
@@ -36,7 +36,7 @@ def open_data(path: str | Path, split: str | None = None, *, names: str | Path |
     """Descriptor of the data set at `path`; with `split` it holds that split alone.
 
     `.data` (Darknet), `.yaml` (Ultralytics), `.json` (COCO), a folder with Annotations (Pascal VOC) or with COCO's json
-    files (that of the split is read alone), a folder or a `.txt` list of pictures. `names`: a names file that takes the
+    files (that of the split is read alone), a folder or a `.txt` list of images. `names`: a names file that takes the
     place of the data set's own.
     A split that is not there is stood in for by another, with a warning. Raises InputError.
     """
@@ -62,7 +62,7 @@ def _opener(path: Path) -> Callable[[Path, tuple[str, ...] | None], Dataset]:
         raise InputError(f"{path}: no such data set")
     if path.suffix.lower() not in by_suffix:
         raise InputError(
-            f"{path}: unknown kind of data set, expected {', '.join(by_suffix)}, a Pascal VOC folder or one of pictures"
+            f"{path}: unknown kind of data set, expected {', '.join(by_suffix)}, a Pascal VOC folder or one of images"
         )
     return by_suffix[path.suffix.lower()]
 
@@ -81,11 +81,11 @@ def _with_splits(dataset: Dataset, splits: Mapping[str, tuple[Path, ...]]) -> Da
     return replace(dataset, splits=splits)
 
 
-def pictures_in(folder: Path) -> tuple[Path, ...]:
-    """Every picture below a folder, sorted by path. Raises InputError when there is none."""
-    found = sorted(path for path in folder.rglob("*") if path.suffix.lower() in PICTURE_SUFFIXES)
+def images_in(folder: Path) -> tuple[Path, ...]:
+    """Every image below a folder, sorted by path. Raises InputError when there is none."""
+    found = sorted(path for path in folder.rglob("*") if path.suffix.lower() in IMAGE_SUFFIXES)
     if not found:
-        raise InputError(f"{folder}: no pictures, expected files such as .jpg or .png")
+        raise InputError(f"{folder}: no images, expected files such as .jpg or .png")
     return tuple(found)
 
 
@@ -98,7 +98,7 @@ def _first_existing(entry: str, bases: Iterable[Path], what: str) -> Path:
 
 
 def _list_or_folder(path: Path) -> tuple[Path, ...]:
-    return pictures_in(path) if path.is_dir() else darknet.read_list(path)
+    return images_in(path) if path.is_dir() else darknet.read_list(path)
 
 
 def _open_darknet(path: Path, names: tuple[str, ...] | None) -> Dataset:
@@ -119,7 +119,7 @@ def _open_darknet(path: Path, names: tuple[str, ...] | None) -> Dataset:
         if key in options
     }
     if not splits:
-        raise InputError(f"{path}: none of {', '.join(DATA_SPLITS)}, expected a list of pictures")
+        raise InputError(f"{path}: none of {', '.join(DATA_SPLITS)}, expected a list of images")
     difficult: dict[Path, Path] = {}
     if "difficult" in options:
         hard = darknet.read_list(_first_existing(options["difficult"], bases, f"{path}: difficult"))
@@ -162,7 +162,7 @@ def _data_names(
 
 def _open_list(path: Path, names: tuple[str, ...] | None) -> Dataset:
     return Dataset(
-        kind="pictures",
+        kind="images",
         source=path,
         names=names or (),
         splits={ONLY_SPLIT: darknet.read_list(path)},
@@ -171,8 +171,8 @@ def _open_list(path: Path, names: tuple[str, ...] | None) -> Dataset:
 
 
 def _open_folder(path: Path, names: tuple[str, ...] | None) -> Dataset:
-    splits = {ONLY_SPLIT: pictures_in(path)}
-    return Dataset(kind="pictures", source=path, names=names or (), splits=splits, read=darknet.TextLabels())
+    splits = {ONLY_SPLIT: images_in(path)}
+    return Dataset(kind="images", source=path, names=names or (), splits=splits, read=darknet.TextLabels())
 
 
 def _open_ultralytics(path: Path, names: tuple[str, ...] | None) -> Dataset:
@@ -200,7 +200,7 @@ def _open_coco(path: Path, names: tuple[str, ...] | None) -> Dataset:
 
 
 def _coco_folder(path: Path, content: coco.Json) -> Path:
-    """Where the pictures of a json are: beside it, or in one of COCO's usual folders; its own folder if nowhere."""
+    """Where the images of a json are: beside it, or in one of COCO's usual folders; its own folder if nowhere."""
     tail = path.stem.rpartition("_")[2]
     here, above = path.parent, path.parent.parent
     folders = [here, here / tail, here / "images", above / tail, above / "images" / tail, above / "images", above]
@@ -212,8 +212,8 @@ def _coco_folder(path: Path, content: coco.Json) -> Path:
 
 def _open_voc(path: Path, names: tuple[str, ...] | None) -> Dataset:
     annotations = path / "Annotations"
-    pictures = {image.stem: image for image in pictures_in(path / "JPEGImages")}
-    sets = voc.read_sets(path) if (path / "ImageSets" / "Main").is_dir() else {ONLY_SPLIT: tuple(pictures)}
+    images = {image.stem: image for image in images_in(path / "JPEGImages")}
+    sets = voc.read_sets(path) if (path / "ImageSets" / "Main").is_dir() else {ONLY_SPLIT: tuple(images)}
     own_names = path / "classes.names"
     if names is None and own_names.is_file():
         names = darknet.read_names(own_names)
@@ -223,7 +223,7 @@ def _open_voc(path: Path, names: tuple[str, ...] | None) -> Dataset:
             used |= voc.names_in(xml.read_bytes())
         names = voc.order_names(used)
     splits = {
-        split: tuple(pictures.get(stem, path / "JPEGImages" / f"{stem}.jpg") for stem in stems)
+        split: tuple(images.get(stem, path / "JPEGImages" / f"{stem}.jpg") for stem in stems)
         for split, stems in sets.items()
     }
     return Dataset(kind="voc", source=path, names=names, splits=splits, read=voc.XmlLabels(annotations, names))

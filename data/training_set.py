@@ -21,8 +21,8 @@ from data.classification import ClassificationDataset
 from data.dataset import DetectionDataset
 from data.image_cache import CachePlace, cached
 from data.loader import BatchPlan, Sizes, TrainLoader
-from data.picking import Picker, Rectangles, RectangleSizes, rectangles
-from data.sizes import SizeSchedule
+from data.multiscale import SizeSchedule
+from data.sampling import Picker, Rectangles, RectangleSizes, rectangles
 from utils.cfg import RawSection
 from utils.errors import InputError
 from utils.net_options import AugmentOptions, BatchOptions, ScheduleOptions
@@ -34,7 +34,7 @@ SPLIT = "train"
 
 @dataclass(frozen=True, kw_only=True)
 class BoxOptions:
-    """What the last head with boxes says about training pictures; see BoxSection in models/heads/base.py."""
+    """What the last head with boxes says about training images; see BoxSection in models/heads/base.py."""
 
     classes: int
     jitter: float
@@ -45,17 +45,17 @@ class BoxOptions:
 
 @dataclass(frozen=True, eq=False)
 class Proportions:
-    """What rectangular training needs. sizes_wh: (pictures, 2), zero where unknown. stride: of the network, in pixels."""
+    """What rectangular training needs. sizes_wh: (images, 2), zero where unknown. stride: of the network, in pixels."""
 
     sizes_wh: NDArray[np.int64]
     stride: int
 
 
 @dataclass(frozen=True, kw_only=True)
-class Supply:
-    """How batches are made. cache: where decoded pictures are kept. extra: further augmentations.
+class LoaderOptions:
+    """How batches are made. cache: where decoded images are kept. extra: further augmentations.
 
-    weights: (pictures,), chance of each, default all alike. proportions: batches of pictures of similar proportions.
+    weights: (images,), chance of each, default all alike. proportions: batches of images of similar proportions.
     rank, world: this process's number and how many share each batch.
     """
 
@@ -81,14 +81,14 @@ def training_loader(
     batch: int,
     subdivisions: int,
     letter_box: bool,
-    supply: Supply,
+    supply: LoaderOptions,
 ) -> TrainLoader:
     """Batches without end from split `train`. net: section [net]; boxes: None for a classifier, whose classes are the names.
 
-    Raises InputError for options that exclude each other, and for channels that no picture has.
+    Raises InputError for options that exclude each other, and for channels that no image has.
     """
     if channels not in (1, 3):
-        raise InputError(f"[net] channels={channels}: expected 3, or 1 for grey pictures")
+        raise InputError(f"[net] channels={channels}: expected 3, or 1 for grey images")
     images = dataset.splits[SPLIT]
     sizes: Sizes = _sizes(net, boxes, size_wh, batch // subdivisions, supply.seed)
     picker = Picker(len(images), supply.weights)
@@ -155,21 +155,21 @@ def _augment(net: RawSection, boxes: BoxOptions, letter_box: bool, extra: ExtraA
 def _refuse_rectangles(net: RawSection, boxes: BoxOptions | None, *, letter_box: bool) -> None:
     """Raises InputError where the shape of a batch is another key's business."""
     if boxes is None:
-        raise InputError("--rect is for networks with boxes, a classifier crops its pictures to a square")
+        raise InputError("--rect is for networks with boxes, a classifier crops its images to a square")
     if mix_of(AugmentOptions.from_raw(net)) in {Mix.MOSAIC, Mix.CUTMIX_OR_MOSAIC}:
-        raise InputError("--rect and [net] mosaic=1 exclude each other: a mosaic of four pictures has no proportions")
+        raise InputError("--rect and [net] mosaic=1 exclude each other: a mosaic of four images has no proportions")
     if boxes.random:
         raise InputError(f"--rect and random={boxes.random:g} exclude each other: both set the size of the input")
     if not letter_box:
         text = (
-            "--rect keeps the proportions of pictures, but evaluation and detection stretch them to the network's input"
+            "--rect keeps the proportions of images, but evaluation and detection stretch them to the network's input"
         )
         logger.warning("%s; with letter_box=1 in [net] they do not", text)
 
 
 def _shapes_text(groups: Rectangles) -> str:
     counts = np.bincount(groups.group).tolist()
-    return ", ".join(f"{w}x{h} ({n} pictures)" for (w, h), n in zip(groups.shapes.tolist(), counts, strict=True))
+    return ", ".join(f"{w}x{h} ({n} images)" for (w, h), n in zip(groups.shapes.tolist(), counts, strict=True))
 
 
 def single_class(dataset: Dataset) -> Dataset:

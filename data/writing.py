@@ -10,7 +10,7 @@ from pathlib import Path
 
 from data.annotations import Annotation, Dataset
 from data.formats import coco, darknet, ultralytics, voc
-from data.image_size import image_size
+from data.image import image_size
 from utils.errors import InputError, RunError
 from utils.files import write_text
 
@@ -21,10 +21,10 @@ Splits = Mapping[str, list[Annotation]]
 
 @dataclass(frozen=True)
 class Written:
-    """What a conversion did: files made, pictures and labels in them, labels that could not be taken along."""
+    """What a conversion did: files made, images and labels in them, labels that could not be taken along."""
 
     files: tuple[Path, ...]
-    pictures: int
+    images: int
     labels: int
     lost: Mapping[str, int]
 
@@ -32,7 +32,7 @@ class Written:
 def write_data(dataset: Dataset, target: str | Path, *, copy: bool = False) -> Written:
     """Write `dataset` at `target`: `.data` (Darknet), `.json` (COCO), `.yaml` (Ultralytics), no extension: a VOC folder.
 
-    Formats whose labels lie beside the pictures get links to the pictures, or copies with `copy`; the source is left
+    Formats whose labels lie beside the images get links to the images, or copies with `copy`; the source is left
     as it is. Raises InputError for an unknown extension or a target that exists, RunError when it cannot be written.
     """
     target = Path(target)
@@ -61,7 +61,7 @@ def write_data(dataset: Dataset, target: str | Path, *, copy: bool = False) -> W
     left_out = sum(count for what, count in lost.items() if what.endswith("left out"))
     return Written(
         files=tuple(files),
-        pictures=len(everything),
+        images=len(everything),
         labels=sum(map(len, everything)) - left_out,
         lost={what: count for what, count in lost.items() if count},
     )
@@ -94,7 +94,7 @@ def _sized(annotation: Annotation) -> tuple[int, int]:
 
 
 def _placed(annotations: Iterable[Annotation], folder: Path, copy: bool) -> dict[Path, Path]:
-    """Every picture in `folder`, as a link or a copy; names that several pictures share get a number."""
+    """Every image in `folder`, as a link or a copy; names that several images share get a number."""
     places: dict[Path, Path] = {}
     taken: set[str] = set()
     for annotation in annotations:
@@ -116,7 +116,7 @@ def _placed(annotations: Iterable[Annotation], folder: Path, copy: bool) -> dict
                 place.symlink_to(image.resolve())
     except OSError as error:
         hint = "" if copy else " (--copy makes copies instead of links)"
-        raise RunError(f"{error.filename}: picture cannot be put into {folder}: {error.strerror}{hint}") from error
+        raise RunError(f"{error.filename}: image cannot be put into {folder}: {error.strerror}{hint}") from error
     return places
 
 
@@ -125,7 +125,7 @@ def _every(splits: Splits) -> list[Annotation]:
 
 
 def _write_darknet(dataset: Dataset, splits: Splits, target: Path, copy: bool) -> list[Path]:
-    """Labels beside the pictures: where the original looks for them as well."""
+    """Labels beside the images: where the original looks for them as well."""
     folder = target.parent.resolve()
     places = _placed(_every(splits), folder / target.stem, copy)
     for annotation in _every(splits):

@@ -9,7 +9,7 @@ marked `sh` and `python` run as they stand. An HTML comment right above a block,
     <!-- example: add FLAGS -->           FLAGS are added to each command, to make it short (iterations) or find a free port
     <!-- example: until TEXT -->          ends the command by Ctrl-C as soon as it prints TEXT
 
-Files that a reader brings along, such as yolov4.weights or street.jpg, are stood in for by the shipped detector and drawn pictures.
+Files that a reader brings along, such as yolov4.weights or street.jpg, are stood in for by the shipped detector and drawn images.
 Nothing but the standard library is used, because this runs before the environment is there.
 """
 
@@ -27,7 +27,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from utils.next_steps import STEPS
+from inference.first_look import STEPS
 
 ROOT = Path(__file__).resolve().parent.parent
 FIRST = ("README.md", "docs/tutorial.md")
@@ -36,7 +36,7 @@ LIMIT_S = 600.0
 _BLOCK = re.compile(r"((?:^<!--[^\n]*-->\n)*)^```(sh|python)\n(.*?)^```$", re.DOTALL | re.MULTILINE)
 _MARK = re.compile(r"<!-- example: (.*?) -->")
 _MODEL = ("yolov4", "a", "my")
-_PICTURES = ("street.jpg", "dog.jpg", "my.jpg")
+_IMAGES = ("street.jpg", "dog.jpg", "my.jpg")
 _DATA = "classes = 32\ntrain = drawn/scenes-train.txt\nvalid = drawn/scenes-val.txt\nnames = drawn/scenes.names\n"
 
 
@@ -98,7 +98,7 @@ def pages() -> list[Path]:
 
 
 def first_steps() -> Iterator[Example]:
-    """What the first look suggests; see utils/next_steps.py."""
+    """What the first look suggests; see inference/first_look.py."""
     for step in STEPS:
         until = "http://" if step.script == "serve.py" else ""
         add = "--port 0" if until else ""
@@ -115,7 +115,7 @@ def stand_ins(environment: dict[str, str]) -> None:
     for name in ("coco", *_MODEL):
         shutil.copy(ROOT / "weights" / "scenes.names", f"{name}.names")
         Path(f"{name}.data").write_text(_DATA, "utf-8")
-    for name in _PICTURES:
+    for name in _IMAGES:
         shutil.copy(ROOT / "data" / "samples" / "scene1.jpg", name)
     shutil.copy(ROOT / "data" / "samples" / "scenes.mp4", "video.mp4")
     for command in (

@@ -1,4 +1,4 @@
-"""README's picture: what `python detect.py` writes, joined into one.
+"""README's image: what `python detect.py` writes, joined into one.
 
 python -m docs.picture
 """
@@ -25,7 +25,7 @@ WIDTH_PX, QUALITY = 1000, 80
 
 
 def first_look() -> NDArray[np.uint8]:
-    """The annotated sample pictures, uint8 (height, WIDTH_PX, 3), blue first."""
+    """The annotated sample images, uint8 (height, WIDTH_PX, 3), blue first."""
     with tempfile.TemporaryDirectory() as folder:
         command = [sys.executable, "detect.py", "--project", folder]
         subprocess.run(command, cwd=ROOT, check=True, stdout=subprocess.DEVNULL)
@@ -33,19 +33,19 @@ def first_look() -> NDArray[np.uint8]:
 
 
 def _read(path: Path) -> NDArray[np.uint8]:
-    picture = cv2.imread(str(path))
-    assert picture is not None, path
-    return np.asarray(picture, np.uint8)
+    image = cv2.imread(str(path))
+    assert image is not None, path
+    return np.asarray(image, np.uint8)
 
 
-def _row(pictures: Sequence[NDArray[np.uint8]]) -> NDArray[np.uint8]:
-    """Pictures side by side at one height, WIDTH_PX wide together."""
-    shapes = [picture.shape[1] / picture.shape[0] for picture in pictures]
+def _row(images: Sequence[NDArray[np.uint8]]) -> NDArray[np.uint8]:
+    """Images side by side at one height, WIDTH_PX wide together."""
+    shapes = [image.shape[1] / image.shape[0] for image in images]
     height = round(WIDTH_PX / sum(shapes))
     widths = np.diff([0, *np.rint(np.cumsum(shapes) * WIDTH_PX / sum(shapes)).astype(int)])
     sized: list[NDArray[np.uint8]] = [
-        np.asarray(cv2.resize(picture, (int(width), height), interpolation=cv2.INTER_AREA), np.uint8)
-        for picture, width in zip(pictures, widths, strict=True)
+        np.asarray(cv2.resize(image, (int(width), height), interpolation=cv2.INTER_AREA), np.uint8)
+        for image, width in zip(images, widths, strict=True)
     ]
     return np.hstack(sized)
 

@@ -1,1 +1,1 @@
-"""What test.py puts together: a network, a data set and the protocols that measure them."""
+"""Measure a network: metrics, one evaluation pass, reports and charts."""

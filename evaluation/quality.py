@@ -10,26 +10,25 @@ from typing import Any
 
 import numpy as np
 
-from data.exam import Exam
+from data.evaluation_set import EvaluationSet
 from data.image import read_image
-from engine.evaluate import Pass
-from engine.measure import measure, write_metrics, write_plots
-from engine.metrics.report import Metrics, coco_text, darknet_text, table
-from evaluation.accuracy import measure_classes
+from evaluation.classification import measure_classes
 from evaluation.doctor import examined, plots_wanted, save_diagnosis
-from evaluation.passes import by, make_model, outcome, run_pass, speed_text
-from evaluation.settings import Settings, one_confidence, one_size
-from models.classifier import Classifier
-from models.predictor import Predictor
-from utils.compare import comparison, save_picture
+from evaluation.measure import measure, write_metrics, write_plots
+from evaluation.metrics.report import Metrics, coco_text, darknet_text, table
+from evaluation.options import EvaluationOptions, one_confidence, one_size
+from evaluation.run import Pass, by, make_model, outcome, run_pass, speed_text
+from inference.classifier import Classifier
+from inference.predictor import Predictor
+from inference.results import label_text
+from utils.detections import GroundTruth
+from utils.draw import comparison, save_image
 from utils.files import run_folder, write_text
-from utils.results import label_text
-from utils.truth import Truth
 
 WORST = 8
 
 
-def validate(settings: Settings) -> int:
+def validate(settings: EvaluationOptions) -> int:
     """Measure quality and speed at one size and confidence; of a classifier its accuracy."""
     confidence = one_confidence(settings)
     predictor = make_model(settings, one_size(settings))
@@ -50,7 +49,7 @@ def validate(settings: Settings) -> int:
     if settings.save_txt:
         _save_labels(folder / "labels", exam, found, settings.save_conf)
     _print_metrics(settings, metrics)
-    print(f"Speed: {speed_text(speed)} a picture of {by(predictor.size_wh)}")
+    print(f"Speed: {speed_text(speed)} an image of {by(predictor.size_wh)}")
     save_diagnosis(folder, diagnosis, settings)
     if plots_wanted(settings):
         write_plots(folder, metrics)
@@ -59,7 +58,7 @@ def validate(settings: Settings) -> int:
     return outcome(exam.images, found)
 
 
-def _facts(settings: Settings, exam: Exam, predictor: Predictor, found: Pass) -> dict[str, Any]:
+def _facts(settings: EvaluationOptions, exam: EvaluationSet, predictor: Predictor, found: Pass) -> dict[str, Any]:
     """What was measured, on what, and whether all of it."""
     return {
         **{key: getattr(settings, key) for key in ("cfg", "weights", "data", "split", "iou_thres", "letter_box")},
@@ -69,24 +68,26 @@ def _facts(settings: Settings, exam: Exam, predictor: Predictor, found: Pass) ->
     }
 
 
-def _save_labels(folder: Path, exam: Exam, found: Pass, with_scores: bool) -> None:
+def _save_labels(folder: Path, exam: EvaluationSet, found: Pass, with_scores: bool) -> None:
     for i, detections in zip(found.order, found.detections(0), strict=True):
         text = label_text(detections, found.sizes_wh[i], with_scores=with_scores)
         write_text(folder / f"{exam.images[i].stem}.txt", text)
 
 
-def _save_worst(folder: Path, exam: Exam, found: Pass, truths: Sequence[Truth], metrics: Metrics) -> None:
-    """Labels beside predictions for the pictures that lose most recall."""
+def _save_worst(
+    folder: Path, exam: EvaluationSet, found: Pass, truths: Sequence[GroundTruth], metrics: Metrics
+) -> None:
+    """Labels beside predictions for the images that lose most recall."""
     confusion, detections = metrics.confusion, found.detections(0)
     for place, i in enumerate(confusion.worst(WORST).tolist(), 1):
         path = exam.images[found.order[i]]
         sure = detections[i].scores > np.float32(confusion.conf_thresh)
         hits, right = confusion.hits[i], confusion.right[i][sure]
         sheet = comparison(read_image(path, 3), truths[i], detections[i].select(sure), exam.names, hits, right)
-        save_picture(folder / f"{place}_{path.stem}.jpg", sheet)
+        save_image(folder / f"{place}_{path.stem}.jpg", sheet)
 
 
-def _print_metrics(settings: Settings, metrics: Metrics) -> None:
+def _print_metrics(settings: EvaluationOptions, metrics: Metrics) -> None:
     if settings.print == "darknet":
         print(darknet_text(metrics.darknet, metrics.names, settings.points))
     else:

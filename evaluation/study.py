@@ -7,19 +7,19 @@ import time
 from typing import Any
 
 from data.sources import open_data
-from engine.measure import measure
-from engine.metrics.report import Metrics
 from evaluation.doctor import examined, plots_wanted
-from evaluation.passes import by, make_predictor, outcome, run_pass, speed_text
-from evaluation.settings import Settings, one_confidence, one_size
+from evaluation.measure import measure
+from evaluation.metrics.report import Metrics
+from evaluation.options import EvaluationOptions, one_confidence, one_size
+from evaluation.plots import plot_study
+from evaluation.run import by, make_predictor, outcome, run_pass, speed_text
 from utils.errors import InputError
 from utils.files import run_folder, write_text
-from utils.plot_metrics import plot_study
 
 CONFIDENCES = (0.001, 0.01, 0.1, 0.25)
 
 
-def study(settings: Settings) -> int:
+def study(settings: EvaluationOptions) -> int:
     """Quality against latency over input sizes and confidences."""
     confidences = settings.conf_thres or CONFIDENCES
     cfg_size = 0 if settings.img_size else make_predictor(settings, ()).size_wh[0]
@@ -65,21 +65,21 @@ def _text(row: dict[str, Any]) -> str:
     )
 
 
-def speed(settings: Settings) -> int:
+def speed(settings: EvaluationOptions) -> int:
     """Time only: no labels are read, nothing is measured but the clock."""
     predictor = make_predictor(settings, one_size(settings))
     split = settings.split or "val"
     images = open_data(settings.data, split, names=settings.names).splits[split]
     if not images:
-        raise InputError(f"{settings.data}: no pictures in split '{split}'")
+        raise InputError(f"{settings.data}: no images in split '{split}'")
     folder = run_folder(settings.project, settings.name, exist_ok=settings.exist_ok)
     start = time.perf_counter()
     found = run_pass(settings, predictor, images, [one_confidence(settings)])
     rate = len(found.order) / (time.perf_counter() - start)
     times = found.milliseconds()
     facts: dict[str, Any] = {"cfg": settings.cfg, "input": list(predictor.size_wh), "batch_size": settings.batch_size}
-    facts |= {"device": str(predictor.device), "pictures": len(found.order), "pictures_per_second": rate}
+    facts |= {"device": str(predictor.device), "images": len(found.order), "images_per_second": rate}
     write_text(folder / "speed.json", json.dumps(facts | {"speed_ms": times}, indent=1) + "\n")
-    print(f"Speed: {speed_text(times)} a picture of {by(predictor.size_wh)}; {rate:.1f} pictures a second in all")
+    print(f"Speed: {speed_text(times)} an image of {by(predictor.size_wh)}; {rate:.1f} images a second in all")
     print(f"Results saved to {folder}")
     return outcome(images, found)

@@ -1,4 +1,4 @@
-"""Detection from Python: load a model, find objects in pictures, count them, draw them, keep them as plain data.
+"""Detection from Python: load a model, find objects in images, count them, draw them, keep them as plain data.
 
 python examples/api.py --cfg yolov4.cfg --weights yolov4.weights --names coco.names --out drawn street.jpg dog.jpg
 """
@@ -16,9 +16,10 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))  # not needed by
 
 from data.formats.darknet import read_names
 from data.image import read_image
-from models import Selection, load_predictor
+from inference.detector import Selection
+from inference.opening import load_predictor
+from inference.results import found_text
 from utils.cli import EXIT_OK, run_script
-from utils.console import found_text
 from utils.draw import annotate
 from utils.files import atomic_write
 
@@ -28,8 +29,8 @@ def parse_arguments(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--cfg", required=True, help="Darknet cfg file")
     parser.add_argument("--weights", required=True, help="Darknet .weights file")
     parser.add_argument("--names", required=True, help="class names, one in each line")
-    parser.add_argument("--out", default="drawn", metavar="DIR", help="folder for the annotated pictures")
-    parser.add_argument("pictures", nargs="+", help="picture files")
+    parser.add_argument("--out", default="drawn", metavar="DIR", help="folder for the annotated images")
+    parser.add_argument("images", nargs="+", help="image files")
     return parser.parse_args(arguments)
 
 
@@ -38,16 +39,16 @@ def main(arguments: Sequence[str] | None = None) -> int:
     names = read_names(options.names)
     model = load_predictor(options.cfg, options.weights)
 
-    # Pictures are arrays, uint8 (height, width, 3), red first. cv2.imread gives blue first: turn it with [..., ::-1].
-    pictures = [read_image(path, upright=True) for path in options.pictures]
-    results = model.predict(pictures, Selection(conf=0.25, iou=0.45))
+    # Images are arrays, uint8 (height, width, 3), red first. cv2.imread gives blue first: turn it with [..., ::-1].
+    images = [read_image(path, upright=True) for path in options.images]
+    results = model.predict(images, Selection(conf=0.25, iou=0.45))
 
-    for path, picture, found in zip(options.pictures, pictures, results, strict=True):
+    for path, image, found in zip(options.images, images, results, strict=True):
         print(f"{path}: {found_text(found.class_ids, names)}")
         for (left, top, right, bottom), score, class_id in found:
             print(f"  {names[class_id]} {score:.2f} at {left:.0f}, {top:.0f}, {right:.0f}, {bottom:.0f}")
         large = found.select((found.xyxy[:, 2:] - found.xyxy[:, :2]).min(axis=1) >= 10)  # numpy does the rest
-        drawn = annotate(picture, large, names)
+        drawn = annotate(image, large, names)
         with atomic_write(Path(options.out) / f"{Path(path).stem}.png") as stream:
             stream.write(cv2.imencode(".png", drawn[..., ::-1])[1].tobytes())
         plain = found.to_dict(names)  # for the library supervision: sv.Detections(**plain)

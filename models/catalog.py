@@ -16,10 +16,9 @@ from models.layers.batchnorm import BatchnormSection
 from models.layers.connected import ConnectedSection
 from models.layers.contrastive import ContrastiveSection
 from models.layers.conv_recurrent import ConvLstmSection, CrnnSection, HistorySection
-from models.layers.convolutional import ConvolutionalSection
+from models.layers.convolutional import ConvolutionalSection, DepthwiseSection
 from models.layers.cost import CostSection
 from models.layers.crop import CropSection
-from models.layers.depthwise import DepthwiseSection
 from models.layers.dropout import DropoutSection
 from models.layers.empty import EmptySection
 from models.layers.implicit import (

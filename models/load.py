@@ -1,4 +1,4 @@
-"""The doors to a network: cfg path, optional weights, device."""
+"""Load a network from a cfg file and, optionally, a weights file."""
 
 from __future__ import annotations
 
@@ -9,10 +9,8 @@ import torch
 from models.initial import blank_weights
 from models.network import Network
 from models.plan import read_plan
-from models.predictor import Predictor
 from models.weights import load_weights
 from utils.device import select_device
-from utils.errors import InputError
 
 
 def load(
@@ -40,26 +38,3 @@ def load(
     if weights is not None:
         load_weights(network, weights, partial=partial)
     return network.to(chosen).eval()
-
-
-def load_predictor(
-    cfg: str | Path,
-    weights: str | Path,
-    device: str | torch.device = "cpu",
-    *,
-    width: int | None = None,
-    height: int | None = None,
-    partial: bool = False,
-    half: bool = False,
-    mirrored: bool = False,
-) -> Predictor:
-    """A network with boxes, folded for inference on its device: `load_predictor(...).predict(pictures)`.
-
-    half: 16-bit floats, on a GPU only. mirrored: look at the mirror image of each picture too. For the rest see `load`.
-    Raises InputError as `load` does, and for a cfg without boxes.
-    """
-    device = select_device(device) if isinstance(device, str) else device
-    if half and device.type == "cpu":
-        raise InputError("half: 16-bit floats are for a GPU, the device is the cpu")
-    network = load(cfg, weights, device, width=width, height=height, partial=partial).fold(pack=device.type == "cpu")
-    return Predictor(network.half() if half else network, device, half=half, mirrored=mirrored)

@@ -16,7 +16,7 @@ from utils.errors import InputError
 class Network(nn.Module):
     """The network that a cfg describes.
 
-    Call it with pictures (n, channels, height, width), RGB in [0, 1]; it returns the outputs of its heads in cfg order (of its
+    Call it with images (n, channels, height, width), RGB in [0, 1]; it returns the outputs of its heads in cfg order (of its
     last layer, if it has none), each (n, channels, height, width), as the original holds them.
     """
 

@@ -12,7 +12,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from models.catalog import BY_NAME
-from models.layers.base import MAX_OUTPUTS, Cost, LayerSection, Shape, Site
+from models.layers.base import MAX_OUTPUTS, LayerCost, LayerSection, Shape, Site
 from utils import cfg as cfg_text
 from utils.cfg import Cfg, RawSection
 from utils.errors import CfgError, InputError
@@ -42,7 +42,7 @@ class Step:
         return self.site.raw
 
     @functools.cached_property
-    def cost(self) -> Cost:
+    def cost(self) -> LayerCost:
         return self.section.cost(self.site)
 
     @functools.cached_property

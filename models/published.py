@@ -9,7 +9,7 @@ from __future__ import annotations
 import difflib
 from dataclasses import dataclass
 
-from utils.download import ExpectedFile
+from models.download import ExpectedFile
 from utils.errors import InputError
 
 _ALEXEYAB = "https://github.com/AlexeyAB/darknet/releases/download"

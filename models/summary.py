@@ -2,15 +2,57 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
 from models.catalog import BY_NAME
+from models.network import last_reads
 from models.plan import NET_NAMES, Plan, Step
 from utils.cfg import Cfg, Entry
 from utils.net_options import NET_AUDIENCES
 from utils.options import key_of, report_keys
+
+FLOAT_BYTES = 4
+
+
+@dataclass(frozen=True)
+class LayerLoad:
+    """A layer that computes. operations: convolution and pooling; input, output: elements read and written."""
+
+    index: int
+    operations: float
+    input: int
+    output: int
+
+
+def layer_loads(plan: Plan) -> tuple[LayerLoad, ...]:
+    """The layers that CIO counts (convolutions and pooling), in order."""
+    return tuple(
+        LayerLoad(
+            step.index,
+            step.cost.operations - step.cost.elementwise,
+            sum(shape.outputs for shape in step.site.inputs),
+            step.shape.outputs,
+        )
+        for step in plan.steps
+        if step.cost.io
+    )
+
+
+def peak_activation_bytes(plan: Plan, batch: int = 1) -> int:
+    """Most bytes of maps held at one time in inference, single precision, each released after its last reader."""
+    expires = last_reads(plan)
+    held = {-1: plan.input.outputs}
+    peak = 0
+    for step in plan.steps:
+        held[step.index] = step.shape.outputs
+        peak = max(peak, sum(held.values()))
+        for index in expires[step.index]:
+            held.pop(index, None)
+    return batch * FLOAT_BYTES * peak
+
 
 HEADER_BYTES = 20  # of a .weights file as the original writes it
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
@@ -19,7 +20,28 @@ from models.network import Network
 from models.plan import Step
 from utils.errors import InputError
 from utils.net_options import ScheduleOptions
-from utils.trained import TrainedTensor
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainedTensor:
+    """A tensor that weight updates change, and the rules for it.
+
+    layer: index of the layer it belongs to. rate_factor: on the learning rate. decay: whether weight decay applies.
+    adam: whether it is updated by Adam where Adam is chosen. centred: the mean of each output's update is taken out.
+    update_limit: largest magnitude of the summed update; 0: none. weight_limit: largest magnitude of the tensor itself
+    after an update; 0: none. first_iteration: iterations before it leave the tensor alone (they count from 1).
+    """
+
+    tensor: Tensor
+    layer: int
+    rate_factor: float = 1.0
+    decay: bool = False
+    adam: bool = True
+    centred: bool = False
+    update_limit: float = 0.0
+    weight_limit: float = 0.0
+    first_iteration: int = 0
+
 
 SHORTCUT_LIMIT = 1.0  # shortcut_layer.c update_shortcut_layer_gpu
 
@@ -50,8 +72,8 @@ class Training:
 
     @property
     def truth(self) -> str:
-        """What the losses compare with: "boxes", or a "vector" for each picture."""
-        return self._heads[-1].section.truth  # type: ignore[attr-defined,no-any-return]
+        """What the losses compare with: "boxes", or a "vector" for each image."""
+        return self._heads[-1].section.truth
 
     def begin(self, iteration: int) -> None:
         """Set modes and gradients for an iteration, counted from 1."""
@@ -69,7 +91,7 @@ class Training:
     def losses(self, images: Tensor, truth: Tensor, seen: int) -> list[HeadLoss]:
         """Losses of the heads in cfg order.
 
-        images: (n, channels, height, width) in [0, 1]. truth: see Head.loss. seen: pictures trained on, these included.
+        images: (n, channels, height, width) in [0, 1]. truth: see Head.loss. seen: images trained on, these included.
         """
         size_wh = (images.shape[3], images.shape[2])
         inputs = self._head_inputs(images)
@@ -77,10 +99,10 @@ class Training:
             return [self._head(step).loss(inputs[step.index], truth, size_wh, seen) for step in self._heads]
 
     def attack(self, images: Tensor, truth: Tensor, seen: int) -> Tensor:
-        """Gradient with respect to the pictures of what makes the network see nothing on them; arguments as for `losses`.
+        """Gradient with respect to the images of what makes the network see nothing on them; arguments as for `losses`.
 
         Batch normalisation uses, and keeps, its rolling statistics (batchnorm_layer.c forward_batchnorm_layer_gpu); weights get
-        no gradient. Where gradients end before the pictures, it is zero.
+        no gradient. Where gradients end before the images, it is zero.
         """
         if self._stopped:
             return torch.zeros_like(images)

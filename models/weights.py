@@ -25,12 +25,12 @@ from utils.files import atomic_write
 
 logger = logging.getLogger(__name__)
 
-HEADER_SIZES = (20, 16)  # with a 64-bit and with a 32-bit count of pictures seen
+HEADER_SIZES = (20, 16)  # with a 64-bit and with a 32-bit count of images seen
 
 
 @dataclass(frozen=True)
 class Header:
-    """Version and number of training pictures seen. The original writes version 0.2.5."""
+    """Version and number of training images seen. The original writes version 0.2.5."""
 
     major: int = 0
     minor: int = 2

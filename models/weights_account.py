@@ -14,8 +14,8 @@ _SIGNATURES: tuple[tuple[bytes, str], ...] = (
     (b"\x80\x02", "a Python pickle"),
     (b"\x80\x04", "a Python pickle"),
     (b"version https://git", "a Git LFS pointer; run `git lfs pull`"),
-    (b"\x89PNG", "a PNG picture"),
-    (b"\xff\xd8\xff", "a JPEG picture"),
+    (b"\x89PNG", "a PNG image"),
+    (b"\xff\xd8\xff", "a JPEG image"),
     (b"\x89HDF", "an HDF5 file"),
     (b"7z\xbc\xaf", "a 7-Zip archive"),
 )

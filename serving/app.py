@@ -2,10 +2,10 @@
 
     GET  /         the page
     GET  /model    what the network is: names and colours of its classes, limits
-    POST /detect   body: the bytes of a picture or video; ?conf=0.25&iou=0.45; answers {"frames": [...], "complete": true}
-    POST /stream   the same as lines of JSON while the video is being looked at; ?pictures=1 adds each frame as a JPEG
+    POST /detect   body: the bytes of an image or video; ?conf=0.25&iou=0.45; answers {"frames": [...], "complete": true}
+    POST /stream   the same as lines of JSON while the video is being looked at; ?images=1 adds each frame as a JPEG
 
-An error is {"error": "one readable sentence"} with status 400, 413 (too large), 415 (no picture or video) or 422 (damaged).
+An error is {"error": "one readable sentence"} with status 400, 413 (too large), 415 (no image or video) or 422 (damaged).
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ from starlette.responses import FileResponse, JSONResponse, Response, StreamingR
 from starlette.routing import Route
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from serving.analysis import Analyst, Question, UnknownKind, readable
+from serving.service import DetectionRequest, DetectionService, UnknownKind, readable
 from utils.draw import class_colour
 from utils.errors import InputError
 
@@ -55,7 +55,7 @@ class Limits:
     hosts: tuple[str, ...]
 
 
-def make_app(analyst: Analyst, title: str, limits: Limits) -> Starlette:
+def make_app(analyst: DetectionService, title: str, limits: Limits) -> Starlette:
     """The application; `title` names the model."""
     facts = {
         "title": title,
@@ -108,15 +108,15 @@ def _file(name: str) -> Any:
     return send
 
 
-def _question(request: Request) -> Question:
+def _question(request: Request) -> DetectionRequest:
     """The question in the address. Raises HTTPException 400."""
-    unknown = set(request.query_params) - {"conf", "iou", "pictures"}
+    unknown = set(request.query_params) - {"conf", "iou", "images"}
     if unknown:
-        raise HTTPException(400, f"{sorted(unknown)[0]}: unknown parameter, expected conf, iou or pictures")
+        raise HTTPException(400, f"{sorted(unknown)[0]}: unknown parameter, expected conf, iou or images")
     conf, iou = (
         _number(request, name, usual, least) for name, usual, least in (("conf", 0.25, LEAST_CONF), ("iou", 0.45, 0))
     )
-    return Question(conf=conf, iou=iou, pictures=request.query_params.get("pictures", "0") != "0")
+    return DetectionRequest(conf=conf, iou=iou, images=request.query_params.get("images", "0") != "0")
 
 
 def _number(request: Request, name: str, usual: float, least: float) -> float:
@@ -150,20 +150,20 @@ async def _received(request: Request, limit: int) -> tempfile.TemporaryDirectory
                     raise HTTPException(413, f"upload: has more than {limit:,} bytes")
                 file.write(chunk)
         if not size:
-            raise HTTPException(400, "upload: is empty, expected the bytes of a picture or video as the request's body")
+            raise HTTPException(400, "upload: is empty, expected the bytes of an image or video as the request's body")
     except BaseException:
         folder.cleanup()
         raise
     return folder
 
 
-def _answer(analyst: Analyst, path: Path, question: Question) -> dict[str, Any]:
+def _answer(analyst: DetectionService, path: Path, question: DetectionRequest) -> dict[str, Any]:
     with readable(path):
         *frames, end = analyst.frames(path, question)
     return {"frames": frames} | end
 
 
-def _lines(analyst: Analyst, path: Path, question: Question) -> Iterator[str]:
+def _lines(analyst: DetectionService, path: Path, question: DetectionRequest) -> Iterator[str]:
     """Raises InputError before the first line, and says it in the last line afterwards."""
     any_yet = False
     try:

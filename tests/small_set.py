@@ -1,4 +1,4 @@
-"""A data set of a few small pictures for trainings that take seconds, and a head that fits it."""
+"""A data set of a few small images for trainings that take seconds, and a head that fits it."""
 
 from __future__ import annotations
 
@@ -15,16 +15,16 @@ anchors=8,8, 16,16
 classes=2
 num=2
 """
-PICTURES = 6
+IMAGES = 6
 
 
 def write_set(folder: Path, names: Sequence[str], labels: Callable[[int], str], stem: str = "{number}") -> None:
-    """my.data, my.names, list.txt and PICTURES pictures of 48 x 40 pixels; labels: text of a picture's label file.
+    """my.data, my.names, list.txt and IMAGES images of 48 x 40 pixels; labels: text of an image's label file.
 
     stem: of the files, from `number` and the `name` of class number % classes.
     """
     rng = np.random.default_rng(0)
-    for number in range(PICTURES):
+    for number in range(IMAGES):
         path = folder / stem.format(number=number, name=names[number % len(names)])
         cv2.imwrite(f"{path}.png", rng.integers(0, 255, (40, 48, 3), np.uint8))
         Path(f"{path}.txt").write_text(labels(number))
@@ -35,5 +35,5 @@ def write_set(folder: Path, names: Sequence[str], labels: Callable[[int], str], 
 
 
 def two_boxes(number: int, classes: int) -> str:
-    """Labels of a picture with a large box and a small one, of neighbouring classes."""
+    """Labels of an image with a large box and a small one, of neighbouring classes."""
     return f"{number % classes} 0.5 0.5 0.4 0.{3 + number}\n{(number + 1) % classes} 0.3 0.3 0.2 0.2\n"

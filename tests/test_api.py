@@ -11,14 +11,17 @@ import numpy as np
 import pytest
 import torch
 
-from models import Predictor, Selection, load, load_predictor
+from inference.detector import Selection
+from inference.opening import load_predictor
+from inference.predictor import Predictor
+from models import load
 from models.weights import save_weights
 from tests.paths import REPOSITORY
 from tests.small_model import make_small_model
 from utils.errors import InputError
 
 
-def picture(width: int, height: int) -> np.ndarray:
+def image(width: int, height: int) -> np.ndarray:
     return np.full((height, width, 3), 90, np.uint8)
 
 
@@ -28,9 +31,9 @@ def model(request: pytest.FixtureRequest, tmp_path: Path) -> Predictor:
     return load_predictor(cfg, weights)
 
 
-def test_boxes_are_in_pixels_of_each_picture(model: Predictor) -> None:
+def test_boxes_are_in_pixels_of_each_image(model: Predictor) -> None:
     sizes = [(128, 64), (64, 64), (40, 90)]
-    found = model.predict([picture(*size) for size in sizes], batch_size=2)
+    found = model.predict([image(*size) for size in sizes], batch_size=2)
     assert [len(each) for each in found] == [64] * 3
     for (width, height), each in zip(sizes, found, strict=True):
         corner = each.xyxy[np.lexsort(each.xyxy.T[:2])[0]]
@@ -39,22 +42,22 @@ def test_boxes_are_in_pixels_of_each_picture(model: Predictor) -> None:
 
 
 def test_letter_box_is_the_cfgs_unless_given(model: Predictor) -> None:
-    (boxed,) = model.predict([picture(128, 64)], letter_box=True)
+    (boxed,) = model.predict([image(128, 64)], letter_box=True)
     assert np.ptp(boxed.xyxy[0, ::2]) == pytest.approx(32) and np.ptp(boxed.xyxy[0, 1::2]) == pytest.approx(32)
 
 
-def test_selection_and_no_pictures(model: Predictor) -> None:
+def test_selection_and_no_images(model: Predictor) -> None:
     assert model.predict([]) == []
-    assert [len(each) for each in model.predict([picture(64, 64)], Selection(conf=0.99))] == [0]
-    assert [len(each) for each in model.predict([picture(64, 64)], Selection(max_det=5))] == [5]
+    assert [len(each) for each in model.predict([image(64, 64)], Selection(conf=0.99))] == [0]
+    assert [len(each) for each in model.predict([image(64, 64)], Selection(max_det=5))] == [5]
 
 
 @pytest.mark.parametrize(
     "wrong", [np.zeros((8, 8, 3), np.float32), np.zeros((8, 8), np.uint8), np.zeros((0, 8, 3), np.uint8)]
 )
-def test_what_is_no_picture_is_refused(model: Predictor, wrong: np.ndarray) -> None:
-    with pytest.raises(InputError, match=r"picture 1: is .*, expected uint8 \(height, width, 3\)"):
-        model.predict([picture(64, 64), wrong])
+def test_what_is_no_image_is_refused(model: Predictor, wrong: np.ndarray) -> None:
+    with pytest.raises(InputError, match=r"image 1: is .*, expected uint8 \(height, width, 3\)"):
+        model.predict([image(64, 64), wrong])
 
 
 def test_half_is_for_a_gpu(tmp_path: Path) -> None:
@@ -71,7 +74,7 @@ def test_a_device_that_is_not_there_is_refused(device: str, tmp_path: Path) -> N
 
 
 def test_plain_data_has_supervisions_names(model: Predictor) -> None:
-    (found,) = model.predict([picture(64, 64)])
+    (found,) = model.predict([image(64, 64)])
     plain = found.to_dict(["cat", "dog"])
     assert set(plain) == {"xyxy", "confidence", "class_id", "data"}
     assert plain["xyxy"].shape == (64, 4) and plain["confidence"].shape == plain["class_id"].shape == (64,)
@@ -83,12 +86,12 @@ def test_torch_hub(tmp_path: Path) -> None:
     cfg, weights, _ = (str(path) for path in make_small_model(tmp_path))
     load = {"source": "local", "cfg": cfg, "weights": weights}
     assert len(torch.hub.load(str(REPOSITORY), "darknet", **load, width=96).plan.steps) == 3
-    assert len(torch.hub.load(str(REPOSITORY), "predictor", **load).predict([picture(64, 64)])[0]) == 64
+    assert len(torch.hub.load(str(REPOSITORY), "predictor", **load).predict([image(64, 64)])[0]) == 64
 
 
 def test_example_runs(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     cfg, weights, names = make_small_model(tmp_path)
-    cv2.imencode(".png", picture(96, 64))[1].tofile(tmp_path / "grey.png")
+    cv2.imencode(".png", image(96, 64))[1].tofile(tmp_path / "grey.png")
     example = _module(REPOSITORY / "examples" / "api.py")
     flags = ["--cfg", str(cfg), "--weights", str(weights), "--names", str(names), "--out", str(tmp_path / "drawn")]
     assert example.main([*flags, str(tmp_path / "grey.png")]) == 0

@@ -13,13 +13,13 @@ ALLOWED = {
     "utils": set(),
     "models": {"utils"},
     "data": {"utils"},
-    "engine": {"utils"},
-    "training": {"models", "data", "engine", "utils"},
-    "evaluation": {"models", "data", "engine", "utils"},
-    "detection": {"models", "data", "utils"},
-    "serving": {"models", "data", "utils"},
+    "inference": {"models", "data", "utils"},
+    "profiling": {"models", "utils"},
+    "evaluation": {"inference", "models", "data", "utils"},
+    "training": {"evaluation", "inference", "models", "data", "utils"},
+    "serving": {"inference", "models", "data", "utils"},
     "compose": {"models", "utils"},
-    "docs": {"models", "utils"},
+    "docs": {"inference", "models", "utils"},
 }
 ROOMS = (*ALLOWED, "tests", "benchmarks")
 

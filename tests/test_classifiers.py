@@ -1,4 +1,4 @@
-"""Classifiers measured: by test.py and during a training, on networks and pictures whose classes are known."""
+"""Classifiers measured: by test.py and during a training, on networks and images whose classes are known."""
 
 from __future__ import annotations
 
@@ -13,12 +13,12 @@ import torch
 
 import detect
 import export
-from data.class_exam import make_class_exam
 from data.classification import class_in_path
+from data.evaluation_set import make_classification_set
 from data.sources import open_data
-from detection import naming
-from engine.metrics.accuracy import NO_CLASS, Accuracy, ranks
-from models.classifier import Classifier
+from evaluation.metrics.accuracy import NO_CLASS, Accuracy, ranks
+from inference import classify as naming
+from inference.classifier import Classifier
 from models.network import Network
 from models.plan import make_plan
 from models.weights import save_weights
@@ -72,13 +72,13 @@ def test_of_a_tree_the_products_from_the_top_and_its_leaves(tmp_path: Path) -> N
 
 @pytest.fixture
 def coloured(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """Six pictures: the middle has the colour, the sides, which a classifier does not see, another one."""
+    """Six images: the middle has the colour, the sides, which a classifier does not see, another one."""
     monkeypatch.chdir(tmp_path)
     names = list(BGR)
     for number in range(6):
-        picture = np.full((20, 60, 3), BGR[names[(number + 1) % 3]], np.uint8)
-        picture[:, 20:40] = BGR[names[number % 3]]
-        cv2.imwrite(f"n{number % 3}_{number}.png", picture)
+        image = np.full((20, 60, 3), BGR[names[(number + 1) % 3]], np.uint8)
+        image[:, 20:40] = BGR[names[number % 3]]
+        cv2.imwrite(f"n{number % 3}_{number}.png", image)
     (tmp_path / "list.txt").write_text("".join(f"{path.name}\n" for path in sorted(tmp_path.glob("*.png"))))
     (tmp_path / "my.names").write_text("".join(f"{name}\n" for name in names))
     (tmp_path / "my.labels").write_text("n0\nn1\nn2\n")
@@ -130,7 +130,7 @@ def test_what_does_not_go_together(
 def test_paths_without_a_label_count_as_wrong(coloured: Path, caplog: pytest.LogCaptureFixture) -> None:
     cv2.imwrite("other.png", np.zeros((16, 16, 3), np.uint8))
     (coloured / "list.txt").write_text("n0_0.png\nother.png\n")
-    exam = make_class_exam(open_data("my.data", "val"), "val", 3, "my.cfg")
+    exam = make_classification_set(open_data("my.data", "val"), "val", 3, "my.cfg")
     assert exam.class_ids.tolist() == [0, -1] and exam.top == 2
     assert "1 of 2 paths hold no label" in caplog.text
 
@@ -141,8 +141,8 @@ def test_labels_stand_in_for_names(coloured: Path) -> None:
     assert data.names == data.labels_in_paths == ("n0", "n1", "n2")
 
 
-def test_pictures_that_cannot_be_read_are_left_out_and_fail_the_run(coloured: Path) -> None:
-    (coloured / "n1_1.png").write_bytes(b"no picture")
+def test_images_that_cannot_be_read_are_left_out_and_fail_the_run(coloured: Path) -> None:
+    (coloured / "n1_1.png").write_bytes(b"no image")
     assert measured() == 1
     metrics = json.loads((coloured / "runs" / "test" / "exp" / "metrics.json").read_text())
     assert metrics["images"] == 5 and list(metrics["unreadable"]) == ["n1_1.png"]
@@ -163,7 +163,7 @@ def test_detect_script_names_what_a_classifier_sees(coloured: Path, capsys: pyte
     assert named("--names", "my.names") == EXIT_OK
     lines = capsys.readouterr().out.splitlines()
     assert lines[0].startswith("n0_0.png: red 0.576, green 0.212, blue 0.212, ") and "n2_5.png: blue 0.576" in lines[5]
-    assert lines[6] == "6 pictures named"
+    assert lines[6] == "6 images named"
     rows = list(csv.DictReader((coloured / "runs" / "detect" / "exp" / "results.csv").open()))
     assert len(rows) == 18
     assert rows[0] == {"file": "n0_0.png", "frame": "0", "rank": "1", "class": "red", "probability": "0.576117"}
@@ -183,13 +183,13 @@ def test_an_exported_classifier_says_the_same(coloured: Path, capsys: pytest.Cap
     assert "1.0000" in capsys.readouterr().out
 
 
-def test_detect_script_goes_on_after_a_picture_that_cannot_be_read(
+def test_detect_script_goes_on_after_a_image_that_cannot_be_read(
     coloured: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    (coloured / "n1_1.png").write_bytes(b"no picture")
+    (coloured / "n1_1.png").write_bytes(b"no image")
     assert named() == EXIT_FAILED
     said = capsys.readouterr()
-    assert "5 pictures named; 1 could not be read" in said.out and "skipped: n1_1.png" in said.err
+    assert "5 images named; 1 could not be read" in said.out and "skipped: n1_1.png" in said.err
 
 
 def test_ctrl_c_keeps_what_has_been_named(coloured: Path, monkeypatch: pytest.MonkeyPatch) -> None:

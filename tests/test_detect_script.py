@@ -17,12 +17,12 @@ import pytest
 
 import convert
 import detect
-from models.formats.files import Reading, load_model, save_model
+from inference.first_look import STEPS, Suggestion, interpreter, next_steps
+from models.formats.files import LoadOptions, load_model, save_model
 from tests.paths import REPOSITORY
 from tests.small_model import make_small_model
 from tests.test_docs import parsed
 from utils.cli import run_script
-from utils.next_steps import STEPS, Step, interpreter, next_steps
 
 
 @pytest.fixture
@@ -36,7 +36,7 @@ def make_model(folder: Path, channels: int) -> list[str]:
     return ["--cfg", str(cfg), "--weights", str(weights), "--names", str(names)]
 
 
-def picture(path: Path, width: int = 160, height: int = 80) -> Path:
+def image(path: Path, width: int = 160, height: int = 80) -> Path:
     path.parent.mkdir(parents=True, exist_ok=True)
     cv2.imencode(path.suffix, np.full((height, width, 3), 90, np.uint8))[1].tofile(path)
     return path
@@ -56,8 +56,8 @@ def run(model: list[str], tmp_path: Path, *arguments: str) -> tuple[int, Path]:
 
 
 def test_a_folder_with_every_output(model: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    picture(tmp_path / "in" / "12.png")
-    picture(tmp_path / "in" / "größe.jpg", 64, 64)
+    image(tmp_path / "in" / "12.png")
+    image(tmp_path / "in" / "größe.jpg", 64, 64)
     flags = ("--save-txt", "--save-conf", "--save-json", "--save-csv", "--save-crop")
     code, folder = run(model, tmp_path, "--source", str(tmp_path / "in"), *flags)
     assert code == 0
@@ -73,7 +73,7 @@ def test_a_folder_with_every_output(model: list[str], tmp_path: Path, capsys: py
     assert class_id == "1" and len(numbers) == 5 and float(numbers[2]) == pytest.approx(0.25)
     assert len((folder / "results.csv").read_text().splitlines()) == 129
     assert list((folder / "crops" / "dog").glob("12_*.jpg"))
-    assert "2 pictures: 128 dog" in capsys.readouterr().out
+    assert "2 images: 128 dog" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize(
@@ -94,7 +94,7 @@ def test_a_folder_with_every_output(model: list[str], tmp_path: Path, capsys: py
     ],
 )
 def test_flags_change_what_is_found(model: list[str], tmp_path: Path, flags: tuple[str, ...], count: int) -> None:
-    code, folder = run(model, tmp_path, "--source", str(picture(tmp_path / "a.png", 64, 64)), "--save-json", *flags)
+    code, folder = run(model, tmp_path, "--source", str(image(tmp_path / "a.png", 64, 64)), "--save-json", *flags)
     assert code == 0
     assert len(json.loads((folder / "results.json").read_text())) == count
 
@@ -118,19 +118,19 @@ def test_vid_stride(model: list[str], tmp_path: Path) -> None:
 
 
 def test_nosave_and_equal_names(model: list[str], tmp_path: Path) -> None:
-    picture(tmp_path / "x" / "a.png")
-    picture(tmp_path / "y" / "a.png")
+    image(tmp_path / "x" / "a.png")
+    image(tmp_path / "y" / "a.png")
     code, folder = run(model, tmp_path, "--source", str(tmp_path / "*" / "a.png"))
     assert code == 0 and sorted(path.name for path in folder.iterdir()) == ["a.png", "a_2.png"]
     code, _ = run(model, tmp_path, "--source", str(tmp_path / "x"), "--nosave")
     assert code == 0 and not list((tmp_path / "runs" / "a2").iterdir())
 
 
-def test_an_unreadable_picture_among_good_ones(
+def test_an_unreadable_image_among_good_ones(
     model: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    picture(tmp_path / "in" / "a.png")
-    (tmp_path / "in" / "b.png").write_bytes(b"no picture")
+    image(tmp_path / "in" / "a.png")
+    (tmp_path / "in" / "b.png").write_bytes(b"no image")
     code, folder = run(model, tmp_path, "--source", str(tmp_path / "in"))
     shown = capsys.readouterr()
     assert code == 1 and (folder / "a.png").exists()
@@ -140,9 +140,9 @@ def test_an_unreadable_picture_among_good_ones(
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        (("--source", "missing.jpg"), "missing.jpg: no such picture"),
-        (("--source", "."), "folder has no pictures"),
-        (("--source", "*.png"), "pattern matches no pictures"),
+        (("--source", "missing.jpg"), "missing.jpg: no such image"),
+        (("--source", "."), "folder has no images"),
+        (("--source", "*.png"), "pattern matches no images"),
         (("--cfg", "missing.cfg"), "missing.cfg: no such cfg file"),
         (("--weights", "missing.weights"), "missing.weights: "),
         (("--names", "short.names"), "has 1 names"),
@@ -165,7 +165,7 @@ def test_bad_input_is_exit_code_two(
     (tmp_path / "empty").mkdir()
     monkeypatch.chdir(tmp_path / "empty")
     (tmp_path / "empty" / "short.names").write_text("cat\n")
-    code, _ = run(model, tmp_path, "--source", str(picture(tmp_path / "a.png")), *change)
+    code, _ = run(model, tmp_path, "--source", str(image(tmp_path / "a.png")), *change)
     shown = capsys.readouterr().err
     assert code == 2 and message in shown and shown.count("error:") == 1
 
@@ -178,9 +178,7 @@ def test_other_kinds_of_files(model: list[str], tmp_path: Path, suffix: str) -> 
     out = str(tmp_path / f"small.{suffix}")
     command = ["weights", "--cfg", cfg, "--weights", weights, "--names", names, "--out", out]
     assert run_script(convert.main, command) == 0
-    code, folder = run(
-        ["--weights", out], tmp_path, "--source", str(picture(tmp_path / "a.png", 64, 64)), "--save-json"
-    )
+    code, folder = run(["--weights", out], tmp_path, "--source", str(image(tmp_path / "a.png", 64, 64)), "--save-json")
     assert code == 0
     found = json.loads((folder / "results.json").read_text())
     assert len(found) == 64 and found[0]["name"] == "dog"
@@ -191,19 +189,19 @@ def test_half_a_model(
     model: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str], given: list[str], message: str
 ) -> None:
     half = [given[0], model[model.index(given[0]) + 1]]
-    code, _ = run(half, tmp_path, "--source", str(picture(tmp_path / "a.png")))
+    code, _ = run(half, tmp_path, "--source", str(image(tmp_path / "a.png")))
     assert code == 2 and message in capsys.readouterr().err
 
 
 def test_darknet_lines(model: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    run(model, tmp_path, "--source", str(picture(tmp_path / "a.png", 64, 64)), "--print", "darknet")
+    run(model, tmp_path, "--source", str(image(tmp_path / "a.png", 64, 64)), "--print", "darknet")
     lines = capsys.readouterr().out.splitlines()
     assert "a.png: Predicted in " in lines[0] and lines[0].endswith(" milli-seconds.")
     assert lines[1] == "dog: 99%"
 
 
 def test_grey_network(tmp_path: Path) -> None:
-    code, _ = run(make_model(tmp_path, 1), tmp_path, "--source", str(picture(tmp_path / "a.jpg")))
+    code, _ = run(make_model(tmp_path, 1), tmp_path, "--source", str(image(tmp_path / "a.jpg")))
     assert code == 0
 
 
@@ -253,7 +251,7 @@ def test_a_first_look(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> Non
     """Without a model and a source: the shipped ones, and what to try next."""
     assert run_script(detect.main, ["--project", str(tmp_path)]) == 0
     out = capsys.readouterr().out
-    assert "scene1.jpg: 640x480 " in out and "79 pictures: " in out and " other classes" in out
+    assert "scene1.jpg: 640x480 " in out and "79 images: " in out and " other classes" in out
     assert {path.name for path in (tmp_path / "exp").iterdir()} == {
         *(f"scene{i}.jpg" for i in range(1, 5)),
         "scenes.mp4",
@@ -262,7 +260,7 @@ def test_a_first_look(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> Non
 
 
 @pytest.mark.parametrize("step", STEPS, ids=lambda step: step.what)
-def test_what_to_try_next_is_understood(step: Step) -> None:
+def test_what_to_try_next_is_understood(step: Suggestion) -> None:
     parsed(f"python {step.script}")
     assert not step.packages or (REPOSITORY / step.packages).is_file()
     named = [word for word in step.script.split() if word.startswith(("cfg/", "weights/", "data/"))]
@@ -272,9 +270,9 @@ def test_what_to_try_next_is_understood(step: Step) -> None:
 
 def test_names_in_a_file_that_do_not_fit(model: list[str], tmp_path: Path) -> None:
     path = tmp_path / "a.pt"
-    network, _ = load_model(model[3], Reading(cfg=model[1]))
+    network, _ = load_model(model[3], LoadOptions(cfg=model[1]))
     save_model(network, path, ("one",))
-    source = ["--weights", str(path), "--source", str(picture(tmp_path / "a.png"))]
+    source = ["--weights", str(path), "--source", str(image(tmp_path / "a.png"))]
     assert run(source, tmp_path)[0] == 2
     assert run([*source, *model[4:]], tmp_path)[0] == 0
 
@@ -283,5 +281,5 @@ def test_a_window_without_a_screen(model: list[str], tmp_path: Path, monkeypatch
     monkeypatch.setattr(sys, "platform", "linux")
     for name in ("DISPLAY", "WAYLAND_DISPLAY", "QT_QPA_PLATFORM"):
         monkeypatch.delenv(name, raising=False)
-    code, folder = run(model, tmp_path, "--source", str(picture(tmp_path / "a.png")), "--view-img")
+    code, folder = run(model, tmp_path, "--source", str(image(tmp_path / "a.png")), "--view-img")
     assert code == 2 and not folder.exists()

@@ -1,4 +1,4 @@
-"""What README and docs promise: generated pages and pictures are up to date, commands parse, links lead somewhere."""
+"""What README and docs promise: generated pages and images are up to date, commands parse, links lead somewhere."""
 
 from __future__ import annotations
 
@@ -16,14 +16,18 @@ import cv2
 import numpy as np
 import pytest
 
-from docs import cfg_reference, picture
+from docs import cfg_reference, image
 from docs.examples import examples
 from models.catalog import SECTIONS
 from tests.paths import REPOSITORY
 from utils.net_options import NET_AUDIENCES
 
 PAGES = sorted([REPOSITORY / "README.md", REPOSITORY / "CONTRIBUTING.md", *(REPOSITORY / "docs").glob("*.md")])
-SOURCES = [path for room in ("models", "data", "engine", "training") for path in (REPOSITORY / room).rglob("*.py")]
+SOURCES = [
+    path
+    for room in ("utils", "models", "data", "inference", "evaluation", "training")
+    for path in (REPOSITORY / room).rglob("*.py")
+]
 
 
 def commands(page: Path) -> Iterator[str]:
@@ -113,10 +117,10 @@ def test_cfg_reference_is_up_to_date() -> None:
     assert cfg_reference.OUT.read_text("utf-8") == cfg_reference.reference(), "run python -m docs.cfg_reference"
 
 
-@pytest.mark.skipif(cv2.__version__ < "5", reason="the picture was made with the letters of OpenCV 5")
-def test_picture_of_readme_is_up_to_date() -> None:
-    found, kept = picture.first_look().astype(int), cv2.imread(str(picture.OUT))
-    assert kept is not None and found.shape == kept.shape and picture.OUT.stat().st_size < 200_000
+@pytest.mark.skipif(cv2.__version__ < "5", reason="the image was made with the letters of OpenCV 5")
+def test_image_of_readme_is_up_to_date() -> None:
+    found, kept = image.first_look().astype(int), cv2.imread(str(image.OUT))
+    assert kept is not None and found.shape == kept.shape and image.OUT.stat().st_size < 200_000
     different = float(np.mean(np.abs(found - kept).max(axis=2) > 60))
     assert different < 0.002, "run python -m docs.picture"
 

@@ -1,4 +1,4 @@
-"""info.py --plot: the picture, and what stands beside it."""
+"""info.py --plot: the image, and what stands beside it."""
 
 from __future__ import annotations
 

@@ -14,7 +14,7 @@ import cv2
 import numpy as np
 import pytest
 
-from data.picture_loader import PictureLoader
+from data.image_loader import ImageLoader
 from evaluation import doctor
 from models.load import load
 from models.weights import save_weights
@@ -57,7 +57,7 @@ script = _load_script()
 
 
 class Case:
-    """A folder with a network and a data set of three pictures: every cell labelled, half of them, none."""
+    """A folder with a network and a data set of three images: every cell labelled, half of them, none."""
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
@@ -67,12 +67,12 @@ class Case:
             item.tensor.data.zero_()
         network.layers[1].biases.data[:] = network.layers[1].biases.new_tensor([0, 0, 0, 0, 5, -9, 5])
         save_weights(network, folder / "a.weights")
-        self.pictures = [folder / f"{name}.png" for name in ("full", "half", "empty")]
-        for path, count in zip(self.pictures, (16, 8, 0), strict=True):
+        self.images = [folder / f"{name}.png" for name in ("full", "half", "empty")]
+        for path, count in zip(self.images, (16, 8, 0), strict=True):
             cv2.imwrite(str(path), np.full((80, 160, 3), 90, np.uint8))
             rows = [f"1 {(x + 0.5) / 4} {(y + 0.5) / 4} .25 .25" for x, y in CELLS[:count]]
             path.with_suffix(".txt").write_text("\n".join(rows))
-        (folder / "list.txt").write_text("\n".join(map(str, self.pictures)))
+        (folder / "list.txt").write_text("\n".join(map(str, self.images)))
         (folder / "a.names").write_text("cat\ndog\n")
         (folder / "a.data").write_text("valid=list.txt\nnames=a.names\n")
 
@@ -108,13 +108,13 @@ def test_all_numbers(case: Case, capsys: pytest.CaptureFixture[str]) -> None:
     text = (case.folder / "runs" / "exp" / "labels" / "full.txt").read_text().split("\n")
     assert len(text) == 17 and len(text[0].split()) == 6
     out = capsys.readouterr().out
-    assert "val: 3 pictures (3 readable, 1 background), 24 labels, 1 of 2 classes" in out
+    assert "val: 3 images (3 readable, 1 background), 24 labels, 1 of 2 classes" in out
     assert "COCO: AP " in out and "Speed: " in out
 
 
 @pytest.mark.parametrize("suffix", [".pt", ".onnx"])
 def test_files_with_their_cfg_inside(case: Case, suffix: str) -> None:
-    """Without --cfg; an ONNX model of batch 2 takes the three pictures in two parts."""
+    """Without --cfg; an ONNX model of batch 2 takes the three images in two parts."""
     source = ["--cfg", str(case.folder / "a.cfg"), "--weights", str(case.folder / "a.weights")]
     out = str(case.folder / f"a{suffix}")
     if suffix == ".pt":
@@ -156,9 +156,9 @@ def _convert() -> ModuleType:
     return convert
 
 
-def test_plots_and_worst_pictures(case: Case) -> None:
+def test_plots_and_worst_images(case: Case) -> None:
     pytest.importorskip("matplotlib")
-    case.pictures[0].with_suffix(".txt").write_text("1 .5 .5 .9 .9\n0 .1 .1 .2 .2\n")
+    case.images[0].with_suffix(".txt").write_text("1 .5 .5 .9 .9\n0 .1 .1 .2 .2\n")
     assert case.run() == 0
     folder = case.folder / "runs" / "exp"
     for name in ("PR_curve", "F1_curve", "P_curve", "R_curve", "confusion_matrix", "labels_val"):
@@ -194,7 +194,7 @@ def test_variants_run(case: Case, flags: list[str]) -> None:
 
 
 def test_doctor_alone(case: Case, capsys: pytest.CaptureFixture[str]) -> None:
-    path = case.pictures[1].with_suffix(".txt")
+    path = case.images[1].with_suffix(".txt")
     path.write_text("7 .5 .5 .1 .1\n1 .5 .5 0 .1\nbroken\n")
     assert run_script(script.main, ["--task", "doctor", "--data", str(case.folder / "a.data"), "--no-plots",
                                     "--project", str(case.folder / "runs")]) == 0  # fmt: skip
@@ -214,11 +214,11 @@ def test_study(case: Case) -> None:
 
 
 def test_speed_needs_no_labels(case: Case) -> None:
-    for path in case.pictures:
+    for path in case.images:
         path.with_suffix(".txt").unlink()
     assert case.run("--task", "speed") == 0
     facts = case.json("speed.json")
-    assert facts["pictures"] == 3 and facts["speed_ms"]["network"] > 0
+    assert facts["images"] == 3 and facts["speed_ms"]["network"] > 0
 
 
 def test_run_folders_count_up(case: Case) -> None:
@@ -229,12 +229,12 @@ def test_run_folders_count_up(case: Case) -> None:
     assert case.json("metrics.json")["darknet"]["tp"] == 0
 
 
-def _no_pictures(case: Case) -> None:
+def _no_images(case: Case) -> None:
     (case.folder / "list.txt").write_text("\n")
 
 
 def _no_labels(case: Case) -> None:
-    for path in case.pictures:
+    for path in case.images:
         path.with_suffix(".txt").unlink()
 
 
@@ -247,7 +247,7 @@ def _no_boxes(case: Case) -> None:
 
 
 BAD = {
-    "no pictures": (_no_pictures, [], "no pictures in split 'val'"),
+    "no images": (_no_images, [], "no images in split 'val'"),
     "no labels": (_no_labels, [], "no labels to measure against"),
     "names and cfg disagree": (_three_names, [], "has 3 names, but"),
     "cfg without boxes": (_no_boxes, [], "gives boxes"),
@@ -283,41 +283,41 @@ def test_results_file_that_is_a_folder(case: Case, capsys: pytest.CaptureFixture
     assert "metrics.json: cannot be written" in capsys.readouterr().err
 
 
-def test_picture_deleted_half_way(
+def test_image_deleted_half_way(
     case: Case, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     examine = doctor.examine
 
     def examine_then_delete(*arguments: object, **more: object) -> object:
         found = examine(*arguments, **more)
-        case.pictures[1].unlink()
+        case.images[1].unlink()
         return found
 
     monkeypatch.setattr(doctor, "examine", examine_then_delete)
     assert case.run("--no-plots") == 1
     error = capsys.readouterr().err
-    assert "1 of 3 pictures could not be read" in error and "half.png" in error
+    assert "1 of 3 images could not be read" in error and "half.png" in error
     metrics = case.json("metrics.json")
-    assert metrics["images"] == 2 and not metrics["complete"] and list(metrics["unreadable"]) == [str(case.pictures[1])]
+    assert metrics["images"] == 2 and not metrics["complete"] and list(metrics["unreadable"]) == [str(case.images[1])]
     assert metrics["darknet"]["tp"] == 16
 
 
 def test_interrupted(case: Case, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
-    read = PictureLoader._read
+    read = ImageLoader._read
 
     def read_until_interrupted(self: object, index: int) -> object:
         if index == 2:
             raise KeyboardInterrupt
         return read(self, index)
 
-    monkeypatch.setattr(PictureLoader, "_read", read_until_interrupted)
+    monkeypatch.setattr(ImageLoader, "_read", read_until_interrupted)
     assert case.run("--no-plots", "--batch-size", "1") == 130
-    assert "2 of 3 pictures were measured" in capsys.readouterr().err
+    assert "2 of 3 images were measured" in capsys.readouterr().err
     assert case.json("metrics.json")["images"] == 2
 
 
 def test_broken_label_costs_that_label(case: Case) -> None:
-    path = case.pictures[0].with_suffix(".txt")
+    path = case.images[0].with_suffix(".txt")
     path.write_text(path.read_text() + "\n1 .5 .5 oops .1\n9 .5 .5 .1 .1\n")
     assert case.run("--no-plots") == 0
     metrics = case.json("metrics.json")

@@ -14,11 +14,10 @@ import pytest
 import torch
 
 import train
-from engine.checkpoint import load_checkpoint
-from engine.loop import Update
-from engine.saving import Saver
 from models.load import load
 from tests.small_set import YOLO, two_boxes, write_set
+from training.checkpoint import Saver, load_checkpoint
+from training.loop import Update
 from utils.cli import EXIT_BAD_INPUT, EXIT_FAILED, EXIT_INTERRUPTED, EXIT_OK, run_script
 
 NET = """[net]
@@ -73,7 +72,7 @@ groups=1
 
 @pytest.fixture(autouse=True)
 def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
-    """Working folder with cfgs and a data set of six pictures in three classes."""
+    """Working folder with cfgs and a data set of six images in three classes."""
     monkeypatch.chdir(tmp_path)
     write_set(tmp_path, ("cat", "dog", "emu"), lambda number: two_boxes(number, 3), stem="{number}_{name}")
     Path("my.cfg").write_text(NET.format(rate=0.01) + BOXES)
@@ -153,9 +152,7 @@ def test_drawing_by_class_and_proportions_goes_on_bit_for_bit(
     flags = ("--notest", "--rect", "--class-balanced", "--img-size", "64", "--batch-size", "2", "--subdivisions", "1")
     with caplog.at_level(logging.INFO):
         assert command("--name", "whole", *flags) == EXIT_OK
-    assert "64x32 (3 pictures), 64x64 (3 pictures)" in ", ".join(
-        sorted(caplog.text.split("shapes: ")[1][:38].split(", "))
-    )
+    assert "64x32 (3 images), 64x64 (3 images)" in ", ".join(sorted(caplog.text.split("shapes: ")[1][:38].split(", ")))
     with monkeypatch.context() as patch:
         stop_at(patch, 3, signal.SIGTERM)
         assert command("--name", "parts", *flags) == EXIT_INTERRUPTED
@@ -200,7 +197,7 @@ def test_weights_are_taken_by_content(folder: Path, caplog: pytest.LogCaptureFix
 
 
 @pytest.mark.parametrize("kind", ["a backbone", "cut off"])
-def test_a_part_of_weights_that_have_seen_pictures_begins_at_zero(folder: Path, kind: str) -> None:
+def test_a_part_of_weights_that_have_seen_images_begins_at_zero(folder: Path, kind: str) -> None:
     assert command("--notest", "--name", "first") == EXIT_OK
     run = folder / "runs" / "train" / "first"
     content = (run / "weights" / "my_final.weights").read_bytes()
@@ -210,7 +207,7 @@ def test_a_part_of_weights_that_have_seen_pictures_begins_at_zero(folder: Path, 
     assert load_checkpoint(folder / "runs" / "train" / "exp" / "weights" / "last.pt").seen == 8
 
 
-def test_a_picture_has_one_channel_or_three(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_image_has_one_channel_or_three(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert command("--notest", "--set", "channels=4") == EXIT_BAD_INPUT
     assert "channels=4" in capsys.readouterr().err
     assert not (folder / "runs" / "train").exists()
@@ -236,7 +233,7 @@ def test_weights_past_the_end_are_refused_with_a_hint(folder: Path, capsys: pyte
     assert command("--notest", "--name", "first") == EXIT_OK
     final = folder / "runs" / "train" / "first" / "weights" / "my_final.weights"
     assert command("--weights", str(final)) == EXIT_BAD_INPUT
-    assert "24 pictures" in capsys.readouterr().err
+    assert "24 images" in capsys.readouterr().err
     assert command("--weights", str(final), "--notest", "--iterations", "7") == EXIT_OK
 
 
@@ -260,7 +257,7 @@ def test_a_classifier_whose_labels_are_in_no_path_is_refused(folder: Path, capsy
     assert not (folder / "runs" / "train" / "exp").exists()
 
 
-def test_one_picture_is_enough(folder: Path) -> None:
+def test_one_image_is_enough(folder: Path) -> None:
     Path("list.txt").write_text("0_cat.png\n")
     assert command("--iterations", "2") == EXIT_OK
 
@@ -394,7 +391,7 @@ def test_batch_that_does_not_divide_is_cut_with_a_warning(caplog: pytest.LogCapt
     assert load_checkpoint(folder / "runs" / "train" / "exp" / "weights" / "last.pt").seen == 8
 
 
-def test_pictures_are_attacked_where_the_cfg_says_so(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_images_are_attacked_where_the_cfg_says_so(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Without an attack the same seed gives other weights; stopped and gone on with, the same."""
     flags = ("--notest", "--set", "burn_in=0", "--iterations", "6")
     assert command("--name", "plain", *flags) == EXIT_OK

@@ -1,1 +1,1 @@
-"""What train.py puts together: the one place where models, data and engine meet for training."""
+"""Train a network as its cfg says: loop, optimizers, schedule, checkpoints."""

@@ -12,17 +12,17 @@ import numpy as np
 
 from data.anchors import anchor_fit, anchor_masks, compute_anchors
 from data.annotations import Dataset
-from data.doctor import Diagnosis, examine, report
+from data.doctor import DatasetReport, check_dataset, report
 from data.scenes import make_scenes
 from data.sources import open_data
 from data.training_set import single_class
-from engine.checkpoint import Checkpoint, load_checkpoint
 from models.fit import anchor_heads, anchors_in_pixels, classes_of, fit_anchors, fit_classes
 from models.heads.base import BoxSection
 from models.network import Network
 from models.plan import Plan, make_plan, read_plan
 from models.weights import load_weights, save_weights
-from training.settings import Settings, with_settings
+from training.checkpoint import Checkpoint, load_checkpoint
+from training.options import TrainOptions, with_settings
 from utils import cfg as cfg_text
 from utils.cfg import Cfg
 from utils.errors import InputError
@@ -39,14 +39,14 @@ class Sets:
 
     train: Dataset
     val: Dataset
-    diagnosis: Diagnosis
+    diagnosis: DatasetReport
 
     @property
-    def pictures(self) -> int:
+    def images(self) -> int:
         return len(self.train.splits["train"])
 
 
-def open_sets(settings: Settings) -> Sets:
+def open_sets(settings: TrainOptions) -> Sets:
     """The data set of --data; without one, drawn scenes. Raises InputError if there is nothing to learn from."""
     path = settings.data
     if path is None:
@@ -58,8 +58,8 @@ def open_sets(settings: Settings) -> Sets:
     if settings.single_cls:
         train, val = single_class(train), single_class(val)
     if not settings.notest and not val.splits["val"]:
-        raise InputError(f"{val.source}: no pictures in split 'val'; without them, --notest")
-    diagnosis = examine(train, "train", workers=settings.workers)
+        raise InputError(f"{val.source}: no images in split 'val'; without them, --notest")
+    diagnosis = check_dataset(train, "train", workers=settings.workers)
     return Sets(train=train, val=val, diagnosis=diagnosis)
 
 
@@ -72,7 +72,7 @@ def require_labels(cfg: str, sets: Sets) -> None:
         raise InputError(f"{sets.train.source}: no usable labels in split 'train', there is nothing to learn")
 
 
-def fitted(settings: Settings, sets: Sets) -> Cfg:
+def fitted(settings: TrainOptions, sets: Sets) -> Cfg:
     """The cfg of --cfg, fitted to the data set and changed by the flags. Raises InputError."""
     assert settings.cfg is not None
     plan = read_plan(settings.cfg)
@@ -80,13 +80,13 @@ def fitted(settings: Settings, sets: Sets) -> Cfg:
     if classes_of(plan) != classes:
         logger.info("%s: fitted from %d to %d classes", settings.cfg, classes_of(plan), classes)
         plan = make_plan(fit_classes(plan, classes, sets.diagnosis.class_counts.tolist()))
-    plan = make_plan(with_settings(plan, settings, sets.pictures))
+    plan = make_plan(with_settings(plan, settings, sets.images))
     if settings.anchors is not None:
         plan = make_plan(_with_anchors(plan, settings, sets.diagnosis))
     return plan.cfg
 
 
-def _with_anchors(plan: Plan, settings: Settings, diagnosis: Diagnosis) -> Cfg:
+def _with_anchors(plan: Plan, settings: TrainOptions, diagnosis: DatasetReport) -> Cfg:
     """New anchors by k-means, as many as there are or as --anchors says."""
     heads = anchor_heads(plan)
     if not heads:
@@ -111,7 +111,7 @@ def _count(text: str | None) -> int:
 def load_start(network: Network, path: str | Path, *, clear: bool) -> None:
     """Weights to begin with, by what the file holds: .weights, a backbone (.conv.N) or a checkpoint.
 
-    A file of the whole network brings its count of pictures seen, unless `clear`; a part of one begins at zero.
+    A file of the whole network brings its count of images seen, unless `clear`; a part of one begins at zero.
     """
     with tempfile.TemporaryDirectory() as folder:
         weights = Path(path)

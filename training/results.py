@@ -1,4 +1,4 @@
-"""The course of a run as files: results.csv, chart.png, results.png, and pictures of what is trained and measured on."""
+"""The course of a run as files: results.csv, chart.png, results.png, and images of what is trained and measured on."""
 
 from __future__ import annotations
 
@@ -10,15 +10,14 @@ from pathlib import Path
 
 from data.dataset import Problem
 from data.loader import TrainBatch
-from data.preview import save_batch
-from engine.board import Board
-from engine.charts import write_chart, write_results
-from engine.history import History
-from engine.loop import Update
 from models.plan import Plan
-from training.evaluation import Examined, Result
-from training.pictures import save_labels, save_validation
+from training.charts import write_chart, write_results
+from training.history import TrainingHistory
+from training.images import save_batch, save_labels, save_validation
+from training.loop import Update
 from training.prepare import Sets
+from training.tensorboard import Board
+from training.validation import EvaluationResult, Result
 from utils.errors import RunError
 from utils.files import write_text
 
@@ -33,12 +32,12 @@ _CHART_EVERY = 1000
 class Results:
     """Hook that writes results.csv every `every` iterations and the charts every thousand.
 
-    plots: whether charts and pictures are wanted. last: the iteration training ends at. top: of the chart's loss axis.
+    plots: whether charts and images are wanted. last: the iteration training ends at. top: of the chart's loss axis.
     metric: the column of history that says which network is best. board: for TensorBoard, if it is wanted.
     """
 
     folder: Path
-    history: History
+    history: TrainingHistory
     plots: bool
     last: int
     top: float
@@ -73,12 +72,12 @@ class Results:
             save_labels(self.folder, sets, plan)
 
     def validation(self, examined: Result) -> None:
-        """Validation pictures with their labels, and with what was found in them, where there are boxes."""
-        if self.plots and isinstance(examined, Examined):
+        """Validation images with their labels, and with what was found in them, where there are boxes."""
+        if self.plots and isinstance(examined, EvaluationResult):
             save_validation(self.folder, examined)
 
     def unusable(self, problems: Mapping[Problem, int]) -> None:
-        """Say how many pictures and labels could not be used; problems.txt has all of them. problems: and how often."""
+        """Say how many images and labels could not be used; problems.txt has all of them. problems: and how often."""
         if not problems:
             return
         lines = [f"{count} x {problem.text}" for problem, count in problems.items()]
@@ -90,11 +89,11 @@ class Results:
         except RunError as error:  # the run's own outcome matters more
             logger.warning("%s", error)
             return
-        text = "%d pictures or labels could not be used and cost %d samples or boxes: %s"
+        text = "%d images or labels could not be used and cost %d samples or boxes: %s"
         logger.warning(text, len(lines), sum(problems.values()), path)
 
     def previewed(self, batches: Iterable[TrainBatch], names: Sequence[str]) -> Iterator[TrainBatch]:
-        """The batches; the first ones also as pictures. names: of the classes."""
+        """The batches; the first ones also as images. names: of the classes."""
         for number, batch in enumerate(batches):
             if number < _PREVIEWS and self.plots and batch.truth.dim() == 3:
                 path = self.folder / f"train_batch{number}.jpg"

@@ -5,33 +5,27 @@ from __future__ import annotations
 import contextlib
 import logging
 import random
+import signal
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
+from types import FrameType, TracebackType
+from typing import Any
 
 import torch
 
 from data.loader import TrainBatch
-from engine.board import Board, board_wanted
-from engine.checkpoint import Checkpoint, random_state, restore_random_state
-from engine.ema import LAST_PART
-from engine.history import History
-from engine.interrupt import StopRequest
-from engine.loop import Update, run
 from models.training import Training
 from models.weights import save_weights
-from training.assembly import (
-    make_ema,
-    make_evaluation,
-    make_loader,
-    make_network,
-    make_progress,
-    make_saver,
-    make_trainer,
-)
-from training.evaluation import Examination, usual_period
+from training.build import make_ema, make_evaluation, make_loader, make_network, make_progress, make_saver, make_trainer
+from training.checkpoint import Checkpoint, random_state, restore_random_state
+from training.ema import LAST_PART
+from training.history import TrainingHistory
+from training.loop import Update, run
+from training.options import TrainOptions, without_effect
 from training.prepare import Sets
 from training.results import Results, warn_without_matplotlib
-from training.settings import Settings, without_effect
+from training.tensorboard import Board, board_wanted
+from training.validation import EvaluationHook, usual_period
 from utils.cfg import Cfg
 from utils.device import select_device
 from utils.errors import InputError, RunError, SupplyError
@@ -39,6 +33,32 @@ from utils.net_options import ScheduleOptions
 from utils.processes import Processes
 
 logger = logging.getLogger(__name__)
+
+_SIGNALS = (signal.SIGINT, signal.SIGTERM)
+
+
+class StopRequest:
+    """Context manager; `received` is true once a signal came. A second one ends the process at once (KeyboardInterrupt)."""
+
+    def __init__(self) -> None:
+        self.received = False
+        self._before: dict[signal.Signals, Any] = {}
+
+    def __enter__(self) -> StopRequest:
+        self._before = {number: signal.signal(number, self._note) for number in _SIGNALS}
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        for number, handler in self._before.items():
+            signal.signal(number, handler)
+
+    def _note(self, number: int, frame: FrameType | None) -> None:
+        if self.received:
+            raise KeyboardInterrupt
+        self.received = True
+        logger.info("%s: stopping after this iteration, once more to stop at once", signal.Signals(number).name)
 
 
 class Run:
@@ -49,7 +69,7 @@ class Run:
 
     def __init__(
         self,
-        settings: Settings,
+        settings: TrainOptions,
         cfg: Cfg,
         sets: Sets,
         checkpoint: Checkpoint | None = None,
@@ -64,7 +84,7 @@ class Run:
         self.network = make_network(settings, cfg, checkpoint, device, together)
         training = Training(self.network, settings.freeze)
         self.trainer = make_trainer(settings, training, self.options, device, self._files, together)
-        self.history = History.for_length(self.options.max_batches)
+        self.history = TrainingHistory.for_length(self.options.max_batches)
         self.ema = make_ema(self.network, self.options)
         self.examination = self._examination()
         if checkpoint is not None:
@@ -89,7 +109,7 @@ class Run:
         examination.on_done, examination.show = results.write, results.validation
         if not settings.nosave:
             examination.on_best = saver.best
-        progress = make_progress(settings, self.history, self.sets.pictures, self.trainer.batch, self.last)
+        progress = make_progress(settings, self.history, self.sets.images, self.trainer.batch, self.last)
         hooks: list[Callable[[Update], None]] = [self.history.add, self._average, progress, saver, examination, results]
         if settings.nosave:
             hooks.remove(saver)
@@ -158,13 +178,13 @@ class Run:
     def _files(self, batch: object) -> list[str]:
         return [str(path) for path in self.loader.files(batch)]  # type: ignore[arg-type]
 
-    def _examination(self) -> Examination:
+    def _examination(self) -> EvaluationHook:
         settings = self.settings
-        return Examination(
+        return EvaluationHook(
             evaluation=make_evaluation(settings, self.sets, self.network.plan, self.trainer),
             network=self.network,
             history=self.history,
-            period=settings.eval_period or usual_period(self.sets.pictures, self.trainer.batch),
+            period=settings.eval_period or usual_period(self.sets.images, self.trainer.batch),
             earliest=0 if settings.eval_period else self.options.burn_in,
             last=self.last,
             patience=settings.patience,
@@ -203,7 +223,7 @@ class Run:
         if not self.last:
             raise InputError(f"{place}: expected the number of iterations; set it, or use --iterations or --epochs")
         if self.trainer.iteration >= self.last:
-            text = f"the weights have seen {self.trainer.seen} pictures, which is iteration {self.trainer.iteration}"
+            text = f"the weights have seen {self.trainer.seen} images, which is iteration {self.trainer.iteration}"
             raise InputError(f"{place}: {text}: nothing is left to train; use --clear, or more --iterations")
 
     def _warn_without_effect(self) -> None:

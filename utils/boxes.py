@@ -49,7 +49,7 @@ def diou(a_cxcywh: Tensor, b_cxcywh: Tensor, exponent: float = DIOU_EXPONENT) ->
     """IoU minus (squared centre distance / squared diagonal of the enclosing box) ** exponent.
 
     Source: box_diou with the default exponent, box_diounms with the cfg's beta_nms. The penalty depends on the unit
-    of each axis: the original measures in parts of the picture's width and height.
+    of each axis: the original measures in parts of the image's width and height.
     """
     overlap, _ = _iou_and_union(a_cxcywh, b_cxcywh)
     distance = _distance(a_cxcywh, b_cxcywh)

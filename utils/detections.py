@@ -1,4 +1,4 @@
-"""The one result type: what was found in one picture."""
+"""The one result type: what was found in one image."""
 
 from __future__ import annotations
 
@@ -12,12 +12,12 @@ from numpy.typing import NDArray
 
 @dataclass(frozen=True, kw_only=True)
 class Detections:
-    """Boxes found in one picture, best score first.
+    """Boxes found in one image, best score first.
 
-    xyxy: float32 (n, 4), left, top, right, bottom in pixels of the original picture (not clipped to it).
+    xyxy: float32 (n, 4), left, top, right, bottom in pixels of the original image (not clipped to it).
     scores: float32 (n,), objectness times class probability, in [0, 1].
     class_ids: int64 (n,). A box with several classes above the threshold stands here once for each.
-    listed: int64 (n,) where asked for: place of the box in the original's own list (see models/detector.py).
+    listed: int64 (n,) where asked for: place of the box in the original's own list (see inference/detector.py).
     """
 
     xyxy: NDArray[np.float32]
@@ -59,3 +59,31 @@ class Detections:
     @classmethod
     def empty(cls) -> Detections:
         return cls(xyxy=np.zeros((0, 4), np.float32), scores=np.zeros(0, np.float32), class_ids=np.zeros(0, np.int64))
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class GroundTruth:
+    """The labelled boxes of one image, in label file order.
+
+    xyxy: float64 (n, 4), left, top, right, bottom in pixels of the original image (not clipped to it).
+    class_ids: int64 (n,).
+    crowd: bool (n,), COCO's `iscrowd`: the box covers a group; finding it is neither right nor wrong.
+    difficult: bool (n,), Pascal VOC's `difficult`: not counted as an object, finding it is not a mistake.
+    areas_px: float64 (n,), area that decides small, medium or large in COCO's protocol (of the mask where known).
+    size_wh: width and height of the image in pixels.
+    """
+
+    xyxy: NDArray[np.float64]
+    class_ids: NDArray[np.int64]
+    crowd: NDArray[np.bool_]
+    difficult: NDArray[np.bool_]
+    areas_px: NDArray[np.float64]
+    size_wh: tuple[int, int]
+
+    def __post_init__(self) -> None:
+        n = len(self.class_ids)
+        assert self.xyxy.shape == (n, 4), f"xyxy is {self.xyxy.shape}, class_ids are {n}"
+        assert self.crowd.shape == self.difficult.shape == self.areas_px.shape == (n,), "one flag and area per box"
+
+    def __len__(self) -> int:
+        return len(self.class_ids)

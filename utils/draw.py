@@ -1,17 +1,21 @@
-"""Detections drawn into pictures."""
+"""Detections drawn into images."""
 
 from __future__ import annotations
 
 import colorsys
+import math
 import unicodedata
 from collections.abc import Sequence
 from functools import lru_cache
+from pathlib import Path
+from typing import NamedTuple
 
 import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from utils.detections import Detections
+from utils.detections import Detections, GroundTruth
+from utils.files import atomic_write
 
 Image = NDArray[np.uint8]
 Colour = tuple[int, int, int]
@@ -20,14 +24,14 @@ Box = tuple[int, int, int, int]
 _FONT = cv2.FONT_HERSHEY_SIMPLEX
 _FONT_PX = 22.0  # height of a capital letter of that font at scale 1
 _LEAST_TEXT_PX = 9.0
-_TEXT_SHARE = 0.018  # height of the text in parts of the picture's mean side
+_TEXT_SHARE = 0.018  # height of the text in parts of the image's mean side
 _CROWD = 100  # labels that look for a place of their own; more cannot be read in any way
 _GOLDEN = 0.61803398875
 _OPENCV_DRAWS_UNICODE = int(cv2.__version__.split(".")[0]) >= 5
 
 
 def annotate(
-    picture: Image,
+    image: Image,
     detections: Detections,
     names: Sequence[str],
     *,
@@ -35,30 +39,30 @@ def annotate(
     labels: bool = True,
     scores: bool = True,
 ) -> Image:
-    """A copy of `picture`, uint8 (height, width, 3) RGB, with a box and a label for each detection.
+    """A copy of `image`, uint8 (height, width, 3) RGB, with a box and a label for each detection.
 
-    thickness: of lines in pixels; None: in proportion to the picture. The best detections are drawn last, on top, and
+    thickness: of lines in pixels; None: in proportion to the image. The best detections are drawn last, on top, and
     labels on top of all boxes.
     """
     best_last = detections.select(slice(None, None, -1))
     texts = [class_name(names, i) + (f" {score:.2f}" if scores else "") for _, score, i in best_last]
     colours = [class_colour(class_id) for class_id in best_last.class_ids.tolist()]
-    return draw_boxes(picture, best_last.xyxy, colours, texts if labels else [], thickness)
+    return draw_boxes(image, best_last.xyxy, colours, texts if labels else [], thickness)
 
 
 def draw_boxes(
-    picture: Image,
+    image: Image,
     xyxy: NDArray[np.floating],
     colours: Sequence[Colour],
     texts: Sequence[str],
     thickness: int | None = None,
 ) -> Image:
-    """A copy of `picture` with boxes (n, 4) in pixels and a label for each of them, or none where `texts` is empty.
+    """A copy of `image` with boxes (n, 4) in pixels and a label for each of them, or none where `texts` is empty.
 
     Later labels have the first choice of a place and lie on top.
     """
-    drawn = picture.copy()
-    line = thickness or line_thickness(picture.shape[1], picture.shape[0])
+    drawn = image.copy()
+    line = thickness or line_thickness(image.shape[1], image.shape[0])
     places = [_inside(box, drawn) for box in xyxy]
     for (left, top, right, bottom), colour in zip(places, colours, strict=True):
         cv2.rectangle(drawn, (left, top), (right, bottom), colour, line)
@@ -82,7 +86,7 @@ def class_colour(class_id: int) -> Colour:
 
 
 def line_thickness(width_px: int, height_px: int) -> int:
-    """Thickness of lines that suits a picture of this size."""
+    """Thickness of lines that suits an image of this size."""
     return max(1, round((width_px + height_px) / 2 * 0.0035))
 
 
@@ -95,18 +99,18 @@ def printable(text: str) -> str:
     return "".join(c if c.isascii() else "?" for c in plain)
 
 
-def _inside(box: NDArray[np.floating], picture: Image) -> Box:
-    """The box's pixels that lie in the picture."""
-    height, width = picture.shape[:2]
+def _inside(box: NDArray[np.floating], image: Image) -> Box:
+    """The box's pixels that lie in the image."""
+    height, width = image.shape[:2]
     finite = np.nan_to_num(box.astype(np.float64), nan=0, posinf=1e9, neginf=-1e9)
     clipped = np.clip(finite, 0, [width - 1, height - 1, width - 1, height - 1])
     left, top, right, bottom = (int(each) for each in np.rint(clipped))
     return left, top, right, bottom
 
 
-def _labels(picture: Image, places: Sequence[Box], colours: Sequence[Colour], texts: Sequence[str], line: int) -> None:
+def _labels(image: Image, places: Sequence[Box], colours: Sequence[Colour], texts: Sequence[str], line: int) -> None:
     """A filled tab with its text for each box, on its left top corner or where it hides no other tab."""
-    height, width = picture.shape[:2]
+    height, width = image.shape[:2]
     scale = max(_LEAST_TEXT_PX, _TEXT_SHARE * (width + height) / 2) / _FONT_PX
     weight = max(1, round(scale * 1.6))
     taken = np.empty((len(texts), 4), np.int64)
@@ -120,21 +124,21 @@ def _labels(picture: Image, places: Sequence[Box], colours: Sequence[Colour], te
         taken[len(tabs)] = tab
         tabs.append((tab, pad, text_h))
     for ((left, top, right, bottom), pad, text_h), colour, text in zip(reversed(tabs), colours, texts, strict=True):
-        cv2.rectangle(picture, (left, top), (right - 1, bottom - 1), colour, cv2.FILLED)
+        cv2.rectangle(image, (left, top), (right - 1, bottom - 1), colour, cv2.FILLED)
         ink = (255, 255, 255) if _luminance(colour) < 0.45 else (0, 0, 0)
-        cv2.putText(picture, text, (left + pad, top + pad + text_h), _FONT, scale, ink, weight, cv2.LINE_AA)
+        cv2.putText(image, text, (left + pad, top + pad + text_h), _FONT, scale, ink, weight, cv2.LINE_AA)
 
 
-def _tabs(place: Box, tab_wh: tuple[int, int], picture_wh: tuple[int, int], line: int) -> list[Box]:
+def _tabs(place: Box, tab_wh: tuple[int, int], image_wh: tuple[int, int], line: int) -> list[Box]:
     """Places for a tab: standing on the box, hanging inside it, below it, by its left or right edge; the first is the best."""
     left, top, right, bottom = place
     wide, high = tab_wh
-    lowest = picture_wh[1] - high
+    lowest = image_wh[1] - high
     above = top - line // 2 - high
     heights = [
         y for y in (above, top + line // 2 + 1, bottom + line // 2 + 1, bottom - line // 2 - high) if 0 <= y <= lowest
     ]
-    columns = [max(0, min(x, picture_wh[0] - wide)) for x in (left - line // 2, right + line // 2 + 1 - wide)]
+    columns = [max(0, min(x, image_wh[0] - wide)) for x in (left - line // 2, right + line // 2 + 1 - wide)]
     return [(x, y, x + wide, y + high) for y in heights or [max(0, min(above, lowest))] for x in columns]
 
 
@@ -150,3 +154,102 @@ def _luminance(colour: Colour) -> float:
     """Relative luminance in [0, 1] (WCAG 2)."""
     linear = (np.asarray(colour) / 255) ** 2.2
     return float(linear @ np.array([0.2126, 0.7152, 0.0722]))
+
+
+CELL_PX = 416
+MOST_CELLS = 16
+_EMPTY, _AROUND = 255, 114
+
+
+class Shown(NamedTuple):
+    """An image for a sheet, uint8 (height, width, 3) RGB; xyxy: (n, 4), pixels of it; texts: at each box."""
+
+    image: Image
+    xyxy: NDArray[np.floating]
+    class_ids: Sequence[int]
+    texts: Sequence[str]
+
+
+def sheet(shown: Sequence[Shown]) -> Image:
+    """The first 16 images in a square of cells, uint8 RGB. Cells have the proportions that most images have."""
+    shown = shown[:MOST_CELLS]
+    assert shown, "a sheet of no images"
+    columns = math.ceil(math.sqrt(len(shown)))
+    ratio = float(np.median([each.image.shape[1] / each.image.shape[0] for each in shown]))
+    width, height = (round(CELL_PX * min(1.0, side)) for side in (ratio, 1 / ratio))
+    cells = np.full((math.ceil(len(shown) / columns) * columns, height, width, 3), _EMPTY, np.uint8)
+    for place, each in enumerate(shown):
+        cells[place] = _cell(each, (width, height))
+    rows = cells.reshape(-1, columns, height, width, 3).swapaxes(1, 2)
+    return rows.reshape(-1, columns * width, 3)
+
+
+def _cell(shown: Shown, size_wh: tuple[int, int]) -> Image:
+    """The image with its boxes in the middle of a cell, as large as it fits. Boxes are drawn at the size that is seen."""
+    height, width = shown.image.shape[:2]
+    scale = min(size_wh[0] / width, size_wh[1] / height)
+    fitted_wh = [max(1, min(round(side * scale), most)) for side, most in zip((width, height), size_wh, strict=True)]
+    kernel = cv2.INTER_AREA if scale < 1 else cv2.INTER_LINEAR
+    fitted = np.asarray(cv2.resize(shown.image, fitted_wh, interpolation=kernel), np.uint8)
+    colours = [class_colour(class_id) for class_id in shown.class_ids]
+    drawn = draw_boxes(fitted, np.asarray(shown.xyxy) * scale, colours, shown.texts)
+    cell = np.full((size_wh[1], size_wh[0], 3), _AROUND, np.uint8)
+    left, top = (size_wh[0] - fitted_wh[0]) // 2, (size_wh[1] - fitted_wh[1]) // 2
+    cell[top : top + fitted_wh[1], left : left + fitted_wh[0]] = drawn
+    cv2.rectangle(cell, (0, 0), (size_wh[0] - 1, size_wh[1] - 1), (_EMPTY, _EMPTY, _EMPTY), 1)
+    return cell
+
+
+_HEIGHT_PX = 640
+_GAP_PX = 8
+_CAPTION_PX = 34
+FOUND, MISSED, WRONG, PASSED_OVER = (46, 160, 67), (214, 39, 40), (255, 140, 0), (140, 140, 140)
+
+
+def comparison(
+    image: Image,
+    truth: GroundTruth,
+    found: Detections,
+    names: Sequence[str],
+    hits: NDArray[np.bool_],
+    right: NDArray[np.bool_],
+) -> Image:
+    """Two panels side by side, uint8 RGB: labels (green found, red missed, grey not counted), predictions (green
+    right, orange wrong).
+
+    image: uint8 (height, width, 3), RGB. hits: bool (labels,), found. right: bool (detections,).
+    """
+    scale = _HEIGHT_PX / image.shape[0]
+    size_wh = (max(1, round(image.shape[1] * scale)), _HEIGHT_PX)
+    resized = np.asarray(
+        cv2.resize(image, size_wh, interpolation=cv2.INTER_AREA if scale < 1 else cv2.INTER_LINEAR), np.uint8
+    )
+    aside = truth.crowd | truth.difficult
+    label_colours = [PASSED_OVER if a else FOUND if h else MISSED for a, h in zip(aside, hits, strict=True)]
+    label_texts = [class_name(names, i) for i in truth.class_ids.tolist()]
+    found_colours = [FOUND if r else WRONG for r in right]
+    found_texts = [f"{class_name(names, i)} {score:.2f}" for _, score, i in found]
+    missed = int((~hits & ~aside).sum())
+    panels = [
+        _panel(resized, truth.xyxy * scale, label_texts, label_colours,
+               f"labels: {int((~aside).sum())}, missed (red): {missed}"),
+        _panel(resized, found.xyxy * scale, found_texts, found_colours,
+               f"predictions: {len(found)}, wrong (orange): {int((~right).sum())}"),
+    ]  # fmt: skip
+    gap = np.full((panels[0].shape[0], _GAP_PX, 3), 255, np.uint8)
+    return np.concatenate([panels[0], gap, panels[1]], axis=1)
+
+
+def _panel(resized: Image, xyxy: NDArray[np.floating], texts: list[str], colours: list[Colour], caption: str) -> Image:
+    panel = draw_boxes(resized, xyxy, colours, texts)
+    strip = np.full((_CAPTION_PX, panel.shape[1], 3), 255, np.uint8)
+    cv2.putText(strip, caption, (6, 23), cv2.FONT_HERSHEY_SIMPLEX, 0.6, (30, 30, 30), 1, cv2.LINE_AA)
+    return np.concatenate([strip, panel])
+
+
+def save_image(path: str | Path, image: Image) -> None:
+    """Write a uint8 RGB image as JPEG, whole or not at all."""
+    ok, data = cv2.imencode(".jpg", np.ascontiguousarray(image[..., ::-1]), [cv2.IMWRITE_JPEG_QUALITY, 90])
+    assert ok, f"JPEG of {image.shape}"
+    with atomic_write(path) as stream:
+        stream.write(data.tobytes())

@@ -10,7 +10,7 @@ from pathlib import Path
 
 
 class InputError(Exception):
-    """The user's mistake: a bad cfg, weights file, label, picture, video or flag.
+    """The user's mistake: a bad cfg, weights file, label, image, video or flag.
 
     The message names the place, the value found and what was expected.
     """

@@ -25,10 +25,10 @@ class NetSection(Options):
     width: int = option(0, "width of the network's input in pixels", least=0)
     height: int = option(0, "height of the network's input in pixels", least=0)
     channels: int = option(0, "channels of the input: 3 for colour, 1 for grey", least=0)
-    inputs: int = option(0, "length of a flat input vector, for networks without pictures", least=0)
+    inputs: int = option(0, "length of a flat input vector, for networks without images", least=0)
     time_steps: int = option(1, "length of a sequence for recurrent layers", least=0)
-    letter_box: bool = option(False, "keep the picture's aspect ratio when it is fitted to the input")
-    batch: int = option(1, "pictures per weight update")
+    letter_box: bool = option(False, "keep the image's aspect ratio when it is fitted to the input")
+    batch: int = option(1, "images per weight update")
     subdivisions: int = option(1, "parts into which a batch is divided to save memory", least=1)
 
 
@@ -58,8 +58,8 @@ class ScheduleOptions(Options):
     eps: float = option(0.000001, "Adam: term in the denominator")
     loss_scale: float = option(1.0, "factor on the gradients in mixed precision")
     ema_alpha: float = option(0.0, "weight of the old value in a moving average of the weights; 0: off")
-    adversarial_lr: float = option(0.0, "self-adversarial training: step of the attack on the pictures; 0: off")
-    attention: bool = ignored(False, "only draws a picture in the original")
+    adversarial_lr: float = option(0.0, "self-adversarial training: step of the attack on the images; 0: off")
+    attention: bool = ignored(False, "only draws an image in the original")
     max_chart_loss: float = option(20.0, "top of the loss axis in the training chart")
     label_smooth_eps: float = option(0.0, "classifiers: label smoothing")
     try_fix_nan: bool = ignored(False, "a non-finite loss stops the run and says where it arose")
@@ -71,7 +71,7 @@ class ScheduleOptions(Options):
 
 @dataclass(frozen=True, kw_only=True)
 class BatchOptions(Options):
-    """How training pictures are put into batches, and what of the original concerns its own machine only."""
+    """How training images are put into batches, and what of the original concerns its own machine only."""
 
     max_crop: int | None = option(None, "classifiers: largest size of the shorter side; default twice the width")
     min_crop: int | None = option(None, "classifiers: least size of the shorter side; default the width")
@@ -92,15 +92,15 @@ class BatchOptions(Options):
 
 @dataclass(frozen=True, kw_only=True)
 class AugmentOptions(Options):
-    """How training pictures are altered; jitter, resize, random and max come from the last head."""
+    """How training images are altered; jitter, resize, random and max come from the last head."""
 
-    flip: bool = option(True, "mirror half of the pictures")
-    blur: int = option(0, "blur: 1 behind the objects, above 1 the whole picture with this kernel size")
-    gaussian_noise: float = option(0.0, "noise added to a picture, in grey levels")
-    mixup: int = option(0, "1: two pictures blended; 2: cutmix; 3: mosaic; 4: cutmix or mosaic")
-    cutmix: bool = option(False, "classifiers: a rectangle of one picture pasted into another")
-    mosaic: bool = option(False, "four pictures in one")
-    mosaic_bound: bool = option(False, "boxes of a mosaic stay within their own picture's part")
+    flip: bool = option(True, "mirror half of the images")
+    blur: int = option(0, "blur: 1 behind the objects, above 1 the whole image with this kernel size")
+    gaussian_noise: float = option(0.0, "noise added to an image, in grey levels")
+    mixup: int = option(0, "1: two images blended; 2: cutmix; 3: mosaic; 4: cutmix or mosaic")
+    cutmix: bool = option(False, "classifiers: a rectangle of one image pasted into another")
+    mosaic: bool = option(False, "four images in one")
+    mosaic_bound: bool = option(False, "boxes of a mosaic stay within their own image's part")
     angle: float = option(0.0, "classifiers: largest rotation in degrees")
     aspect: float = option(1.0, "classifiers: largest change of the aspect ratio")
     saturation: float = option(1.0, "largest factor on the saturation")

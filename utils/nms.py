@@ -48,7 +48,7 @@ def suppress(
 ) -> Suppressed:
     """Non-maximum suppression of every class by itself, or of all together when `agnostic`.
 
-    cxcywh: (n, 4), in parts of the picture's width and height (greedynms and diounms depend on the unit).
+    cxcywh: (n, 4), in parts of the image's width and height (greedynms and diounms depend on the unit).
     scores: (n, classes); 0 where a score did not pass the confidence threshold. A box with several scores is a
     candidate once for each. Equal scores keep the order of the rows.
     kind: the cfg's nms_kind: "default" (do_nms_sort) and "cornersnms" compare IoU, "greedynms" the original's DIoU,

@@ -26,7 +26,7 @@ class VideoWriter:
     """A video file of every frame given, at a constant rate; the size is the first frame's.
 
         with VideoWriter("runs/detect/exp/street.mp4", fps=25) as video:
-            video.write(picture)
+            video.write(image)
         video.path  # where it is
 
     Encoding runs in a thread. When the block ends, by Ctrl-C or an error too, what was written so far becomes a
@@ -44,12 +44,12 @@ class VideoWriter:
         self._thread: threading.Thread | None = threading.Thread(target=self._run, name="video writer", daemon=True)
         self._thread.start()
 
-    def write(self, picture: NDArray[np.uint8]) -> None:
+    def write(self, image: NDArray[np.uint8]) -> None:
         """Add a frame: uint8 (height, width, 3) RGB, left alone by the caller from now on."""
         assert self._thread is not None, "the video is closed"
         if self._error is not None:
             raise self._error
-        self._queue.put(picture)
+        self._queue.put(image)
         self.frames += 1
 
     def close(self) -> None:
@@ -88,12 +88,12 @@ class VideoWriter:
         size_wh = (first.shape[1], first.shape[0])
         writer, temporary = self._open(size_wh)
         try:
-            picture: NDArray[np.uint8] | None = first
-            while picture is not None:
-                if (picture.shape[1], picture.shape[0]) != size_wh:  # a stream may change its size on the way
-                    picture = np.asarray(cv2.resize(picture, size_wh), np.uint8)
-                writer.write(cv2.cvtColor(picture, cv2.COLOR_RGB2BGR))
-                picture = self._queue.get()
+            image: NDArray[np.uint8] | None = first
+            while image is not None:
+                if (image.shape[1], image.shape[0]) != size_wh:  # a stream may change its size on the way
+                    image = np.asarray(cv2.resize(image, size_wh), np.uint8)
+                writer.write(cv2.cvtColor(image, cv2.COLOR_RGB2BGR))
+                image = self._queue.get()
             writer.release()
             if temporary.stat().st_size == 0:
                 raise RunError(f"{self.path}: video cannot be written: the file stays empty, is the disk full?")

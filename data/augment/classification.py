@@ -28,11 +28,11 @@ class LabelledImage(NamedTuple):
 
 
 Pick = Callable[[np.random.Generator], LabelledImage]
-"""Gives another random picture of the data set, as it is on disk."""
+"""Gives another random image of the data set, as it is on disk."""
 
 
 class View(NamedTuple):
-    """How random_augment_image looks at a picture: turned by `angle` (radians), enlarged, moved, stretched."""
+    """How random_augment_image looks at an image: turned by `angle` (radians), enlarged, moved, stretched."""
 
     angle: float
     scale: float
@@ -80,7 +80,7 @@ class ClassificationAugment:
         """random_augment_image in src/image.c.
 
         aspect as `draws.scale`; shorter side uniform on the whole numbers from `least` to `most`; angle uniform; moved
-        by up to half of what the enlarged picture has beyond the square of `side` pixels.
+        by up to half of what the enlarged image has beyond the square of `side` pixels.
         """
         width, height = size_wh
         aspect = draws.scale(rng, self.options.aspect or 1.0)
@@ -93,7 +93,7 @@ class ClassificationAugment:
 
 
 def viewed(image: Image, view: View, side: int) -> Image:
-    """The square of `side` pixels that a view shows, bilinear, black outside the picture (rotate_crop_image)."""
+    """The square of `side` pixels that a view shows, bilinear, black outside the image (rotate_crop_image)."""
     height, width = image.shape[:2]
     turn = np.array([[np.cos(view.angle), -np.sin(view.angle)], [np.sin(view.angle), np.cos(view.angle)]])
     to_source = turn @ np.diag([view.aspect / view.scale, 1 / view.scale])
@@ -120,7 +120,7 @@ def _blended(samples: list[LabelledImage], rng: np.random.Generator) -> Labelled
 
 
 def _cutmixed(samples: list[LabelledImage], rng: np.random.Generator) -> LabelledImage:
-    """A rectangle of 30 to 80 % of each side from the second picture; targets by area."""
+    """A rectangle of 30 to 80 % of each side from the second image; targets by area."""
     first, second = samples
     height, width = first.image.shape[:2]
     cut_width = draws.whole(rng, int(width * 0.3), int(width * 0.8))
@@ -134,7 +134,7 @@ def _cutmixed(samples: list[LabelledImage], rng: np.random.Generator) -> Labelle
 
 
 def _mosaic(samples: list[LabelledImage], rng: np.random.Generator) -> LabelledImage:
-    """Four quadrants, each from the same place of its picture; targets by area."""
+    """Four quadrants, each from the same place of its image; targets by area."""
     height, width = samples[0].image.shape[:2]
     cut_x, cut_y = draw_cut(rng, (width, height))
     image = samples[0].image.copy()

@@ -35,7 +35,7 @@ def draw_distortion(rng: np.random.Generator, *, hue: float, saturation: float, 
 
 
 def distort(image: Image, distortion: Distortion) -> Image:
-    """Change hue, saturation and exposure in 8-bit HSV (hue 0..179); of grey pictures only the exposure.
+    """Change hue, saturation and exposure in 8-bit HSV (hue 0..179); of grey images only the exposure.
 
     As in the original a hue moved below red stays red instead of going round; above magenta it does go round.
     """
@@ -103,7 +103,7 @@ def draw_noise(rng: np.random.Generator, gaussian_noise: int) -> int:
 def noisy(image: Image, deviation: int, rng: np.random.Generator) -> Image:
     """Add max(0, N(0, deviation)) to every value.
 
-    The original keeps its noise in unsigned bytes, so the negative half of it is lost: pictures only become brighter.
+    The original keeps its noise in unsigned bytes, so the negative half of it is lost: images only become brighter.
     """
     if not deviation:
         return image

@@ -1,6 +1,6 @@
-"""Jitter, resize, letterbox and mirroring of a picture: choosing a window and bringing it to the network's size.
+"""Jitter, resize, letterbox and mirroring of an image: choosing a window and bringing it to the network's size.
 
-A window may reach beyond the picture; what lies outside has the picture's mean colour. All of this is what
+A window may reach beyond the image; what lies outside has the image's mean colour. All of this is what
 load_data_detection in the original's src/data.c does (the variant built with OpenCV), with its truncations to
 whole pixels.
 """
@@ -15,17 +15,17 @@ import numpy as np
 from numpy.typing import NDArray
 
 Image = NDArray[np.uint8]
-"""A picture, (height, width, channels), RGB or grey, 0..255."""
+"""An image, (height, width, channels), RGB or grey, 0..255."""
 
 
 def as_image(array: Any) -> Image:
-    """What OpenCV gave, with the axis of the channels that it drops from grey pictures."""
+    """What OpenCV gave, with the axis of the channels that it drops from grey images."""
     return np.asarray(array, np.uint8).reshape(*array.shape[:2], -1)
 
 
 @dataclass(frozen=True, kw_only=True)
 class Margins:
-    """Pixels of the picture cut off at each side; negative: pixels added."""
+    """Pixels of the image cut off at each side; negative: pixels added."""
 
     left: int
     right: int
@@ -35,7 +35,7 @@ class Margins:
 
 @dataclass(frozen=True, kw_only=True)
 class Window:
-    """A part of a picture in pixels (left and top may be negative), mirrored after it has been resized if `flip`."""
+    """A part of an image in pixels (left and top may be negative), mirrored after it has been resized if `flip`."""
 
     left: int
     top: int
@@ -45,10 +45,10 @@ class Window:
 
 
 def draw_margins(rng: np.random.Generator, size_wh: tuple[int, int], *, jitter: float, resize: float) -> Margins:
-    """Random margins for a picture of `size_wh` pixels.
+    """Random margins for an image of `size_wh` pixels.
 
     Each side is moved by U(-1, 1) * int(jitter * length) on its own. `resize` then adds a margin drawn once for left
-    and top and once for right and bottom, uniform between the margin that makes the picture resize times smaller and
+    and top and once for right and bottom, uniform between the margin that makes the image resize times smaller and
     the one that makes it resize times larger (resize < 1: only smaller). Every step truncates toward zero.
     """
     side = rng.random(4)
@@ -73,7 +73,7 @@ def _side_margins(
 
 
 def letterboxed(margins: Margins, size_wh: tuple[int, int], net_wh: tuple[int, int]) -> Margins:
-    """Margins widened on two opposite sides until the window of the unmoved picture has the network's proportions."""
+    """Margins widened on two opposite sides until the window of the unmoved image has the network's proportions."""
     width, height = size_wh
     net_ratio = net_wh[0] / net_wh[1]
     if (width / height) / net_ratio > 1:
@@ -84,7 +84,7 @@ def letterboxed(margins: Margins, size_wh: tuple[int, int], net_wh: tuple[int, i
 
 
 def window_of(margins: Margins, size_wh: tuple[int, int], *, flip: bool) -> Window:
-    """The window that margins leave; the whole picture where they leave nothing."""
+    """The window that margins leave; the whole image where they leave nothing."""
     width = size_wh[0] - margins.left - margins.right
     height = size_wh[1] - margins.top - margins.bottom
     if min(width, height, size_wh[0] - margins.left, size_wh[1] - margins.top) <= 0:

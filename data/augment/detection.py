@@ -1,7 +1,7 @@
 """The whole augmentation of a detector's training sample (load_data_detection in the original's src/data.c).
 
-The original decides about mixing once for the pictures of each of its loading threads; here each sample decides on
-its own, with the same probability. Blended pictures are rounded to bytes.
+The original decides about mixing once for the images of each of its loading threads; here each sample decides on
+its own, with the same probability. Blended images are rounded to bytes.
 """
 
 from __future__ import annotations
@@ -34,12 +34,12 @@ class Sample(NamedTuple):
 
 
 Pick = Callable[[np.random.Generator], Sample]
-"""Gives another random picture of the data set, as it is on disk."""
+"""Gives another random image of the data set, as it is on disk."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class DetectionAugment:
-    """Makes a training sample from as many pictures as it needs.
+    """Makes a training sample from as many images as it needs.
 
     options, letter_box: keys of [net]. jitter, resize, most: the keys `jitter`, `resize` and `max` of the last head.
     classes: of that head.

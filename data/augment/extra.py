@@ -19,8 +19,8 @@ from utils.files import read_text
 class ExtraAugment:
     """Transforms of albumentations on image and boxes; picklable, deterministic by the generator it is given.
 
-    description: what `albumentations.to_dict` gives. Boxes are clipped to the picture; those that end up with less
-    than a pixel are dropped. A picture whose size the transforms change is brought back to it.
+    description: what `albumentations.to_dict` gives. Boxes are clipped to the image; those that end up with less
+    than a pixel are dropped. An image whose size the transforms change is brought back to it.
     """
 
     def __init__(self, description: Mapping[str, Any], source: str) -> None:
@@ -49,7 +49,7 @@ class ExtraAugment:
             changed = cv2.resize(changed, (width, height), interpolation=cv2.INTER_LINEAR)
         if changed.dtype != np.uint8 or changed.size != image.size:
             found = f"{changed.dtype} {changed.shape}"
-            raise InputError(f"{self.source}: the transforms turn a picture into {found}, expected uint8 {image.shape}")
+            raise InputError(f"{self.source}: the transforms turn an image into {found}, expected uint8 {image.shape}")
         boxes = _truth(result["bboxes"], result["class_ids"])
         large_enough = (boxes[:, 2:4] >= 1 / pair((width, height))).all(axis=1)
         return np.ascontiguousarray(changed.reshape(image.shape)), boxes[large_enough]

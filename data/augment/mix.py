@@ -9,7 +9,7 @@ from utils.net_options import AugmentOptions
 
 
 class Mix(enum.IntEnum):
-    """How several pictures become one; the numbers are those of the `mixup` key."""
+    """How several images become one; the numbers are those of the `mixup` key."""
 
     NONE = 0
     MIXUP = 1

@@ -1,4 +1,4 @@
-"""Four pictures in one (load_data_detection and blend_truth_mosaic of the original's src/data.c)."""
+"""Four images in one (load_data_detection and blend_truth_mosaic of the original's src/data.c)."""
 
 from __future__ import annotations
 
@@ -17,9 +17,9 @@ QUADRANTS = (0, 1, 2, 3)
 
 @dataclass(frozen=True, kw_only=True)
 class Placement:
-    """How one picture of the network's size becomes a quadrant of the mosaic; all in pixels.
+    """How one image of the network's size becomes a quadrant of the mosaic; all in pixels.
 
-    cut_xy: where the four meet. shift_xy: by how much the picture moves; the boxes move with it.
+    cut_xy: where the four meet. shift_xy: by how much the image moves; the boxes move with it.
     """
 
     quadrant: int
@@ -37,20 +37,20 @@ class Placement:
 
     @property
     def source(self) -> tuple[slice, slice]:
-        """Rows and columns of the part of the picture that is shown."""
+        """Rows and columns of the part of the image that is shown."""
         rows, columns = self.target
         dx, dy = self.shift_xy
         return slice(rows.start - dy, rows.stop - dy), slice(columns.start - dx, columns.stop - dx)
 
 
 def draw_cut(rng: np.random.Generator, net_wh: tuple[int, int]) -> tuple[int, int]:
-    """Where the four pictures meet: each coordinate uniform on the whole numbers of the middle 60 %."""
+    """Where the four images meet: each coordinate uniform on the whole numbers of the middle 60 %."""
     limits = [(int(np.float32(side) * np.float32(0.2)), int(np.float32(side) * np.float32(0.8))) for side in net_wh]
     return draws.whole(rng, *limits[0]), draws.whole(rng, *limits[1])
 
 
 def to_corner(margins: Margins, quadrant: int, *, flip: bool) -> Margins:
-    """All margin of each axis moved to one side, so that most of the picture is seen in its quadrant."""
+    """All margin of each axis moved to one side, so that most of the image is seen in its quadrant."""
     horizontal, vertical = margins.left + margins.right, margins.top + margins.bottom
     to_left = bool(quadrant & 1) != flip
     margins = replace(margins, left=horizontal if to_left else 0, right=0 if to_left else horizontal)
@@ -67,7 +67,7 @@ def place(
     net_wh: tuple[int, int],
     cut_xy: tuple[int, int],
 ) -> Placement:
-    """Where a picture of `size_wh`, cut by `margins` and brought to `net_wh`, goes.
+    """Where an image of `size_wh`, cut by `margins` and brought to `net_wh`, goes.
 
     Its corner meets the cut, except that added margin (the mean colour) is pushed out of sight as far as it goes.
     """
@@ -84,7 +84,7 @@ def _shift(before: int, after: int, length: int, net_length: int, cut: int, *, f
 
 
 def placed(truth: TruthRows, placement: Placement, *, bound: bool) -> TruthRows:
-    """Boxes of a picture in the mosaic: cut at the quadrant (`bound`) or at the border; what no longer fits is dropped.
+    """Boxes of an image in the mosaic: cut at the quadrant (`bound`) or at the border; what no longer fits is dropped.
 
     Kept are boxes inside the mosaic, larger than one pixel and smaller than all of it. Without `bound` these include
     boxes of which another quadrant hides a part or all, as in the original.

@@ -1,6 +1,6 @@
 """What becomes of the boxes (src/data.c of the original).
 
-`truth` is float32 (n, 5): centre x, centre y, width, height, all relative to the picture, and class id.
+`truth` is float32 (n, 5): centre x, centre y, width, height, all relative to the image, and class id.
 """
 
 from __future__ import annotations
@@ -28,14 +28,14 @@ def windowed(
     most: int,
     rng: np.random.Generator,
 ) -> TruthRows:
-    """Boxes of a picture of `size_wh` as they stand in its window, in random order.
+    """Boxes of an image of `size_wh` as they stand in its window, in random order.
 
     They are clipped to the window. Of the first `most` of the shuffled boxes those are dropped that lay outside the
-    picture or at (0, 0), whose class is not one of `classes`, or that are less than a pixel wide or high at `net_wh`.
+    image or at (0, 0), whose class is not one of `classes`, or that are less than a pixel wide or high at `net_wh`.
     The limit counts before the dropping, as in the original (fill_truth_detection, correct_boxes).
     """
     truth = truth[rng.permutation(len(truth))]
-    kept = _on_picture(truth)[:most]
+    kept = _on_image(truth)[:most]
     moved = _moved(truth, window, size_wh)[:most]
     centre, size = moved[:, :2], moved[:, 2:4]
     kept &= (moved[:, 4] >= 0) & (moved[:, 4] < classes)
@@ -44,7 +44,7 @@ def windowed(
     return moved[kept]
 
 
-def _on_picture(truth: TruthRows) -> NDArray[np.bool_]:
+def _on_image(truth: TruthRows) -> NDArray[np.bool_]:
     centre, half = truth[:, :2], truth[:, 2:4] / 2
     outside = ((centre + half < 0) | (centre - half > 1)).any(axis=1)
     return ~(outside | (centre == 0).all(axis=1))
@@ -63,7 +63,7 @@ def _moved(truth: TruthRows, window: Window, size_wh: tuple[int, int]) -> TruthR
 
 
 def joined(first: TruthRows, second: TruthRows, most: int) -> TruthRows:
-    """The boxes of two blended pictures, no more than `most` (blend_truth)."""
+    """The boxes of two blended images, no more than `most` (blend_truth)."""
     return np.concatenate([first, second])[:most]
 
 

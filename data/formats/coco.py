@@ -1,9 +1,10 @@
-"""COCO's json: pictures, categories and boxes of one split in one file."""
+"""COCO's json: images, categories and boxes of one split in one file."""
 
 from __future__ import annotations
 
 import json
 import math
+import re
 from collections import defaultdict
 from collections.abc import Iterable, Sequence
 from pathlib import Path
@@ -25,7 +26,7 @@ def is_coco(names: Sequence[str]) -> bool:
 
 
 def image_id_of(path: Path) -> int | None:
-    """COCO's id of a picture from its name: COCO_val2014_000000000042.jpg and 000000000042.jpg are 42."""
+    """COCO's id of an image from its name: COCO_val2014_000000000042.jpg and 000000000042.jpg are 42."""
     digits = path.stem.rpartition("_")[2]
     return int(digits) if digits.isdecimal() else None
 
@@ -48,7 +49,7 @@ def read_json(path: Path) -> Json:
 def parse_coco(
     content: Json, place: str, folder: Path
 ) -> tuple[list[Annotation], tuple[str, ...], tuple[int, ...], tuple[Finding, ...]]:
-    """Labels of every picture, class names, category ids and what was wrong.
+    """Labels of every image, class names, category ids and what was wrong.
 
     folder: where relative `file_name`s are. Class ids follow the order of the category ids, which makes COCO's
     91 ids the usual 80 classes.
@@ -119,7 +120,7 @@ def _images(entries: list[Any], place: str, findings: list[Finding]) -> dict[int
 def _box(
     entry: Any, images: dict[int, tuple[str, tuple[int, int]]], class_of: dict[int, int]
 ) -> tuple[int, tuple[list[float], int, bool, float]]:
-    """Picture id and (cxcywh_rel, class id, crowd, area). Raises ValueError."""
+    """Image id and (cxcywh_rel, class id, crowd, area). Raises ValueError."""
     if not isinstance(entry, dict):
         raise ValueError("is no object")
     image_id, category_id, bbox = entry.get("image_id"), entry.get("category_id"), entry.get("bbox")
@@ -147,7 +148,7 @@ def format_coco(
     category_ids: Sequence[int] | None,
     folder: Path,
 ) -> str:
-    """Text of a COCO json. Pictures below `folder` are named relative to it; ids are given where there is none.
+    """Text of a COCO json. Images below `folder` are named relative to it; ids are given where there is none.
 
     Difficult objects become ordinary ones, the format has no such flag. Pixels are rounded to 1e-9.
     """
@@ -181,3 +182,34 @@ def format_coco(
             )
     categories = [{"id": category_id, "name": name} for category_id, name in zip(ids, names, strict=True)]
     return json.dumps({"images": images, "annotations": boxes, "categories": categories}, ensure_ascii=False) + "\n"
+
+
+SPLITS = ("train", "val", "test")
+_PATTERNS = ("instances*.json", "annotations/instances*.json", "*/_annotations.coco.json", "_annotations.coco.json")
+
+
+def split_of(path: Path) -> str | None:
+    """`instances_val2017.json`, `_annotations.coco.json` in `valid/`: a word in the name of file or folder begins with the
+    split."""
+    for name in (path.stem, path.parent.name):
+        for split in SPLITS:
+            if re.search(rf"(?<![a-z]){split}", name.lower()) or split.capitalize() in name:
+                return split
+    return None
+
+
+def annotation_files(folder: Path) -> tuple[Path, ...]:
+    """The COCO json files of a folder, by their usual names; empty if there is none."""
+    return tuple(path for pattern in _PATTERNS for path in sorted(folder.glob(pattern)))
+
+
+def choose(files: Sequence[Path], split: str | None, stand_ins: Sequence[str]) -> Path:
+    """The file of a split, or of the first of `stand_ins`; the only one there is. Raises InputError if several would do."""
+    for wanted in (split, *stand_ins):
+        found = [path for path in files if split_of(path) == wanted]
+        if len(found) == 1:
+            return found[0]
+    if len(files) == 1:
+        return files[0]
+    listed = ", ".join(str(path) for path in files)
+    raise InputError(f"{files[0].parent}: several annotation files for split '{split}', name one of {listed}")

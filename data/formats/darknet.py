@@ -1,6 +1,6 @@
-"""Darknet's data sets: `.data`, `.names`, lists of pictures and a text file of labels for each picture.
+"""Darknet's data sets: `.data`, `.names`, lists of images and a text file of labels for each image.
 
-A label is a line `class cx cy w h`, relative to the picture. Difficult objects (Pascal VOC) stand in label files
+A label is a line `class cx cy w h`, relative to the image. Difficult objects (Pascal VOC) stand in label files
 of their own, named by the list `difficult=` of the `.data` file, line by line beside `valid=`.
 """
 
@@ -31,9 +31,9 @@ _REAL = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?", re.ASCII)
 
 
 def label_candidates(image: Path) -> tuple[Path, ...]:
-    """Where the labels of a picture may be, first choice first.
+    """Where the labels of an image may be, first choice first.
 
-    The picture's own folder; the original's replacements (src/utils.c, replace_image_to_label);
+    The image's own folder; the original's replacements (src/utils.c, replace_image_to_label);
     the last `/images/` replaced by `/labels/`, as the Ultralytics lineage has it.
     """
     posix = image.as_posix()
@@ -101,9 +101,9 @@ def format_labels(annotation: Annotation, *, difficult: bool = False) -> str:
 
 @dataclass(frozen=True)
 class TextLabels:
-    """Reads the labels of a picture from its text file.
+    """Reads the labels of an image from its text file.
 
-    difficult: label file of the difficult objects of a picture, for the pictures that have one.
+    difficult: label file of the difficult objects of an image, for the images that have one.
     """
 
     difficult: Mapping[Path, Path] = field(default_factory=dict)
@@ -177,17 +177,17 @@ def read_names(path: str | Path) -> tuple[str, ...]:
 
 
 def parse_list(text: str) -> tuple[str, ...]:
-    """Entries of a list of pictures, one a line; empty lines do not count."""
+    """Entries of a list of images, one a line; empty lines do not count."""
     return tuple(bare for line in text.splitlines() if (bare := line.strip()))
 
 
 def format_list(paths: Iterable[Path]) -> str:
-    """Text of a list of pictures."""
+    """Text of a list of images."""
     return "".join(f"{path}\n" for path in paths)
 
 
 def read_list(path: Path) -> tuple[Path, ...]:
-    """Pictures of a list file.
+    """Images of a list file.
 
     A relative entry is meant from the working folder, as in the original, or from the list's own folder;
     which of the two is settled once, by the first entry.
@@ -198,3 +198,16 @@ def read_list(path: Path) -> tuple[Path, ...]:
     here = (Path(entries[0]).is_absolute() or Path(entries[0]).exists()) and not entries[0].startswith("./")
     base = Path() if here or not (path.parent / entries[0]).exists() else path.parent
     return tuple(base / entry for entry in entries)
+
+
+def class_names(path: str | Path | None, classes: int, cfg: str | Path) -> tuple[str, ...]:
+    """Names for all `classes` of `cfg`, from a names file; without one "class 0", "class 1", ...
+
+    Raises InputError when the file has another number of names.
+    """
+    if path is None:
+        return tuple(f"class {number}" for number in range(classes))
+    names = read_names(path)
+    if len(names) != classes:
+        raise InputError(f"{path}: has {len(names)} names, {cfg} has classes={classes}")
+    return names

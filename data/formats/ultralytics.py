@@ -28,7 +28,7 @@ def parse_yaml(text: str, place: str) -> tuple[tuple[str, ...], dict[str, tuple[
             entries = entry if isinstance(entry, list) else [entry]
             splits[split] = tuple(str(each) for each in entries)
     if not splits:
-        raise InputError(f"{place}: none of train, val, test, expected a folder or a list of pictures")
+        raise InputError(f"{place}: none of train, val, test, expected a folder or a list of images")
     return _names(content, place), splits, str(content.get("path") or "")
 
 

@@ -1,4 +1,4 @@
-"""Pascal VOC: one xml file of labels for each picture, lists of picture names in ImageSets/Main.
+"""Pascal VOC: one xml file of labels for each image, lists of image names in ImageSets/Main.
 
 Pixels count from 1. The edges follow the original's scripts/voc_label.py: centre minus one, size xmax - xmin.
 """
@@ -173,7 +173,7 @@ def format_annotation(annotation: Annotation, size_wh: tuple[int, int], names: t
 
 @dataclass(frozen=True)
 class XmlLabels:
-    """Reads the labels of a picture from `annotations`/<picture's name>.xml."""
+    """Reads the labels of an image from `annotations`/<image's name>.xml."""
 
     annotations: Path
     names: tuple[str, ...]
@@ -195,7 +195,7 @@ def order_names(used: Iterable[str]) -> tuple[str, ...]:
 
 
 def read_sets(folder: Path) -> dict[str, tuple[str, ...]]:
-    """Picture names of every split in `folder`/ImageSets/Main. Per-class lists (name and flag) are passed over."""
+    """Image names of every split in `folder`/ImageSets/Main. Per-class lists (name and flag) are passed over."""
     sets: dict[str, tuple[str, ...]] = {}
     for path in sorted((folder / "ImageSets" / "Main").glob("*.txt")):
         rows = tuple(bare for line in read_text(path, "image set").splitlines() if (bare := line.strip()))

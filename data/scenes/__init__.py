@@ -4,7 +4,7 @@
 
 Texture and shape are chosen independently of colour, size, pose and background, and backgrounds and clutter carry
 textures and colours too: a network has to look at the outline and at what is inside it. Objects cover each other
-(40 % of each stays visible), reach over the border, throw shadows; the pictures have uneven light, blur and noise.
+(40 % of each stays visible), reach over the border, throw shadows; the images have uneven light, blur and noise.
 """
 
 from data.scenes.folder import make_scenes

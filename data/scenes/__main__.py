@@ -1,4 +1,4 @@
-"""Draws a data set of scenes: pictures, labels, names and the .data file.
+"""Draws a data set of scenes: images, labels, names and the .data file.
 
 python -m data.scenes --out runs/shapes --count 200
 """
@@ -11,8 +11,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from data.scenes.folder import make_scenes
-from utils.arguments import above_zero, whole
-from utils.cli import EXIT_OK, run_script
+from utils.cli import EXIT_OK, above_zero, run_script, whole
 
 
 def parse_arguments(arguments: Sequence[str] | None) -> argparse.Namespace:
@@ -26,9 +25,9 @@ def parse_arguments(arguments: Sequence[str] | None) -> argparse.Namespace:
         type=above_zero,
         default=500,
         metavar="N",
-        help="pictures to train on, default 500; a fifth more for val",
+        help="images to train on, default 500; a fifth more for val",
     )
-    add("--img-size", type=above_zero, default=416, metavar="N", help="side of the pictures in pixels, default 416")
+    add("--img-size", type=above_zero, default=416, metavar="N", help="side of the images in pixels, default 416")
     add("--seed", type=whole, default=0, help="default 0")
     return parser.parse_args(arguments)
 

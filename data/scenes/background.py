@@ -40,7 +40,7 @@ def resized(weights: NDArray[np.uint8], size_wh: tuple[int, int]) -> NDArray[np.
 
 
 def lit(image: Image, light: NDArray[Any]) -> Image:
-    """The picture in uneven light: factors (rows, columns) below 2, spread over it."""
+    """The image in uneven light: factors (rows, columns) below 2, spread over it."""
     size_wh = image.shape[1], image.shape[0]
     factors = resized((light * _UNIT).astype(np.uint8), size_wh)
     return np.asarray(cv2.multiply(image, cv2.merge([factors] * 3), scale=1 / _UNIT), np.uint8)
@@ -59,7 +59,7 @@ def _pattern(rng: np.random.Generator, size_wh: tuple[int, int]) -> NDArray[np.u
 
 
 def background(rng: np.random.Generator, size_wh: tuple[int, int]) -> Image:
-    """A muted picture of random kind with random clutter on it."""
+    """A muted image of random kind with random clutter on it."""
     weights = (_gradient, _clouds, _pattern)[rng.integers(3)](rng, size_wh)
     image = mixed(weights, random_colour(rng, vivid=False), random_colour(rng, vivid=False))
     for _ in range(rng.integers(0, 9)):

@@ -22,7 +22,7 @@ from utils.files import read_text
 logger = logging.getLogger(__name__)
 
 VERSION = 1
-"""Raised whenever the same seed would give other pictures."""
+"""Raised whenever the same seed would give other images."""
 _DATA_FILE, _NAMES_FILE = "scenes.data", "scenes.names"
 _JPEG_QUALITY = 92
 
@@ -30,8 +30,8 @@ _JPEG_QUALITY = 92
 def make_scenes(folder: str | Path, count: int, seed: int = 0, size: int = 416) -> Path:
     """Path of the `.data` file of a data set of drawn scenes in `folder`, which is made if it is not there yet.
 
-    count: pictures in split train; a fifth as many, other ones, are in val. size: side of the square pictures in
-    pixels. Pictures are JPEG with Darknet labels beside them, and depend on seed, size and their number alone.
+    count: images in split train; a fifth as many, other ones, are in val. size: side of the square images in
+    pixels. Images are JPEG with Darknet labels beside them, and depend on seed, size and their number alone.
     The folder appears under its name when it is complete. Raises InputError if it holds anything else than the
     data set asked for, RunError if it cannot be written.
     """

@@ -121,7 +121,7 @@ def _put(image: Image, stamp: _Stamp, rng: np.random.Generator) -> None:
 
 
 def _darkened(image: Image, where: Any, strength: float) -> Image:
-    """The picture with (height, width) weights 0..255 of black over it."""
+    """The image with (height, width) weights 0..255 of black over it."""
     kept = cv2.convertScaleAbs(where, alpha=-strength, beta=255)
     return np.asarray(cv2.multiply(image, cv2.merge([kept] * 3), scale=1 / 255), np.uint8)
 

@@ -63,7 +63,7 @@ def colour_pair(rng: np.random.Generator) -> tuple[NDArray[np.float32], NDArray[
 
 
 def mixed(weights: Weights, first: NDArray[np.float32], second: NDArray[np.float32]) -> NDArray[np.uint8]:
-    """Picture (height, width, 3) of two colours by weight."""
+    """Image (height, width, 3) of two colours by weight."""
     levels = np.arange(256, dtype=np.float32)[:, None] / 255
     table = np.clip(first + levels * (second - first), 0, 255).astype(np.uint8)
     return np.asarray(cv2.LUT(cv2.merge([weights] * 3), table[:, None]), np.uint8)

@@ -7,9 +7,9 @@ from typing import Literal
 
 import numpy as np
 
-from models.export.graph import INPUT, Graph, Node
 from models.heads.base import BoxSection, Head
 from models.network import Network
+from models.onnx_graph import INPUT, Graph, Node
 from utils.errors import InputError
 
 Outputs = Literal["raw", "boxes", "nms"]
@@ -22,8 +22,8 @@ class ExportOptions:
     """What is exported.
 
     outputs: "raw": one for each head, as the network gives them; "boxes": `boxes` (n, boxes, 4), centre and size in parts of the
-    input, and `scores` (n, boxes, classes); "nms": `detections` (any, 7) after suppression: picture, class, score, box.
-    batch: pictures at a time, None: any number. dynamic_size: any width and height that the strides divide. half: weights and
+    input, and `scores` (n, boxes, classes); "nms": `detections` (any, 7) after suppression: image, class, score, box.
+    batch: images at a time, None: any number. dynamic_size: any width and height that the strides divide. half: weights and
     layers in 16-bit floats; input, heads and outputs stay in 32. conf, iou, max_det: of the suppression; max_det for each class.
     """
 

@@ -30,7 +30,7 @@ class Expected:
 
 
 def expected(network: Network, options: ExportOptions, *, seed: int = 0) -> list[Expected]:
-    """Random pictures at every batch and size that the exported model claims to take (two of each if dynamic).
+    """Random images at every batch and size that the exported model claims to take (two of each if dynamic).
 
     Call it before the network is folded, so that folding is verified too.
     """
@@ -65,11 +65,11 @@ def _outputs(network: Network, images: Tensor, options: ExportOptions) -> Sequen
 
 
 def _suppressed(boxes: Tensor, scores: Tensor, options: ExportOptions) -> Tensor:
-    """Rows picture, class, score, box. `max_det` is not applied: it would not leave out the same of equal scores."""
+    """Rows image, class, score, box. `max_det` is not applied: it would not leave out the same of equal scores."""
     rows = []
-    for picture, (own, chances) in enumerate(zip(boxes, scores, strict=True)):
+    for image, (own, chances) in enumerate(zip(boxes, scores, strict=True)):
         kept = suppress(own, torch.where(chances > options.conf, chances, 0.0), options.iou)
-        first = torch.stack((torch.full_like(kept.score, picture), kept.class_id.float(), kept.score), 1)
+        first = torch.stack((torch.full_like(kept.score, image), kept.class_id.float(), kept.score), 1)
         rows.append(torch.cat((first, own[kept.box_index]), 1))
     return torch.cat(rows)
 
@@ -95,5 +95,5 @@ def _one(found: NDArray[np.float32], wanted: NDArray[np.float32], raw: bool) -> 
 
 
 def sorted_rows(rows: NDArray[np.float32]) -> NDArray[np.float32]:
-    """Detections (any, 7) in the order of picture, class and falling score."""
+    """Detections (any, 7) in the order of image, class and falling score."""
     return rows[np.lexsort((-rows[:, 2], rows[:, 1], rows[:, 0]))]

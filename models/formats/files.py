@@ -28,7 +28,7 @@ TORCH_SUFFIXES = (".pt", ".pth")
 SUFFIXES = (".weights", *TORCH_SUFFIXES, ".safetensors")
 
 
-class Model(NamedTuple):
+class LoadedModel(NamedTuple):
     """A network ready for inference, and its class names as far as the file has them."""
 
     network: Network
@@ -36,7 +36,7 @@ class Model(NamedTuple):
 
 
 @dataclass(frozen=True, kw_only=True)
-class Reading:
+class LoadOptions:
     """How a network is read.
 
     cfg: needed for .weights and for PyTorch files of other programs; used in place of the one inside other files, unless
@@ -56,14 +56,14 @@ class Reading:
     own_cfg: bool = False
 
 
-def load_model(path: str | Path | None, reading: Reading | None = None) -> Model:
+def load_model(path: str | Path | None, reading: LoadOptions | None = None) -> LoadedModel:
     """The network in a .weights, .pt or .safetensors file; with random weights without one.
 
     Raises InputError for a file that cannot be used.
     """
-    reading = reading or Reading()
+    reading = reading or LoadOptions()
     if path is None:
-        return Model(_darknet(None, reading), ())
+        return LoadedModel(_darknet(None, reading), ())
     if Path(path).suffix == ".safetensors":
         return _described(read_safetensors(path), path, reading)
     if reading.trust_pickle:
@@ -74,7 +74,7 @@ def load_model(path: str | Path | None, reading: Reading | None = None) -> Model
         raise InputError(
             f"{path}: is no archive of PyTorch's; if it is an old pickle of a source you trust, use --trust-pickle"
         )
-    return Model(_darknet(path, reading), ())
+    return LoadedModel(_darknet(path, reading), ())
 
 
 def save_model(network: Network, path: str | Path, names: tuple[str, ...] = ()) -> None:
@@ -90,7 +90,7 @@ def save_model(network: Network, path: str | Path, names: tuple[str, ...] = ()) 
         raise InputError(f"{path}: expected one of {', '.join(SUFFIXES)} as extension")
 
 
-def _darknet(path: str | Path | None, reading: Reading) -> Network:
+def _darknet(path: str | Path | None, reading: LoadOptions) -> Network:
     if reading.cfg is None:
         raise InputError(f"{path}: has no cfg in it, expected --cfg")
     if reading.ema:
@@ -99,7 +99,7 @@ def _darknet(path: str | Path | None, reading: Reading) -> Network:
     return load(reading.cfg, path, reading.device, **size, partial=reading.partial)
 
 
-def _from_torch(content: Any, path: str | Path, reading: Reading) -> Model:
+def _from_torch(content: Any, path: str | Path, reading: LoadOptions) -> LoadedModel:
     ours = from_checkpoint(content, str(path), ema=reading.ema)
     if ours is not None:
         return _described(ours, path, reading)
@@ -109,10 +109,10 @@ def _from_torch(content: Any, path: str | Path, reading: Reading) -> Model:
         network = Network(read_plan(reading.cfg, width=reading.width, height=reading.height))
     set_foreign(network, content, path)
     logger.warning("%s: is of another program, its tensors were taken over by order and shape", path)
-    return Model(network.to(reading.device).eval(), ())
+    return LoadedModel(network.to(reading.device).eval(), ())
 
 
-def _described(found: Described, path: str | Path, reading: Reading) -> Model:
+def _described(found: Described, path: str | Path, reading: LoadOptions) -> LoadedModel:
     description, size = found.description, {"width": reading.width, "height": reading.height}
     cfg = None if reading.own_cfg else reading.cfg
     plan = description.plan(str(path), **size) if cfg is None else read_plan(cfg, **size)
@@ -120,4 +120,4 @@ def _described(found: Described, path: str | Path, reading: Reading) -> Model:
         network = Network(plan)
     set_state(network, found.state, str(path))
     network.seen, network.version = description.seen, description.version
-    return Model(network.to(reading.device).eval(), description.names)
+    return LoadedModel(network.to(reading.device).eval(), description.names)

@@ -2,15 +2,81 @@
 
 from __future__ import annotations
 
+import json
+import math
+import struct
 from pathlib import Path
+from typing import Any
 
 from models.formats.description import FORMAT, Described, Description
-from models.formats.safetensors_header import check_header
 from models.formats.state import state_of
 from models.network import Network
 from utils.errors import InputError
 from utils.files import atomic_write
 from utils.packages import need
+
+_MOST_BYTES = 100_000_000  # of a header; the format's own limit
+_LENGTH = struct.Struct("<Q")
+_BYTES = {"F64": 8, "F32": 4, "F16": 2, "BF16": 2, "I64": 8, "I32": 4, "I16": 2, "I8": 1, "U8": 1, "BOOL": 1}
+
+
+def check_header(path: str | Path) -> None:
+    """Raises InputError for a header whose tensors do not fill the file exactly, each byte once."""
+    try:
+        with Path(path).open("rb") as stream:
+            size = stream.seek(0, 2)
+            stream.seek(0)
+            start = stream.read(_LENGTH.size)
+            length = _LENGTH.unpack(start)[0] if len(start) == _LENGTH.size else size
+            if length > min(_MOST_BYTES, size - _LENGTH.size):
+                raise InputError(f"{path}: is cut short or no safetensors file")
+            text = stream.read(length)
+    except FileNotFoundError:
+        raise InputError(f"{path}: no such safetensors file") from None
+    except OSError as error:
+        raise InputError(f"{path}: cannot be read: {error.strerror}") from None
+    _check_tensors(_parsed(text, path), size - _LENGTH.size - length, path)
+
+
+def _parsed(text: bytes, path: str | Path) -> dict[str, Any]:
+    try:
+        header = json.loads(text)
+    except (ValueError, RecursionError):
+        header = None
+    if not isinstance(header, dict):
+        raise InputError(f"{path}: its header is damaged or no safetensors header")
+    header.pop("__metadata__", None)
+    return header
+
+
+def _check_tensors(header: dict[str, Any], room: int, path: str | Path) -> None:
+    spans = sorted((_span(name, entry, path), name) for name, entry in header.items())
+    end = 0
+    for (start, stop), name in spans:
+        if start != end:
+            kind = "shares bytes with another tensor" if start < end else "leaves bytes unused before it"
+            raise InputError(f"{path}: its header lies: {name} {kind}")
+        end = stop
+    if end != room:
+        raise InputError(f"{path}: its header lies: tensors of {end:,} bytes, the file has {room:,} for them")
+
+
+def _span(name: str, entry: Any, path: str | Path) -> tuple[int, int]:
+    """First byte of a tensor and the one behind it."""
+    values = entry if isinstance(entry, dict) else {}
+    width = _BYTES.get(str(values.get("dtype")))
+    shape, offsets = _counts(values.get("shape")), _counts(values.get("data_offsets"))
+    if width is None or shape is None or offsets is None or len(offsets) != 2:
+        raise InputError(f"{path}: its header says nothing usable of {name}")
+    start, stop = offsets
+    if stop - start != math.prod(shape) * width:
+        raise InputError(f"{path}: its header lies: {name} has shape {shape} in {stop - start:,} bytes")
+    return start, stop
+
+
+def _counts(values: Any) -> list[int] | None:
+    return values if isinstance(values, list) and all(type(each) is int and each >= 0 for each in values) else None
+
 
 _KEY = "darknet"
 

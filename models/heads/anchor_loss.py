@@ -14,7 +14,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from models.heads.anchor_section import AnchorSection
+from models.heads.anchors import AnchorSection
 from models.heads.class_rule import ClassRule
 from models.heads.grid import Places, grid_of, places_where, rows_at
 from models.heads.matching import Truths, assign, best_overlap, cells_of, share
@@ -54,7 +54,7 @@ class Targets:
 
 
 @dataclass(frozen=True)
-class Lessons:
+class TargetDeltas:
     """What k targets teach, in the order in which they count.
 
     box: added to the box entries (k, entries before the objectness). objectness: new delta of the objectness (k,).
@@ -141,7 +141,7 @@ def gather_targets(
     )
 
 
-def teach(cells: Tensor, delta: Tensor, lessons: Lessons, rule: ClassRule, at: int) -> tuple[Places, Tensor]:
+def teach(cells: Tensor, delta: Tensor, lessons: TargetDeltas, rule: ClassRule, at: int) -> tuple[Places, Tensor]:
     """Apply the lessons turn by turn; returns the places concerned and their delta (s, entries). `delta` is not changed."""
     shared = share(lessons.places, (len(cells), cells.shape[1], *cells.shape[3:]))
     rows, state = rows_at(cells, shared.places), rows_at(delta, shared.places)
@@ -178,3 +178,29 @@ def finite(values: Tensor, most: float) -> Tensor:
 
 def _pick(places: Places, chosen: Tensor) -> Places:
     return Places(*(each[chosen] for each in places))
+
+
+def vanishing_delta(
+    cells: Tensor, at: int, boxes: Boxes, size_wh: tuple[int, int], *, obj_normalizer: float, distort: bool
+) -> Tensor:
+    """Delta (n, anchors, entries, h, w) for outputs `cells` of that shape. at: entry of the objectness.
+
+    Every box becomes less of an object, and less of the classes it is sure of, in proportion to the root of its area.
+    distort: those that are sure of a class become more of all others, and their coordinates shrink to zero.
+    """
+    places = places_where(torch.ones_like(cells[:, :, at], dtype=torch.bool))
+    rows = rows_at(cells, places)
+    found = boxes(rows[:, :at], places, grid_of(cells), size_wh)
+    scale = (found[:, 2] * found[:, 3]).sqrt()[:, None]
+    objectness, classes = rows[:, at : at + 1], rows[:, at + 1 :]
+    scores = classes * objectness
+    sure = scores > CLASS_THRESHOLD
+    delta = torch.zeros_like(rows)
+    delta[:, at : at + 1] = -scale * obj_normalizer * objectness
+    delta[:, at + 1 :] = torch.where(sure, -scale * classes, 0.0)
+    if distort:
+        seen = sure.any(1, keepdim=True)
+        others = seen & (scores < CLASS_THRESHOLD)
+        delta[:, at + 1 :] += torch.where(others, scale * (1 - classes), 0.0)
+        delta[:, :at] = torch.where(seen, -scale * rows[:, :at], 0.0)
+    return put(torch.zeros_like(cells), places, delta)

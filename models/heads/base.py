@@ -8,8 +8,8 @@ from typing import Any, ClassVar, Literal, NamedTuple
 import torch
 from torch import Tensor
 
-from models.export.graph import Graph
 from models.layers.base import Layer, LayerSection, Shape, Site
+from models.onnx_graph import Graph
 from utils.options import option
 
 NO_LIMIT = 3.4028234663852886e38  # FLT_MAX, the original's "no limit" of max_delta
@@ -19,7 +19,7 @@ NO_LIMIT = 3.4028234663852886e38  # FLT_MAX, the original's "no limit" of max_de
 class Candidates:
     """Boxes above a threshold, before suppression, of a whole batch.
 
-    image: int64 (n,), the picture of each box. cxcywh_rel: float32 (n, 4), centre and size relative to the network's input.
+    image: int64 (n,), the image of each box. cxcywh_rel: float32 (n, 4), centre and size relative to the network's input.
     scores: float32 (n, classes), objectness times class probability, zero where it does not exceed the threshold.
     objectness: float32 (n,).
     """
@@ -33,7 +33,7 @@ class Candidates:
 class DenseBoxes(NamedTuple):
     """Every box of a head, without threshold, for exported networks; cells row by row, anchors innermost.
 
-    cxcywh_rel: float32 (pictures, boxes, 4). scores: float32 (pictures, boxes, classes). objectness: float32 (pictures, boxes).
+    cxcywh_rel: float32 (images, boxes, 4). scores: float32 (images, boxes, classes). objectness: float32 (images, boxes).
     """
 
     cxcywh_rel: Tensor
@@ -46,7 +46,7 @@ class HeadLoss:
     """Loss of one head over a batch.
 
     value: scalar whose gradient with respect to the head's input is minus the original's delta, elementwise, summed over
-    the pictures (not averaged). cost: what the original reports as the layer's cost; `value` equals it. terms: parts of the
+    the images (not averaged). cost: what the original reports as the layer's cost; `value` equals it. terms: parts of the
     cost by name ("box", "objectness", "class", ...), they sum up to it. averages: what the original prints besides, by name.
     targets: truths that were assigned to this head (a truth given to several anchors counts several times).
     factor: what the original's GPU build multiplies this layer's delta by when it goes back (delta_normalizer); its CPU build
@@ -70,7 +70,7 @@ class HeadLoss:
 class HeadSection(LayerSection):
     """A layer with a training loss.
 
-    truth: what the module's `loss` is given, "boxes", or a "vector" for each picture, such as probabilities of the classes.
+    truth: what the module's `loss` is given, "boxes", or a "vector" for each image, such as probabilities of the classes.
     """
 
     is_head: ClassVar[bool] = True
@@ -82,12 +82,12 @@ class HeadSection(LayerSection):
 
 @dataclass(frozen=True, kw_only=True)
 class BoxSection(HeadSection):
-    """Options of a head with boxes that concern everyone: classes, truths, and how training pictures are altered."""
+    """Options of a head with boxes that concern everyone: classes, truths, and how training images are altered."""
 
     classes: int = option(20, "number of classes", least=1)
-    max_truths: int = option(200, "truths of a picture that are used", key="max", least=0)
-    jitter: float = option(0.2, "training: how far the crop may be off, as a part of the picture", least=0)
-    resize: float = option(1.0, "training: largest factor on the size of the picture", least=0)
+    max_truths: int = option(200, "truths of an image that are used", key="max", least=0)
+    jitter: float = option(0.2, "training: how far the crop may be off, as a part of the image", least=0)
+    resize: float = option(1.0, "training: largest factor on the size of the image", least=0)
     random: float = option(0.0, "training: 1: size of the input changes by 1.4, above 1: by this factor")
 
     @property
@@ -116,20 +116,20 @@ class Head(Layer):
         raise AssertionError(f"{type(self).__name__} has no boxes")
 
     def export_boxes(self, graph: Graph, site: Site, output: str) -> tuple[str, str]:
-        """`dense` in an ONNX graph: names of boxes (pictures, boxes, 4) and scores (pictures, boxes, classes) from `export`'s."""
+        """`dense` in an ONNX graph: names of boxes (images, boxes, 4) and scores (images, boxes, classes) from `export`'s."""
         raise site.error(f"[{site.raw.name}] has no boxes, expected outputs=raw")
 
     def loss(self, x: Tensor, truth: Tensor, size_wh: tuple[int, int], seen: int) -> HeadLoss:
         """Training loss.
 
         x: the head's input (n, channels, height, width). truth: for boxes float32 (n, any, 5), each row cx, cy, w, h relative
-        to the input picture, then the class; the rows of a picture end at the first one with cx = 0, as in the original. For a
-        "vector" head float32 (n, values). size_wh: the network's input in pixels. seen: pictures trained on, this batch included.
+        to the input image, then the class; the rows of an image end at the first one with cx = 0, as in the original. For a
+        "vector" head float32 (n, values). size_wh: the network's input in pixels. seen: images trained on, this batch included.
         """
         raise AssertionError(f"{type(self).__name__} has no loss")
 
     def attack(self, x: Tensor, truth: Tensor, size_wh: tuple[int, int], seen: int) -> Tensor:
-        """What self-adversarial training descends by changing the pictures: the objective if nothing were on them.
+        """What self-adversarial training descends by changing the images: the objective if nothing were on them.
 
         Arguments as for `loss`; of `truth` only the shape counts.
         """
@@ -138,7 +138,7 @@ class Head(Layer):
 
 def loss_value(x: Tensor, delta: Tensor, cost: Tensor) -> Tensor:
     """A scalar equal to `cost` whose gradient with respect to `x` is minus `delta` (same number of elements, same order)."""
-    value: Tensor = _LossValue.apply(x, delta.reshape(x.shape), cost)  # type: ignore[no-untyped-call]
+    value: Tensor = _LossValue.apply(x, delta.reshape(x.shape), cost)
     return value
 
 

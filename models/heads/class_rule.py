@@ -8,8 +8,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from models.heads.anchor_section import AnchorSection
-from models.heads.anchors import read_class_map
+from models.heads.anchors import AnchorSection, read_class_map
 from utils.errors import InputError
 
 FOCAL_ALPHA = 0.5

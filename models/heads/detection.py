@@ -9,11 +9,11 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from models.export.graph import Graph
-from models.heads.base import BoxSection, Candidates, DenseBoxes, Head, HeadLoss
-from models.heads.detection_loss import cell_truths, detection_delta, detection_loss
-from models.heads.matching import read_truths
+from models.heads.base import BoxSection, Candidates, DenseBoxes, Head, HeadLoss, loss_value
+from models.heads.matching import Truths, cells_of, read_truths
 from models.layers.base import Shape, Site
+from models.onnx_graph import Graph
+from utils.boxes import iou
 from utils.options import ignored, option
 
 
@@ -38,7 +38,7 @@ class DetectionSection(BoxSection):
 
     @property
     def filters(self) -> int:
-        """Values for one picture that the layer before must have."""
+        """Values for one image that the layer before must have."""
         return self.side**2 * ((1 + self.coords) * self.num + self.classes)
 
     def shape(self, site: Site) -> Shape:
@@ -68,16 +68,16 @@ class Parts(NamedTuple):
 
 
 class Detection(Head):
-    """Values of a picture: classes of every cell, objectness of every box, x, y, w, h of every box.
+    """Values of an image: classes of every cell, objectness of every box, x, y, w, h of every box.
 
-    x, y in cells from the cell's corner; w, h in parts of the picture, or their square roots. Shapes (n, values, 1, 1).
+    x, y in cells from the cell's corner; w, h in parts of the image, or their square roots. Shapes (n, values, 1, 1).
     """
 
     def __init__(self, section: DetectionSection) -> None:
         super().__init__()
         self.section = section
 
-    def forward(self, x: Tensor) -> Tensor:  # type: ignore[override]
+    def forward(self, x: Tensor) -> Tensor:
         """detection_layer.c forward_detection_layer: a copy, with softmax over the classes if asked for."""
         if not self.section.softmax:
             return x.float()
@@ -146,3 +146,103 @@ class Detection(Head):
             cells = cell_truths(truths, len(x), section.side, section.classes)
             result = detection_delta(section, self.parts(output), cells, seen)
         return detection_loss(x, result)
+
+
+SMALL = 0.1  # forced: objects below this part of the image belong to box 1
+RANDOM_IMAGES = 64_000  # random: so many images long any box of a cell may learn its truth
+
+
+class CellTruths(NamedTuple):
+    """At most one truth a cell.
+
+    present: bool (n, cells). classes: (n, cells, classes). box: (n, cells, 4), x, y in cells from the cell's corner, w, h in
+    parts of the image.
+    """
+
+    present: Tensor
+    classes: Tensor
+    box: Tensor
+
+
+@dataclass(frozen=True)
+class DetectionDelta:
+    """delta: (n, values). squares: sums of its squares for boxes, objectness, classes. any_object: mean objectness of all boxes.
+
+    measures: overlap, objectness, probability of the true class, of any class (k, 4) in cells with a truth.
+    """
+
+    delta: Tensor
+    squares: Tensor
+    measures: Tensor
+    any_object: Tensor
+
+
+def cell_truths(truths: Truths, images: int, side: int, classes: int) -> CellTruths:
+    """Truths in the form of a grid; of several in one cell the first counts."""
+    col, row = cells_of(truths.cxcywh_rel[:, :2], (side, side))
+    cell = truths.image * side * side + row * side + col
+    order = torch.arange(len(cell), device=cell.device)
+    first = torch.full((images * side * side,), len(cell), device=cell.device)
+    first = first.scatter_reduce(0, cell, order, "amin")
+    present = first < len(cell)
+    chosen = first[present]
+    corner = torch.stack((col, row), 1)[chosen]
+    boxes = truths.cxcywh_rel.new_zeros(len(first), 4)
+    boxes[present] = torch.cat((truths.cxcywh_rel[chosen, :2] * side - corner, truths.cxcywh_rel[chosen, 2:]), 1)
+    one_hot = boxes.new_zeros(len(first), classes)
+    one_hot[present.nonzero()[:, 0], truths.class_ids[chosen]] = 1.0
+    shape = (images, side * side)
+    return CellTruths(present.view(shape), one_hot.view(*shape, -1), boxes.view(*shape, 4))
+
+
+def detection_delta(section: DetectionSection, parts: Parts, truths: CellTruths, seen: int) -> DetectionDelta:
+    """Delta for an output taken apart."""
+    at = truths.present.nonzero(as_tuple=True)
+    wanted, found = truths.box[at], parts.box[at]  # (k, 4), (k, num, 4)
+    root = wanted[:, 2:].sqrt() if section.sqrt else wanted[:, 2:]
+    overlap, chosen = _choose(section, found, wanted, seen)
+    row = torch.arange(len(chosen), device=chosen.device)
+    box = torch.zeros_like(parts.box)
+    box[(*at, chosen)] = section.coord_scale * (torch.cat((wanted[:, :2], root), 1) - found[row, chosen])
+    objectness = -section.noobject_scale * parts.objectness
+    mine, best = parts.objectness[(*at, chosen)], overlap[row, chosen]
+    goal = best if section.rescore else torch.ones_like(best)
+    objectness[(*at, chosen)] = section.object_scale * (goal - mine)
+    probabilities, target = parts.classes[at], truths.classes[at]
+    classes = torch.zeros_like(parts.classes)
+    classes[at] = section.class_scale * (target - probabilities)
+    measures = torch.stack((best, mine, (probabilities * (target != 0)).sum(1), probabilities.mean(1)), 1)
+    squares = torch.stack([each.square().sum() for each in (box, objectness, classes)])
+    delta = torch.cat([each.flatten(1) for each in (classes, objectness, box)], 1)
+    return DetectionDelta(delta, squares, measures, parts.objectness.mean())
+
+
+def _choose(section: DetectionSection, found: Tensor, wanted: Tensor, seen: int) -> tuple[Tensor, Tensor]:
+    """Overlap (k, num) of the boxes of a cell with its truth, and the box (k,) that learns it.
+
+    The one that overlaps most, or if none does the one with the nearest values.
+    """
+    scale = wanted.new_tensor((1 / section.side, 1 / section.side, 1.0, 1.0))
+    size = found[..., 2:].square() if section.sqrt else found[..., 2:]
+    boxes = torch.cat((found[..., :2], size), 2) * scale
+    truth = (wanted * scale)[:, None]
+    overlap = iou(boxes, truth).nan_to_num(0.0)
+    if section.random and seen < RANDOM_IMAGES:
+        return overlap, torch.randint(section.num, (len(found),), device=found.device)
+    if section.forced:
+        return overlap, (wanted[:, 2] * wanted[:, 3] < SMALL).long()
+    distance = (boxes - truth).square().sum(2)
+    return overlap, torch.where((overlap > 0).any(1), overlap.argmax(1), distance.argmin(1))
+
+
+def detection_loss(x: Tensor, result: DetectionDelta) -> HeadLoss:
+    """The loss with the original's cost, the squares of all deltas."""
+    count = len(result.measures)
+    recall = (result.measures[:, :1] > 0.5).float()
+    means = torch.cat((result.measures, recall), 1).sum(0) / max(count, 1)
+    numbers = torch.cat((result.squares, result.any_object[None], means)).tolist()
+    terms = dict(zip(("box", "objectness", "class"), numbers[:3], strict=True))
+    names = ("no_object", "iou", "objectness", "class", "any_class", "recall50")
+    cost = sum(numbers[:3])
+    averages = dict(zip(names, numbers[3:], strict=True))
+    return HeadLoss(loss_value(x, result.delta, result.delta.new_tensor(cost)), cost, terms, averages, count)

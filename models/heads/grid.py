@@ -10,9 +10,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from models.export.graph import INPUT, Graph
 from models.heads.base import Candidates, DenseBoxes, Head
 from models.layers.base import Site
+from models.onnx_graph import INPUT, Graph
 
 
 class Places(NamedTuple):
@@ -142,7 +142,7 @@ def grid_of(cells: Tensor) -> tuple[int, int]:
 
 
 def places_where(chosen: Tensor) -> Places:
-    """The true places of (n, anchors, h, w) in the original's order: picture, row, column, anchor."""
+    """The true places of (n, anchors, h, w) in the original's order: image, row, column, anchor."""
     image, row, col, anchor = chosen.permute(0, 2, 3, 1).nonzero().unbind(1)
     return Places(image, anchor, row, col)
 

@@ -23,8 +23,8 @@ _BOUNDED = 2**24  # and what fits into the memory of any GPU
 class Truths(NamedTuple):
     """The truths of a batch that count.
 
-    image: int64 (k,). cxcywh_rel: float32 (k, 4). class_ids: int64 (k,). table: float32 (pictures, most, 4), the same boxes by
-    picture, zeros where there is none. row_of: int64 (pictures, most), where a table entry stands among the k.
+    image: int64 (k,). cxcywh_rel: float32 (k, 4). class_ids: int64 (k,). table: float32 (images, most, 4), the same boxes by
+    image, zeros where there is none. row_of: int64 (images, most), where a table entry stands among the k.
     """
 
     image: Tensor
@@ -35,9 +35,9 @@ class Truths(NamedTuple):
 
 
 def read_truths(truth: Tensor, most: int, classes: int) -> Truths:
-    """Truths from float32 (pictures, any, 5), see Head.loss; at most `most` of a picture.
+    """Truths from float32 (images, any, 5), see Head.loss; at most `most` of an image.
 
-    The rows of a picture end at the first with cx = 0. Class ids outside 0 to classes - 1 are left out with a warning, as
+    The rows of an image end at the first with cx = 0. Class ids outside 0 to classes - 1 are left out with a warning, as
     yolo_layer.c process_batch does.
     """
     truth = truth[:, :most].float()
@@ -56,7 +56,7 @@ def read_truths(truth: Tensor, most: int, classes: int) -> Truths:
 
 
 def best_overlap(cxcywh_rel: Tensor, image: Tensor, table: Tensor) -> tuple[Tensor, Tensor]:
-    """For boxes (k, 4) of pictures (k,): the greatest IoU with a truth of the picture, and the truth's column in `table`."""
+    """For boxes (k, 4) of images (k,): the greatest IoU with a truth of the image, and the truth's column in `table`."""
     if not table.shape[1] or not len(cxcywh_rel):
         return cxcywh_rel.new_zeros(len(cxcywh_rel)), image.new_zeros(len(image))
     rows = max(1, (_CACHED if table.is_cpu else _BOUNDED) // table.shape[1])
@@ -122,7 +122,7 @@ class Shared:
 
 
 def share(places: Places, shape: Sequence[int]) -> Shared:
-    """Group the places of k targets, given in the order in which they count; shape: (pictures, anchors, h, w)."""
+    """Group the places of k targets, given in the order in which they count; shape: (images, anchors, h, w)."""
     _, anchors, height, width = shape
     key = ((places.image * anchors + places.anchor) * height + places.row) * width + places.col
     ordered, order = key.sort(stable=True)

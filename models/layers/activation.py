@@ -8,8 +8,8 @@ from typing import ClassVar
 from torch import Tensor
 
 from models.activations import Activation, activation_option
-from models.export.graph import Graph
 from models.layers.base import Layer, LayerSection, Shape, Site
+from models.onnx_graph import Graph
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -32,7 +32,7 @@ class ActivationLayer(Layer):
         super().__init__()
         self.activate = Activation(name)
 
-    def forward(self, x: Tensor) -> Tensor:  # type: ignore[override]
+    def forward(self, x: Tensor) -> Tensor:
         return self.activate(x)
 
     def export(self, graph: Graph, site: Site, *inputs: str) -> str:

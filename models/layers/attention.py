@@ -8,8 +8,8 @@ from typing import ClassVar
 from torch import Tensor
 
 from models.activations import Activation, activation_option
-from models.export.graph import Graph
 from models.layers.base import Layer, LayerSection, Shape, Site, absolute
+from models.onnx_graph import Graph
 from utils.options import option
 
 
@@ -66,7 +66,7 @@ class Product(Layer):
         super().__init__()
         self.activate = Activation(activation, owned=True)
 
-    def forward(self, factor: Tensor, x: Tensor) -> Tensor:  # type: ignore[override]
+    def forward(self, factor: Tensor, x: Tensor) -> Tensor:
         return self.activate(x * factor)
 
     def export(self, graph: Graph, site: Site, *inputs: str) -> str:

@@ -19,7 +19,7 @@ from utils.net_options import NetSection
 from utils.options import Options, option
 
 if TYPE_CHECKING:
-    from models.export.graph import Graph
+    from models.onnx_graph import Graph
     from models.plan import Step
 
 StoredKind = Literal[
@@ -32,7 +32,7 @@ MAX_OUTPUTS = 2**31 - 1  # the original counts a layer's outputs and weights in 
 
 @dataclass(frozen=True)
 class Shape:
-    """Shape of one picture's tensor between layers; a flat vector of n values is (n, 1, 1)."""
+    """Shape of one image's tensor between layers; a flat vector of n values is (n, 1, 1)."""
 
     channels: int
     height: int
@@ -74,8 +74,8 @@ class Site:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Cost:
-    """Cost of one layer for one picture.
+class LayerCost:
+    """LayerCost of one layer for one image.
 
     operations: by the original's rule, in single operations (its BFLOPs times 1e9).
     pooling: the part of `operations` that is pooling; elementwise: the part that is shortcut addition (the papers count
@@ -94,10 +94,10 @@ class Cost:
     io: int = 0
 
 
-def total(costs: Iterable[Cost]) -> Cost:
+def total(costs: Iterable[LayerCost]) -> LayerCost:
     """Sum of costs, of a layer that consists of several."""
     costs = tuple(costs)
-    return Cost(**{item.name: sum(getattr(cost, item.name) for cost in costs) for item in fields(Cost)})
+    return LayerCost(**{item.name: sum(getattr(cost, item.name) for cost in costs) for item in fields(LayerCost)})
 
 
 @dataclass(frozen=True)
@@ -164,9 +164,9 @@ class LayerSection(Options):
         """What the layer table says of the layer besides its shapes, such as "32  3x3/2"."""
         return ""
 
-    def cost(self, site: Site) -> Cost:
-        """Cost for one picture; what the original does not count is zero."""
-        return Cost()
+    def cost(self, site: Site) -> LayerCost:
+        """LayerCost for one image; what the original does not count is zero."""
+        return LayerCost()
 
     def build(self, site: Site) -> Layer:
         """The module, with weights as the original initialises them."""
@@ -187,7 +187,7 @@ class Layer(nn.Module):
         """Called before each training iteration (counted from 1), for layers that change in the course of training."""
 
     def recorded(self, output: Tensor, *inputs: Tensor) -> Tensor:
-        """The values that the original holds as this layer's output, in its order; first dimension: pictures."""
+        """The values that the original holds as this layer's output, in its order; first dimension: images."""
         return output
 
     def folded(self) -> Layer:

@@ -9,8 +9,8 @@ from typing import ClassVar
 from torch import Tensor
 
 from models.batchnorm import BatchNorm
-from models.export.graph import Graph
-from models.layers.base import Cost, Layer, LayerSection, Shape, Site, Stored
+from models.layers.base import Layer, LayerCost, LayerSection, Shape, Site, Stored
+from models.onnx_graph import Graph
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -20,8 +20,8 @@ class BatchnormSection(LayerSection):
     def shape(self, site: Site) -> Shape:
         return site.input
 
-    def cost(self, site: Site) -> Cost:
-        return Cost(parameters=4 * site.input.channels)
+    def cost(self, site: Site) -> LayerCost:
+        return LayerCost(parameters=4 * site.input.channels)
 
     def build(self, site: Site) -> BatchnormLayer:
         return BatchnormLayer(site.input.channels)
@@ -34,7 +34,7 @@ class BatchnormLayer(Layer):
         super().__init__()
         self.norm = BatchNorm(channels)
 
-    def forward(self, x: Tensor) -> Tensor:  # type: ignore[override]
+    def forward(self, x: Tensor) -> Tensor:
         return self.norm(x)
 
     def stored(self) -> Iterator[Stored]:

@@ -10,8 +10,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from models.export.graph import Graph
 from models.layers.base import Shape, conv_output
+from models.onnx_graph import Graph
 
 _KERNELS = {
     2: [[1 / 4, 1 / 4], [1 / 4, 1 / 4]],
@@ -62,7 +62,7 @@ class Blur(nn.Module):
 
 
 def buffer_after_blur(sharp: Tensor, soft: Tensor) -> Tensor:
-    """What the original's output buffer holds for each picture: `soft` copied over the beginning of `sharp`."""
+    """What the original's output buffer holds for each image: `soft` copied over the beginning of `sharp`."""
     held = sharp.flatten(1).clone()
     held[:, : soft[0].numel()] = soft.flatten(1)
     return held

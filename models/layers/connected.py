@@ -13,9 +13,9 @@ from torch.nn import functional as F
 
 from models.activations import Activation, activation_option
 from models.batchnorm import BatchNorm
-from models.export.graph import Graph
 from models.initial import initial_weights
-from models.layers.base import Cost, Layer, LayerSection, Shape, Site, Stored
+from models.layers.base import Layer, LayerCost, LayerSection, Shape, Site, Stored
+from models.onnx_graph import Graph
 from utils.options import option
 
 MOMENTUM = 0.05  # connected_layer.c forward_connected_layer, unlike the convolutions
@@ -32,7 +32,7 @@ class ConnectedSection(LayerSection):
     def shape(self, site: Site) -> Shape:
         return Shape(self.output, 1, 1)
 
-    def cost(self, site: Site) -> Cost:
+    def cost(self, site: Site) -> LayerCost:
         return connected_cost(site.input.outputs, self.output, self.batch_normalize and not self.dontloadscales)
 
     def build(self, site: Site) -> Connected:
@@ -41,10 +41,10 @@ class ConnectedSection(LayerSection):
         )
 
 
-def connected_cost(inputs: int, outputs: int, scales: bool) -> Cost:
-    """Cost of one connection, for which the original counts no operations; scales: those are in the weights file, too."""
+def connected_cost(inputs: int, outputs: int, scales: bool) -> LayerCost:
+    """LayerCost of one connection, for which the original counts no operations; scales: those are in the weights file, too."""
     weights = inputs * outputs
-    return Cost(
+    return LayerCost(
         parameters=weights + outputs * (4 if scales else 1),
         weights=weights,
         memory_access=inputs + outputs + weights,
@@ -65,7 +65,7 @@ class Connected(Layer):
         self.biases = None if self.norm else nn.Parameter(torch.zeros(outputs))
         self.activate = Activation(activation, owned=True)
 
-    def forward(self, x: Tensor) -> Tensor:  # type: ignore[override]
+    def forward(self, x: Tensor) -> Tensor:
         y = F.linear(x.flatten(1), self.weights, self.biases)[:, :, None, None]
         return self.activate(y if self.norm is None else self.norm(y))
 

@@ -11,9 +11,9 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from models.export.graph import Graph
 from models.heads.base import NO_LIMIT, Head, HeadLoss, HeadSection
 from models.layers.base import Shape, Site
+from models.onnx_graph import Graph
 from utils.options import ignored
 
 _NO_TRAINING = "training of [contrastive] is not offered"
@@ -44,7 +44,7 @@ class Contrastive(Head):
         super().__init__()
         self.refusal = site.error(_NO_TRAINING)
 
-    def forward(self, x: Tensor) -> Tensor:  # type: ignore[override]
+    def forward(self, x: Tensor) -> Tensor:
         return x
 
     def export(self, graph: Graph, site: Site, *inputs: str) -> str:

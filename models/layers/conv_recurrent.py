@@ -16,10 +16,10 @@ import torch
 from torch import Tensor, nn
 
 from models.activations import Activation, activation_option
-from models.export.graph import Graph
-from models.layers.base import Cost, Layer, LayerSection, Shape, Site, Stored, total
+from models.layers.base import Layer, LayerCost, LayerSection, Shape, Site, Stored, total
 from models.layers.convolutional import ConvolutionalSection
 from models.layers.recurrent import steps_of
+from models.onnx_graph import Graph
 from utils.options import option
 
 
@@ -71,7 +71,7 @@ class ConvRecurrentSection(LayerSection):
             raise site.error(f"the convolutions change the size {site.input}, expected that pad or padding keeps it")
         return dataclasses.replace(site.input, channels=self.output)
 
-    def cost(self, site: Site) -> Cost:
+    def cost(self, site: Site) -> LayerCost:
         costs = [section.cost(at) for section, at in self.convolutions(site)]
         return dataclasses.replace(total(costs), operations=_added_as_floats(cost.operations for cost in costs))
 
@@ -121,7 +121,7 @@ class ConvLstmSection(ConvRecurrentSection):
             raise site.error(f"bottleneck needs output={site.input.channels}, the channels of its input", "output")
         return super().shape(site)
 
-    def cost(self, site: Site) -> Cost:
+    def cost(self, site: Site) -> LayerCost:
         gates = (12 if self.peephole else 9) * self.shape(site).outputs
         convolutions = super().cost(site)
         return dataclasses.replace(convolutions, operations=convolutions.operations + gates)
@@ -161,9 +161,9 @@ class ConvRecurrent(Layer):
 
     def from_nothing(self, part: nn.Module) -> Tensor:
         """What a part makes of a map of zeros: at inference, where every row is a sequence of one step, a constant."""
-        channels = part.weights.shape[1] * part.groups  # type: ignore[union-attr, index, operator]
+        channels = part.weights.shape[1] * part.groups
         with torch.no_grad():
-            return part(torch.zeros(1, int(channels), 1, 1))[:, :, :1, :1]  # type: ignore[no-any-return, call-overload]
+            return part(torch.zeros(1, int(channels), 1, 1))[:, :, :1, :1]
 
     def folded(self) -> ConvRecurrent:
         layer = copy.copy(self)
@@ -178,7 +178,7 @@ class Crnn(ConvRecurrent):
         super().__init__(section, site)
         self.hidden, self.shortcut = section.hidden, section.shortcut
 
-    def forward(self, x: Tensor) -> Tensor:  # type: ignore[override]
+    def forward(self, x: Tensor) -> Tensor:
         read, own, write = self.parts
         steps = steps_of(x, self.time_steps, self.training)
         n, _, h, w = steps[0].shape
@@ -194,7 +194,7 @@ class Crnn(ConvRecurrent):
         read, own, write = self.parts
         state = graph.node("Add", read.export(graph, site, *inputs), self.from_nothing(own))  # type: ignore[operator]
         hidden = dataclasses.replace(site, inputs=(dataclasses.replace(site.input, channels=self.hidden),))
-        return write.export(graph, hidden, state)  # type: ignore[operator, no-any-return]
+        return write.export(graph, hidden, state)
 
 
 class ConvLstm(ConvRecurrent):
@@ -209,7 +209,7 @@ class ConvLstm(ConvRecurrent):
         self.section = section
         self.function = Activation(section.lstm_activation)
 
-    def forward(self, x: Tensor) -> Tensor:  # type: ignore[override]
+    def forward(self, x: Tensor) -> Tensor:
         steps = steps_of(x, self.time_steps, self.training)
         n, _, h, w = steps[0].shape
         hidden = cell = x.new_zeros(n, self.output, h, w)
@@ -280,7 +280,7 @@ class History(Layer):
         super().__init__()
         self.size, self.time_steps = size, time_steps
 
-    def forward(self, x: Tensor) -> Tensor:  # type: ignore[override]
+    def forward(self, x: Tensor) -> Tensor:
         steps = steps_of(x, self.time_steps, self.training)
         nothing = torch.zeros_like(steps[0])
         outputs = []

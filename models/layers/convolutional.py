@@ -14,14 +14,20 @@ from torch.nn import functional as F
 
 from models.activations import Activation, activation_option
 from models.batchnorm import BatchNorm, CrossBatchNorm
-from models.export.graph import Graph
 from models.initial import initial_weights
-from models.layers.base import Cost, Layer, LayerSection, Shape, Site, Stored, absolute, conv_output
-from models.layers.bfloat16 import by_float32, lacks_instructions
-from models.layers.binary import binarized, export_signs, signs
+from models.layers.base import Layer, LayerCost, LayerSection, Shape, Site, Stored, absolute, conv_output
 from models.layers.blur import Blur, blurred, buffer_after_blur
+from models.layers.convolve import (
+    binarized,
+    by_float32,
+    export_signs,
+    is_pointwise,
+    lacks_instructions,
+    pointwise,
+    signs,
+)
 from models.layers.packed import PackedConvolution, packing_is_possible
-from models.layers.pointwise import is_pointwise, pointwise
+from models.onnx_graph import Graph
 from utils.options import ignored, option
 
 _TIED = "ties weights to one another in the original's GPU training only; inference is the same"
@@ -146,14 +152,14 @@ class ConvolutionalSection(LayerSection):
         if self.norm_kind and not step.section.norm_kind:
             raise site.error(f"{place} has no batch normalisation to share", "share_index")
 
-    def cost(self, site: Site) -> Cost:
+    def cost(self, site: Site) -> LayerCost:
         c, out = site.input.channels, self.reported_shape(site)
         weights = math.prod(self.weights_shape(site))
         shared = self.share_index is not None
         vectors = 4 if self.norm_kind and not self.dontloadscales else 1
         places = out.height * out.width
         products = weights * places
-        return Cost(
+        return LayerCost(
             operations=2.0 * products / (32 if self.xnor else 1),
             parameters=0 if shared else weights + vectors * out.channels,
             weights=0 if shared else weights,
@@ -204,7 +210,7 @@ class Convolutional(Layer):
         if isinstance(self.norm, CrossBatchNorm):
             self.norm.start_batch()
 
-    def forward(self, x: Tensor) -> Tensor:  # type: ignore[override]
+    def forward(self, x: Tensor) -> Tensor:
         y = self._sharp(x)
         return y if self.blur is None else self.blur(y)
 
@@ -298,3 +304,19 @@ class Convolutional(Layer):
         border, spread = section.border * section.spread, section.spread
         geometry = ([border] * 2, list(section.strides_yx), [spread] * 2, self.groups)
         return PackedConvolution(self.weights, self.biases, self.activate, site.input, geometry)
+
+
+@dataclass(frozen=True, kw_only=True)
+class DepthwiseSection(ConvolutionalSection):
+    """The original spells it [convolutional] with as many groups as channels; `filters` is a multiple of them."""
+
+    names: ClassVar[tuple[str, ...]] = ("depthwise", "depthwise_convolutional")
+
+    filters: int = option(0, "output channels; default as many as the input has", least=0)
+    groups: int = ignored(1, "each channel is a group of its own")
+
+    def filters_at(self, site: Site) -> int:
+        return self.filters or site.input.channels
+
+    def groups_at(self, site: Site) -> int:
+        return site.input.channels

@@ -8,9 +8,9 @@ from typing import ClassVar, Literal
 import torch
 from torch import Tensor
 
-from models.export.graph import Graph
 from models.heads.base import Head, HeadLoss, HeadSection, loss_value
 from models.layers.base import Shape, Site
+from models.onnx_graph import Graph
 from utils.options import ignored, option
 
 MASKED_VALUE = -1234.0  # cost_layer.c SECRET_NUM: a truth with this value teaches nothing
@@ -41,7 +41,7 @@ class Cost(Head):
         super().__init__()
         self.section = section
 
-    def forward(self, x: Tensor) -> Tensor:  # type: ignore[override]
+    def forward(self, x: Tensor) -> Tensor:
         return x
 
     def export(self, graph: Graph, site: Site, *inputs: str) -> str:

@@ -1,4 +1,4 @@
-"""[crop]: a part of the picture, brought to [-1, 1] (crop_layer.c)."""
+"""[crop]: a part of the image, brought to [-1, 1] (crop_layer.c)."""
 
 from __future__ import annotations
 
@@ -8,11 +8,11 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from models.export.graph import Graph
 from models.layers.base import Layer, LayerSection, Shape, Site
+from models.onnx_graph import Graph
 from utils.options import ignored, option
 
-_GPU_ONLY = "acts in the original's GPU build only; pictures are altered where they are loaded"
+_GPU_ONLY = "acts in the original's GPU build only; images are altered where they are loaded"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -47,7 +47,7 @@ class Crop(Layer):
         super().__init__()
         self.section = section
 
-    def forward(self, x: Tensor) -> Tensor:  # type: ignore[override]
+    def forward(self, x: Tensor) -> Tensor:
         section = self.section
         rows, columns = x.shape[2] - section.crop_height, x.shape[3] - section.crop_width
         top, left, flip = rows // 2, columns // 2, False
@@ -61,7 +61,7 @@ class Crop(Layer):
 
     def export(self, graph: Graph, site: Site, *inputs: str) -> str:
         section = self.section
-        graph.needs_fixed_size(site, "the middle of the picture is cut out")
+        graph.needs_fixed_size(site, "the middle of the image is cut out")
         y = inputs[0]
         for axis, whole, part in (
             (2, site.input.height, section.crop_height),

@@ -9,8 +9,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from models.export.graph import Graph
 from models.layers.base import Layer, LayerSection, Shape, Site
+from models.onnx_graph import Graph
 from utils.options import option
 
 _DEFAULT_BLOCK = 7  # parser.c parse_dropout
@@ -48,7 +48,7 @@ class Dropout(Layer):
         super().__init__()
         self.probability = probability
 
-    def forward(self, x: Tensor) -> Tensor:  # type: ignore[override]
+    def forward(self, x: Tensor) -> Tensor:
         return F.dropout(x, self.probability, self.training) if self.training else x
 
     def export(self, graph: Graph, site: Site, *inputs: str) -> str:
@@ -69,7 +69,7 @@ class Dropblock(Layer):
     def at_iteration(self, iteration: int, max_batches: int) -> None:
         self.progress = min(1.0, iteration / (_RISE * max_batches)) if max_batches else 1.0
 
-    def forward(self, x: Tensor) -> Tensor:  # type: ignore[override]
+    def forward(self, x: Tensor) -> Tensor:
         return x * self._mask(x) if self.training else x
 
     def export(self, graph: Graph, site: Site, *inputs: str) -> str:

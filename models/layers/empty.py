@@ -7,8 +7,8 @@ from typing import ClassVar
 
 from torch import Tensor
 
-from models.export.graph import Graph
 from models.layers.base import Layer, LayerSection, Shape, Site
+from models.onnx_graph import Graph
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -25,7 +25,7 @@ class EmptySection(LayerSection):
 class Empty(Layer):
     """x to x."""
 
-    def forward(self, x: Tensor) -> Tensor:  # type: ignore[override]
+    def forward(self, x: Tensor) -> Tensor:
         return x
 
     def export(self, graph: Graph, site: Site, *inputs: str) -> str:

@@ -13,8 +13,8 @@ from typing import ClassVar
 import torch
 from torch import Tensor, nn
 
-from models.export.graph import Graph
-from models.layers.base import Cost, Layer, LayerSection, Shape, Site, Stored, absolute
+from models.layers.base import Layer, LayerCost, LayerSection, Shape, Site, Stored, absolute
+from models.onnx_graph import Graph
 from utils.options import option
 
 
@@ -30,8 +30,8 @@ class ImplicitSection(LayerSection):
     def shape(self, site: Site) -> Shape:
         return Shape(self.filters, self.atoms, 1)
 
-    def cost(self, site: Site) -> Cost:
-        return Cost(parameters=self.filters * self.atoms)
+    def cost(self, site: Site) -> LayerCost:
+        return LayerCost(parameters=self.filters * self.atoms)
 
     def build(self, site: Site) -> Implicit:
         return Implicit(self)
@@ -52,14 +52,14 @@ class ImplicitMulSection(ImplicitAddSection):
 
 
 class Implicit(Layer):
-    """The learned (filters, atoms, 1) for every picture of the batch; the input gives the batch its size."""
+    """The learned (filters, atoms, 1) for every image of the batch; the input gives the batch its size."""
 
     def __init__(self, section: ImplicitSection) -> None:
         super().__init__()
         weights = torch.empty(section.filters, section.atoms, 1).uniform_(-1, 1)
         self.weights = nn.Parameter(section.mean + section.std * weights)
 
-    def forward(self, x: Tensor) -> Tensor:  # type: ignore[override]
+    def forward(self, x: Tensor) -> Tensor:
         return self.weights.to(x.dtype).expand(x.shape[0], -1, -1, -1)
 
     def export(self, graph: Graph, site: Site, *inputs: str) -> str:
@@ -107,7 +107,7 @@ class ControlChannelsSection(ShiftChannelsSection):
 class ShiftChannels(Layer):
     """Inputs (n, c, h, w) and (n, c, 1, 1), output their sum (n, c, h, w)."""
 
-    def forward(self, x: Tensor, implicit: Tensor) -> Tensor:  # type: ignore[override]
+    def forward(self, x: Tensor, implicit: Tensor) -> Tensor:
         return x + implicit
 
     def export(self, graph: Graph, site: Site, *inputs: str) -> str:
@@ -117,7 +117,7 @@ class ShiftChannels(Layer):
 class ControlChannels(Layer):
     """Inputs (n, c, h, w) and (n, c, 1, 1), output their product (n, c, h, w)."""
 
-    def forward(self, x: Tensor, implicit: Tensor) -> Tensor:  # type: ignore[override]
+    def forward(self, x: Tensor, implicit: Tensor) -> Tensor:
         return x * implicit
 
     def export(self, graph: Graph, site: Site, *inputs: str) -> str:

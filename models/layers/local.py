@@ -11,9 +11,9 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from models.activations import Activation, activation_option
-from models.export.graph import Graph
 from models.initial import initial_weights
-from models.layers.base import Cost, Layer, LayerSection, Shape, Site, Stored
+from models.layers.base import Layer, LayerCost, LayerSection, Shape, Site, Stored
+from models.onnx_graph import Graph
 from utils.options import option
 
 
@@ -37,11 +37,11 @@ class LocalSection(LayerSection):
         height, width = ((n - reach) // self.stride + 1 for n in (site.input.height, site.input.width))
         return Shape(self.filters, height, width)
 
-    def cost(self, site: Site) -> Cost:
+    def cost(self, site: Site) -> LayerCost:
         out = self.shape(site)
         weights = out.outputs * site.input.channels * self.size * self.size
         access = out.height * out.width * (site.input.channels + out.channels) + weights
-        return Cost(parameters=weights + out.outputs, weights=weights, memory_access=access)
+        return LayerCost(parameters=weights + out.outputs, weights=weights, memory_access=access)
 
     def build(self, site: Site) -> Local:
         return Local(self, site)
@@ -61,7 +61,7 @@ class Local(Layer):
         self.biases = nn.Parameter(torch.zeros(section.filters, self.shape.height, self.shape.width))
         self.activate = Activation(section.activation, owned=True)
 
-    def forward(self, x: Tensor) -> Tensor:  # type: ignore[override]
+    def forward(self, x: Tensor) -> Tensor:
         section = self.section
         columns = F.unfold(x, section.size, 1, section.pad, section.stride)
         y = torch.einsum("pfk,nkp->nfp", self.weights, columns).view(x.shape[0], *self.biases.shape)

@@ -9,8 +9,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from models.export.graph import Graph
 from models.layers.base import Layer, LayerSection, Shape, Site
+from models.onnx_graph import Graph
 from utils.options import option
 
 
@@ -43,7 +43,7 @@ class Normalization(Layer):
         super().__init__()
         self.section = section
 
-    def forward(self, x: Tensor) -> Tensor:  # type: ignore[override]
+    def forward(self, x: Tensor) -> Tensor:
         section = self.section
         squared = x.detach() ** 2
         ahead = section.size // 2

@@ -56,7 +56,7 @@ class PackedConvolution(Layer):
         self._postop = _POSTOPS.get(activation.name)
         self._activate = activation
 
-    def forward(self, x: Tensor) -> Tensor:  # type: ignore[override]
+    def forward(self, x: Tensor) -> Tensor:
         name, constants = self._postop or ("none", [])
         y = torch.ops.mkldnn._convolution_pointwise(x, self._packed, self._biases, *self._geometry, name, constants, "")
         return y if self._postop else self._activate(y)
@@ -77,7 +77,7 @@ class PackedSum(Layer):
         super().__init__()
         self._packed, self._biases, self._geometry, self._activate = packed, biases, geometry, activation
 
-    def forward(self, x: Tensor, other: Tensor) -> Tensor:  # type: ignore[override]
+    def forward(self, x: Tensor, other: Tensor) -> Tensor:
         # oneDNN takes no more than relu behind a sum, so the activation works in place on the result.
         return self._activate(
             torch.ops.mkldnn._convolution_pointwise.binary(
@@ -89,5 +89,5 @@ class PackedSum(Layer):
 class PassOn(Layer):
     """Its input, for the layer that does this one's work too."""
 
-    def forward(self, x: Tensor) -> Tensor:  # type: ignore[override]
+    def forward(self, x: Tensor) -> Tensor:
         return x

@@ -9,9 +9,9 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from models.export.graph import Graph
-from models.layers.base import Cost, Layer, LayerSection, Shape, Site, conv_output
+from models.layers.base import Layer, LayerCost, LayerSection, Shape, Site, conv_output
 from models.layers.blur import Blur, blurred, buffer_after_blur
+from models.onnx_graph import Graph
 from utils.options import ignored, option
 
 
@@ -55,10 +55,10 @@ class WindowSection(LayerSection):
         self.check(site, self.strides_yx)
         return self.pooled(site.input, self.strides_yx)
 
-    def cost(self, site: Site) -> Cost:
+    def cost(self, site: Site) -> LayerCost:
         out = self.reported_shape(site)
         operations = float(self.window * self.window * site.input.channels * out.height * out.width)
-        return Cost(operations=operations, pooling=operations, io=site.input.outputs + out.outputs)
+        return LayerCost(operations=operations, pooling=operations, io=site.input.outputs + out.outputs)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -108,8 +108,8 @@ class AvgpoolSection(LayerSection):
     def shape(self, site: Site) -> Shape:
         return Shape(site.input.channels, 1, 1)
 
-    def cost(self, site: Site) -> Cost:
-        return Cost(io=site.input.outputs + site.input.channels)
+    def cost(self, site: Site) -> LayerCost:
+        return LayerCost(io=site.input.outputs + site.input.channels)
 
     def build(self, site: Site) -> Avgpool:
         return Avgpool()
@@ -168,7 +168,7 @@ class Maxpool(Layer):
         channels = site.input.channels
         self.blur = Blur(channels, section.antialiasing, section.strides_yx) if section.antialiasing else None
 
-    def forward(self, x: Tensor) -> Tensor:  # type: ignore[override]
+    def forward(self, x: Tensor) -> Tensor:
         y = self._sharp(x)
         return y if self.blur is None else self.blur(y)
 
@@ -197,7 +197,7 @@ class MaxpoolDepth(Layer):
         super().__init__()
         self.out_channels = out_channels
 
-    def forward(self, x: Tensor) -> Tensor:  # type: ignore[override]
+    def forward(self, x: Tensor) -> Tensor:
         n, c, h, w = x.shape
         missing = -c % self.out_channels
         if missing:
@@ -236,7 +236,7 @@ class LocalAvgpool(Layer):
         window = self.window
         return F.avg_pool2d(window.frame(x, 0.0), window.size, window.strides_yx, divisor_override=1)
 
-    def forward(self, x: Tensor) -> Tensor:  # type: ignore[override]
+    def forward(self, x: Tensor) -> Tensor:
         area = self.window.size**2
         counts = self._sum(torch.ones_like(x[:1, :1]))
         whole = self._sum(x) / area
@@ -249,7 +249,7 @@ class LocalAvgpool(Layer):
 class Avgpool(Layer):
     """Mean over height and width: (n, c, h, w) to (n, c, 1, 1)."""
 
-    def forward(self, x: Tensor) -> Tensor:  # type: ignore[override]
+    def forward(self, x: Tensor) -> Tensor:
         return x.mean((2, 3), keepdim=True)
 
     def export(self, graph: Graph, site: Site, *inputs: str) -> str:

@@ -17,9 +17,9 @@ import torch
 from torch import Tensor, nn
 
 from models.activations import activation_option
-from models.export.graph import Graph
-from models.layers.base import Cost, Layer, LayerSection, Shape, Site, Stored, total
+from models.layers.base import Layer, LayerCost, LayerSection, Shape, Site, Stored, total
 from models.layers.connected import Connected, connected_cost
+from models.onnx_graph import Graph
 from utils.options import option
 
 
@@ -45,7 +45,7 @@ class RecurrentSection(LayerSection):
         """(inputs, outputs) of the connected layers in the order of the weights file."""
         raise AssertionError(f"{type(self).__name__} does not say its sizes")
 
-    def cost(self, site: Site) -> Cost:
+    def cost(self, site: Site) -> LayerCost:
         stored = self.batch_normalize and not self.dontloadscales
         return total(connected_cost(*pair, stored) for pair in self.sizes(site))
 
@@ -121,7 +121,7 @@ class Recurrent(Layer):
     def from_nothing(self, part: nn.Module) -> Tensor:
         """What a part makes of a state of zeros: at inference, where every row is a sequence of one step, a constant."""
         with torch.no_grad():
-            return part(torch.zeros(1, part.inputs, 1, 1))  # type: ignore[no-any-return, arg-type, call-overload]
+            return part(torch.zeros(1, part.inputs, 1, 1))
 
     def zeros(self, x: Tensor, length: int) -> Tensor:
         return x.new_zeros(x.shape[0], length, 1, 1)
@@ -134,7 +134,7 @@ class Rnn(Recurrent):
         super().__init__(section, site, section.activations)
         self.hidden, self.shortcut = section.hidden, section.shortcut
 
-    def forward(self, x: Tensor) -> Tensor:  # type: ignore[override]
+    def forward(self, x: Tensor) -> Tensor:
         read, own, write = self.parts
         steps = steps_of(x, self.time_steps, self.training)
         state = self.zeros(steps[0], self.hidden)
@@ -148,7 +148,7 @@ class Rnn(Recurrent):
     def export(self, graph: Graph, site: Site, *inputs: str) -> str:
         read, own, write = self.parts
         state = graph.node("Add", read.export(graph, site, *inputs), self.from_nothing(own))  # type: ignore[operator]
-        return write.export(graph, _flat(site, self.hidden), state)  # type: ignore[operator, no-any-return]
+        return write.export(graph, _flat(site, self.hidden), state)
 
 
 class Gru(Recurrent):
@@ -157,7 +157,7 @@ class Gru(Recurrent):
     def __init__(self, section: GruSection, site: Site) -> None:
         super().__init__(section, site, ("linear",) * 6)
 
-    def forward(self, x: Tensor) -> Tensor:  # type: ignore[override]
+    def forward(self, x: Tensor) -> Tensor:
         input_z, input_r, input_h, state_z, state_r, state_h = self.parts
         steps = steps_of(x, self.time_steps, self.training)
         state = self.zeros(steps[0], self.outputs)
@@ -185,7 +185,7 @@ class Lstm(Recurrent):
     def __init__(self, section: LstmSection, site: Site) -> None:
         super().__init__(section, site, ("linear",) * 8)
 
-    def forward(self, x: Tensor) -> Tensor:  # type: ignore[override]
+    def forward(self, x: Tensor) -> Tensor:
         steps = steps_of(x, self.time_steps, self.training)
         hidden = cell = self.zeros(steps[0], self.outputs)
         outputs = []

@@ -7,8 +7,8 @@ from typing import ClassVar
 
 from torch import Tensor
 
-from models.export.graph import Graph
 from models.layers.base import Layer, LayerSection, Shape, Site
+from models.onnx_graph import Graph
 from utils.options import option
 
 
@@ -59,7 +59,7 @@ class Reorg3d(Layer):
         super().__init__()
         self.stride, self.reverse, self.channels = stride, reverse, shape.channels
 
-    def forward(self, x: Tensor) -> Tensor:  # type: ignore[override]
+    def forward(self, x: Tensor) -> Tensor:
         if not self.reverse:
             return blocks_to_channels(x, self.stride)
         n, _, h, w = x.shape

@@ -8,8 +8,8 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from models.export.graph import Graph
 from models.layers.base import Layer, LayerSection, Shape, Site, absolute
+from models.onnx_graph import Graph
 from utils.options import ignored, option
 
 _STREAMS = "CUDA streams are PyTorch's business"

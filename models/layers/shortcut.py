@@ -12,9 +12,9 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from models.activations import Activation, activation_option
-from models.export.graph import Graph
-from models.layers.base import Cost, Layer, LayerSection, Shape, Site, Stored, absolute
+from models.layers.base import Layer, LayerCost, LayerSection, Shape, Site, Stored, absolute
 from models.layers.packed import PackedConvolution, PassOn
+from models.onnx_graph import Graph
 from utils.options import option
 
 _SUM_EPS = 1e-4  # blas.c shortcut_multilayer_cpu
@@ -56,10 +56,12 @@ class ShortcutSection(LayerSection):
                 )
         return site.input
 
-    def cost(self, site: Site) -> Cost:
+    def cost(self, site: Site) -> LayerCost:
         operations = float(site.input.outputs * len(self.froms) * (2 if self.weighted else 1))
         inputs, channels = self.weights_shape(site)
-        return Cost(operations=operations, elementwise=operations, parameters=inputs * channels if self.weighted else 0)
+        return LayerCost(
+            operations=operations, elementwise=operations, parameters=inputs * channels if self.weighted else 0
+        )
 
     def build(self, site: Site) -> Shortcut:
         return Shortcut(self, site)
@@ -92,7 +94,7 @@ class Shortcut(Layer):
         self.softmax = section.weights_normalization == "softmax"
         self.activate = Activation(section.activation, owned=True)
 
-    def forward(self, x: Tensor, *others: Tensor) -> Tensor:  # type: ignore[override]
+    def forward(self, x: Tensor, *others: Tensor) -> Tensor:
         if self.weights is not None:
             return self.activate(self._weighted(x, others))
         y = _add(x, others[0], owned=False)

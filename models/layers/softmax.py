@@ -8,11 +8,11 @@ from typing import Any, ClassVar, Literal
 import torch
 from torch import Tensor
 
-from models.export.graph import Graph
 from models.heads.anchors import beside
 from models.heads.base import Head, HeadLoss, HeadSection, loss_value
 from models.heads.tree import read_tree
 from models.layers.base import Shape, Site
+from models.onnx_graph import Graph
 from utils.options import ignored, option
 
 
@@ -55,9 +55,9 @@ class Softmax(Head):
         if self.tree is not None and len(self.tree) != site.input.outputs:
             raise site.error(f"tree: has {len(self.tree)} classes, the layer has {site.input.outputs}", "tree")
 
-    def forward(self, x: Tensor) -> Tensor:  # type: ignore[override]
+    def forward(self, x: Tensor) -> Tensor:
         if torch.is_grad_enabled() and x.requires_grad:
-            result: Tensor = _Passing.apply(x, self._probabilities(x.detach()))  # type: ignore[no-untyped-call]
+            result: Tensor = _Passing.apply(x, self._probabilities(x.detach()))
             return result
         return self._probabilities(x)
 

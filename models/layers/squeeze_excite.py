@@ -14,9 +14,9 @@ from typing import ClassVar
 from torch import Tensor
 
 from models.activations import activation_option
-from models.export.graph import Graph
-from models.layers.base import Cost, Layer, LayerSection, Shape, Site, Stored, total
+from models.layers.base import Layer, LayerCost, LayerSection, Shape, Site, Stored, total
 from models.layers.connected import Connected, connected_cost
+from models.onnx_graph import Graph
 from utils.options import option
 
 
@@ -35,7 +35,7 @@ class SeSection(LayerSection):
     def squeezed(self, site: Site) -> int:
         return max(site.input.channels // self.reduction, 1)
 
-    def cost(self, site: Site) -> Cost:
+    def cost(self, site: Site) -> LayerCost:
         channels, squeezed = site.input.channels, self.squeezed(site)
         return total((connected_cost(channels, squeezed, False), connected_cost(squeezed, channels, False)))
 
@@ -51,7 +51,7 @@ class SqueezeExcite(Layer):
         self.squeeze = Connected(channels, squeezed, activation, False)
         self.excite = Connected(squeezed, channels, "logistic", False)
 
-    def forward(self, x: Tensor) -> Tensor:  # type: ignore[override]
+    def forward(self, x: Tensor) -> Tensor:
         return x * self.excite(self.squeeze(x.mean((2, 3))))
 
     def stored(self) -> Iterator[Stored]:

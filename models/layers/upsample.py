@@ -8,8 +8,8 @@ from typing import ClassVar
 from torch import Tensor
 from torch.nn import functional as F
 
-from models.export.graph import Graph
 from models.layers.base import Layer, LayerSection, Shape, Site
+from models.onnx_graph import Graph
 from utils.options import option
 
 
@@ -41,7 +41,7 @@ class Upsample(Layer):
         super().__init__()
         self.stride, self.scale = stride, scale
 
-    def forward(self, x: Tensor) -> Tensor:  # type: ignore[override]
+    def forward(self, x: Tensor) -> Tensor:
         if self.stride > 0:
             y = F.interpolate(x, scale_factor=float(self.stride), mode="nearest") if self.stride > 1 else x
         else:

@@ -28,7 +28,7 @@ async function take(file) {
   }
   $("status").textContent = "Looking ...";
   try {
-    const address = `stream?pictures=1&conf=${$("threshold").min}`;
+    const address = `stream?images=1&conf=${$("threshold").min}`;
     const body = { method: "POST", body: file, signal: job.signal, headers: { "Content-Type": "application/octet-stream" } };
     const answer = await fetch(address, body);
     if (!answer.ok) {
@@ -61,7 +61,7 @@ async function add(facts) {
   }
   const { jpeg, ...frame } = facts;
   const bytes = Uint8Array.from(atob(jpeg), (letter) => letter.charCodeAt(0));
-  state.frames.push({ ...frame, picture: new Blob([bytes], { type: "image/jpeg" }) });
+  state.frames.push({ ...frame, image: new Blob([bytes], { type: "image/jpeg" }) });
   $("frame").max = state.frames.length - 1;
   if (state.frames.length === 1) {
     $("drop").hidden = true;
@@ -81,7 +81,7 @@ function reset(name) {
   $("download").disabled = true;
   $("drop").hidden = false;
   $("classes").replaceChildren();
-  $("status").textContent = "No picture yet.";
+  $("status").textContent = "No image yet.";
 }
 
 function complain(text) {
@@ -94,7 +94,7 @@ async function show(at) {
   const frame = state.frames[at];
   if (!frame) return;
   state.at = at;
-  frame.bitmap ??= await createImageBitmap(frame.picture);
+  frame.bitmap ??= await createImageBitmap(frame.image);
   if (state.frames[state.at] !== frame) return;
   for (const each of state.frames) {
     if (each !== frame) each.bitmap = null;
@@ -189,7 +189,7 @@ async function step() {
 }
 
 function download() {
-  const frames = state.frames.map(({ picture, bitmap, ...frame }) => ({ ...frame, detections: chosen(frame) }));
+  const frames = state.frames.map(({ image, bitmap, ...frame }) => ({ ...frame, detections: chosen(frame) }));
   const report = { file: state.file, model: state.model.title, threshold: threshold(), complete: state.complete, frames };
   const link = document.createElement("a");
   link.href = URL.createObjectURL(new Blob([JSON.stringify(report, null, 1)], { type: "application/json" }));

@@ -59,8 +59,8 @@ def test_memory_traffic_as_printed(name: str, key: str, millions: float) -> None
 def test_trains_saves_and_reloads(name: str, tmp_path: Path) -> None:
     torch.manual_seed(0)
     network = load(CFG / f"{name}.cfg", width=SMALL_SIDE, height=SMALL_SIDE).train()
-    pictures = torch.rand(2, 3, SMALL_SIDE, SMALL_SIDE)
-    inputs = [tensor for group in network.head_inputs(pictures) for tensor in group]
+    images = torch.rand(2, 3, SMALL_SIDE, SMALL_SIDE)
+    inputs = [tensor for group in network.head_inputs(images) for tensor in group]
     sum(tensor.square().mean() for tensor in inputs).backward()  # type: ignore[union-attr]
     for parameter in network.parameters():
         assert parameter.grad is not None

@@ -8,8 +8,8 @@ import pytest
 import torch
 
 from models.load import load
-from models.untrained import steady
 from models.weights import save_weights
+from profiling.timing import steady
 from tests.paths import REPOSITORY, shared
 
 SIDE = 64
@@ -35,9 +35,9 @@ def test_published_weights_mean_the_same_here(name: str, tmp_path: Path) -> None
     ours = steady(load(REPOSITORY / "cfg" / f"{name}.cfg", width=SIDE, height=SIDE))
     save_weights(ours, tmp_path / "a.weights")
     published = load(theirs, tmp_path / "a.weights", width=SIDE, height=SIDE)
-    picture = torch.rand(1, 3, SIDE, SIDE)
+    image = torch.rand(1, 3, SIDE, SIDE)
     with torch.inference_mode():
-        pairs = list(zip(ours(picture), published(picture), strict=True))
+        pairs = list(zip(ours(image), published(image), strict=True))
     for mine, other in pairs:
         assert mine.isfinite().all()
         assert torch.equal(mine, other)

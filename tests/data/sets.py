@@ -33,7 +33,7 @@ def pixel_boxes(size_wh: tuple[int, int], xyxy: list[list[float]]) -> np.ndarray
 
 
 def small_set(folder: Path, *, crowd: bool = True, difficult: bool = True) -> Dataset:
-    """Three pictures in two splits: two boxes (one flagged on demand), one box, none."""
+    """Three images in two splits: two boxes (one flagged on demand), one box, none."""
     first = write_png(folder / "images" / "first.png", (64, 48))
     second = write_png(folder / "images" / "second one.png", (33, 77))
     empty = write_png(folder / "images" / "empty.png", (10, 10))

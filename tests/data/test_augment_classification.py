@@ -8,7 +8,7 @@ from scipy import stats
 
 from data.augment.classification import ClassificationAugment, LabelledImage, View, distort, target_of, viewed
 from data.augment.colour import Distortion
-from data.hierarchy import NOT_TRAINED, Hierarchy
+from data.classification import NOT_TRAINED, Hierarchy
 from utils.net_options import AugmentOptions
 
 
@@ -77,8 +77,8 @@ def test_distort_by_hand(rgb: tuple, distortion: Distortion, expected: tuple) ->
 
 
 @pytest.mark.parametrize("mix", [{"mixup": 1}, {"cutmix": True}, {"mosaic": True}, {"cutmix": True, "mosaic": True}])
-def test_mixed_targets_are_the_shares_of_the_pictures(mix: dict[str, object]) -> None:
-    """Pictures of one grey level per class: each class's share of the sample is its target."""
+def test_mixed_targets_are_the_shares_of_the_images(mix: dict[str, object]) -> None:
+    """Images of one grey level per class: each class's share of the sample is its target."""
     levels = np.array([0, 60, 120, 240])
 
     def pick(rng: np.random.Generator) -> LabelledImage:

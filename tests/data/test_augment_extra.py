@@ -59,7 +59,7 @@ def test_boxes_stay_on_their_objects(transform: object) -> None:
         np.testing.assert_allclose([*low, *high], found, atol=2.5)
 
 
-def test_boxes_that_leave_the_picture_are_dropped() -> None:
+def test_boxes_that_leave_the_image_are_dropped() -> None:
     crop = albumentations.Crop(x_min=0, y_min=0, x_max=60, y_max=40, p=1)
     _, truth = _extra(crop)(_image(), TRUTH, np.random.default_rng(0))
     assert truth[:, 4].tolist() == [2]

@@ -10,7 +10,7 @@ import pytest
 
 from data.augment.colour import Distortion, blurred, distort, limited_blur
 from data.augment.crop import Window, cut
-from data.preview import batch_sheet, save_batch
+from training.images import batch_sheet, save_batch
 
 RNG = np.random.default_rng(0)
 IMAGE = RNG.integers(0, 256, (60, 80, 3), np.uint8)
@@ -87,7 +87,7 @@ def test_small_objects_limit_the_blur(blur: int, sides: list[tuple[float, float]
     assert limited_blur(blur, truth, (416, 416)) == expected
 
 
-def test_preview_shows_every_picture_with_its_boxes(tmp_path: Path) -> None:
+def test_preview_shows_every_image_with_its_boxes(tmp_path: Path) -> None:
     images = np.zeros((5, 3, 64, 96), np.uint8)
     truth = np.zeros((5, 10, 5), np.float32)
     truth[1, 0] = (0.5, 0.5, 0.5, 0.5, 1)
@@ -95,6 +95,6 @@ def test_preview_shows_every_picture_with_its_boxes(tmp_path: Path) -> None:
     assert sheet.shape == (2 * 277, 3 * 416, 3)
     inside = sheet[10:267, 426:822]
     assert (inside > 60).any() and not (sheet[10:267, 10:400] > 60).any()
-    assert (sheet[277:, 832:] == 255).all()  # no sixth picture
+    assert (sheet[277:, 832:] == 255).all()  # no sixth image
     save_batch(tmp_path / "train_batch0.jpg", images[:, :1], truth, ["a", "b"])
     assert cv2.imread(str(tmp_path / "train_batch0.jpg")).shape == sheet.shape

@@ -1,4 +1,4 @@
-"""Data sets and loader: determinism, shapes, and what broken pictures and labels cost."""
+"""Data sets and loader: determinism, shapes, and what broken images and labels cost."""
 
 from __future__ import annotations
 
@@ -15,8 +15,8 @@ from data.augment.classification import ClassificationAugment
 from data.classification import ClassificationDataset
 from data.dataset import DetectionDataset, SampleKey
 from data.loader import BatchPlan, TrainLoader
+from data.multiscale import BatchShape, SizeSchedule
 from data.scenes import NAMES, make_scenes
-from data.sizes import BatchShape, SizeSchedule
 from data.sources import open_data
 from utils.errors import InputError, RunError
 from utils.net_options import AugmentOptions
@@ -81,7 +81,7 @@ def test_same_seed_and_key_same_sample(scenes: Path, options: dict[str, object])
 
 
 def test_half_of_the_samples_are_mixed(tmp_path: Path) -> None:
-    """Pictures of one flat colour each: a mosaic has several colours."""
+    """Images of one flat colour each: a mosaic has several colours."""
     for number, level in enumerate((0, 80, 160, 240)):
         cv2.imwrite(str(tmp_path / f"{number}.png"), np.full((64, 64, 3), level, np.uint8))
         (tmp_path / f"{number}.txt").write_text("0 .5 .5 .4 .4\n")
@@ -94,9 +94,9 @@ def test_half_of_the_samples_are_mixed(tmp_path: Path) -> None:
 
 def test_boxes_stay_on_their_objects(tmp_path: Path) -> None:
     """A white rectangle on black: after jitter, resize, flip and letterbox the box still encloses the white."""
-    picture = np.zeros((100, 140, 3), np.uint8)
-    picture[30:70, 20:90] = 255
-    cv2.imwrite(str(tmp_path / "a.png"), picture)
+    drawn = np.zeros((100, 140, 3), np.uint8)
+    drawn[30:70, 20:90] = 255
+    cv2.imwrite(str(tmp_path / "a.png"), drawn)
     (tmp_path / "a.txt").write_text(f"0 {55 / 140} .5 {70 / 140} .4\n")
     for letter_box in (False, True):
         augment = _augment(classes=1, letter_box=letter_box, hue=0.0, saturation=1.0, exposure=1.0)
@@ -146,13 +146,13 @@ def test_ranks_share_a_batch() -> None:
     assert sorted(parts[0] + parts[1]) == whole and [key.slot for key in whole] == [5, 6, 7, 8, 9]
 
 
-def test_a_broken_picture_costs_itself_and_is_listed_once(
+def test_a_broken_image_costs_itself_and_is_listed_once(
     scenes: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     good = open_data(scenes).splits["train"][0]
     (tmp_path / "good.jpg").write_bytes(good.read_bytes())
     (tmp_path / "good.txt").write_text("0 .5 .5 .2 .2\n40 .5 .5 .2 .2\nnonsense\n1 .5 .5 0 0\n")
-    (tmp_path / "broken.jpg").write_bytes(b"\xff\xd8 no picture")
+    (tmp_path / "broken.jpg").write_bytes(b"\xff\xd8 no image")
     dataset = DetectionDataset(open_data(tmp_path), "all", _augment(), seed=0)
     plan = BatchPlan(sizes=SizeSchedule(width=64, height=64, mini_batch=8), subdivisions=1)
     loader = TrainLoader(dataset, plan)
@@ -167,15 +167,15 @@ def test_a_broken_picture_costs_itself_and_is_listed_once(
     assert len([record for record in caplog.records if "broken.jpg" in record.message]) == 1
 
 
-def test_no_readable_picture_at_all(tmp_path: Path) -> None:
-    (tmp_path / "broken.jpg").write_bytes(b"\xff\xd8 no picture")
+def test_no_readable_image_at_all(tmp_path: Path) -> None:
+    (tmp_path / "broken.jpg").write_bytes(b"\xff\xd8 no image")
     dataset = DetectionDataset(open_data(tmp_path), "all", _augment(), seed=0)
     plan = BatchPlan(sizes=SizeSchedule(width=64, height=64, mini_batch=2), subdivisions=1)
     with pytest.raises(RunError, match=r"broken\.jpg"):
         next(iter(TrainLoader(dataset, plan)))
 
 
-def test_a_data_set_of_one_picture_gives_full_batches(scenes: Path, tmp_path: Path) -> None:
+def test_a_data_set_of_one_image_gives_full_batches(scenes: Path, tmp_path: Path) -> None:
     (tmp_path / "one.jpg").write_bytes(open_data(scenes).splits["train"][0].read_bytes())
     dataset = DetectionDataset(open_data(tmp_path), "all", _augment(mosaic=True), seed=0)
     plan = BatchPlan(sizes=SizeSchedule(width=64, height=64, mini_batch=4), subdivisions=1)

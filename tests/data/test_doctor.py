@@ -5,12 +5,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from data.doctor import CONSEQUENCES, examine, full_text, report
+from data.doctor import CONSEQUENCES, check_dataset, full_text, report
 from data.sources import open_data
+from evaluation.plots import plot_labels
 from tests.data.sets import small_set, write_png
 from tests.paths import shared
 from utils.errors import InputError
-from utils.plot_data import plot_labels
 
 GOOD = "0 .5 .5 .25 .25\n"
 
@@ -44,7 +44,7 @@ CASES = {
 @pytest.mark.parametrize("labels", CASES)
 def test_labels(labels: str, tmp_path: Path) -> None:
     kind, line, usable = CASES[labels]
-    found = examine(open_data(_set(tmp_path, labels)), "train")
+    found = check_dataset(open_data(_set(tmp_path, labels)), "train")
     assert found.labels == usable
     assert found.counts == ({kind: 1} if kind else {})
     if kind:
@@ -52,23 +52,23 @@ def test_labels(labels: str, tmp_path: Path) -> None:
 
 
 def test_no_label_file_is_background(tmp_path: Path) -> None:
-    found = examine(open_data(_set(tmp_path, None)), "train")
+    found = check_dataset(open_data(_set(tmp_path, None)), "train")
     assert found.counts == {"labels missing": 1} and (found.background, found.labels) == (1, 0)
 
 
 def test_empty_label_file_is_background_without_a_finding(tmp_path: Path) -> None:
-    found = examine(open_data(_set(tmp_path, "")), "train")
+    found = check_dataset(open_data(_set(tmp_path, "")), "train")
     assert found.counts == {} and found.background == 1
 
 
 @pytest.mark.parametrize(
     ("content", "kind"), [(None, "image missing"), (b"", "image unreadable"), (b"\xff\xd8\xff", "image unreadable")]
 )
-def test_pictures(content: bytes | None, kind: str, tmp_path: Path) -> None:
+def test_images(content: bytes | None, kind: str, tmp_path: Path) -> None:
     path = _set(tmp_path, GOOD)
     image = tmp_path / "a.png"
     image.unlink() if content is None else image.write_bytes(content)
-    found = examine(open_data(path), "train")
+    found = check_dataset(open_data(path), "train")
     assert found.counts == {kind: 1} and not found.readable.any() and len(found.sizes_wh) == 0
     assert str(image) in report(found)
 
@@ -77,28 +77,28 @@ def test_duplicate_image_and_class_count(tmp_path: Path) -> None:
     path = _set(tmp_path, GOOD)
     (tmp_path / "list.txt").write_text(f"{tmp_path / 'a.png'}\n" * 3)
     path.write_text(path.read_text() + "classes=7\n")
-    assert examine(open_data(path), "train").counts == {"duplicate image": 1, "class count": 1}
+    assert check_dataset(open_data(path), "train").counts == {"duplicate image": 1, "class count": 1}
 
 
 def test_size_that_the_labels_have_wrong(tmp_path: Path) -> None:
     dataset = small_set(tmp_path)
     write_png(tmp_path / "images" / "second one.png", (77, 33))
-    found = examine(dataset, "val")
+    found = check_dataset(dataset, "val")
     assert found.counts == {"size differs": 1} and "is 77x33" in report(found)
 
 
 def test_empty_split(tmp_path: Path) -> None:
     path = _set(tmp_path, GOOD)
     (tmp_path / "list.txt").write_text("\n")
-    with pytest.raises(InputError, match="no pictures in split 'train'"):
-        examine(open_data(path), "train")
+    with pytest.raises(InputError, match="no images in split 'train'"):
+        check_dataset(open_data(path), "train")
 
 
 def test_bccd_has_two_degenerate_boxes() -> None:
     dataset = open_data(shared("datasets/bccd"))
     degenerate = []
     for split in ("trainval", "test"):
-        found = examine(dataset, split)
+        found = check_dataset(dataset, split)
         degenerate += [finding for finding in found.findings if finding.kind == "degenerate box"]
         assert found.readable.all() and found.background == 0
     assert sorted(Path(finding.place).stem for finding in degenerate) == ["BloodImage_00338", "BloodImage_00343"]
@@ -106,16 +106,16 @@ def test_bccd_has_two_degenerate_boxes() -> None:
 
 
 def test_every_kind_has_a_consequence_and_a_line(tmp_path: Path) -> None:
-    found = examine(open_data(_set(tmp_path, "x\n" * 5)), "train")
+    found = check_dataset(open_data(_set(tmp_path, "x\n" * 5)), "train")
     assert report(found).count("a.txt:") == 3 and "and 2 more" in report(found)
     assert full_text(found).count("malformed label\t") == 5
     assert set(found.counts) <= set(CONSEQUENCES)
 
 
 @pytest.mark.parametrize("labels", [GOOD, ""])
-def test_picture_of_the_labels(labels: str, tmp_path: Path) -> None:
+def test_image_of_the_labels(labels: str, tmp_path: Path) -> None:
     pytest.importorskip("matplotlib")
-    found = examine(open_data(_set(tmp_path, labels)), "train")
+    found = check_dataset(open_data(_set(tmp_path, labels)), "train")
     target = tmp_path / "labels.png"
     plot_labels(target, found.names, found.class_counts, found.cxcywh_rel, found.sizes_wh, found.per_image)
     assert target.stat().st_size > 5000

@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 
 from data.annotations import Annotation, Dataset
-from data.coco_folder import split_of
 from data.formats import coco, darknet, ultralytics, voc
+from data.formats.coco import split_of
 from data.sources import open_data
 from data.writing import write_data
 from tests.data.sets import small_set, write_png
@@ -70,7 +70,7 @@ def test_splits_are_kept(kind: str, tmp_path: Path) -> None:
 
 def test_loss_is_counted(tmp_path: Path) -> None:
     written = write_data(small_set(tmp_path), tmp_path / "x" / "set.yaml")
-    assert (written.labels, written.pictures) == (7 - 4, 4)
+    assert (written.labels, written.images) == (7 - 4, 4)
     assert written.lost == {"crowd boxes, left out": 2, "difficult boxes, left out": 2}
 
 
@@ -265,7 +265,7 @@ def test_coco_split_is_a_word_of_the_name(path: str, split: str | None) -> None:
     assert split_of(Path(path)) == split
 
 
-def test_coco_picture_without_a_name_is_a_finding(tmp_path: Path) -> None:
+def test_coco_image_without_a_name_is_a_finding(tmp_path: Path) -> None:
     content = {"images": [{"id": 1}, {"id": 2, "file_name": "a.png", "width": 4, "height": 4}], "annotations": []}
     (tmp_path / "c.json").write_text(json.dumps(content | {"categories": [{"id": 1, "name": "cat"}]}))
     dataset = open_data(tmp_path / "c.json")

@@ -12,15 +12,15 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from data import frame_live
+from data import frames as frame_live
 from data import frames as frames_module
 from data.frames import Failure, Frame, Frames, open_frames
 from data.prefetch import Prefetch
-from tests.data.test_bad_pictures import write_video
+from tests.data.test_bad_images import write_video
 from utils.errors import InputError
 
 
-def picture(path: Path, value: int = 100) -> Path:
+def image(path: Path, value: int = 100) -> Path:
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_bytes(cv2.imencode(".png", np.full((8, 12, 3), value, np.uint8))[1].tobytes())
     return path
@@ -39,10 +39,10 @@ def no_thread_is_left() -> Iterator[None]:
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
     for name in ("b.png", "a.JPG", "[c].bmp", "deep/d.png"):
-        picture(tmp_path / "pictures" / name)
-    (tmp_path / "pictures" / "notes.md").write_text("no picture")
-    write_video(tmp_path / "pictures" / "v.mp4", 5)
-    return tmp_path / "pictures"
+        image(tmp_path / "images" / name)
+    (tmp_path / "images" / "notes.md").write_text("no image")
+    write_video(tmp_path / "images" / "v.mp4", 5)
+    return tmp_path / "images"
 
 
 def names(source: str) -> list[str]:
@@ -55,7 +55,7 @@ def test_sources_of_files(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None
     assert names(str(folder / "*.png")) == ["b.png"]
     assert names(str(folder / "**" / "*.png")) == ["b.png", "d.png"]
     assert names(str(folder / "[c].bmp")) == ["[c].bmp"]
-    picture(folder / "7")
+    image(folder / "7")
     monkeypatch.chdir(folder)
     assert names("7") == ["7"], "a file named like a camera"
 
@@ -63,11 +63,11 @@ def test_sources_of_files(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None
 def test_list_of_paths(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (folder / "list.txt").write_bytes("\ufeffb.png\r\n\r\n  deep/d.png \n".encode())
     assert names(str(folder / "list.txt")) == ["b.png", "d.png"]
-    picture(folder / "work" / "b.png", 200)
+    image(folder / "work" / "b.png", 200)
     monkeypatch.chdir(folder / "work")
     with open_frames(str(folder / "list.txt")) as frames:
         first = next(iter(frames))
-    assert isinstance(first, Frame) and first.picture[0, 0, 0] == 200, "the working folder comes first"
+    assert isinstance(first, Frame) and first.image[0, 0, 0] == 200, "the working folder comes first"
 
 
 @pytest.mark.parametrize("make", ["absent", "empty folder", "no match", "empty list", "empty text"])
@@ -111,7 +111,7 @@ def test_video_stride(stride: int, tmp_path: Path) -> None:
     assert [item.time_s for item in items] == pytest.approx([i / 10 for i in range(0, 10, stride)])
     video = items[0].video
     assert video is not None and (video.fps, video.frames, video.size_wh) == (10, 10, (64, 48))
-    assert items[0].picture.shape == (48, 64, 3)
+    assert items[0].image.shape == (48, 64, 3)
 
 
 def test_stride_must_be_positive(folder: Path) -> None:
@@ -120,7 +120,7 @@ def test_stride_must_be_positive(folder: Path) -> None:
 
 
 def test_bad_ones_among_good_ones(folder: Path) -> None:
-    (folder / "a.JPG").write_bytes(b"no picture")
+    (folder / "a.JPG").write_bytes(b"no image")
     (folder / "v.mp4").write_bytes(b"no video")
     with open_frames(str(folder)) as frames:
         items = list(frames)
@@ -129,7 +129,7 @@ def test_bad_ones_among_good_ones(folder: Path) -> None:
 
 
 def test_only_bad_ones(tmp_path: Path) -> None:
-    (tmp_path / "a.jpg").write_bytes(b"no picture")
+    (tmp_path / "a.jpg").write_bytes(b"no image")
     with open_frames(str(tmp_path)) as frames:
         items = iter(frames)
         assert isinstance(next(items), Failure)
@@ -218,7 +218,7 @@ def test_live_gives_the_newest_frame(monkeypatch: pytest.MonkeyPatch) -> None:
         later = next(items)
     assert isinstance(first, Frame) and isinstance(later, Frame)
     assert later.index - first.index > 10, "frames in between are dropped"
-    assert later.picture[0, 0, 0] == later.index % 256
+    assert later.image[0, 0, 0] == later.index % 256
     assert later.time_s == pytest.approx(0.2, abs=0.15)
 
 

@@ -1,4 +1,4 @@
-"""Decoded pictures in memory and on disk."""
+"""Decoded images in memory and on disk."""
 
 from __future__ import annotations
 
@@ -21,13 +21,13 @@ SIZES = ((30, 20), (17, 33), (8, 8))
 
 @pytest.fixture
 def images(tmp_path: Path) -> list[Path]:
-    """Three pictures, one file that is none, and one name without a file."""
+    """Three images, one file that is none, and one name without a file."""
     rng = np.random.default_rng(0)
     paths = [tmp_path / "set" / f"{number}.png" for number in range(5)]
     paths[0].parent.mkdir()
     for path, (width, height) in zip(paths, SIZES, strict=False):
         cv2.imwrite(str(path), rng.integers(0, 255, (height, width, 3), np.uint8))
-    paths[3].write_bytes(b"\xff\xd8 no picture")
+    paths[3].write_bytes(b"\xff\xd8 no image")
     return paths
 
 
@@ -37,7 +37,7 @@ def place(tmp_path: Path, kind: str, shared: bool = False) -> CachePlace:
 
 @pytest.mark.parametrize("channels", [1, 3])
 @pytest.mark.parametrize(("kind", "shared"), [(RAM, False), (RAM, True), (DISK, False)])
-def test_a_cache_gives_the_pictures_and_can_be_sent(
+def test_a_cache_gives_the_images_and_can_be_sent(
     tmp_path: Path, images: list[Path], kind: str, shared: bool, channels: int
 ) -> None:
     cache = cached(images, channels, place(tmp_path, kind, shared))
@@ -63,7 +63,7 @@ def test_a_sent_file_is_mapped_again(tmp_path: Path, images: list[Path]) -> None
     np.testing.assert_array_equal(arrived[1], read_image(images[1]))
 
 
-def test_a_file_is_used_again_until_a_picture_changes(
+def test_a_file_is_used_again_until_a_image_changes(
     tmp_path: Path, images: list[Path], caplog: pytest.LogCaptureFixture
 ) -> None:
     where = place(tmp_path, DISK)
@@ -71,8 +71,8 @@ def test_a_file_is_used_again_until_a_picture_changes(
         cached(images, 3, where)
         assert cached(images, 3, where) is not None
         assert [record.message.split(" /")[0] for record in caplog.records] == [
-            "decoded pictures are written to",
-            "decoded pictures are taken from",
+            "decoded images are written to",
+            "decoded images are taken from",
         ]
         cv2.imwrite(str(images[1]), np.full((33, 17, 3), 7, np.uint8))
         os.utime(images[1], ns=(1, 1))

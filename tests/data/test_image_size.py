@@ -6,7 +6,7 @@ import cv2
 import numpy as np
 import pytest
 
-from data.image_size import image_size
+from data.image import image_size
 from utils.errors import InputError
 
 KINDS = ["jpg", "png", "bmp", "ppm", "pgm", "webp", "tiff"]
@@ -28,12 +28,12 @@ def test_damaged(kind: str, keep: int, message: str, tmp_path: Path) -> None:
     noise = np.random.default_rng(0).integers(0, 255, (40, 40, 3), np.uint8)
     cv2.imwrite(str(path), noise)
     path.write_bytes(path.read_bytes()[:keep])
-    with pytest.raises(InputError, match=message if (kind, keep) != ("png", 3) else "no picture"):
+    with pytest.raises(InputError, match=message if (kind, keep) != ("png", 3) else "no image"):
         image_size(path)
 
 
 @pytest.mark.parametrize("content", [b"hello", b"P5\n# a\n0 4\n255\n"])
-def test_no_picture(content: bytes, tmp_path: Path) -> None:
+def test_no_image(content: bytes, tmp_path: Path) -> None:
     path = tmp_path / "a.jpg"
     path.write_bytes(content)
     with pytest.raises(InputError):

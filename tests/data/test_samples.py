@@ -13,10 +13,10 @@ from tests.paths import REPOSITORY
 FOLDER = REPOSITORY / samples.OUT
 
 
-@pytest.mark.parametrize("number", range(len(samples.PICTURES)))
-def test_pictures_are_the_drawn_ones(number: int) -> None:
-    name, size_wh = list(samples.PICTURES.items())[number]
-    drawn = samples.sample_picture(number, size_wh)
+@pytest.mark.parametrize("number", range(len(samples.IMAGES)))
+def test_images_are_the_drawn_ones(number: int) -> None:
+    name, size_wh = list(samples.IMAGES.items())[number]
+    drawn = samples.sample_image(number, size_wh)
     error = np.abs(drawn.astype(float) - read_image(FOLDER / f"{name}.jpg"))
     assert error.mean() < 4  # what JPEG loses
 
@@ -26,7 +26,7 @@ def test_the_clip_is_the_drawn_one() -> None:
         frames = [frame for frame in found if isinstance(frame, Frame)]
     drawn = list(samples.clip_frames())
     assert len(frames) == len(drawn) == samples.CLIP_FRAMES
-    assert all(np.abs(a.picture.astype(float) - b).mean() < 10 for a, b in zip(frames[::10], drawn[::10], strict=True))
+    assert all(np.abs(a.image.astype(float) - b).mean() < 10 for a, b in zip(frames[::10], drawn[::10], strict=True))
 
 
 def test_together_they_are_small() -> None:

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from data.image_size import image_size
+from data.image import image_size
 from data.sources import open_data
 from data.writing import write_data
 from tests.data.sets import write_png
@@ -64,7 +64,7 @@ def test_names_file_takes_over(tmp_path: Path) -> None:
     assert dataset.names == ("a", "b", "c") and dataset.findings[0].kind == "class count"
 
 
-def test_folder_of_pictures(tmp_path: Path) -> None:
+def test_folder_of_images(tmp_path: Path) -> None:
     write_png(tmp_path / "b" / "z.PNG", (2, 2))
     write_png(tmp_path / "a.png", (2, 2))
     dataset = open_data(tmp_path, "val")
@@ -97,11 +97,11 @@ def test_bad_data_set(name: str, content: str, message: str, tmp_path: Path) -> 
         open_data(tmp_path / name)
 
 
-@pytest.mark.parametrize("kind", ["absent", "empty folder", "voc without pictures"])
+@pytest.mark.parametrize("kind", ["absent", "empty folder", "voc without images"])
 def test_nothing_there(kind: str, tmp_path: Path) -> None:
-    if kind == "voc without pictures":
+    if kind == "voc without images":
         (tmp_path / "Annotations").mkdir()
-    with pytest.raises(InputError, match="no such data set" if kind == "absent" else "no pictures"):
+    with pytest.raises(InputError, match="no such data set" if kind == "absent" else "no images"):
         open_data(tmp_path / "absent" if kind == "absent" else tmp_path)
 
 
@@ -110,9 +110,9 @@ def test_split_that_is_not_there(tmp_path: Path) -> None:
         open_data(_darknet(tmp_path), "test")
 
 
-def _coco_json(path: Path, picture: str) -> None:
+def _coco_json(path: Path, file_name: str) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
-    image = {"id": 1, "file_name": picture, "width": 8, "height": 8}
+    image = {"id": 1, "file_name": file_name, "width": 8, "height": 8}
     box = {"id": 1, "image_id": 1, "category_id": 7, "bbox": [1, 1, 4, 4], "area": 16, "iscrowd": 0}
     path.write_text(json.dumps({"images": [image], "annotations": [box], "categories": [{"id": 7, "name": "cell"}]}))
 

@@ -49,7 +49,7 @@ class Recording:
         path.unlink()
         return network.eval().requires_grad_(False)
 
-    def picture(self, network: Network) -> Tensor:
+    def image(self, network: Network) -> Tensor:
         shape = network.plan.input
         image = input_image(shape.outputs, self.meta["seed"])
         assert zlib.crc32(image.tobytes()) == self.meta["input_crc32"]

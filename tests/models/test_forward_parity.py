@@ -42,7 +42,7 @@ def test_every_layer(name: str, tmp_path: Path) -> None:
     pool_as_the_vector_code(network)
     errors = {
         index: recording.errors(index, output)
-        for index, output in all_outputs(network, recording.picture(network))
+        for index, output in all_outputs(network, recording.image(network))
         if index not in EXCEPTIONS.get(name, {})
     }
     assert {index: error for index, error in errors.items() if not error < TOLERANCE} == {}
@@ -52,7 +52,7 @@ def test_every_layer(name: str, tmp_path: Path) -> None:
 @pytest.mark.parametrize("name", [name for name in NAMES if name != "xnor_conv"])
 def test_folding_changes_nothing(name: str, tmp_path: Path) -> None:
     recording, network = _prepared(name, tmp_path)
-    images = recording.picture(network)
+    images = recording.image(network)
     before = [output.clone() for _, output in all_outputs(network, images)]
     for (index, after), reference in zip(all_outputs(network.fold(), images), before, strict=True):
         assert (after - reference).abs().max() <= 1e-5 * max(float(reference.std(correction=0)), 1.0), f"layer {index}"
@@ -62,7 +62,7 @@ def test_pooling_without_imitation(tmp_path: Path) -> None:
     """Beyond the first eight columns nothing of the original's vector code needs to be imitated."""
     recording, network = _prepared("spp", tmp_path)
     compared = 0
-    for index, output in all_outputs(network, recording.picture(network)):
+    for index, output in all_outputs(network, recording.image(network)):
         if isinstance(network.layers[index], Maxpool):
             recorded = recording.values[index]
             places = sample_indices(output.numel(), len(recorded))
@@ -75,7 +75,7 @@ def test_pooling_without_imitation(tmp_path: Path) -> None:
 
 def test_unfolded_binary_network_equals_the_folded_one(tmp_path: Path) -> None:
     recording, network = _prepared("xnor_conv", tmp_path)
-    images = recording.picture(network)
+    images = recording.image(network)
     (before,) = network(images)
     (after,) = network.fold()(images)
     assert torch.allclose(before, after, atol=1e-4)

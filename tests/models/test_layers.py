@@ -110,11 +110,11 @@ def test_other_precisions(layers: str, dtype: torch.dtype) -> None:
 
 
 @pytest.mark.parametrize("layers", TRAINABLE.values(), ids=list(TRAINABLE))
-def test_a_batch_is_its_pictures_and_channels_last_changes_nothing(layers: str) -> None:
+def test_a_batch_is_its_images_and_channels_last_changes_nothing(layers: str) -> None:
     net = network(CONV + layers).eval().requires_grad_(False)
     x = images(3)
     (together,) = net(x)
-    (separate,) = zip(*(net(picture[None]) for picture in x), strict=True)
+    (separate,) = zip(*(net(image[None]) for image in x), strict=True)
     assert torch.allclose(together, torch.cat(separate), atol=1e-5)
     (turned,) = net.to(memory_format=torch.channels_last)(x.to(memory_format=torch.channels_last))
     assert torch.allclose(together, turned, atol=1e-5)

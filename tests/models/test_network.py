@@ -35,7 +35,7 @@ def test_any_batch_and_any_size_that_the_strides_allow(batch: int, height: int, 
     assert fine.shape == (batch, 255, height // 16, width // 16)
 
 
-def test_pictures_of_a_batch_do_not_see_each_other() -> None:
+def test_images_of_a_batch_do_not_see_each_other() -> None:
     net, images = network(), torch.rand(3, 3, 64, 96)
     with torch.inference_mode():
         together = net(images)

@@ -7,10 +7,10 @@ import copy
 import pytest
 import torch
 
-from engine.optimizer import DarknetOptimizer
 from models.network import Network
 from models.plan import make_plan
 from models.training import Training
+from training.optimizer import DarknetOptimizer
 from utils import cfg
 from utils.errors import InputError
 from utils.net_options import ScheduleOptions

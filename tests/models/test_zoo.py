@@ -120,7 +120,7 @@ def test_outputs(name: str, file: str, tmp_path: Path) -> None:
         network.fold()
     pool_as_the_vector_code(network)
     wrong = {}
-    for index, output in all_outputs(network, recording.picture(network)):
+    for index, output in all_outputs(network, recording.image(network)):
         if not recording.holds(index):
             assert network.plan.steps[index].raw.name == "cost"
             continue

@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 
-from models import load_predictor
+from inference.opening import load_predictor
 from tests.small_model import make_small_model
 
 UPLOAD_BYTES, MOST_FRAMES = 300_000, 40
@@ -25,11 +25,11 @@ def running(folder: Path) -> Iterator[int]:
     uvicorn = pytest.importorskip("uvicorn")
     pytest.importorskip("starlette")
     from serve import LOCAL, listen
-    from serving.analysis import Analyst
     from serving.app import Limits, make_app
+    from serving.service import DetectionService
 
     cfg, weights, _ = make_small_model(folder)
-    analyst = Analyst(load_predictor(cfg, weights), ("cat", "dog"), most_frames=MOST_FRAMES)
+    analyst = DetectionService(load_predictor(cfg, weights), ("cat", "dog"), most_frames=MOST_FRAMES)
     app = make_app(analyst, "small", Limits(upload_bytes=UPLOAD_BYTES, hosts=LOCAL))
     server = uvicorn.Server(uvicorn.Config(app, log_level="warning"))
     with listen(LOCAL[0], 0) as place:

@@ -23,13 +23,13 @@ def port(tmp_path_factory: pytest.TempPathFactory) -> Iterator[int]:
         yield found
 
 
-def picture(suffix: str, width: int = 128, height: int = 64) -> bytes:
+def image(suffix: str, width: int = 128, height: int = 64) -> bytes:
     return bytes(cv2.imencode(suffix, np.full((height, width, 3), 90, np.uint8))[1])
 
 
 @pytest.mark.parametrize("suffix", [".jpg", ".png", ".webp", ".bmp"])
-def test_a_picture(port: int, suffix: str) -> None:
-    status, headers, body = ask(port, "POST", "/detect", picture(suffix), "image/" + suffix[1:])
+def test_a_image(port: int, suffix: str) -> None:
+    status, headers, body = ask(port, "POST", "/detect", image(suffix), "image/" + suffix[1:])
     assert status == 200 and headers["content-type"] == "application/json"
     (frame,) = told(body)["frames"]
     assert told(body)["complete"] is True
@@ -52,7 +52,7 @@ def test_a_clip_stops_at_the_limit(port: int) -> None:
 
 
 def test_lines_while_a_clip_is_looked_at(port: int) -> None:
-    status, headers, body = ask(port, "POST", "/stream?pictures=1", CLIP)
+    status, headers, body = ask(port, "POST", "/stream?images=1", CLIP)
     lines = [told(line) for line in body.splitlines()]
     assert status == 200 and headers["content-type"] == "application/x-ndjson"
     assert len(lines) == MOST_FRAMES + 1 and lines[-1] == {"complete": False}
@@ -60,25 +60,25 @@ def test_lines_while_a_clip_is_looked_at(port: int) -> None:
 
 
 def test_a_threshold(port: int) -> None:
-    assert told(ask(port, "POST", "/detect?conf=0.99", picture(".png"))[2])["frames"][0]["detections"] == []
+    assert told(ask(port, "POST", "/detect?conf=0.99", image(".png"))[2])["frames"][0]["detections"] == []
 
 
 @pytest.mark.parametrize(
     ("path", "body", "kind", "status", "text"),
     [
-        ("/detect", b"hello there, this is text", "image/png", 415, "expected a picture"),
-        ("/detect", b"#EXTM3U\n#EXTINF:1,\nfile:///etc/passwd\n", "video/mp4", 415, "expected a picture"),
-        ("/detect", picture(".png"), "text/plain", 415, "Content-Type text/plain"),
-        ("/detect", picture(".png"), "multipart/form-data", 415, "Content-Type multipart"),
+        ("/detect", b"hello there, this is text", "image/png", 415, "expected an image"),
+        ("/detect", b"#EXTM3U\n#EXTINF:1,\nfile:///etc/passwd\n", "video/mp4", 415, "expected an image"),
+        ("/detect", image(".png"), "text/plain", 415, "Content-Type text/plain"),
+        ("/detect", image(".png"), "multipart/form-data", 415, "Content-Type multipart"),
         ("/detect", b"", "image/png", 400, "is empty"),
-        ("/detect", picture(".png")[:-20], "image/png", 422, "upload: picture is"),
+        ("/detect", image(".png")[:-20], "image/png", 422, "upload: image is"),
         ("/detect", CLIP[:3000], "video/mp4", 422, "upload: video"),
         ("/stream", CLIP[:3000], "video/mp4", 422, "upload: video"),
         ("/detect", bytes(UPLOAD_BYTES + 1), "image/png", 413, "expected at most 300,000"),
-        ("/detect?conf=2", picture(".png"), "image/png", 400, "conf=2: expected a number from 0.01 to 1"),
-        ("/detect?conf=nan", picture(".png"), "image/png", 400, "conf=nan"),
-        ("/detect?treshold=1", picture(".png"), "image/png", 400, "treshold: unknown parameter"),
-        ("/stream?iou=x", picture(".png"), "image/png", 400, "iou=x"),
+        ("/detect?conf=2", image(".png"), "image/png", 400, "conf=2: expected a number from 0.01 to 1"),
+        ("/detect?conf=nan", image(".png"), "image/png", 400, "conf=nan"),
+        ("/detect?treshold=1", image(".png"), "image/png", 400, "treshold: unknown parameter"),
+        ("/stream?iou=x", image(".png"), "image/png", 400, "iou=x"),
         ("/nothing", b"x", "image/png", 404, "Not Found"),
     ],
 )
@@ -88,8 +88,8 @@ def test_errors_are_readable(port: int, path: str, body: bytes, kind: str, statu
     assert tempfile.gettempdir() not in told(answer)["error"] and headers["x-content-type-options"] == "nosniff"
 
 
-def test_a_huge_picture_is_refused_before_it_is_decoded(port: int) -> None:
-    png = bytearray(picture(".png"))
+def test_a_huge_image_is_refused_before_it_is_decoded(port: int) -> None:
+    png = bytearray(image(".png"))
     png[16:24] = (30_000).to_bytes(4, "big") * 2
     status, _, body = ask(port, "POST", "/detect", bytes(png))
     assert status == 422 and "30000x30000" in told(body)["error"]
@@ -107,7 +107,7 @@ def test_other_names_for_this_machine_are_refused(port: int) -> None:
 
 def test_nothing_is_left_behind(port: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
-    for path, body in (("/detect", picture(".png")), ("/stream", CLIP), ("/stream", CLIP[:3000]), ("/detect", b"")):
+    for path, body in (("/detect", image(".png")), ("/stream", CLIP), ("/stream", CLIP[:3000]), ("/detect", b"")):
         ask(port, "POST", path, body)
     assert list(tmp_path.iterdir()) == []
 

@@ -1,4 +1,4 @@
-"""The page of serve.py in a real browser. SCREENSHOTS=DIR keeps pictures of it."""
+"""The page of serve.py in a real browser. SCREENSHOTS=DIR keeps images of it."""
 
 from __future__ import annotations
 
@@ -43,14 +43,14 @@ def move(page: Browser, slider: str, value: float) -> None:
     page.run(f"const s = $('{slider}'); s.value = {value}; s.dispatchEvent(new Event('input'))")
 
 
-def test_a_picture_and_its_threshold(page: Browser, downloads: Path) -> None:
+def test_a_image_and_its_threshold(page: Browser, downloads: Path) -> None:
     assert page.run("return document.title") == "small"
     snap(page, "start")
     page.choose_file("#file", SAMPLES / "scene1.jpg")
     page.wait("$('status').textContent === '64 objects.'")
     assert page.run("return [$('canvas').width, $('canvas').height]") == [640, 480]
     before = page.wait("$('canvas').getContext('2d').getImageData(0, 0, 640, 480).data.join()")
-    snap(page, "picture")
+    snap(page, "image")
     move(page, "threshold", 0.95)
     assert page.run("return $('status').textContent") == "64 objects."  # all of 0.987
     page.run("$('threshold').max = 1")
@@ -77,7 +77,7 @@ def test_a_clip(page: Browser) -> None:
     assert page.run("return $('play').textContent") == "Play"
 
 
-def test_a_picture_is_dropped(page: Browser) -> None:
+def test_a_image_is_dropped(page: Browser) -> None:
     png = cv2.imencode(".png", np.full((32, 96, 3), 90, np.uint8))[1]
     text = base64.b64encode(png.tobytes()).decode()
     page.run(
@@ -92,8 +92,8 @@ def test_a_picture_is_dropped(page: Browser) -> None:
 @pytest.mark.parametrize(
     ("name", "content", "text"),
     [
-        ("notes.txt", b"just text", "notes.txt: upload: expected a picture"),
-        ("broken.png", b"\x89PNG\r\n\x1a\n" + bytes(9), "broken.png: upload: picture is"),
+        ("notes.txt", b"just text", "notes.txt: upload: expected an image"),
+        ("broken.png", b"\x89PNG\r\n\x1a\n" + bytes(9), "broken.png: upload: image is"),
         ("large.bin", bytes(400_000), "large.bin: larger than the 0.3 MB that are taken."),
     ],
 )

@@ -20,7 +20,7 @@ PLACES = {
     "inside": (20, 40, 80, 90),
     "at the top": (20, 0, 80, 30),
     "at the right edge": (110, 50, 119, 60),
-    "the whole picture": (0, 0, 120, 100),
+    "the whole image": (0, 0, 120, 100),
     "beyond every edge": (-500, -500, 5000, 5000),
     "outside": (300, 300, 400, 400),
     "a point": (50, 50, 50, 50),
@@ -30,17 +30,17 @@ PLACES = {
 
 @pytest.mark.parametrize("place", PLACES)
 def test_any_box_can_be_drawn(place: str) -> None:
-    picture = np.full((100, 120, 3), 100, np.uint8)
-    drawn = annotate(picture, one(PLACES[place]), ["thing"])
-    assert drawn.shape == picture.shape and drawn.dtype == np.uint8
-    assert (picture == 100).all(), "the picture given is left alone"
-    assert (drawn == class_colour(0)).all(-1).sum() > 100, "the label is in the picture"
+    image = np.full((100, 120, 3), 100, np.uint8)
+    drawn = annotate(image, one(PLACES[place]), ["thing"])
+    assert drawn.shape == image.shape and drawn.dtype == np.uint8
+    assert (image == 100).all(), "the image given is left alone"
+    assert (drawn == class_colour(0)).all(-1).sum() > 100, "the label is in the image"
 
 
 @pytest.mark.parametrize("size_wh", [(1, 1), (3, 500), (500, 3), (20, 20)])
-def test_tiny_pictures(size_wh: tuple[int, int]) -> None:
-    picture = np.zeros((size_wh[1], size_wh[0], 3), np.uint8)
-    assert annotate(picture, one((0, 0, 2, 2)), ["a very long name of a class"]).shape == picture.shape
+def test_tiny_images(size_wh: tuple[int, int]) -> None:
+    image = np.zeros((size_wh[1], size_wh[0], 3), np.uint8)
+    assert annotate(image, one((0, 0, 2, 2)), ["a very long name of a class"]).shape == image.shape
 
 
 def test_box_lines_are_where_the_box_is() -> None:
@@ -50,15 +50,15 @@ def test_box_lines_are_where_the_box_is() -> None:
 
 
 def test_nothing_found_changes_nothing() -> None:
-    picture = np.full((10, 10, 3), 7, np.uint8)
-    drawn = annotate(picture, Detections.empty(), [])
-    assert (drawn == picture).all() and drawn is not picture
+    image = np.full((10, 10, 3), 7, np.uint8)
+    drawn = annotate(image, Detections.empty(), [])
+    assert (drawn == image).all() and drawn is not image
 
 
 def test_labels_and_scores_can_be_left_out() -> None:
-    picture = np.zeros((100, 200, 3), np.uint8)
+    image = np.zeros((100, 200, 3), np.uint8)
     lit = [
-        int(annotate(picture, one((20, 40, 80, 90)), ["cat"], labels=labels, scores=scores).any(-1).sum())
+        int(annotate(image, one((20, 40, 80, 90)), ["cat"], labels=labels, scores=scores).any(-1).sum())
         for labels, scores in [(True, True), (True, False), (False, True)]
     ]
     assert lit[0] > lit[1] > lit[2]
@@ -99,5 +99,5 @@ def test_names_in_other_letters(text: str, unicode: str, plain: str, monkeypatch
     assert printable(text) == plain
 
 
-def test_lines_grow_with_the_picture() -> None:
+def test_lines_grow_with_the_image() -> None:
     assert [line_thickness(*wh) for wh in ((64, 64), (640, 480), (3840, 2160))] == [1, 2, 10]

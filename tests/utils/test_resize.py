@@ -8,16 +8,15 @@ import pytest
 from numpy.typing import NDArray
 
 from tests.paths import shared
-from utils.geometry import Fit
-from utils.resize import centre_of, network_input, resize_darknet, resize_opencv
+from utils.letterbox import Letterbox, centre_of, network_input, resize_darknet, resize_opencv
 
 
-def slow_resize(picture: NDArray[np.uint8], size_wh: tuple[int, int]) -> NDArray[np.float32]:
+def slow_resize(image: NDArray[np.uint8], size_wh: tuple[int, int]) -> NDArray[np.float32]:
     """resize_image of src/image.c, pixel by pixel."""
     f32 = np.float32
-    height, width, channels = picture.shape
+    height, width, channels = image.shape
     w, h = size_wh
-    source = picture.astype(f32) / f32(255)
+    source = image.astype(f32) / f32(255)
     part, out = np.zeros((height, w, channels), f32), np.zeros((h, w, channels), f32)
     if size_wh == (width, height):
         return source.transpose(2, 0, 1)
@@ -44,7 +43,7 @@ def noise(width: int, height: int, channels: int = 3) -> NDArray[np.uint8]:
 
 SIZES = [
     ((40, 31), (41, 41)),
-    ((33, 243), (32, 234)),  # rounding puts the last row before the picture's last: it fades
+    ((33, 243), (32, 234)),  # rounding puts the last row before the image's last: it fades
     ((61, 122), (104, 416)),  # fades too
     ((48, 200), (32, 32)),  # many rows are not looked at
     ((1, 9), (32, 32)),
@@ -57,30 +56,30 @@ SIZES = [
 
 
 @pytest.mark.parametrize("channels", [1, 3])
-@pytest.mark.parametrize(("picture_wh", "network_wh"), SIZES)
-def test_stretched_as_in_the_original(picture_wh: tuple[int, int], network_wh: tuple[int, int], channels: int) -> None:
-    picture = noise(*picture_wh, channels)
-    ours = resize_darknet(picture, network_wh)
+@pytest.mark.parametrize(("image_wh", "network_wh"), SIZES)
+def test_stretched_as_in_the_original(image_wh: tuple[int, int], network_wh: tuple[int, int], channels: int) -> None:
+    image = noise(*image_wh, channels)
+    ours = resize_darknet(image, network_wh)
     assert ours.dtype == np.float32 and ours.flags["C_CONTIGUOUS"]
-    np.testing.assert_allclose(ours, slow_resize(picture, network_wh), atol=2e-5)
+    np.testing.assert_allclose(ours, slow_resize(image, network_wh), atol=2e-5)
 
 
 @pytest.mark.parametrize(
-    ("picture_wh", "network_wh"),
+    ("image_wh", "network_wh"),
     [((60, 40), (20, 20)), ((40, 61), (21, 21)), ((20, 20), (20, 20)), ((30, 30), (16, 24)), ((50, 31), (24, 16))],
 )
-def test_the_middle_as_a_classifier_sees_it(picture_wh: tuple[int, int], network_wh: tuple[int, int]) -> None:
+def test_the_middle_as_a_classifier_sees_it(image_wh: tuple[int, int], network_wh: tuple[int, int]) -> None:
     """resize_min and crop_image of src/image.c, pixel by pixel."""
-    (width, height), (net_w, net_h) = picture_wh, network_wh
+    (width, height), (net_w, net_h) = image_wh, network_wh
     size_wh = (net_w, height * net_w // width) if width < height else (width * net_w // height, net_w)
-    resized = slow_resize(noise(*picture_wh), size_wh)
+    resized = slow_resize(noise(*image_wh), size_wh)
     dx, dy = int((size_wh[0] - net_w) / 2), int((size_wh[1] - net_h) / 2)
     expected = np.zeros((3, net_h, net_w), np.float32)
     for y in range(net_h):
         for x in range(net_w):
             column, row = min(max(x + dx, 0), size_wh[0] - 1), min(max(y + dy, 0), size_wh[1] - 1)
             expected[:, y, x] = resized[:, row, column]
-    np.testing.assert_allclose(centre_of(noise(*picture_wh), network_wh), expected, atol=2e-5)
+    np.testing.assert_allclose(centre_of(noise(*image_wh), network_wh), expected, atol=2e-5)
 
 
 def test_the_last_row_fades_where_the_original_loses_it() -> None:
@@ -92,7 +91,7 @@ def test_the_last_row_fades_where_the_original_loses_it() -> None:
 
 @pytest.mark.parametrize("kernel", ["darknet", "opencv"])
 def test_letterbox_fills_with_gray(kernel: str) -> None:
-    fit = Fit(picture_wh=(60, 30), network_wh=(32, 32), letter_box=True)
+    fit = Letterbox(image_wh=(60, 30), network_wh=(32, 32), letter_box=True)
     out = network_input(np.full((30, 60, 3), 255, np.uint8), fit, kernel)
     assert out.shape == (3, 32, 32)
     assert (out[:, :8] == 0.5).all() and (out[:, 24:] == 0.5).all()
@@ -100,9 +99,9 @@ def test_letterbox_fills_with_gray(kernel: str) -> None:
 
 
 def test_opencv_kernel_is_cv2_resize() -> None:
-    picture = noise(64, 48)
-    expected = cv2.resize(picture, (32, 32)).transpose(2, 0, 1) / np.float32(255)
-    np.testing.assert_array_equal(resize_opencv(picture, (32, 32)), expected)
+    image = noise(64, 48)
+    expected = cv2.resize(image, (32, 32)).transpose(2, 0, 1) / np.float32(255)
+    np.testing.assert_array_equal(resize_opencv(image, (32, 32)), expected)
     gray = resize_opencv(noise(64, 48, 1), (32, 32))
     assert gray.shape == (1, 32, 32)
 
@@ -111,8 +110,8 @@ def test_opencv_kernel_is_cv2_resize() -> None:
 @pytest.mark.parametrize("name", ["dog", "person", "horses", "eagle", "giraffe"])
 def test_recorded_inputs(name: str, letter_box: bool) -> None:
     recorded = np.load(shared("reference/real_inputs.npz"))[f"{name}_{'letterbox' if letter_box else 'resize'}"]
-    picture = cv2.imread(str(shared(f"datasets/pictures/{name}.png")))[..., ::-1]
-    fit = Fit(picture_wh=(picture.shape[1], picture.shape[0]), network_wh=(320, 320), letter_box=letter_box)
-    values = network_input(np.ascontiguousarray(picture), fit).ravel()
+    image = cv2.imread(str(shared(f"datasets/pictures/{name}.png")))[..., ::-1]
+    fit = Letterbox(image_wh=(image.shape[1], image.shape[0]), network_wh=(320, 320), letter_box=letter_box)
+    values = network_input(np.ascontiguousarray(image), fit).ravel()
     samples = (np.arange(len(recorded), dtype=np.int64) * values.size) // len(recorded)
     np.testing.assert_allclose(values[samples], recorded, atol=1e-6)

@@ -1,17 +1,16 @@
-"""Sheets of pictures with boxes."""
+"""Sheets of images with boxes."""
 
 from __future__ import annotations
 
 import numpy as np
 import pytest
 
-from utils.draw import class_colour
-from utils.sheet import Shown, sheet
+from utils.draw import Shown, class_colour, sheet
 
 NONE = np.zeros((0, 4))
 
 
-def picture(width: int, height: int, level: int) -> Shown:
+def image(width: int, height: int, level: int) -> Shown:
     return Shown(np.full((height, width, 3), level, np.uint8), NONE, [], [])
 
 
@@ -19,20 +18,20 @@ def picture(width: int, height: int, level: int) -> Shown:
     ("count", "size_wh", "expected"),
     [(1, (64, 64), (416, 416)), (2, (128, 64), (832, 208)), (5, (64, 128), (624, 832)), (40, (64, 64), (1664, 1664))],
 )
-def test_cells_have_the_pictures_proportions(count: int, size_wh: tuple[int, int], expected: tuple[int, int]) -> None:
-    made = sheet([picture(*size_wh, 0)] * count)
+def test_cells_have_the_images_proportions(count: int, size_wh: tuple[int, int], expected: tuple[int, int]) -> None:
+    made = sheet([image(*size_wh, 0)] * count)
     assert made.shape[1::-1] == expected
 
 
-def test_pictures_of_other_proportions_are_not_stretched() -> None:
-    made = sheet([picture(100, 100, 0), picture(100, 100, 0), picture(200, 100, 0)])
+def test_images_of_other_proportions_are_not_stretched() -> None:
+    made = sheet([image(100, 100, 0), image(100, 100, 0), image(200, 100, 0)])
     third = made[416:, :416, 0]
     rows = np.flatnonzero(third[:, 200] == 0)
     assert (rows[0], rows[-1]) == (104, 311)
     assert third[50, 200] == 114 and made[600, 600, 0] == 255
 
 
-def test_boxes_lie_where_they_are_in_the_picture() -> None:
+def test_boxes_lie_where_they_are_in_the_image() -> None:
     shown = Shown(np.zeros((50, 50, 3), np.uint8), np.array([[10, 20, 30, 40]]), [1], [])
     rows, columns = np.nonzero((sheet([shown]) == class_colour(1)).all(axis=2))
     scale = 416 / 50

@@ -10,22 +10,19 @@ import numpy as np
 import pytest
 import torch
 
-from models.activations import ACTIVATIONS
-from models.backends.exported import ExportedModel
-from models.backends.onnxruntime import OnnxRuntimeSession
-from models.backends.opencv import OpenCvSession
+from inference.backends import OnnxRuntimeSession, OpenCvSession
+from inference.exported import ExportedModel
+from models.activations import ACTIVATIONS, EXPORTED
 from models.catalog import SECTIONS
-from models.export.activations import EXPORTED
 from models.export.build import ExportOptions, build_graph
-from models.export.graph import Graph
 from models.export.metadata import Metadata
-from models.export.onnx_file import onnx_bytes, save_onnx
-from models.export.onnx_metadata import read_onnx_metadata
+from models.export.onnx import onnx_bytes, read_onnx_metadata, save_onnx
 from models.export.verify import TOLERANCE, difference, expected, sorted_rows
-from models.formats.files import Reading, load_model
+from models.formats.files import LoadOptions, load_model
 from models.heads.base import BoxSection
 from models.layers.base import Layer, Shape
 from models.network import Network
+from models.onnx_graph import Graph
 from models.plan import read_plan
 from tests.paths import REFERENCE
 from tests.recipe import weights_file
@@ -47,7 +44,7 @@ def network_of(name: str, folder: Path) -> Network:
     cfg = REFERENCE / "cfg" / f"{name}.cfg"
     path = folder / "recipe.weights"
     path.write_bytes(weights_file(Network(read_plan(cfg)).tensors(), 7))
-    return load_model(path, Reading(cfg=cfg)).network
+    return load_model(path, LoadOptions(cfg=cfg)).network
 
 
 def has_boxes(network: Network) -> bool:
@@ -193,7 +190,7 @@ def test_files_that_are_no_model_of_this_program(tmp_path: Path) -> None:
         OnnxRuntimeSession(tmp_path / "absent.onnx", torch.device("cpu"))
 
 
-def test_fixed_batch_takes_any_number_of_pictures(tmp_path: Path) -> None:
+def test_fixed_batch_takes_any_number_of_images(tmp_path: Path) -> None:
     pytest.importorskip("onnxruntime")
     network = network_of("yolo_basic", tmp_path)
     shape = network.plan.input

@@ -8,7 +8,7 @@ import pytest
 import torch
 
 import convert
-from models.formats.files import Reading, load_model, save_model
+from models.formats.files import LoadOptions, load_model, save_model
 from models.formats.fuse import without_batch_norm
 from models.load import load
 from models.network import Network
@@ -40,7 +40,7 @@ def test_weights_come_back_byte_for_byte(cfg: Path, suffix: str, tmp_path: Path)
     if suffix == ".safetensors":
         pytest.importorskip("safetensors")
     before = weights_of(cfg, tmp_path)
-    network, _ = load_model(before, Reading(cfg=cfg))
+    network, _ = load_model(before, LoadOptions(cfg=cfg))
     network.seen = 2**40 + 3
     save_model(network, tmp_path / "a.weights")
     save_model(network, tmp_path / f"a{suffix}", ("one", "two words", "drei ä"))
@@ -84,13 +84,13 @@ def test_a_run_s_checkpoint_with_and_without_its_average(tmp_path: Path) -> None
     }
     torch.save(content, tmp_path / "last.pt")
     plain, names = load_model(tmp_path / "last.pt")
-    averaged, _ = load_model(tmp_path / "last.pt", Reading(ema=True))
+    averaged, _ = load_model(tmp_path / "last.pt", LoadOptions(ema=True))
     assert names == ("a",) and plain.seen == 64
     for (name, one), other in zip(plain.named_parameters(), averaged.parameters(), strict=True):
         assert torch.equal(one, state[name]) and torch.equal(other, average[name])
     torch.save(content | {"ema": {}}, tmp_path / "last.pt")
     with pytest.raises(InputError, match="no average"):
-        load_model(tmp_path / "last.pt", Reading(ema=True))
+        load_model(tmp_path / "last.pt", LoadOptions(ema=True))
 
 
 def _pytorch_state(network: Network) -> dict[str, torch.Tensor]:
@@ -106,15 +106,15 @@ def _pytorch_state(network: Network) -> dict[str, torch.Tensor]:
 
 
 def test_tensors_of_another_program(tmp_path: Path) -> None:
-    before, _ = load_model(weights_of(PLAIN, tmp_path), Reading(cfg=PLAIN))
+    before, _ = load_model(weights_of(PLAIN, tmp_path), LoadOptions(cfg=PLAIN))
     torch.save({"model": _pytorch_state(before), "epoch": 3}, tmp_path / "other.pt")
-    after, _ = load_model(tmp_path / "other.pt", Reading(cfg=PLAIN))
+    after, _ = load_model(tmp_path / "other.pt", LoadOptions(cfg=PLAIN))
     for (_, one), (_, other) in zip(before.stored(), after.stored(), strict=True):
         assert torch.equal(one.tensor, other.tensor)
     with pytest.raises(InputError, match="--cfg"):
         load_model(tmp_path / "other.pt")
     with pytest.raises(InputError, match=r"tensors|has shape"):
-        load_model(tmp_path / "other.pt", Reading(cfg=REFERENCE / "cfg" / "conv_groups.cfg"))
+        load_model(tmp_path / "other.pt", LoadOptions(cfg=REFERENCE / "cfg" / "conv_groups.cfg"))
 
 
 class Harm:
@@ -127,7 +127,7 @@ def test_nothing_is_executed_without_the_flag(tmp_path: Path, monkeypatch: pytes
     torch.save({"model": Harm()}, "evil.pt")
     for cfg in (None, PLAIN):
         with pytest.raises(InputError, match="refused"):
-            load_model("evil.pt", Reading(cfg=cfg))
+            load_model("evil.pt", LoadOptions(cfg=cfg))
     assert not Path("harm").exists()
 
 
@@ -152,7 +152,7 @@ def test_tensors_that_do_not_fit(change: dict[str, torch.Tensor], message: str, 
     "cfg", [path for path in STORED if "batch_normalize" in path.read_text()], ids=lambda p: p.stem
 )
 def test_without_batch_norm(cfg: Path, tmp_path: Path) -> None:
-    network, _ = load_model(weights_of(cfg, tmp_path), Reading(cfg=cfg))
+    network, _ = load_model(weights_of(cfg, tmp_path), LoadOptions(cfg=cfg))
     fused = without_batch_norm(network)
     assert not any(getattr(step.section, "norm_kind", 0) for step in fused.plan.steps)
     assert fused.plan.parameters < network.plan.parameters
@@ -189,7 +189,7 @@ def test_a_missing_package_names_its_pip_line(tmp_path: Path, monkeypatch: pytes
 
 def test_format_names_agree() -> None:
     """models/ and engine/ do not import each other, but both write this word."""
-    from engine.checkpoint import FORMAT
     from models.formats.checkpoint import RUN_FORMAT
+    from training.checkpoint import FORMAT
 
-    assert FORMAT == RUN_FORMAT and (REPOSITORY / "engine/checkpoint.py").is_file()
+    assert FORMAT == RUN_FORMAT and (REPOSITORY / "training/checkpoint.py").is_file()

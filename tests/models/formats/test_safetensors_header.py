@@ -11,7 +11,7 @@ import pytest
 
 from models.formats import safetensors
 from models.formats.files import load_model, save_model
-from models.formats.safetensors_header import check_header
+from models.formats.safetensors import check_header
 from models.load import load
 from tests.paths import REFERENCE
 from utils.errors import InputError

@@ -14,7 +14,7 @@ from models.heads.base import Candidates, Head
 from models.heads.yolo import YoloSection
 from tests.models.heads.build import build_head
 
-Found = tuple[int, tuple[float, ...], float, list[float]]  # picture, cxcywh, objectness, scores
+Found = tuple[int, tuple[float, ...], float, list[float]]  # image, cxcywh, objectness, scores
 SIZES = ((10.0, 20.0), (30.0, 15.0), (5.0, 60.0))
 ANCHORS = "anchors=10,20, 30,15, 5,60\n"
 SIZE_WH = (96, 64)

@@ -38,7 +38,7 @@ def head_and_input(request: pytest.FixtureRequest) -> tuple[Head, Tensor]:
 
 
 def rows(*values: tuple[float, ...]) -> Tensor:
-    """Truths of two pictures: the given ones in the first, none in the second."""
+    """Truths of two images: the given ones in the first, none in the second."""
     table = torch.zeros(2, 6, 5)
     table[0, : len(values)] = torch.tensor(values).view(-1, 5)
     return table
@@ -65,7 +65,7 @@ def test_without_truths_all_is_background(head_and_input: tuple[Head, Tensor]) -
         (1e-9, 1e-9, 1e-9, 1e-9, 2.0),
     ],
 )
-def test_odd_truths_stay_finite_and_in_their_picture(
+def test_odd_truths_stay_finite_and_in_their_image(
     head_and_input: tuple[Head, Tensor], truth: tuple[float, ...]
 ) -> None:
     head, x = head_and_input

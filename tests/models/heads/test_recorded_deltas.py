@@ -12,8 +12,7 @@ import torch
 from torch import Tensor
 
 from models.heads.base import Head, HeadLoss
-from models.heads.detection import Detection
-from models.heads.detection_loss import CellTruths, detection_delta, detection_loss
+from models.heads.detection import CellTruths, Detection, detection_delta, detection_loss
 from models.plan import read_plan
 from tests.paths import REFERENCE
 

@@ -11,7 +11,7 @@ import pytest
 import torch
 
 from models.catalog import SECTIONS
-from models.heads.anchor_section import AnchorSection
+from models.heads.anchors import AnchorSection
 from models.heads.base import BoxSection
 from models.heads.class_rule import class_factors
 from models.heads.tree import read_tree

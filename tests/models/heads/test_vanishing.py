@@ -1,4 +1,4 @@
-"""Self-adversarial training: the delta of the heads written out box by box, and how far a picture moves."""
+"""Self-adversarial training: the delta of the heads written out box by box, and how far an image moves."""
 
 from __future__ import annotations
 
@@ -8,10 +8,10 @@ from typing import Any
 import pytest
 import torch
 
-from engine.adversary import Adversary, moved
 from models.network import Network
 from models.plan import make_plan
 from models.training import Training
+from training.adversarial import AdversarialPerturbation, moved
 from utils import cfg
 
 CLASSES, ANCHORS, SIDE = 3, 2, 4
@@ -35,7 +35,7 @@ def make(head: str, extra: str = "", before: str = "") -> Network:
 
 
 def plain_delta(output: Any, gaussian: bool) -> Any:
-    """The original's loop over boxes for one picture without truths; output (anchors, entries, h, w), in double precision."""
+    """The original's loop over boxes for one image without truths; output (anchors, entries, h, w), in double precision."""
     at = 8 if gaussian else 4
     delta = torch.zeros_like(output)
     sizes = [(6.0, 4.0), (9.0, 12.0)]
@@ -61,7 +61,7 @@ def plain_delta(output: Any, gaussian: bool) -> Any:
 
 
 @pytest.mark.parametrize("head", [YOLO, GAUSSIAN], ids=["yolo", "gaussian"])
-def test_a_picture_moves_as_the_original_says(head: str) -> None:
+def test_a_image_moves_as_the_original_says(head: str) -> None:
     network = make(head)
     training = Training(network)
     training.begin(5)
@@ -69,9 +69,9 @@ def test_a_picture_moves_as_the_original_says(head: str) -> None:
     weights = network.layers[0].weights.detach().double().reshape(-1, 3)  # type: ignore[union-attr, operator]
     output = network(images)[0].detach().double().reshape(2, ANCHORS, -1, SIDE, SIDE)
     wanted = []
-    for picture, values in zip(images.double(), output, strict=True):
+    for image, values in zip(images.double(), output, strict=True):
         delta = 0.5 * plain_delta(values, "Gauss" in head).reshape(-1, SIDE * SIDE)
-        wanted.append((picture + 0.01 * (weights.T @ delta).reshape(3, SIDE, SIDE)).clamp(0, 1))
+        wanted.append((image + 0.01 * (weights.T @ delta).reshape(3, SIDE, SIDE)).clamp(0, 1))
     gradient = training.attack(images, truth, 8)
     torch.testing.assert_close(moved(images, gradient, 0.01).double(), torch.stack(wanted), rtol=1e-4, atol=1e-5)
     assert (torch.stack(wanted) - images).abs().max() > 0.05
@@ -96,7 +96,7 @@ def test_the_attack_makes_objects_vanish_and_keeps_statistics() -> None:
 
 
 @pytest.mark.parametrize(("extra", "moves"), [("", True), ("stopbackward=1\n", False), ("onlyforward=1\n", False)])
-def test_gradients_that_end_before_the_picture_leave_it(extra: str, moves: bool) -> None:
+def test_gradients_that_end_before_the_image_leave_it(extra: str, moves: bool) -> None:
     training = Training(make(YOLO, extra))
     training.begin(2)
     assert bool(training.attack(torch.rand(2, 3, 4, 4), torch.zeros(2, 6, 5), 8).any()) == moves
@@ -107,7 +107,7 @@ def test_what_is_no_number_becomes_black() -> None:
 
 
 def test_half_of_the_passes_are_attacked_after_burn_in() -> None:
-    adversary = Adversary(rate=2.0, burn_in=10, max_batches=1000, seed=3)
+    adversary = AdversarialPerturbation(rate=2.0, burn_in=10, max_batches=1000, seed=3)
     assert not any(adversary.step(updates, number) for updates in range(11) for number in range(4))
     steps = [adversary.step(500, number) for number in range(1000)]
     assert set(steps) == {0.0, 1.0}

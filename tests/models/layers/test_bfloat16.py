@@ -10,7 +10,7 @@ from torch import Tensor
 from torch.autograd.graph import saved_tensors_hooks
 from torch.nn import functional as F
 
-from models.layers import bfloat16
+from models.layers import convolve as bfloat16
 from models.network import Network
 from models.plan import make_plan
 from utils.cfg import parse

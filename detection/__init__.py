@@ -1,1 +1,0 @@
-"""What detect.py assembles: detecting and naming, over any source of pictures."""

@@ -1,1 +1,0 @@
-"""Training and evaluation: they receive network, loader and loss as arguments."""

@@ -1,0 +1,98 @@
+"""Which class is taken for which, what is missed and what is made up; and the images where most is missed."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from evaluation.metrics.matching import Bools, Floats, Ints, pairwise_iou
+from utils.detections import Detections, GroundTruth
+
+
+def pair_greedily(iou: Floats, thresh: float) -> tuple[Ints, Ints]:
+    """One-to-one pairs (rows, columns) of an (n, m) overlap, best first, of those above `thresh`.
+
+    Pairs that are the best of both their row and their column are taken together, round by round, which gives
+    the same as taking the single best pair each time. Of equal overlaps the first row, then column, is taken.
+    """
+    left = np.where(iou > thresh, iou, 0.0)
+    rows, columns = np.zeros(0, np.int64), np.zeros(0, np.int64)
+    while left.any():
+        row_best, column_best = left.argmax(axis=1), left.argmax(axis=0)
+        taken = np.flatnonzero((column_best[row_best] == np.arange(len(left))) & (left.max(axis=1) > 0))
+        rows, columns = np.append(rows, taken), np.append(columns, row_best[taken])
+        left[taken] = 0
+        left[:, row_best[taken]] = 0
+    return rows, columns
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Confusion:
+    """matrix: int64 (classes + 1, classes + 1): rows predicted class, columns true class; the last is background.
+
+    found, objects: (images,) objects found with the right class, and objects, of every image.
+    hits: of every image which of its labels were found. right: which of its detections found one.
+    """
+
+    matrix: Ints
+    found: Ints
+    objects: Ints
+    hits: tuple[Bools, ...]
+    right: tuple[Bools, ...]
+    conf_thresh: float
+
+    def worst(self, count: int) -> Ints:
+        """The images that lose most recall: most objects missed first, then the larger share, then list order."""
+        missed = self.objects - self.found
+        share = missed / np.maximum(self.objects, 1)
+        order = np.lexsort((np.arange(len(missed)), -share, -missed))
+        return order[missed[order] > 0][:count]
+
+
+def confusion(
+    found: Sequence[Detections],
+    truths: Sequence[GroundTruth],
+    classes: int,
+    *,
+    conf_thresh: float = 0.25,
+    iou_thresh: float = 0.45,
+) -> Confusion:
+    """Pair detections with objects by overlap alone, whatever their classes.
+
+    Crowd and difficult objects do not count, nor do detections that overlap them and nothing else.
+    """
+    matrix = np.zeros((classes + 1, classes + 1), np.int64)
+    hits = [np.zeros(len(truth), np.bool_) for truth in truths]
+    right = [np.zeros(len(each), np.bool_) for each in found]
+    objects = np.zeros(len(found), np.int64)
+    for i, (each, truth) in enumerate(zip(found, truths, strict=True)):
+        sure = np.flatnonzero((each.scores > np.float32(conf_thresh)) & (each.class_ids < classes))
+        usual = ~(truth.crowd | truth.difficult) & (truth.class_ids < classes)
+        real = np.flatnonzero(usual)
+        iou = pairwise_iou(each.xyxy[sure], truth.xyxy)
+        rows, columns = pair_greedily(iou[:, real], iou_thresh)
+        predicted, true = each.class_ids[sure], truth.class_ids[real]
+        np.add.at(matrix, (predicted[rows], true[columns]), 1)
+        np.add.at(matrix, (np.full(len(true) - len(columns), classes), np.delete(true, columns)), 1)
+        alone = _without(len(sure), rows) & ~(iou[:, ~usual] > iou_thresh).any(axis=1)
+        np.add.at(matrix, (predicted[alone], np.full(int(alone.sum()), classes)), 1)
+        same = predicted[rows] == true[columns]
+        hits[i][real[columns[same]]] = True
+        right[i][sure[rows[same]]] = True
+        objects[i] = len(real)
+    return Confusion(
+        matrix=matrix,
+        found=np.array([int(hit.sum()) for hit in hits], np.int64),
+        objects=objects,
+        hits=tuple(hits),
+        right=tuple(right),
+        conf_thresh=conf_thresh,
+    )
+
+
+def _without(length: int, taken: Ints) -> Bools:
+    mask = np.ones(length, np.bool_)
+    mask[taken] = False
+    return mask

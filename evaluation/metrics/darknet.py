@@ -1,0 +1,164 @@
+"""The original's `detector map` (src/detector.c, validate_detector_map).
+
+A detection takes the object of its class that it overlaps most, if by more than the IoU threshold; of several that
+take the same object the best scored is right. Classes without objects have an average precision of 0 and count in
+the mean. Crowds are not objects. Finding a difficult object is neither right nor wrong, except in the counts at the
+confidence threshold, where it is wrong: there the original forgets that it took the detection back.
+
+The counts at the confidence threshold have another quirk. There, of several detections of one object, the first in the
+original's list is the one that may be right, even if its own score is below the threshold. That list is sorted by the
+scores of the last class, boxes without one by those of the class before, and so on; `Detections.listed` tells.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from evaluation.metrics.matching import Bools, Floats, Ints, Ranked, best_truth, class_totals, first_of_each, rank
+from utils.detections import Detections, GroundTruth
+
+SCORE_THRESH = 0.005
+NMS_THRESH = 0.45
+POINTS = (0, 11, 101)
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class DarknetMap:
+    """Result of the original's protocol.
+
+    ranked: the detections behind it. true_positives, false_positives: (classes,) at `conf_thresh`.
+    iou_sums: (classes,) overlap of the true positives, added up.
+    """
+
+    ranked: Ranked
+    iou_thresh: float
+    conf_thresh: float
+    true_positives: Ints
+    false_positives: Ints
+    iou_sums: Floats
+
+    def average_precisions(self, points: int = 0) -> Floats:
+        """(classes,) average precision: area under the curve, or mean precision at 11 or 101 recalls."""
+        return np.array([average_precision(*curve, points) for curve in curves(self.ranked)])
+
+    def mean_average_precision(self, points: int = 0) -> float:
+        """Mean over all classes, those without objects included; 0 when there are no classes."""
+        values = self.average_precisions(points)
+        return float(values.mean()) if len(values) else 0.0
+
+    @property
+    def tp(self) -> int:
+        return int(self.true_positives.sum())
+
+    @property
+    def fp(self) -> int:
+        return int(self.false_positives.sum())
+
+    @property
+    def fn(self) -> int:
+        return int(self.ranked.totals.sum()) - self.tp
+
+    @property
+    def precision(self) -> float:
+        return ratio(self.tp, self.tp + self.fp)
+
+    @property
+    def recall(self) -> float:
+        return ratio(self.tp, self.tp + self.fn)
+
+    @property
+    def f1(self) -> float:
+        return ratio(2 * self.precision * self.recall, self.precision + self.recall)
+
+    @property
+    def average_iou(self) -> float:
+        """Over all detections above the threshold; those that found nothing count with 0."""
+        return ratio(float(self.iou_sums.sum()), self.tp + self.fp)
+
+
+def ratio(part: float, whole: float) -> float:
+    """part / whole, 0 where there is no whole (the original prints nan)."""
+    return part / whole if whole else 0.0
+
+
+def darknet_map(
+    found: Sequence[Detections],
+    truths: Sequence[GroundTruth],
+    classes: int,
+    *,
+    iou_thresh: float = 0.5,
+    conf_thresh: float = 0.25,
+) -> DarknetMap:
+    """Measure detections against truths, image by image in the same order.
+
+    Detections scored SCORE_THRESH or less take no part. They must come from suppression at NMS_THRESH for the
+    original's numbers.
+    """
+    found = [each.select((each.scores > SCORE_THRESH) & (each.class_ids < classes)) for each in found]
+    ordinary = [~(truth.crowd | truth.difficult) & (truth.class_ids < classes) for truth in truths]
+    matches, chosen = [], []
+    counts = np.zeros((2, classes), np.int64)
+    iou_sums = np.zeros(classes)
+    for each, truth, usual in zip(found, truths, ordinary, strict=True):
+        index, iou = best_truth(each, truth, usual)
+        index = np.where(iou > iou_thresh, index, -1)
+        hard_iou = best_truth(each, truth, truth.difficult)[1] if truth.difficult.any() else np.zeros(len(each))
+        matches.append((index, iou))
+        chosen.append((index >= 0) | (hard_iou <= iou_thresh))
+        confident = each.scores > np.float32(conf_thresh)
+        right = _first_listed(index, each) & confident
+        counts[0] += np.bincount(each.class_ids[right], minlength=classes)
+        counts[1] += np.bincount(each.class_ids[confident & ~right], minlength=classes)
+        iou_sums += np.bincount(each.class_ids[right], iou[right], minlength=classes)
+    ranked = rank(found, matches, [len(truth) for truth in truths], class_totals(truths, ordinary, classes), chosen)
+    return DarknetMap(
+        ranked=ranked,
+        iou_thresh=iou_thresh,
+        conf_thresh=conf_thresh,
+        true_positives=counts[0],
+        false_positives=counts[1],
+        iou_sums=iou_sums,
+    )
+
+
+def _first_listed(match: Ints, found: Detections) -> Bools:
+    """Whether a detection is the first in the original's list that matches its object; without a list the best."""
+    if found.listed is None:
+        return first_of_each(match)
+    order = np.argsort(found.listed, kind="stable")
+    first = np.zeros(len(match), np.bool_)
+    first[order] = first_of_each(match[order])
+    return first
+
+
+def curves(ranked: Ranked) -> list[tuple[Floats, Floats]]:
+    """Recall and precision of every class after each of its detections, best score first."""
+    out = []
+    for class_id, total in enumerate(ranked.totals):
+        right = ranked.first[ranked.class_ids == class_id]
+        true_positives = np.cumsum(right)
+        recall = true_positives / total if total else np.zeros(len(right))
+        out.append((recall, true_positives / np.arange(1, len(right) + 1)))
+    return out
+
+
+def average_precision(recall: Floats, precision: Floats, points: int) -> float:
+    """Area under the curve (points 0) or mean of the best precision at recalls 0, 1/(points-1), ..., 1.
+
+    As in the original the area between two detections has the best precision from the *earlier* of the two on,
+    where other programs take it from the later one on.
+    """
+    if not len(recall):
+        return 0.0
+    envelope = np.maximum.accumulate(precision[::-1])[::-1]
+    if points == 0:
+        height = np.concatenate([envelope[:1], envelope[:-1]])
+        return float(np.sum(np.diff(recall, prepend=0.0) * height))
+    # Not divided by points - 1: the original is built with -Ofast, which multiplies by the reciprocal. So the recall asked
+    # for at the fourth of 11 points is a hair above 0.3, and 3 objects found of 10 do not reach it.
+    wanted = np.arange(points) * (1.0 / (points - 1))
+    at = np.searchsorted(recall, wanted, side="left")
+    return float(np.append(envelope, 0.0)[at].mean())

@@ -1,0 +1,106 @@
+"""Which detection found which object: overlaps and assignments that the protocols share."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from utils.detections import Detections, GroundTruth
+
+Floats = NDArray[np.float64]
+Ints = NDArray[np.int64]
+Bools = NDArray[np.bool_]
+
+
+def pairwise_iou(a_xyxy: NDArray[np.floating], b_xyxy: NDArray[np.floating], *, border: float = 0.0) -> Floats:
+    """(n, m) intersection over union in [0, 1]; 0 where the union is empty.
+
+    border: added to every width and height (Pascal VOC counts the pixel at the far edge: 1).
+    """
+    a, b = a_xyxy.astype(np.float64)[:, None], b_xyxy.astype(np.float64)[None]
+    low, high = np.maximum(a[..., :2], b[..., :2]), np.minimum(a[..., 2:], b[..., 2:])
+    overlap = np.prod(np.maximum(high - low + border, 0), axis=-1)
+    with np.errstate(invalid="ignore"):  # boxes of an overflown exp: inf - inf is no extent
+        areas = [np.prod(box[..., 2:] - box[..., :2] + border, axis=-1) for box in (a, b)]
+    union = areas[0] + areas[1] - overlap
+    return np.divide(overlap, union, out=np.zeros_like(overlap), where=union > 0)
+
+
+def best_truth(
+    found: Detections, truth: GroundTruth, candidates: Bools | None = None, *, border: float = 0.0
+) -> tuple[Ints, Floats]:
+    """For every detection the object of its class that it overlaps most, the first of equals, and that IoU.
+
+    candidates: bool (m,), the objects that may be chosen. Returns index -1 and IoU 0 where none overlaps at all.
+    """
+    if not len(found) or not len(truth):
+        return np.full(len(found), -1), np.zeros(len(found))
+    iou = pairwise_iou(found.xyxy, truth.xyxy, border=border)
+    allowed = found.class_ids[:, None] == truth.class_ids[None]
+    if candidates is not None:
+        allowed &= candidates
+    iou[~allowed] = 0
+    best = iou.argmax(axis=1)
+    best_iou = iou[np.arange(len(found)), best]
+    return np.where(best_iou > 0, best, -1), best_iou
+
+
+class Ranked(NamedTuple):
+    """All detections of a data set by falling score; equal scores stay in image order. Every array is (n,).
+
+    match: number of the object found, counted over the whole data set, or -1.
+    iou: the overlap with it. first: no better-ranked detection found the same object.
+    totals: (classes,) objects of each class.
+    """
+
+    scores: Floats
+    class_ids: Ints
+    images: Ints
+    match: Ints
+    iou: Floats
+    first: Bools
+    totals: Ints
+
+
+def rank(
+    found: Sequence[Detections],
+    matches: Sequence[tuple[Ints, Floats]],
+    truth_counts: Sequence[int],
+    totals: Ints,
+    chosen: Sequence[Bools] | None = None,
+) -> Ranked:
+    """Put the matches of every image (indices into its objects, -1 for none) into one ranking.
+
+    truth_counts: objects of each image. chosen: detections that take part, default all.
+    """
+    offsets = np.concatenate([[0], np.cumsum(truth_counts)])[:-1].astype(np.int64)
+    keep = chosen if chosen is not None else [np.ones(len(each), np.bool_) for each in found]
+    scores = _joined([each.scores[k] for each, k in zip(found, keep, strict=True)], np.float64)
+    class_ids = _joined([each.class_ids[k] for each, k in zip(found, keep, strict=True)], np.int64)
+    images = np.repeat(np.arange(len(found)), [int(k.sum()) for k in keep])
+    index = _joined([m[0][k] for m, k in zip(matches, keep, strict=True)], np.int64)
+    iou = _joined([m[1][k] for m, k in zip(matches, keep, strict=True)], np.float64)
+    match = np.where(index >= 0, index + offsets[images], -1) if len(index) else index
+    order = np.argsort(-scores, kind="stable")
+    match = match[order]
+    return Ranked(scores[order], class_ids[order], images[order], match, iou[order], first_of_each(match), totals)
+
+
+def first_of_each(match: Ints) -> Bools:
+    """True where a number from 0 on stands for the first time."""
+    first = np.zeros(len(match), np.bool_)
+    first[np.unique(match, return_index=True)[1]] = True
+    return first & (match >= 0)
+
+
+def class_totals(truths: Sequence[GroundTruth], counted: Sequence[Bools], classes: int) -> Ints:
+    """(classes,) objects of each class among those `counted`; ids beyond the classes do not count."""
+    ids = _joined([truth.class_ids[c] for truth, c in zip(truths, counted, strict=True)], np.int64)
+    return np.bincount(ids[ids < classes], minlength=classes)
+
+
+def _joined(parts: Sequence[NDArray], dtype: type) -> NDArray:
+    return np.concatenate(parts).astype(dtype) if parts else np.zeros(0, dtype)

@@ -1,0 +1,69 @@
+"""Pascal VOC's protocol (VOCdevkit, VOCevaldet.m): one IoU threshold, difficult objects passed over.
+
+A detection takes the object of its class that it overlaps most, difficult ones included. Pixels count up to and
+including the far edge. Crowds, which VOC does not have, are treated as difficult.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from evaluation.metrics.darknet import curves
+from evaluation.metrics.matching import Floats, best_truth, class_totals, rank
+from utils.detections import Detections, GroundTruth
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class VocResult:
+    """Average precision of every class, NaN where the class has no object: those do not count in the mean.
+
+    ap_2007: (classes,) mean precision at 11 recalls. ap_2010: (classes,) area under the monotonous curve.
+    """
+
+    ap_2007: Floats
+    ap_2010: Floats
+
+    @property
+    def map_2007(self) -> float:
+        return _mean(self.ap_2007)
+
+    @property
+    def map_2010(self) -> float:
+        return _mean(self.ap_2010)
+
+
+def _mean(values: Floats) -> float:
+    known = values[~np.isnan(values)]
+    return float(known.mean()) if len(known) else float("nan")
+
+
+def voc_ap(
+    found: Sequence[Detections], truths: Sequence[GroundTruth], classes: int, *, iou_thresh: float = 0.5
+) -> VocResult:
+    """Measure detections against truths, image by image in the same order."""
+    ordinary = [~(truth.crowd | truth.difficult) for truth in truths]
+    matches, chosen = [], []
+    for each, truth, usual in zip(found, truths, ordinary, strict=True):
+        index, iou = best_truth(each, truth, border=1.0)
+        index = np.where(iou >= iou_thresh, index, -1)
+        matches.append((index, iou))
+        passed_over = (index >= 0) & ~np.append(usual, True)[index]
+        chosen.append(~passed_over & (each.class_ids < classes))
+    totals = class_totals(truths, ordinary, classes)
+    ranked = rank(found, matches, [len(truth) for truth in truths], totals, chosen)
+    both = np.array([_average_precisions(*curve) for curve in curves(ranked)]).reshape(-1, 2)
+    both[totals == 0] = np.nan
+    return VocResult(ap_2007=both[:, 0], ap_2010=both[:, 1])
+
+
+def _average_precisions(recall: Floats, precision: Floats) -> tuple[float, float]:
+    """11 recalls (2007) and area (2010 on)."""
+    if not len(recall):
+        return 0.0, 0.0
+    envelope = np.maximum.accumulate(precision[::-1])[::-1]
+    at = np.searchsorted(recall, np.arange(11) / 10, side="left")
+    area = float(np.sum(np.diff(recall, prepend=0.0) * envelope))
+    return float(np.append(envelope, 0.0)[at].mean()), area

@@ -1,0 +1,71 @@
+"""What one run of test.py is asked to do."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from evaluation.metrics.darknet import NMS_THRESH, SCORE_THRESH
+from utils.errors import InputError
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, kw_only=True)
+class EvaluationOptions:
+    """The flags of test.py, with their meaning.
+
+    img_size: nothing (the cfg's), a side, or width and height; `study` takes several sides. conf_thres: nothing (the
+    usual), or one; `study` takes several. letter_box: None is the cfg's. print: "table" or "darknet".
+    """
+
+    cfg: str | None
+    weights: str | None
+    backend: str | None
+    ema: bool
+    trust_pickle: bool
+    data: str
+    names: str | None
+    split: str | None
+    task: str
+    batch_size: int
+    img_size: tuple[int, ...]
+    conf_thres: tuple[float, ...]
+    iou_thres: float
+    letter_box: int | None
+    resize: str
+    points: int
+    print: str
+    save_json: bool
+    save_txt: bool
+    save_conf: bool
+    no_plots: bool
+    device: str
+    half: bool
+    single_cls: bool
+    augment: bool
+    verbose: bool
+    workers: int
+    project: str
+    name: str
+    exist_ok: bool
+
+
+def one_size(settings: EvaluationOptions) -> Sequence[int]:
+    """The one input size of a run. Raises InputError."""
+    if len(settings.img_size) > 2:
+        raise InputError(f"--img-size: found {len(settings.img_size)} numbers, expected one, or width and height")
+    return settings.img_size
+
+
+def one_confidence(settings: EvaluationOptions) -> float:
+    """The one least score of a run, with a warning where the numbers will not be the original's. Raises InputError."""
+    if len(settings.conf_thres) > 1:
+        raise InputError(f"--conf-thres: found {len(settings.conf_thres)} values, expected one (study takes several)")
+    confidence = settings.conf_thres[0] if settings.conf_thres else 0.001
+    if confidence > SCORE_THRESH:
+        logger.warning("--conf-thres %g: the original's mAP starts at %g", confidence, SCORE_THRESH)
+    if settings.iou_thres != NMS_THRESH:
+        logger.warning("--iou-thres %g: the original's mAP is defined with %g", settings.iou_thres, NMS_THRESH)
+    return confidence

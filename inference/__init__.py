@@ -1,0 +1,1 @@
+"""Run a model on images: open any model file, one pipeline from a source to its results, drawing and recording."""

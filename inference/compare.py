@@ -1,0 +1,222 @@
+"""Two models of any format side by side on one image (convert.py compare)."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from inference.detector import Detector, Selection
+from inference.exported import ExportedDetector, ExportedModel
+from inference.opening import RuntimeOptions, is_exported, open_exported
+from models.export.verify import difference
+from models.formats.files import LoadOptions, load_model
+from models.heads.base import BoxSection
+from models.network import Network
+from utils.boxes import iou, pairwise, xyxy_to_cxcywh
+from utils.detections import Detections
+from utils.letterbox import Letterbox, network_input
+
+PARTED = 1e-3  # standard deviations of a layer's output that rounding does not explain
+SAME_OVERLAP, SAME_SCORE = 0.99, 0.01  # of boxes that count as the same
+_PART = 16  # layers that are computed and held at a time
+
+
+@dataclass(frozen=True)
+class LayerDifference:
+    """Of the outputs of one layer: largest and mean difference, and the spread (standard deviation) of the first one's."""
+
+    index: int
+    name: str
+    largest: float
+    mean: float
+    spread: float
+
+    @property
+    def parted(self) -> bool:
+        return not self.largest <= PARTED * max(self.spread, 1e-6)
+
+
+@dataclass(frozen=True)
+class BoxMatches:
+    """same: pairs of one class with an overlap of 0.99 and scores within 0.01; only_a, only_b: boxes without such a partner.
+
+    least_overlap, largest_score: of the pairs of one class that overlap most, whether they count as the same or not. paired: there
+    are such pairs.
+    """
+
+    same: int
+    only_a: int
+    only_b: int
+    least_overlap: float
+    largest_score: float
+    paired: bool = False
+
+
+def layer_differences(a: Network, b: Network, images: Tensor) -> Iterator[LayerDifference]:
+    """Layer by layer as long as both have the same type and shape there; images (n, channels, height, width)."""
+    common = 0
+    for one, other in zip(a.plan.steps, b.plan.steps, strict=False):
+        if (one.section.names, one.shape) != (other.section.names, other.shape):
+            break
+        common += 1
+    for start in range(0, common, _PART):
+        indices = range(start, min(start + _PART, common))
+        with torch.inference_mode():
+            mine, theirs = a.outputs(images, indices), b.outputs(images, indices)
+        for index in indices:
+            error = (mine[index].float() - theirs[index].float()).abs()
+            spread = float(mine[index].float().std(correction=0))
+            yield LayerDifference(index, a.plan.steps[index].raw.name, float(error.max()), float(error.mean()), spread)
+
+
+def box_matches(a: Detections, b: Detections) -> BoxMatches:
+    """Each box of `a` with the box of its class in `b` that it overlaps most."""
+    if not len(a) or not len(b):
+        return BoxMatches(0, len(a), len(b), 1.0, 0.0)
+    overlaps = pairwise(iou, *(xyxy_to_cxcywh(torch.from_numpy(found.xyxy)) for found in (a, b)))
+    classes = torch.from_numpy(a.class_ids)[:, None] == torch.from_numpy(b.class_ids)[None]
+    overlaps = torch.where(classes, overlaps, 0.0)
+    best, place = overlaps.max(1)
+    scores = (torch.from_numpy(a.scores) - torch.from_numpy(b.scores)[place]).abs()
+    near = (best >= SAME_OVERLAP) & (scores <= SAME_SCORE)
+    same = len(place[near].unique())
+    paired = best > 0.5
+    return BoxMatches(
+        same=same,
+        only_a=len(a) - int(near.sum()),
+        only_b=len(b) - same,
+        least_overlap=float(best[paired].min()) if paired.any() else 1.0,
+        largest_score=float(scores[paired].max()) if paired.any() else 0.0,
+        paired=bool(paired.any()),
+    )
+
+
+_CLOSE = 1e-3  # difference of outputs, relative to their size, that counts as rounding
+Show = Callable[[str], Any]
+
+
+class Side(NamedTuple):
+    """A model: its file, the cfg of files that have none inside, and what runs it."""
+
+    path: str
+    cfg: str | None = None
+    backend: str | None = None
+
+
+class Verdict(NamedTuple):
+    same: bool
+    text: str
+
+
+class Pair:
+    """Models `a` and `b` at one input size: the one given, else that of `a`. Raises InputError for what cannot be opened."""
+
+    def __init__(self, a: Side, b: Side, size_wh: tuple[int, int] | None = None) -> None:
+        self.sides = (a, b)
+        first = _opened(a, size_wh)
+        self.size_wh = (first.plan.input.width, first.plan.input.height)
+        self.models = (first, _opened(b, self.size_wh))
+        self.channels = first.plan.input.channels
+
+    def describe(self) -> str:
+        """What is compared, in a line."""
+        return f"{self.sides[0].path} and {self.sides[1].path} at {self.size_wh[0]}x{self.size_wh[1]}"
+
+    def random_image(self) -> NDArray[np.uint8]:
+        """Random values of the input's size, the same every time."""
+        width, height = self.size_wh
+        return np.random.default_rng(0).integers(0, 256, (height, width, self.channels), np.uint8)
+
+    def compare(self, image: NDArray[np.uint8], *, conf: float, every_layer: bool, show: Show) -> Verdict:
+        """Layers where both have them, then outputs, then boxes above `conf`; image uint8 (height, width, channels).
+
+        `show` is given the lines of the report.
+        """
+        net = self.models[0].plan.net
+        fit = Letterbox(image_wh=(image.shape[1], image.shape[0]), network_wh=self.size_wh, letter_box=net.letter_box)
+        images = torch.from_numpy(network_input(image, fit))[None]
+        parted = self._layers(images, every_layer, show)
+        with torch.inference_mode():
+            outputs = [tuple(model(images)) for model in self.models]
+        close = self._outputs(outputs, show)
+        matches = self._boxes(outputs, fit, conf, show)
+        return _verdict(parted, close, matches)
+
+    def _layers(self, images: Tensor, every_layer: bool, show: Show) -> LayerDifference | None:
+        """The first layer whose difference rounding does not explain."""
+        a, b = self.models
+        if isinstance(a, ExportedModel) or isinstance(b, ExportedModel):
+            show("layers: an exported model has its outputs only")
+            return None
+        first, count = None, 0
+        show(f"{'layer':>5} {'type':<16} {'largest':>9} {'mean':>9} {'spread':>9}")
+        for row in layer_differences(a, b, images):
+            count += 1
+            first = first or (row if row.parted else None)
+            if every_layer or row is first:
+                show(f"{row.index:>5} {row.name:<16} {row.largest:>9.2g} {row.mean:>9.2g} {row.spread:>9.2g}")
+        alike = count == len(a.plan.steps) == len(b.plan.steps)
+        if not alike:
+            show(f"layers: the first {count} are of the same type and shape, then the networks differ")
+        elif first is None:
+            show(f"layers: all {count} agree")
+        return first
+
+    def _outputs(self, outputs: list[tuple[Tensor, ...]], show: Show) -> bool | None:
+        """Whether they are close; None if the two models give different things."""
+        mine, theirs = ([each.float().numpy() for each in found] for found in outputs)
+        if [each.shape for each in mine] != [each.shape for each in theirs]:
+            show("outputs: of different shapes, not compared")
+            return None
+        error = difference(mine, theirs, "raw")
+        show(f"outputs: largest difference {error:.2g}, relative to their size")
+        return error <= _CLOSE
+
+    def _boxes(self, outputs: list[tuple[Tensor, ...]], fit: Letterbox, conf: float, show: Show) -> BoxMatches | None:
+        detectors = [_detector(model) for model in self.models]
+        found = [
+            detector.detections(output, [fit], Selection(conf=conf))[0]
+            for detector, output in zip(detectors, outputs, strict=True)
+            if detector is not None
+        ]
+        if len(found) < 2:
+            return None
+        matches = box_matches(found[0], found[1])
+        text = f"{matches.same} the same, {matches.only_a} only in the first, {matches.only_b} only in the second"
+        if matches.paired:
+            text += f"; overlap at least {matches.least_overlap:.4f}, scores within {matches.largest_score:.4f}"
+        show(f"boxes above {conf:g}: {text}")
+        return matches
+
+
+def _opened(side: Side, size_wh: tuple[int, int] | None) -> Network | ExportedModel:
+    width, height = size_wh or (None, None)
+    reading = LoadOptions(cfg=side.cfg, width=width, height=height, own_cfg=True)
+    if is_exported(side.path):
+        return open_exported(side.path, RuntimeOptions(backend=side.backend, reading=reading))
+    return load_model(side.path, reading).network
+
+
+def _detector(model: Network | ExportedModel) -> Detector | None:
+    if not any(isinstance(step.section, BoxSection) for step in model.plan.heads):
+        return None
+    return ExportedDetector(model) if isinstance(model, ExportedModel) else Detector(model)
+
+
+def _verdict(parted: LayerDifference | None, close: bool | None, matches: BoxMatches | None) -> Verdict:
+    if parted is not None:
+        return Verdict(False, f"verdict: they part at layer {parted.index} [{parted.name}]")
+    if matches is not None and (matches.only_a or matches.only_b):
+        return Verdict(False, "verdict: their boxes differ")
+    if close is False:
+        return Verdict(False, "verdict: their outputs differ")
+    if close is None and (matches is None or not matches.same):
+        why = "" if matches is None else ": no boxes; take an image with objects (--image) or a lower --conf-thres"
+        return Verdict(False, f"verdict: nothing that both give could be compared{why}")
+    return Verdict(True, "verdict: the same but for rounding")

@@ -1,0 +1,59 @@
+"""What to try after the first look: one line each, to be copied."""
+
+from __future__ import annotations
+
+import shutil
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parent.parent
+
+
+@dataclass(frozen=True)
+class Suggestion:
+    """what: in words. script: the script and its flags, from the root of the project. packages: requirements file, if any."""
+
+    what: str
+    script: str
+    packages: str = ""
+
+
+STEPS = (
+    Suggestion("your image, folder, clip or camera (0)", "detect.py --source my.jpg"),
+    Suggestion(
+        "your Darknet model", "detect.py --cfg my.cfg --weights my.weights --names my.names --source my.jpg --save-json"
+    ),
+    Suggestion("a video, as boxes in a table too", "detect.py --source data/samples/scenes.mp4 --save-csv"),
+    Suggestion(
+        "train for a minute on drawn scenes; --data my.data: on yours",
+        "train.py --cfg cfg/cspdensenetb-ref-prn.cfg --img-size 96 --batch-size 4 --subdivisions 1 --iterations 20",
+    ),
+    Suggestion(
+        "export to ONNX",
+        "export.py --cfg weights/scenes.cfg --weights weights/scenes.weights --names weights/scenes.names "
+        "--include onnx --out runs/scenes",
+        "requirements-export.txt",
+    ),
+    Suggestion("a page in the browser", "serve.py", "requirements-serve.txt"),
+)
+
+
+def next_steps() -> str:
+    """The steps with the interpreter that runs, as it is called here; where to go if that is not the current folder."""
+    python = interpreter()
+    head = "What to try next" + ("" if Path.cwd() == ROOT else f", in {ROOT}") + ":"
+    lines = [head]
+    for step in STEPS:
+        needs = f"   (after {python} -m pip install -r {step.packages})" if step.packages else ""
+        lines += [f"  {step.what}{needs}", f"    {python} {step.script}"]
+    return "\n".join(lines)
+
+
+def interpreter() -> str:
+    """How to call this Python from the root of the project."""
+    found = shutil.which("python")
+    if found and Path(found).parent.samefile(Path(sys.executable).parent):
+        return "python"
+    here = Path(sys.executable)
+    return str(here.relative_to(ROOT)) if here.is_relative_to(ROOT) else str(here)

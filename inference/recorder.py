@@ -1,0 +1,187 @@
+"""Drawing, encoding and writing of results, in a thread beside the network."""
+
+from __future__ import annotations
+
+import queue
+import threading
+import time
+from collections.abc import Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass
+from pathlib import Path
+from types import TracebackType
+from urllib.parse import urlparse
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+from inference.results import CropWriter, CsvWriter, JsonWriter, LabelWriter, ResultWriter, Seen
+from utils.draw import annotate
+from utils.errors import InputError, RunError
+from utils.files import atomic_write
+from utils.video import VideoWriter
+
+_WAITING = 8  # frames between the network and the writer
+_LONGEST_GAP = 250  # frames of a live source that one image may stand for
+_IMAGE_SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff"})
+
+
+@dataclass(frozen=True, kw_only=True)
+class RecordOptions:
+    """What is written. media: annotated images and videos; show: a window with them; the rest as the flags of detect.py."""
+
+    media: bool = True
+    show: bool = False
+    labels_txt: bool = False
+    scores_in_txt: bool = False
+    json: bool = False
+    csv: bool = False
+    crops: bool = False
+    thickness: int | None = None
+    hide_labels: bool = False
+    hide_scores: bool = False
+    codec: str = "mp4v"
+    vid_stride: int = 1
+
+
+class Recorder:
+    """Context manager; `add` hands over one image or frame. Leaving it finishes every file, by Ctrl-C too.
+
+    seconds: time spent drawing and writing. Raises RunError, from `add` or at the end, when something cannot be written.
+    """
+
+    def __init__(self, folder: Path, names: Sequence[str], options: RecordOptions) -> None:
+        self.seconds = 0.0
+        self._folder, self._names, self._options = folder, names, options
+        self._queue: queue.Queue[Seen | None] = queue.Queue(_WAITING)
+        self._error: BaseException | None = None
+        self._stack = ExitStack()
+        self._video: VideoWriter | None = None
+        self._video_path = ""
+        self._next_index = 0
+        self._taken: dict[str, str] = {}
+
+    def __enter__(self) -> Recorder:
+        self._writers = self._open_writers()
+        self._thread = threading.Thread(target=self._run, name="recorder", daemon=True)
+        self._thread.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._queue.put(None)
+        self._thread.join()
+        failed = self._error
+        self._stack.__exit__(kind or (type(failed) if failed else None), error or failed, trace)
+        if kind is None and failed is not None:
+            raise failed
+
+    def add(self, seen: Seen) -> None:
+        """Hand over one image or frame; waits while the thread is several behind."""
+        if self._error is not None:
+            raise self._error
+        self._queue.put(seen)
+
+    def _open_writers(self) -> list[ResultWriter]:
+        options, folder, names = self._options, self._folder, self._names
+        writers: list[ResultWriter] = []
+        if options.labels_txt:
+            writers.append(LabelWriter(folder / "labels", with_scores=options.scores_in_txt))
+        if options.json:
+            writers.append(self._stack.enter_context(JsonWriter(folder / "results.json", names)))
+        if options.csv:
+            writers.append(self._stack.enter_context(CsvWriter(folder / "results.csv", names)))
+        if options.crops:
+            writers.append(CropWriter(folder / "crops", names))
+        return writers
+
+    def _run(self) -> None:
+        try:
+            while (seen := self._queue.get()) is not None:
+                start = time.perf_counter()
+                self._record(seen)
+                self.seconds += time.perf_counter() - start
+        except (RunError, InputError, OSError, cv2.error) as error:
+            self._error = (
+                error if isinstance(error, (RunError, InputError)) else RunError(f"results cannot be written: {error}")
+            )
+            while self._queue.get() is not None:  # the other side must not wait for room
+                pass
+        finally:
+            self._close_video()
+
+    def _record(self, seen: Seen) -> None:
+        for writer in self._writers:
+            writer.add(seen)
+        options = self._options
+        if not options.media and not options.show:
+            return
+        drawn = annotate(
+            seen.image,
+            seen.found,
+            self._names,
+            thickness=options.thickness,
+            labels=not options.hide_labels,
+            scores=not options.hide_scores,
+        )
+        if options.media and seen.index is None:
+            self._write_image(seen, drawn)
+        elif options.media:
+            self._write_frame(seen, drawn)
+        if options.show:
+            _show(drawn, wait=seen.index is None)
+
+    def _write_image(self, seen: Seen, drawn: NDArray[np.uint8]) -> None:
+        suffix = Path(seen.path).suffix.lower()
+        name = self._free_name(seen.path, suffix if suffix in _IMAGE_SUFFIXES else ".jpg")
+        with atomic_write(self._folder / name) as stream:
+            stream.write(cv2.imencode(Path(name).suffix, drawn[:, :, ::-1])[1].tobytes())
+
+    def _write_frame(self, seen: Seen, drawn: NDArray[np.uint8]) -> None:
+        assert seen.index is not None
+        if self._video is None or self._video_path != seen.path:
+            self._close_video()
+            name = self._free_name(_stream_name(seen.path), ".mp4")
+            fps = seen.fps if seen.live else seen.fps / self._options.vid_stride
+            self._video = VideoWriter(self._folder / name, fps, self._options.codec)
+            self._video_path, self._next_index = seen.path, seen.index
+        repeats = 1
+        if seen.live:  # frames that were dropped are made up for, so that the video keeps the time
+            repeats = min(max(seen.index - self._next_index + 1, 1), _LONGEST_GAP)
+            self._next_index = seen.index + 1
+        for _ in range(repeats):
+            self._video.write(drawn)
+
+    def _close_video(self) -> None:
+        if self._video is not None:
+            video, self._video = self._video, None
+            video.close()
+
+    def _free_name(self, path: str, suffix: str) -> str:
+        """A file name like that of `path`, with a number if another path has taken it."""
+        stem, number = Path(path).stem or "image", 1
+        name = f"{stem}{suffix}"
+        while self._taken.setdefault(name, path) != path:
+            number += 1
+            name = f"{stem}_{number}{suffix}"
+        return name
+
+
+def _stream_name(path: str) -> str:
+    """A name for the recording of a video file, a camera number or a URL."""
+    if path.isdigit():
+        return f"camera{path}"
+    if "://" in path:
+        address = urlparse(path)
+        return Path(address.path).stem or (address.hostname or "stream")
+    return path
+
+
+def _show(drawn: NDArray[np.uint8], *, wait: bool) -> None:
+    try:
+        cv2.imshow("cspyolo", drawn[:, :, ::-1])
+        cv2.waitKey(0 if wait else 1)
+    except cv2.error:
+        raise InputError("--view-img: this OpenCV cannot open a window here; leave the flag out") from None

@@ -1,1 +1,0 @@
-"""Engines that run exported models: ONNX Runtime, OpenVINO, OpenCV, TorchScript."""

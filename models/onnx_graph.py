@@ -1,0 +1,144 @@
+"""An ONNX graph under construction, as plain data: layers add nodes to it without knowing the package onnx."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from torch import Tensor
+
+from models.layers.base import Site
+
+Operand = str | float | Tensor | NDArray[Any]
+
+INPUT = "images"
+_SHARED_SIZE = 64  # constants up to this many values are stored once
+_END = 2**31 - 1
+_TYPE_NUMBERS: dict[type[np.floating[Any]], int] = {np.float32: 1, np.float16: 10}  # of onnx.TensorProto
+
+
+@dataclass(frozen=True)
+class Node:
+    """One operation; inputs and outputs are names of values, "" an input that is left out."""
+
+    op: str
+    name: str
+    inputs: tuple[str, ...]
+    outputs: tuple[str, ...]
+    attributes: dict[str, Any] = field(default_factory=dict)
+
+
+class Graph:
+    """Nodes in the order of computation, and constants by name.
+
+    opset: version of the operators. batch: images at a time; None: any number. dynamic_size: width and height are not known
+    before the model runs. size_wh: width and height of the input otherwise.
+    """
+
+    def __init__(self, *, opset: int, batch: int | None, dynamic_size: bool, size_wh: tuple[int, int]) -> None:
+        self.opset, self.batch, self.dynamic_size, self.size_wh = opset, batch, dynamic_size, size_wh
+        self.nodes: list[Node] = []
+        self.constants: dict[str, NDArray[Any]] = {}
+        self.dtype: type[np.floating[Any]] = np.float32
+        self._scope = ""
+        self._shared: dict[tuple[Any, ...], str] = {}
+        self._types: dict[str, type[np.floating[Any]]] = {INPUT: np.float32}
+
+    @contextmanager
+    def scope(self, name: str, dtype: type[np.floating[Any]]) -> Iterator[None]:
+        """Names of nodes begin with `name`, and constants are of `dtype`, in this block."""
+        before = self._scope, self.dtype
+        self._scope, self.dtype = name, dtype
+        try:
+            yield
+        finally:
+            self._scope, self.dtype = before
+
+    def node(self, op: str, *inputs: Operand, **attributes: Any) -> str:
+        """Add an operation with one output, whose name is returned; inputs that are no names become constants."""
+        names = tuple(each if isinstance(each, str) else self.constant(each) for each in inputs)
+        name = f"{self._scope}{op}_{len(self.nodes)}"
+        self.nodes.append(Node(op, name, names, (name,), attributes))
+        self._types[name] = self.dtype
+        return name
+
+    def constant(self, values: float | Tensor | NDArray[Any] | Sequence[Any]) -> str:
+        """A constant in the current floating point type."""
+        if isinstance(values, Tensor):
+            values = values.detach().cpu().numpy()
+        return self._constant(np.asarray(values, np.float64).astype(self.dtype))
+
+    def integers(self, values: Sequence[int] | int) -> str:
+        """A constant of int64."""
+        return self._constant(np.asarray(values, np.int64))
+
+    def scales(self, values: Sequence[float]) -> str:
+        """A constant of float32, which some operators want whatever the type of their input."""
+        return self._constant(np.asarray(values, np.float32))
+
+    def _constant(self, array: NDArray[Any]) -> str:
+        key = (array.dtype.str, array.shape, array.tobytes()) if array.size <= _SHARED_SIZE else None
+        if key in self._shared:
+            return self._shared[key]
+        name = f"constant_{len(self.constants)}"
+        self.constants[name] = np.ascontiguousarray(array).reshape(array.shape)
+        if key is not None:
+            self._shared[key] = name
+        return name
+
+    def slice(self, x: str, axis: int, start: int, stop: int | None = None, step: int = 1) -> str:
+        """x[start:stop:step] along an axis."""
+        ends = self.integers([_END if stop is None else stop])
+        return self.node("Slice", x, self.integers([start]), ends, self.integers([axis]), self.integers([step]))
+
+    def reshape(self, x: str, *shape: int) -> str:
+        """0 keeps a dimension, -1 takes what is left."""
+        return self.node("Reshape", x, self.integers(shape))
+
+    def concat(self, values: Sequence[str], axis: int) -> str:
+        return values[0] if len(values) == 1 else self.node("Concat", *values, axis=axis)
+
+    def clip(self, x: str, low: float | None, high: float | None) -> str:
+        limits = ["" if each is None else self.constant(each) for each in (low, high)]
+        return self.node("Clip", x, *(limits if limits[1] else limits[:1]))
+
+    def pad(self, x: str, before: Sequence[int], after: Sequence[int], value: float = 0.0) -> str:
+        """Constant values around a tensor of four dimensions."""
+        borders = self.integers([*before, *after])
+        if value == 0:
+            return self.node("Pad", x, borders)
+        # A constant of its own: OpenCV 4 takes one that other operations read, too, for a second tensor to pad.
+        name = f"{self._scope}pad_value_{len(self.constants)}"
+        self.constants[name] = np.asarray(value, self.dtype)
+        return self.node("Pad", x, borders, name)
+
+    def sum(self, x: str, axis: int) -> str:
+        """Sum along an axis, which is kept."""
+        return self.node("ReduceSum", x, self.integers([axis]), keepdims=1)
+
+    def largest(self, x: str, axis: int) -> str:
+        """Maximum along an axis, which is kept."""
+        if self.opset < 18:
+            return self.node("ReduceMax", x, axes=[axis], keepdims=1)
+        return self.node("ReduceMax", x, self.integers([axis]), keepdims=1)
+
+    def sizes(self, x: str, start: int, stop: int) -> str:
+        """Dimensions of x from start to stop, int64."""
+        return self.slice(self.node("Shape", x), 0, start, stop)
+
+    def to_float(self, x: str) -> str:
+        """Integers in the current floating point type."""
+        return self.node("Cast", x, to=_TYPE_NUMBERS[self.dtype])
+
+    def cast(self, x: str) -> str:
+        """A value of floats in the current floating point type."""
+        return x if self._types.get(x) is self.dtype else self.to_float(x)
+
+    def needs_fixed_size(self, site: Site, why: str) -> None:
+        """Raises CfgError if width and height are dynamic."""
+        if self.dynamic_size:
+            raise site.error(f"{why}, so width and height of the exported model cannot be dynamic")

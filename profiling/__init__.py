@@ -1,0 +1,1 @@
+"""Time, energy and per-layer cost of a network, for info.py."""

@@ -1,0 +1,219 @@
+"""Every kind of image and video that users meet: the right pixels, or one error that names file and reason."""
+
+from __future__ import annotations
+
+import struct
+import zlib
+from collections.abc import Callable
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+
+from data import image as image_module
+from data.frames import Failure, Frame, open_frames
+from data.image import read_image
+from utils.errors import InputError
+
+WIDTH, HEIGHT = 40, 24
+
+
+def scene(width: int = WIDTH, height: int = HEIGHT) -> NDArray[np.uint8]:
+    """RGB: red grows to the right, green downwards, blue is 40."""
+    x = np.linspace(0, 250, width)[None, :].repeat(height, 0)
+    y = np.linspace(0, 250, height)[:, None].repeat(width, 1)
+    return np.stack([x, y, np.full_like(x, 40)], -1).astype(np.uint8)
+
+
+def encode(kind: str, image: NDArray[np.uint8] | None = None) -> bytes:
+    bgr = (scene() if image is None else image)[..., ::-1]
+    return bytes(cv2.imencode(f".{kind}", bgr)[1])
+
+
+def with_exif(jpeg: bytes, orientation: int) -> bytes:
+    entry = struct.pack("<HHIHH", 0x112, 3, 1, orientation, 0)
+    tiff = b"II*\0" + struct.pack("<IH", 8, 1) + entry + struct.pack("<I", 0)
+    segment = b"Exif\0\0" + tiff
+    return jpeg[:2] + b"\xff\xe1" + struct.pack(">H", len(segment) + 2) + segment + jpeg[2:]
+
+
+def png_claiming(width: int, height: int) -> bytes:
+    def chunk(kind: bytes, body: bytes) -> bytes:
+        return struct.pack(">I", len(body)) + kind + body + struct.pack(">I", zlib.crc32(kind + body))
+
+    head = struct.pack(">IIBBBBB", width, height, 8, 2, 0, 0, 0)
+    data = chunk(b"IDAT", zlib.compress(bytes(100)))
+    return b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", head) + data + chunk(b"IEND", b"")
+
+
+def sixteen_bit() -> bytes:
+    return bytes(cv2.imencode(".png", scene()[..., ::-1].astype(np.uint16) * 257)[1])
+
+
+def with_alpha() -> bytes:
+    alpha = np.zeros((HEIGHT, WIDTH, 1), np.uint8)
+    return bytes(cv2.imencode(".png", np.concatenate([scene()[..., ::-1], alpha], -1))[1])
+
+
+# Name of the case -> file name, bytes, largest difference allowed (JPEG and WebP lose some).
+GOOD: dict[str, tuple[str, Callable[[], bytes], int]] = {
+    "png": ("a.png", lambda: encode("png"), 0),
+    "bmp": ("a.bmp", lambda: encode("bmp"), 0),
+    "ppm": ("a.ppm", lambda: encode("ppm"), 0),
+    "tiff": ("a.tiff", lambda: encode("tiff"), 0),
+    "jpeg": ("a.jpg", lambda: encode("jpg"), 24),
+    "webp": ("a.webp", lambda: encode("webp"), 24),
+    "16-bit": ("a.png", sixteen_bit, 1),
+    "alpha": ("a.png", with_alpha, 0),
+    "a JPEG named .png": ("a.png", lambda: encode("jpg"), 24),
+    "no suffix": ("a", lambda: encode("png"), 0),
+    "UTF-8 name": ("bær 熊 🐻.png", lambda: encode("png"), 0),
+    "blanks and brackets": ("a [1] b.png", lambda: encode("png"), 0),
+    "padding behind the end": ("a.jpg", lambda: encode("jpg") + bytes(200), 24),
+}
+
+
+@pytest.mark.parametrize("case", GOOD)
+def test_good_images(case: str, tmp_path: Path) -> None:
+    name, make, tolerance = GOOD[case]
+    (tmp_path / name).write_bytes(make())
+    image = read_image(tmp_path / name)
+    assert image.shape == (HEIGHT, WIDTH, 3) and image.dtype == np.uint8
+    assert np.abs(image.astype(int) - scene()).max() <= tolerance
+    assert read_image(tmp_path / name, channels=1).shape == (HEIGHT, WIDTH, 1)
+
+
+@pytest.mark.parametrize("size_wh", [(1, 1), (20000, 3), (3, 20000), (1, 700)])
+@pytest.mark.parametrize("kind", ["png", "jpg", "bmp"])
+def test_sizes(kind: str, size_wh: tuple[int, int], tmp_path: Path) -> None:
+    (tmp_path / f"a.{kind}").write_bytes(encode(kind, np.full((size_wh[1], size_wh[0], 3), 90, np.uint8)))
+    image = read_image(tmp_path / f"a.{kind}")
+    assert image.shape == (size_wh[1], size_wh[0], 3)
+    assert np.abs(image.astype(int) - 90).max() <= 1
+
+
+@pytest.mark.parametrize("channels", [1, 3])
+@pytest.mark.parametrize("depth", [np.uint8, np.uint16])
+def test_gray_images(depth: type, channels: int, tmp_path: Path) -> None:
+    level: NDArray[np.integer] = scene()[..., 0].astype(depth) * (257 if depth is np.uint16 else 1)
+    cv2.imwrite(str(tmp_path / "a.png"), level)
+    image = read_image(tmp_path / "a.png", channels)
+    assert image.shape == (HEIGHT, WIDTH, channels)
+    assert np.abs(image.astype(int) - scene()[..., :1]).max() <= 1
+
+
+def test_cmyk(tmp_path: Path) -> None:
+    image = pytest.importorskip("PIL.Image")
+    image.new("CMYK", (WIDTH, HEIGHT), (0, 255, 255, 0)).save(tmp_path / "a.jpg")
+    red = read_image(tmp_path / "a.jpg")
+    assert red.shape == (HEIGHT, WIDTH, 3)
+    assert np.abs(red[0, 0].astype(int) - [255, 0, 0]).max() <= 8
+
+
+@pytest.mark.parametrize("orientation", range(1, 9))
+def test_exif_orientation(orientation: int, tmp_path: Path) -> None:
+    (tmp_path / "a.jpg").write_bytes(with_exif(encode("jpg"), orientation))
+    stored = read_image(tmp_path / "a.jpg")
+    assert stored.shape == (HEIGHT, WIDTH, 3)
+    upright = read_image(tmp_path / "a.jpg", upright=True)
+    # TIFF 6.0: orientations 5 to 8 exchange rows and columns.
+    turned = stored.transpose(1, 0, 2) if orientation >= 5 else stored
+    flip_rows, flip_columns = orientation in (3, 4, 7, 8), orientation in (2, 3, 6, 7)
+    turned = turned[:: -1 if flip_rows else 1, :: -1 if flip_columns else 1]
+    assert np.abs(upright.astype(int) - turned).max() <= 2
+    with open_frames(str(tmp_path / "a.jpg")) as frames:
+        (frame,) = frames
+    assert isinstance(frame, Frame) and (frame.image == upright).all()
+
+
+# Name of the case -> file name, bytes, what the reason must say.
+BAD: dict[str, tuple[str, Callable[[], bytes], str]] = {
+    "empty": ("a.jpg", lambda: b"", "empty"),
+    "truncated JPEG": ("a.jpg", lambda: encode("jpg")[:-200], "cut off|damaged"),
+    "JPEG without its end": ("a.jpg", lambda: encode("jpg")[:-2], "cut off"),
+    "half a JPEG": ("a.jpg", lambda: encode("jpg", scene(640, 480))[:9000], "cut off"),
+    "JPEG cut in its header": ("a.jpg", lambda: encode("jpg")[:30], "damaged"),
+    "two bytes of a JPEG": ("a.jpg", lambda: b"\xff\xd8", "damaged"),
+    "truncated PNG": ("a.png", lambda: encode("png")[:-30], "cut off"),
+    "PNG with broken data": ("a.png", lambda: png_claiming(100, 100), "damaged"),
+    "truncated BMP": ("a.bmp", lambda: encode("bmp")[:500], "damaged"),
+    "truncated WebP": ("a.webp", lambda: encode("webp")[:60], "damaged"),
+    "truncated TIFF": ("a.tiff", lambda: encode("tiff")[:300], "no image"),
+    "truncated PPM": ("a.ppm", lambda: encode("ppm")[:300], "damaged"),
+    "HTML page": ("a.jpg", lambda: b"<!DOCTYPE html><html>404</html>", "no image.*DOCTYPE"),
+    "LFS pointer": ("a.jpg", lambda: b"version https://git-lfs.github.com/spec/v1\n", "no image.*version"),
+    "zero bytes": ("a.jpg", lambda: bytes(1000), "no image"),
+    "decompression bomb": ("a.png", lambda: png_claiming(60000, 60000), "60000x60000"),
+    "size zero": ("a.png", lambda: png_claiming(0, 10), "damaged"),
+}
+
+
+@pytest.mark.parametrize("case", BAD)
+def test_bad_images(case: str, tmp_path: Path) -> None:
+    name, make, reason = BAD[case]
+    (tmp_path / name).write_bytes(make())
+    with pytest.raises(InputError, match=reason) as error:
+        read_image(tmp_path / name)
+    assert str(error.value).startswith(str(tmp_path / name))
+    assert "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize("name", ["absent.png", "folder", "zero\0byte.png"])
+def test_no_such_image(name: str, tmp_path: Path) -> None:
+    (tmp_path / "folder").mkdir()
+    with pytest.raises(InputError):
+        read_image(tmp_path / name)
+
+
+def test_limit_of_pixels(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "a.png").write_bytes(encode("png"))
+    monkeypatch.setattr(image_module, "MAX_PIXELS", WIDTH * HEIGHT)
+    read_image(tmp_path / "a.png")
+    monkeypatch.setattr(image_module, "MAX_PIXELS", WIDTH * HEIGHT - 1)
+    with pytest.raises(InputError, match="expected at most 959"):
+        read_image(tmp_path / "a.png")
+
+
+def write_video(path: Path, frames: int, codec: str = "mp4v") -> None:
+    writer = cv2.VideoWriter(str(path), cv2.VideoWriter.fourcc(*codec), 10, (64, 48))
+    noise = np.random.default_rng(0)
+    for _ in range(frames):
+        writer.write(noise.integers(0, 255, (48, 64, 3), np.uint8))
+    writer.release()
+
+
+def cut(path: Path, share: float) -> None:
+    data = path.read_bytes()
+    path.write_bytes(data[: int(len(data) * share)])
+
+
+@pytest.mark.parametrize(
+    ("name", "frames", "share", "reason"),
+    [
+        ("a.mp4", 0, 1, "no frames|cannot be opened"),
+        ("a.avi", 0, 1, "no frames|cannot be opened"),
+        ("a.mp4", 20, 0, "empty"),
+        ("a.mp4", 20, 0.5, "cannot be opened"),
+        ("a.avi", 20, 0.02, "cannot be opened|no frames"),
+    ],
+)
+def test_videos_that_give_nothing(name: str, frames: int, share: float, reason: str, tmp_path: Path) -> None:
+    write_video(tmp_path / name, frames, "MJPG" if name.endswith("avi") else "mp4v")
+    if not (tmp_path / name).exists():
+        (tmp_path / name).write_bytes(b"")
+        reason += "|empty"
+    cut(tmp_path / name, share)
+    with pytest.raises(InputError, match=reason), open_frames(str(tmp_path / name)) as source:
+        items = list(source)
+        assert all(isinstance(item, Failure) for item in items)
+
+
+def test_video_cut_in_the_middle(tmp_path: Path) -> None:
+    write_video(tmp_path / "a.avi", 40, "MJPG")
+    cut(tmp_path / "a.avi", 0.5)
+    with open_frames(str(tmp_path / "a.avi")) as source:
+        *frames, last = source
+    assert 10 <= len(frames) < 40 and all(isinstance(frame, Frame) for frame in frames)
+    assert isinstance(last, Failure) and "cut off" in last.reason

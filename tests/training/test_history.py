@@ -1,0 +1,126 @@
+"""TrainingHistory, EMA and the lines of progress."""
+
+from __future__ import annotations
+
+import csv
+import re
+from pathlib import Path
+
+import pytest
+import torch
+
+from training.charts import write_chart, write_results
+from training.ema import Ema
+from training.history import TrainingHistory
+from training.loop import Update
+from training.progress import DarknetLines, EpochBar
+
+
+def update(iteration: int, loss: float = 2.0) -> Update:
+    return Update(
+        iteration=iteration,
+        rate=0.001,
+        loss=loss,
+        terms={"box": loss / 2},
+        images=8,
+        size_wh=(64, 32),
+        seconds=0.5,
+        waited=0.25,
+    )
+
+
+def test_rows_are_means_over_the_interval_and_average_is_the_originals(tmp_path: Path) -> None:
+    history = TrainingHistory(interval=2)
+    for iteration, loss in enumerate([10.0, 20.0, 30.0, 40.0], start=1):
+        history.add(update(iteration, loss))
+    history.evaluated({"mAP_0.5": 0.5})
+    average = 10.0
+    for loss in (20.0, 30.0, 40.0):
+        average = 0.9 * average + 0.1 * loss
+    assert history.average == pytest.approx(average)
+    history.write(tmp_path / "results.csv")
+    rows = list(csv.DictReader((tmp_path / "results.csv").open()))
+    assert [row["loss"] for row in rows] == ["15", "35"]
+    assert [row["mAP_0.5"] for row in rows] == ["", "0.5"]
+    assert rows[1]["loss_box"] == "17.5"
+    assert float(rows[0]["images_per_second"]) == pytest.approx(8 / 0.75)
+
+
+def test_history_survives_a_round_trip() -> None:
+    history = TrainingHistory(interval=3)
+    history.add(update(1))
+    after = TrainingHistory(interval=3)
+    after.load_state_dict(history.state_dict())
+    assert (after.rows, after.average) == (history.rows, history.average)
+    assert after.series("average_loss") == ([1], [2.0])
+
+
+def test_charts_are_images(tmp_path: Path) -> None:
+    history = TrainingHistory()
+    for iteration in range(1, 6):
+        history.add(update(iteration))
+    history.evaluated({"mAP_0.5": 0.5})
+    write_chart(history, tmp_path / "chart.png", max_batches=10, max_loss=20, metric="mAP_0.5")
+    write_results(history, tmp_path / "results.png")
+    assert all(path.read_bytes().startswith(b"\x89PNG") for path in tmp_path.iterdir())
+
+
+def test_ema_runs_from_the_middle_and_is_applied_a_thousand_iterations_before_the_end() -> None:
+    weights = {"w": torch.tensor([1.0])}
+    ema = Ema(weights, 0.9, 2010)
+    expected = 0.0
+    for iteration in range(1, 2011):
+        if iteration != 1011:
+            weights["w"].fill_(float(iteration))
+        ema.update(iteration)
+        if iteration == 1005:
+            expected = 1005.0
+        if 1005 <= iteration < 1010:
+            expected = 0.9 * expected + 0.1 * iteration
+        if iteration == 1004:
+            assert not ema.averages
+        if iteration == 1010:
+            assert weights["w"].item() == pytest.approx(expected)
+
+
+def test_swapping_the_average_in_and_out_changes_nothing() -> None:
+    weights = {"w": torch.tensor([1.0])}
+    ema = Ema(weights, 0.5, 3000)
+    ema.update(1500)
+    weights["w"].fill_(3.0)
+    ema.update(1501)
+    ema.swap()
+    assert weights["w"].item() == 2.0
+    ema.swap()
+    assert weights["w"].item() == 3.0
+    assert ema.averages["w"].item() == 2.0
+
+
+def test_the_line_of_the_original() -> None:
+    history, lines = TrainingHistory(), list[str]()
+    line = DarknetLines(history, 1000, lines.append)
+    history.add(update(10))
+    line(update(10))
+    assert lines == [
+        "\n 10: 2.000000, 2.000000 avg loss, 0.001000 rate, 0.500000 seconds, 80 images, 0.206250 hours left"
+    ]
+
+
+def test_a_bar_for_each_epoch(capsys: pytest.CaptureFixture[str]) -> None:
+    history = TrainingHistory()
+    bar = EpochBar(history, images=8 * 120, batch=8, last=150)
+    for iteration in range(1, 151):
+        history.add(update(iteration))
+        bar(update(iteration))
+    bar.close()
+    shown = capsys.readouterr().err
+    assert "epoch 1" in shown and "epoch 2" in shown and "120/120" in shown and "30/30" in shown
+    assert "box 1" in shown and "64x32" in shown and "img/s" in shown
+    assert re.search(r"img/s [\d.]+G", shown)
+
+
+def test_results_of_evaluations_are_told_apart() -> None:
+    history = TrainingHistory()
+    history.add(update(1))
+    history.evaluated({"mAP_0.5": 0.5, "F1": 0.25})
+    assert history.metrics == ["mAP_0.5", "F1"]

@@ -1,0 +1,74 @@
+"""Images of a training: results.png, and chart.png in the manner of the original. matplotlib is loaded when one is drawn."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from training.history import TrainingHistory
+from utils.plotting import figure, save
+
+_LOSS = "loss"
+_LEFT_OUT = {"iteration", "average_loss", "width", "height"}
+_COLUMNS = 4
+_STEEP = 20.0
+"""From this ratio of the largest to the least value on, a loss is drawn on a logarithmic axis: its end would be a flat line."""
+_FEW = 100
+
+
+def write_chart(history: TrainingHistory, path: str | Path, *, max_batches: int, max_loss: float, metric: str) -> None:
+    """Average loss, cut off at `max_loss`, and the metric where it was measured, over all iterations of the training."""
+    chart = figure(10, 10)
+    axes = chart.add_subplot()
+    x, loss = history.series("average_loss")
+    axes.plot(x, [min(value, max_loss) for value in loss], ".", markersize=2, color="tab:blue", clip_on=False)
+    cut = f", cut off at {max_loss:g}" if loss and max(loss) > max_loss else ""
+    axes.set(xlim=(0, max_batches), ylim=(0, max_loss), xlabel="iteration")
+    axes.set_ylabel(f"average loss{cut}", color="tab:blue")
+    axes.grid(alpha=0.4)
+    x, values = history.series(metric)
+    title = f"iteration {int(history.rows[-1]['iteration'])} of {max_batches}" if history.rows else ""
+    if loss:
+        title += f", average loss {loss[-1]:.4f}"
+    if values:
+        right = axes.twinx()
+        right.plot(x, [100 * value for value in values], "o-", color="tab:red", markersize=3, clip_on=False)
+        right.set(ylim=(0, 100))
+        right.set_ylabel(f"{metric}, %", color="tab:red")
+        title += f", {metric} {100 * values[-1]:.2f} %, best {100 * max(values):.2f} %"
+    axes.set_title(title)
+    save(chart, path)
+
+
+def write_results(history: TrainingHistory, path: str | Path) -> None:
+    """Columns of results.csv over the iterations, one small chart each, all from the first iteration to the last.
+
+    Losses that fall steeply have a logarithmic axis; results of evaluations, which are parts of 1, begin at 0.
+    """
+    names = [name for name in history.names if name not in _LEFT_OUT]
+    rows = -(-len(names) // _COLUMNS)
+    chart = figure(4 * _COLUMNS, 3.2 * rows, edges_in=(0.7, 0.6, 0.3, 0.4))
+    chart.subplots_adjust(hspace=0.35, wspace=0.28)
+    last = history.rows[-1]["iteration"] if history.rows else 1
+    for place, name in enumerate(names, start=1):
+        axes = chart.add_subplot(rows, _COLUMNS, place)
+        _draw(axes, history, name)
+        axes.set(title=name, xlim=(0, last))
+        axes.grid(alpha=0.4)
+        if place > len(names) - _COLUMNS:
+            axes.set_xlabel("iteration")
+    save(chart, path)
+
+
+def _draw(axes: Any, history: TrainingHistory, name: str) -> None:
+    x, values = history.series(name)
+    axes.plot(x, values, ".-" if len(x) < _FEW else "-", linewidth=1, clip_on=name not in history.metrics)
+    if name == _LOSS:
+        axes.plot(*history.series("average_loss"), linewidth=1.5, label="average")
+        axes.legend(frameon=False)
+    if name in history.metrics:
+        axes.set_ylim(0, 1)
+    elif name.startswith(_LOSS) and values and min(values) > 0 and max(values) > _STEEP * min(values):
+        axes.set_yscale("log")
+    else:
+        axes.set_ylim(bottom=0)

@@ -1,0 +1,141 @@
+"""Checkpoints (last.pt, best.pt): everything a run needs to go on, as tensors and plain Python only.
+
+They are read with torch.load(weights_only=True), so that a file from somewhere cannot run code, and written whole or not at all.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import random
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from training.loop import Update
+from utils import cfg as cfg_text
+from utils.errors import CfgError, InputError
+from utils.torch_files import is_torch_file, load_torch_file, save_torch_file
+
+FORMAT = "cspyolo checkpoint 1"
+is_checkpoint = is_torch_file
+
+
+@dataclass(frozen=True, kw_only=True)
+class Checkpoint:
+    """The state of a run after `iteration` weight updates.
+
+    cfg: text of the fitted cfg; names: class names. model, optimizer, ema, scaler: their state_dicts (ema and scaler empty when
+    off). random: states of the generators. loader: seed and position of the data. history: what charts and averages need.
+    settings: the command's flags.
+    """
+
+    cfg: str
+    names: list[str]
+    model: dict[str, Any]
+    optimizer: dict[str, Any]
+    iteration: int
+    seen: int
+    best: float = -1.0
+    ema: dict[str, Any] = field(default_factory=dict)
+    scaler: dict[str, Any] = field(default_factory=dict)
+    random: dict[str, Any] = field(default_factory=dict)
+    loader: dict[str, Any] = field(default_factory=dict)
+    history: dict[str, Any] = field(default_factory=dict)
+    settings: dict[str, Any] = field(default_factory=dict)
+
+
+def save_checkpoint(checkpoint: Checkpoint, path: str | Path) -> None:
+    """Write a checkpoint; an older one at `path` stays whole until the new one is. Raises RunError (disk full, ...)."""
+    content = {item.name: getattr(checkpoint, item.name) for item in dataclasses.fields(checkpoint)}
+    save_torch_file(content | {"format": FORMAT}, path)
+
+
+def load_checkpoint(path: str | Path) -> Checkpoint:
+    """Read a checkpoint onto the CPU. Raises InputError for a file that is none, is cut short, or holds more than data."""
+    if not is_checkpoint(path):
+        raise InputError(f"{path}: is no checkpoint, expected a last.pt or best.pt")
+    content = load_torch_file(path)
+    if not isinstance(content, dict) or content.pop("format", None) != FORMAT:
+        raise InputError(f"{path}: is a PyTorch file, but no checkpoint of a training run of this program")
+    missing = {item.name for item in dataclasses.fields(Checkpoint)} ^ set(content)
+    if missing:
+        raise InputError(f"{path}: the checkpoint is of another version: {', '.join(sorted(missing))}")
+    return Checkpoint(**content)
+
+
+def require_cfg(checkpoint: Checkpoint, path: str | Path, cfg: cfg_text.Cfg) -> None:
+    """Raises InputError, with the first difference, if `cfg` is not the one the checkpoint was made with (comments aside)."""
+    theirs = cfg_text.parse(checkpoint.cfg, f"{path} (its cfg)")
+    for mine, other in zip(cfg.sections, theirs.sections, strict=False):
+        found = {entry.key: entry.value for entry in reversed(mine.entries)}
+        expected = {entry.key: entry.value for entry in reversed(other.entries)}
+        if mine.name != other.name or found != expected:
+            keys = [key for key in found | expected if found.get(key) != expected.get(key)]
+            text = f"differs from the cfg of {path} at [{other.name}]" + (f" {keys[0]}" if keys else "")
+            raise CfgError(cfg.path, mine.line, text)
+    if len(cfg.sections) != len(theirs.sections):
+        counts = f"{len(cfg.sections) - 1} layers, that of {path} {len(theirs.sections) - 1}"
+        raise CfgError(cfg.path, None, f"is another cfg: it has {counts}")
+
+
+def random_state() -> dict[str, Any]:
+    """States of the generators of Python and PyTorch (samples do not need them: data/loader.py draws by position)."""
+    version, values, gauss = random.getstate()
+    devices = torch.cuda.get_rng_state_all() if torch.cuda.is_available() else []
+    return {"python": [version, list(values), gauss], "torch": torch.get_rng_state(), "cuda": devices}
+
+
+def restore_random_state(state: dict[str, Any]) -> None:
+    """The reverse of `random_state`; states of devices that are not here are left out."""
+    version, values, gauss = state["python"]
+    random.setstate((version, tuple(values), gauss))
+    torch.set_rng_state(state["torch"])
+    if torch.cuda.is_available() and len(state["cuda"]) == torch.cuda.device_count():
+        torch.cuda.set_rng_state_all(state["cuda"])
+
+
+@dataclass(frozen=True, kw_only=True)
+class Saver:
+    """Hook that writes `last.pt` and `<stem>_last.weights` every `last_every` iterations, `<stem>_<iteration>.weights` every
+    `keep_every`, as the original does (detector.c train_detector).
+
+    folder: where to. checkpoint: makes the run's state. write_weights: writes a weights file. keep_every 0: none are kept.
+    """
+
+    folder: Path
+    stem: str
+    checkpoint: Callable[[], Checkpoint]
+    write_weights: Callable[[Path], None]
+    last_every: int = 100
+    keep_every: int = 1000
+
+    def __call__(self, update: Update) -> None:
+        if self.keep_every and update.iteration % self.keep_every == 0:
+            self.write_weights(self.folder / f"{self.stem}_{update.iteration}.weights")
+        if update.iteration % self.last_every == 0:
+            self.last()
+
+    def tidy(self) -> None:
+        """Remove what a run that was killed while it wrote has left unfinished, here and in the folder above (utils/files.py
+        atomic_write)."""
+        for folder in (self.folder, self.folder.parent):
+            for path in folder.glob(".*.part"):
+                path.unlink(missing_ok=True)
+
+    def last(self) -> None:
+        """Save the state to go on from."""
+        save_checkpoint(self.checkpoint(), self.folder / "last.pt")
+        self.write_weights(self.folder / f"{self.stem}_last.weights")
+
+    def best(self) -> None:
+        """Save the state that measured best."""
+        save_checkpoint(self.checkpoint(), self.folder / "best.pt")
+        self.write_weights(self.folder / f"{self.stem}_best.weights")
+
+    def final(self) -> None:
+        """Save the end of the training."""
+        self.last()
+        self.write_weights(self.folder / f"{self.stem}_final.weights")

@@ -1,0 +1,299 @@
+"""The train loop: batches in, weight updates out. It receives everything it works with and knows no file."""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+import logging
+import time
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+import torch
+from torch import Tensor, nn
+
+from training.adversarial import AdversarialPerturbation, moved
+from training.diagnosis import Facts, explain_gradients, explain_loss
+from training.optimizer import DarknetOptimizer
+from training.schedule import Schedule
+from utils.errors import RunError
+from utils.processes import Processes
+
+logger = logging.getLogger(__name__)
+
+
+class Batch(Protocol):
+    """One forward pass. images: (n, channels, height, width), uint8 or in [0, 1]. truth: what the losses compare with."""
+
+    @property
+    def images(self) -> Tensor: ...
+    @property
+    def truth(self) -> Tensor: ...
+
+
+class HeadLoss(Protocol):
+    """Loss of one head, summed over images. terms: parts of the cost by name. targets: truths assigned to the head."""
+
+    @property
+    def objective(self) -> Tensor: ...
+    @property
+    def cost(self) -> float: ...
+    @property
+    def terms(self) -> dict[str, float]: ...
+    @property
+    def targets(self) -> int: ...
+
+
+class Trained(Protocol):
+    """The network's side of training; see models/training.py."""
+
+    def begin(self, iteration: int) -> None: ...
+    def losses(self, images: Tensor, truth: Tensor, seen: int) -> Sequence[HeadLoss]: ...
+    def attack(self, images: Tensor, truth: Tensor, seen: int) -> Tensor: ...
+    def statistics(self) -> list[Tensor]: ...
+    def layer_names(self) -> Sequence[tuple[str, nn.Module]]: ...
+
+
+@dataclass(kw_only=True)
+class Precision:
+    """dtype: of the forward pass. scaler: for float16, whose small gradients vanish otherwise."""
+
+    dtype: torch.dtype = torch.float32
+    scaler: torch.amp.GradScaler | None = None
+
+    def autocast(self, device: torch.device) -> contextlib.AbstractContextManager[object]:
+        if self.dtype == torch.float32:
+            return contextlib.nullcontext()
+        return torch.autocast(device.type, dtype=self.dtype)
+
+
+def clip_norm(gradients: list[Tensor], limit: float) -> bool:
+    """Shrink all gradients by one factor so that the norm of all of them together is at most `limit` (0: no limit).
+
+    Returns false, and changes nothing, if one of them is not finite.
+    """
+    if not gradients:
+        return True
+    norms = torch.stack(torch._foreach_norm(gradients))
+    if not bool(torch.isfinite(norms).all()):
+        return False
+    norm = float(torch.linalg.vector_norm(norms)) if limit else 0.0
+    if norm > limit:
+        torch._foreach_mul_(gradients, limit / norm)
+    return True
+
+
+@dataclass(frozen=True, kw_only=True)
+class Update:
+    """What one weight update was. loss: per image, as the original reports it; terms: its parts, averaged over heads with truths.
+
+    seconds: of the computation; waited: for batches before it.
+    """
+
+    iteration: int
+    rate: float
+    loss: float
+    terms: dict[str, float]
+    images: int
+    size_wh: tuple[int, int]
+    seconds: float
+    waited: float
+
+
+class Trainer:
+    """Makes weight updates. iteration: updates made so far; seen: images, counted as the original does: iteration * batch.
+
+    batch: images of an update by the cfg; subdivisions: forward passes in it. When memory runs out, forward passes are
+    split further, with a warning. files: names the images that a batch was made of, for messages. max_norm: largest norm of
+    the gradient of all weights together, of its mean over the images of a batch; 0: no limit. adversary: attacks images.
+    processes: those that share each batch; a batch given to `update` is this one's part.
+    """
+
+    def __init__(
+        self,
+        network: Trained,
+        optimizer: DarknetOptimizer,
+        schedule: Schedule,
+        *,
+        batch: int,
+        subdivisions: int,
+        device: torch.device,
+        precision: Precision | None = None,
+        channels_last: bool = False,
+        files: Callable[[Any], Sequence[str]] = lambda batch: (),
+        max_norm: float = 0.0,
+        adversary: AdversarialPerturbation | None = None,
+        processes: Processes | None = None,
+    ) -> None:
+        self.network, self.optimizer, self.schedule = network, optimizer, schedule
+        self.batch, self.subdivisions, self.device = batch, subdivisions, device
+        self.precision = precision or Precision()
+        self.memory_format = torch.channels_last if channels_last else torch.contiguous_format
+        self.files, self.max_norm, self.adversary = files, max_norm, adversary
+        self.processes = processes or Processes()
+        self.iteration = 0
+        self.pieces = 1
+
+    @property
+    def seen(self) -> int:
+        return self.iteration * self.batch
+
+    def update(self, batches: Sequence[Batch], waited: float = 0.0) -> Update:
+        """One weight update from the batches of one iteration. Raises RunError when loss or gradient is not finite."""
+        start = time.perf_counter()
+        rate = self.schedule.rate(self.iteration + 1)
+        self._draw_apart()
+        self.network.begin(self.iteration + 1)
+        loss, terms = self._gradients(batches, rate)
+        images, loss, terms = self._added(sum(len(batch.images) for batch in batches), loss, terms)
+        self._step(batches, rate, images)
+        self.iteration += 1
+        height, width = batches[0].images.shape[2:]
+        return Update(
+            iteration=self.iteration,
+            rate=rate,
+            loss=loss / images,
+            terms={name: value / images for name, value in terms.items()},
+            images=images,
+            size_wh=(width, height),
+            seconds=time.perf_counter() - start,
+            waited=waited,
+        )
+
+    def _gradients(self, batches: Sequence[Batch], rate: float) -> tuple[float, dict[str, float]]:
+        """Gradients summed over the batches; cost and its terms summed over the images."""
+        while True:
+            self.optimizer.zero_grad(set_to_none=True)
+            try:
+                return self._passes(batches, rate)
+            except torch.OutOfMemoryError:
+                if self.processes.count > 1:  # the passes of all processes go together
+                    raise RunError(f"out of memory at {_size(batches)}: raise --subdivisions") from None
+                largest = max(len(batch.images) for batch in batches)
+                if self.pieces >= largest:
+                    raise RunError(f"out of memory with one image at a time at {_size(batches)}") from None
+                self.pieces *= 2
+                torch.cuda.empty_cache()
+                text = "out of memory at %s: subdivisions raised from %d to %d"
+                logger.warning(
+                    text, _size(batches), self.subdivisions * self.pieces // 2, self.subdivisions * self.pieces
+                )
+
+    def _passes(self, batches: Sequence[Batch], rate: float) -> tuple[float, dict[str, float]]:
+        total, terms = 0.0, dict[str, float]()
+        mini_batch = self.batch // self.subdivisions
+        for number, batch in enumerate(batches, start=1):
+            images, truth = self._on_device(batch)
+            step = self.adversary.step(self.iteration, number) if self.adversary else 0.0
+            for images_part, truth_part in zip(images.chunk(self.pieces), truth.chunk(self.pieces), strict=True):
+                seen = self.seen + number * mini_batch
+                if step:
+                    images_part = self._attacked(images_part, truth_part, seen, step)
+                heads = self._forward(images_part, truth_part, seen)
+                objective = torch.stack([head.objective for head in heads]).sum()
+                finite = bool(torch.isfinite(objective))
+                if self.processes.any(not finite):
+                    forward = functools.partial(self._forward, images_part, truth_part, seen)
+                    text = explain_loss(self.network.layer_names(), forward, self._facts([batch], rate))
+                    raise RunError("the loss of another process is not finite" if finite else text)
+                scaler = self.precision.scaler
+                (scaler.scale(objective) if scaler else objective).backward()
+                total += sum(head.cost for head in heads) / len(heads)  # network.c get_network_cost
+                _add_terms(terms, heads)
+        return total, terms
+
+    def _forward(self, images: Tensor, truth: Tensor, seen: int) -> Sequence[HeadLoss]:
+        with self.precision.autocast(self.device):
+            return self.network.losses(images, truth, seen)
+
+    def _attacked(self, images: Tensor, truth: Tensor, seen: int, step: float) -> Tensor:
+        scaled = self.precision.scaler is not None  # gradients of float16 would vanish
+        with contextlib.nullcontext() if scaled else self.precision.autocast(self.device):
+            return moved(images, self.network.attack(images, truth, seen), step)
+
+    def _draw_apart(self) -> None:
+        """Have random layers draw by seed, iteration and process, so that a continuation needs no other process's state."""
+        if self.processes.count > 1:
+            place = self.iteration * self.processes.count + self.processes.rank
+            torch.manual_seed(((self.schedule.seed << 40) + place) % 2**63)
+
+    def _added(self, images: int, loss: float, terms: dict[str, float]) -> tuple[int, float, dict[str, float]]:
+        """Images, cost and its terms of all processes; gradients become sums over them, rolling statistics means."""
+        if self.processes.count == 1:
+            return images, loss, terms
+        names = list(terms)  # the same in all processes: those of the heads
+        numbers = torch.tensor([images, loss, *(terms[name] for name in names)], dtype=torch.float64)
+        numbers = numbers.to(self.device)
+        self.processes.add([numbers])
+        self.processes.add(self._weight_gradients())
+        statistics = self.network.statistics()
+        self.processes.add(statistics)
+        for each in statistics:
+            each /= self.processes.count
+        count, total, *values = numbers.tolist()
+        return round(count), total, dict(zip(names, values, strict=True))
+
+    def _weight_gradients(self) -> list[Tensor]:
+        return [w.grad for group in self.optimizer.param_groups for w in group["params"] if w.grad is not None]
+
+    def _facts(self, batches: Sequence[Batch], rate: float) -> Facts:
+        files = [str(file) for batch in batches for file in self.files(batch)]
+        return Facts(self.iteration + 1, rate, [batch.truth for batch in batches], files)
+
+    def _on_device(self, batch: Batch) -> tuple[Tensor, Tensor]:
+        images = batch.images.to(self.device, non_blocking=True)
+        if images.dtype == torch.uint8:
+            images = images.float() / 255
+        return images.contiguous(memory_format=self.memory_format), batch.truth.to(self.device, non_blocking=True)
+
+    def _step(self, batches: Sequence[Batch], rate: float, images: int) -> None:
+        scaler = self.precision.scaler
+        if scaler is not None:
+            scaler.unscale_(self.optimizer)
+        finite = clip_norm(self._weight_gradients(), self.max_norm * images)
+        if scaler is not None:  # it leaves out an update that is not finite, and tries a smaller scale
+            scaler.step(self.optimizer, self.iteration + 1, rate, images)
+            scaler.update()
+        elif not finite:
+            raise RunError(explain_gradients(self.network.layer_names(), self._facts(batches, rate)))
+        else:
+            self.optimizer.step(self.iteration + 1, rate, images)
+
+
+def run(
+    trainer: Trainer,
+    batches: Iterable[Batch],
+    last_iteration: int,
+    hooks: Sequence[Callable[[Update], None]],
+    stopped: Callable[[], bool] = lambda: False,
+) -> None:
+    """Train until `last_iteration`, or until `stopped()`; hooks are called after every update, in order."""
+    if trainer.iteration >= last_iteration:
+        return
+    iterator = iter(batches)
+    while trainer.iteration < last_iteration and not stopped():
+        start = time.perf_counter()
+        group = list(_take(iterator, trainer.subdivisions))
+        assert len(group) == trainer.subdivisions, "batches for training have no end"
+        update = trainer.update(group, time.perf_counter() - start)
+        for hook in hooks:
+            hook(update)
+
+
+def _take(iterator: Iterator[Batch], count: int) -> Iterator[Batch]:
+    for _, batch in zip(range(count), iterator, strict=False):
+        yield batch
+
+
+def _add_terms(terms: dict[str, float], heads: Sequence[HeadLoss]) -> None:
+    taught = sum(head.targets > 0 for head in heads)
+    for head in heads:
+        share = 1 / (taught or len(heads)) if head.targets or not taught else 0.0
+        for name, value in head.terms.items():
+            terms[name] = terms.get(name, 0.0) + share * value
+
+
+def _size(batches: Sequence[Batch]) -> str:
+    height, width = batches[0].images.shape[2:]
+    return f"{width}x{height}"

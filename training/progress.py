@@ -1,0 +1,84 @@
+"""What a training says while it runs: a bar for every epoch, or the original's lines."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import torch
+from tqdm import tqdm
+
+from training.history import TrainingHistory
+from training.loop import Update
+from utils.memory import peak_memory
+
+_SHORTEST = 100  # iterations of a bar, where epochs are shorter
+
+
+class EpochBar:
+    """Hook: one tqdm line per epoch (or 100 iterations, where an epoch is shorter).
+
+    It shows the loss by name, rate, size, images/s, and the most memory used.
+
+    images: of the training split; batch: of an update; last: the iteration training ends at.
+    """
+
+    def __init__(self, history: TrainingHistory, images: int, batch: int, last: int) -> None:
+        self.history, self.last = history, last
+        self.length = max(images // batch, _SHORTEST)
+        self.images, self.batch = images, batch
+        self._bar: tqdm[None] | None = None
+
+    def __call__(self, update: Update) -> None:
+        bar = self._bar or self._open(update.iteration)
+        terms = " ".join(f"{name} {value:.3g}" for name, value in update.terms.items())
+        speed = update.images / max(update.seconds + update.waited, 1e-9)
+        text = f"loss {update.loss:.4g} (avg {self.history.average:.4g}) {terms} lr {update.rate:.3g} {_size(update)}"
+        bar.set_postfix_str(f"{text} {speed:.1f} img/s{_memory()}", refresh=False)
+        bar.update()
+        if bar.n >= (bar.total or 0):
+            self.close()
+
+    def close(self) -> None:
+        if self._bar is not None:
+            self._bar.close()
+            self._bar = None
+
+    def _open(self, iteration: int) -> tqdm[None]:
+        done = (iteration - 1) % self.length
+        total = min(self.length, self.last - (iteration - 1 - done))
+        epoch = (iteration - 1) * self.batch // max(self.images, 1) + 1
+        self._bar = tqdm(total=total, initial=done, desc=f"epoch {epoch}", dynamic_ncols=True)
+        return self._bar
+
+
+class DarknetLines:
+    """Hook: the line that the original prints for every iteration (detector.c train_detector)."""
+
+    def __init__(self, history: TrainingHistory, last: int, write: Callable[[str], None] = print) -> None:
+        self.history, self.last, self.write = history, last, write
+        self._hours = -1.0
+
+    def __call__(self, update: Update) -> None:
+        hours = (self.last - update.iteration) * (update.seconds + update.waited) / 3600
+        self._hours = hours if self._hours < 0 else 0.01 * hours + 0.99 * self._hours
+        images = update.iteration * update.images
+        self.write(
+            f"\n {update.iteration}: {update.loss:f}, {self.history.average:f} avg loss, {update.rate:f} rate, "
+            f"{update.seconds:f} seconds, {images} images, {self._hours:f} hours left"
+        )
+
+    def close(self) -> None:
+        """Nothing is open between lines."""
+
+
+def _size(update: Update) -> str:
+    width, height = update.size_wh
+    return f"{width}x{height}"
+
+
+def _memory() -> str:
+    """The most memory used so far: of the GPU, or else of this process; nothing where the system does not say."""
+    if torch.cuda.is_available():
+        return f" {torch.cuda.max_memory_reserved() / 2**30:.1f}G"
+    peak = peak_memory()
+    return f" {peak / 2**30:.1f}G" if peak else ""

@@ -1,0 +1,224 @@
+"""Measuring a network in the middle of its training."""
+
+from __future__ import annotations
+
+import copy
+import logging
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+import torch
+
+from data.annotations import Dataset
+from data.evaluation_set import ClassificationSet, EvaluationSet, make_evaluation_set
+from data.image_loader import ImageLoader
+from evaluation.measure import measure
+from evaluation.metrics.accuracy import Accuracy
+from evaluation.metrics.darknet import SCORE_THRESH
+from evaluation.metrics.report import Metrics, darknet_text, table
+from evaluation.run import ClassPass, Pass, classify, evaluate
+from inference.classifier import Classifier
+from inference.detector import Selection
+from inference.predictor import Predictor
+from models.network import Network
+from training.history import TrainingHistory
+from training.loop import Update
+from utils.detections import Detections, GroundTruth
+
+logger = logging.getLogger(__name__)
+
+_MAP = "mAP_0.5"
+_EPOCHS, _LEAST = 4, 100  # detector.c train_detector: mAP_epochs, and iterations at least
+
+
+@dataclass(frozen=True, kw_only=True)
+class EvaluationResult:
+    """Result of an evaluation. order: places in `exam.images` of the images that were read; detections, truths: theirs."""
+
+    metrics: Metrics
+    exam: EvaluationSet
+    order: Sequence[int]
+    detections: Sequence[Detections]
+    truths: Sequence[GroundTruth]
+
+    @property
+    def columns(self) -> dict[str, float]:
+        """The numbers for results.csv."""
+        darknet, coco = self.metrics.darknet, self.metrics.coco.statistics
+        return {
+            _MAP: darknet.mean_average_precision(),
+            "precision": darknet.precision,
+            "recall": darknet.recall,
+            "F1": darknet.f1,
+            "AP": max(coco["AP"], 0.0),
+            "AP50": max(coco["AP50"], 0.0),
+        }
+
+    def text(self, darknet: bool) -> str:
+        """Lines for the console; `darknet`: in the original's words."""
+        metrics = self.metrics
+        return darknet_text(metrics.darknet, metrics.names, 0) if darknet else table(metrics)
+
+
+class Result(Protocol):
+    """What an evaluation gives."""
+
+    @property
+    def columns(self) -> dict[str, float]: ...
+
+    def text(self, darknet: bool) -> str: ...
+
+
+class Measuring(Protocol):
+    """An evaluation: of boxes here, of classes in class_evaluation.py. metric: the column that says which network is best."""
+
+    @property
+    def metric(self) -> str: ...
+
+    def __call__(self, network: Network) -> Result: ...
+
+
+@dataclass(frozen=True, kw_only=True)
+class Evaluation:
+    """Measures a network with boxes on split `val` of a data set, by the protocol of the original's `detector map`."""
+
+    data: Dataset
+    classes: int
+    batch: int
+    workers: int
+    device: torch.device
+    metric: str = _MAP
+
+    def __call__(self, network: Network) -> EvaluationResult:
+        plan = network.plan
+        exam = make_evaluation_set(self.data, "val", self.classes, plan.cfg.path)
+        predictor = Predictor(copy.deepcopy(network).fold(pack=self.device.type == "cpu"), self.device)
+        loader = ImageLoader(
+            exam.images,
+            predictor.size_wh,
+            letter_box=plan.net.letter_box,
+            channels=plan.input.channels,
+            batch_size=self.batch,
+            workers=max(1, self.workers),
+        )
+        found = Pass()
+        for _ in evaluate(predictor.forward, [predictor.boxes(Selection(conf=SCORE_THRESH))], loader, found):
+            pass
+        if found.failures:
+            logger.warning("%d of %d images of split 'val' cannot be read", len(found.failures), len(exam.images))
+        truths = [exam.truth(index, found.sizes_wh[index]) for index in found.order]
+        ids, detections = exam.image_ids(found.order), found.detections(0)
+        metrics, _ = measure(detections, truths, exam.names, ids, exam.category_ids)
+        return EvaluationResult(metrics=metrics, exam=exam, order=found.order, detections=detections, truths=truths)
+
+
+def usual_period(images: int, batch: int) -> int:
+    """Iterations between evaluations, as in the original. images: of the training split."""
+    return max(_EPOCHS * images // batch, _LEAST)
+
+
+@dataclass(kw_only=True)
+class EvaluationHook:
+    """Hook: evaluates every `period` iterations, not before `earliest`, and at iteration `last` (detector.c train_detector).
+
+    evaluation: None, if nothing is measured. patience: evaluations without a better result after which `exhausted` is set; 0:
+    never. darknet: report in the original's words. on_best: called when a result is the best so far, and `show` with it.
+    on_done: called after each.
+    best: the best result. at: iteration of the latest evaluation. without_gain: evaluations since the best one.
+    """
+
+    evaluation: Measuring | None
+    network: Network
+    history: TrainingHistory
+    period: int
+    earliest: int
+    last: int
+    patience: int = 0
+    darknet: bool = False
+    on_best: Callable[[], None] = lambda: None
+    show: Callable[[Result], None] = lambda result: None
+    on_done: Callable[[], None] = lambda: None
+    best: float = -1.0
+    at: int = 0
+    without_gain: int = 0
+
+    def state_dict(self) -> dict[str, int]:
+        return {"evaluated_at": self.at, "without_gain": self.without_gain}
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        self.at, self.without_gain = state["evaluated_at"], state.get("without_gain", 0)
+
+    @property
+    def exhausted(self) -> bool:
+        return 0 < self.patience <= self.without_gain
+
+    def __call__(self, update: Update) -> None:
+        due = max(self.at + self.period, self.earliest)
+        if self.evaluation is None or (update.iteration < due and update.iteration != self.last):
+            return
+        self.at = update.iteration
+        examined = self.evaluation(self.network)
+        values, metric = examined.columns, self.evaluation.metric
+        logger.info("\niteration %d\n%s", update.iteration, examined.text(self.darknet))
+        self.history.evaluated(values)
+        self.without_gain += 1
+        if values[metric] >= self.best:
+            self.best, self.without_gain = values[metric], 0
+            self.on_best()
+            self.show(examined)
+        if self.exhausted:
+            logger.info("%d evaluations without a better %s: training ends", self.without_gain, metric)
+        self.on_done()
+
+
+@dataclass(frozen=True, kw_only=True)
+class ClassificationResult:
+    """Result of an evaluation."""
+
+    accuracy: Accuracy
+
+    @property
+    def columns(self) -> dict[str, float]:
+        """The numbers for results.csv."""
+        accuracy = self.accuracy
+        return {"top1": accuracy.top(1), f"top{accuracy.k}": accuracy.top(accuracy.k)}
+
+    def text(self, darknet: bool) -> str:
+        """Lines for the console; `darknet`: in the original's words (classifier.c train_classifier)."""
+        accuracy = self.accuracy
+        if darknet:
+            return f" accuracy top{accuracy.k} = {accuracy.top(accuracy.k):f} "
+        return accuracy.table()
+
+
+@dataclass(frozen=True, kw_only=True)
+class ClassificationEvaluation:
+    """Measures a classifier as the original does during training (validate_classifier_single)."""
+
+    exam: ClassificationSet
+    batch: int
+    workers: int
+    device: torch.device
+    metric: str = "top1"
+
+    def __call__(self, network: Network) -> ClassificationResult:
+        plan = network.plan
+        classifier = Classifier(copy.deepcopy(network).fold(pack=self.device.type == "cpu"), self.device)
+        loader = ImageLoader(
+            self.exam.images,
+            classifier.size_wh,
+            channels=plan.input.channels,
+            batch_size=self.batch,
+            workers=max(1, self.workers),
+            centred=True,
+        )
+        found = ClassPass()
+        for _ in classify(classifier.leaf_probabilities, loader, found):
+            pass
+        if found.failures:
+            logger.warning("%d of %d images of split 'val' cannot be read", len(found.failures), len(self.exam.images))
+        probabilities = found.probabilities(classifier.classes)
+        truth = self.exam.classes_of(found.order)
+        accuracy = Accuracy.of(probabilities, truth, self.exam.names, self.exam.top)
+        return ClassificationResult(accuracy=accuracy)
