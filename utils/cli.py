@@ -1,7 +1,8 @@
-"""What every script shares: exit codes, logging to the console, how memory is kept."""
+"""What the scripts share: exit codes, console logging, and the flags that several of them have."""
 
 from __future__ import annotations
 
+import argparse
 import logging
 import math
 import os
@@ -10,18 +11,22 @@ import sys
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from typing import Any, Protocol, TypeVar
 
 from utils.errors import InputError, RunError
+from utils.letterbox import KERNELS
 from utils.memory import keep_freed_memory
 
 EXIT_OK, EXIT_FAILED, EXIT_BAD_INPUT, EXIT_INTERRUPTED, EXIT_PIPE_CLOSED = 0, 1, 2, 130, 141
+
+_Record = TypeVar("_Record")
 
 
 def run_script(main: Callable[[Sequence[str] | None], int], arguments: Sequence[str] | None = None) -> int:
     """Run a script's `main` and turn its outcome into an exit code with one clear line on stderr.
 
-    0 success, 1 the run failed, 2 bad input, 130 Ctrl-C or SIGTERM, which is a KeyboardInterrupt for `main` too, also in a
-    process started in the background.
+    0: success, 1: the run failed, 2: bad input, 130: Ctrl-C or SIGTERM. `main` sees both signals as KeyboardInterrupt, in
+    a background process too.
     """
     keep_freed_memory()
     logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stderr)
@@ -37,14 +42,14 @@ def run_script(main: Callable[[Sequence[str] | None], int], arguments: Sequence[
     except KeyboardInterrupt:
         print("interrupted", file=sys.stderr)
         return EXIT_INTERRUPTED
-    except BrokenPipeError:  # the reader of our output has gone, as with `| head`
+    except BrokenPipeError:  # whoever read our output closed it, as `| head` does
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return EXIT_PIPE_CLOSED
 
 
 @contextmanager
 def _interruptible() -> Iterator[None]:
-    """SIGINT and SIGTERM raise KeyboardInterrupt in the block; handlers belong to the main thread."""
+    """SIGINT and SIGTERM raise KeyboardInterrupt in the block; only the main thread can install handlers."""
     if threading.current_thread() is not threading.main_thread():
         yield
         return
@@ -91,3 +96,93 @@ above_zero.__name__, whole.__name__, share.__name__, positive.__name__ = (
     "number between 0 and 1",
     "number above 0",
 )
+
+
+_SHARED: dict[str, dict[str, Any]] = {
+    "--cfg": {"metavar": "FILE", "help": "Darknet cfg file; not needed for .pt, .safetensors and exported models"},
+    "--weights": {"metavar": "FILE", "help": ".weights, .pt, .safetensors, .onnx, .xml or .torchscript file"},
+    "--names": {
+        "metavar": "FILE",
+        "help": "class names, one per line; default: the model file's, or class 0, class 1, ...",
+    },
+    "--backend": {"help": "engine that runs the model; default: by file extension"},
+    "--ema": {"action": "store_true", "help": "use the EMA weights of a training checkpoint"},
+    "--trust-pickle": {
+        "action": "store_true",
+        "help": "read .pt files with pickle, which runs any code inside: only for files you trust",
+    },
+    "--partial": {"action": "store_true", "help": "accept weights that fit only in part"},
+    "--img-size": {
+        "type": above_zero,
+        "nargs": "+",
+        "default": (),
+        "metavar": "N",
+        "help": "input size: N (square) or WIDTH HEIGHT; default: the cfg's",
+    },
+    "--batch-size": {"type": above_zero, "default": 1, "metavar": "N", "help": "images per batch, default %(default)s"},
+    "--letter-box": {
+        "type": int,
+        "choices": (0, 1),
+        "help": "1: keep the aspect ratio, 0: stretch; default: the cfg's letter_box",
+    },
+    "--resize": {
+        "choices": KERNELS,
+        "default": KERNELS[0],
+        "help": "interpolation: the original's or OpenCV's, default %(default)s",
+    },
+    "--conf-thres": {
+        "type": share,
+        "default": 0.25,
+        "metavar": "T",
+        "help": "confidence threshold, default %(default)s",
+    },
+    "--iou-thres": {"type": share, "default": 0.45, "metavar": "T", "help": "NMS IoU threshold, default %(default)s"},
+    "--max-det": {
+        "type": above_zero,
+        "default": 1000,
+        "metavar": "N",
+        "help": "maximum number of detections per image, default %(default)s",
+    },
+    "--augment": {"action": "store_true", "help": "test-time augmentation: run on the mirrored image too"},
+    "--single-cls": {"action": "store_true", "help": "treat all classes as one"},
+    "--device": {"default": "", "help": "cpu, mps, or a CUDA index such as 0; default: a GPU if there is one"},
+    "--half": {"action": "store_true", "help": "run in 16-bit floats, on a GPU only"},
+    "--save-txt": {"action": "store_true", "help": "save labels/*.txt: class, centre and size relative to the image"},
+    "--save-conf": {"action": "store_true", "help": "append the score to each line of --save-txt"},
+    "--no-save": {"action": "store_true"},
+    "--no-plots": {"action": "store_true", "help": "do not draw charts and images"},
+    "--no-test": {"action": "store_true"},
+    "--project": {"metavar": "DIR", "help": "parent of the run folders, default %(default)s"},
+    "--name": {"default": "exp", "help": "name of the run folder, default exp, then exp2, ..."},
+    "--exist-ok": {"action": "store_true", "help": "write into an existing run folder"},
+}
+_ALIASES = {"--no-save": ("--nosave",), "--no-plots": ("--noplots",), "--no-test": ("--notest",)}
+
+
+class AddFlag(Protocol):
+    """Adds a flag to a parser; what is not given comes from the shared declaration of that flag, if there is one."""
+
+    def __call__(self, *names: str, **settings: Any) -> argparse.Action: ...
+
+
+def flags_of(parser: argparse._ActionsContainer) -> AddFlag:
+    """A function like `parser.add_argument` in which shared flags need their name only."""
+
+    def add(*names: str, **settings: Any) -> argparse.Action:
+        spellings = (*names, *_ALIASES.get(names[0], ()))
+        return parser.add_argument(*spellings, **{**_SHARED.get(names[0], {}), **settings})
+
+    return add
+
+
+def input_size(img_size: Sequence[int]) -> tuple[int, int] | None:
+    """Width and height of the --img-size values; None without any. Raises InputError for more than two."""
+    if len(img_size) > 2:
+        raise InputError(f"--img-size: found {len(img_size)} numbers, expected one, or width and height")
+    return (img_size[0], img_size[-1]) if img_size else None
+
+
+def options_from(record: type[_Record], parser: argparse.ArgumentParser, arguments: Sequence[str] | None) -> _Record:
+    """The parsed flags as a frozen record with a field for each flag; lists become tuples."""
+    values = vars(parser.parse_args(arguments))
+    return record(**{key: tuple(value) if isinstance(value, list) else value for key, value in values.items()})
