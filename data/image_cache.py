@@ -30,7 +30,7 @@ _SHARE = 0.8
 _AHEAD = 64
 """Images decoded at the same time, or waiting to be stored."""
 _SHARED_MEMORY = Path("/dev/shm")
-_MAGIC = np.frombuffer(b"IMAGES", np.int64)
+_MAGIC = np.frombuffer(b"cspyimgs", np.int64)
 _COLUMNS = 5
 
 

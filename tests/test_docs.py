@@ -16,7 +16,7 @@ import cv2
 import numpy as np
 import pytest
 
-from docs import cfg_reference, image
+from docs import cfg_reference, picture
 from docs.examples import examples
 from models.catalog import SECTIONS
 from tests.paths import REPOSITORY
@@ -119,8 +119,8 @@ def test_cfg_reference_is_up_to_date() -> None:
 
 @pytest.mark.skipif(cv2.__version__ < "5", reason="the image was made with the letters of OpenCV 5")
 def test_image_of_readme_is_up_to_date() -> None:
-    found, kept = image.first_look().astype(int), cv2.imread(str(image.OUT))
-    assert kept is not None and found.shape == kept.shape and image.OUT.stat().st_size < 200_000
+    found, kept = picture.first_look().astype(int), cv2.imread(str(picture.OUT))
+    assert kept is not None and found.shape == kept.shape and picture.OUT.stat().st_size < 200_000
     different = float(np.mean(np.abs(found - kept).max(axis=2) > 60))
     assert different < 0.002, "run python -m docs.picture"
 

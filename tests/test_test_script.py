@@ -286,14 +286,14 @@ def test_results_file_that_is_a_folder(case: Case, capsys: pytest.CaptureFixture
 def test_image_deleted_half_way(
     case: Case, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    examine = doctor.examine
+    check = doctor.check_dataset
 
-    def examine_then_delete(*arguments: object, **more: object) -> object:
-        found = examine(*arguments, **more)
+    def check_then_delete(*arguments: object, **more: object) -> object:
+        found = check(*arguments, **more)
         case.images[1].unlink()
         return found
 
-    monkeypatch.setattr(doctor, "examine", examine_then_delete)
+    monkeypatch.setattr(doctor, "check_dataset", check_then_delete)
     assert case.run("--no-plots") == 1
     error = capsys.readouterr().err
     assert "1 of 3 images could not be read" in error and "half.png" in error

@@ -152,7 +152,7 @@ def test_drawing_by_class_and_proportions_goes_on_bit_for_bit(
     flags = ("--notest", "--rect", "--class-balanced", "--img-size", "64", "--batch-size", "2", "--subdivisions", "1")
     with caplog.at_level(logging.INFO):
         assert command("--name", "whole", *flags) == EXIT_OK
-    assert "64x32 (3 images), 64x64 (3 images)" in ", ".join(sorted(caplog.text.split("shapes: ")[1][:38].split(", ")))
+    assert "64x32 (3 images), 64x64 (3 images)" in ", ".join(sorted(caplog.text.split("shapes: ")[1][:34].split(", ")))
     with monkeypatch.context() as patch:
         stop_at(patch, 3, signal.SIGTERM)
         assert command("--name", "parts", *flags) == EXIT_INTERRUPTED

@@ -18,7 +18,7 @@ from inference.opening import BACKENDS, RuntimeOptions, open_predictor
 from models.formats.files import LoadOptions
 from models.network import Network
 from models.plan import read_plan
-from tests.models.test_real_boxes import FOLDERS, RESULTS, name_of, overlap
+from tests.inference.test_real_boxes import FOLDERS, RESULTS, name_of, overlap
 from tests.paths import REFERENCE, shared
 from tests.recipe import weights_file
 from utils.detections import Detections

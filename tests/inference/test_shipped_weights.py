@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
 import pytest
 
 from models.load import load
+from tests.paths import REPOSITORY
 
-FOLDER = Path(__file__).resolve().parents[1] / "weights"
+FOLDER = REPOSITORY / "weights"
 SHIPPED = ("scenes", "csppeleenet-efm-bccd", "cspdensenetb-ref-prn-bccd")
 MOST_MB = 40
 
