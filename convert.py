@@ -33,7 +33,7 @@ from models.heads.base import BoxSection
 from models.network import Network
 from models.published import find_published, listing
 from models.weights import save_weights
-from utils.cli import EXIT_FAILED, EXIT_OK, above_zero, run_script, share
+from utils.cli import EXIT_FAILED, EXIT_OK, above_zero, run_script, script_parser, share
 from utils.errors import InputError
 
 logger = logging.getLogger(__name__)
@@ -42,9 +42,7 @@ Commands: TypeAlias = "argparse._SubParsersAction[argparse.ArgumentParser]"
 
 
 def parse_arguments(arguments: Sequence[str] | None) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(
-        prog="convert.py", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = script_parser("convert.py", __doc__)
     commands = parser.add_subparsers(title="what to convert", required=True, metavar="COMMAND")
     for add in (_add_labels, _add_weights, _add_partial, _add_fold, _add_compare, _add_fetch):
         add(commands)

@@ -27,7 +27,7 @@ from inference.opening import BACKENDS, OpenedModel, RuntimeOptions, open_model
 from inference.pipeline import run, summary
 from inference.recorder import Recorder, RecordOptions
 from models.formats.files import LoadOptions
-from utils.cli import EXIT_FAILED, EXIT_INTERRUPTED, EXIT_OK, above_zero, run_script, share
+from utils.cli import EXIT_FAILED, EXIT_INTERRUPTED, EXIT_OK, above_zero, run_script, script_parser, share
 from utils.device import select_device
 from utils.errors import InputError
 from utils.files import run_folder
@@ -38,9 +38,7 @@ SAMPLES = Path(__file__).parent / "data" / "samples"
 
 
 def parse_arguments(arguments: Sequence[str] | None) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(
-        prog="detect.py", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = script_parser("detect.py", __doc__)
     add = parser.add_argument
     add("--cfg", metavar="FILE", help="Darknet cfg file; .pt, .safetensors and exported models have theirs inside")
     add("--weights", metavar="FILE", help=".weights, .pt, .safetensors, .onnx, .xml or .torchscript file")

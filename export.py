@@ -28,7 +28,7 @@ from models.export.verify import HALF_TOLERANCE, TOLERANCE, Expected, difference
 from models.formats.files import LoadedModel, LoadOptions, load_model
 from models.heads.base import BoxSection
 from models.network import Network
-from utils.cli import EXIT_OK, above_zero, positive, run_script, share
+from utils.cli import EXIT_OK, above_zero, positive, run_script, script_parser, share
 from utils.errors import InputError, RunError
 from utils.files import staged
 
@@ -46,9 +46,7 @@ FORMATS: dict[str, tuple[str, Saver, Opener]] = {
 
 
 def parse_arguments(arguments: Sequence[str] | None) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(
-        prog="export.py", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = script_parser("export.py", __doc__)
     add = parser.add_argument
     add("--cfg", help="cfg file; .pt and .safetensors files written by this program have theirs inside")
     add("--weights", required=True, metavar="FILE", help=".weights, .pt or .safetensors")

@@ -23,7 +23,7 @@ from models.summary import key_report, layer_facts, layer_loads, layer_table, pe
 from profiling.energy import energy_counter
 from profiling.plots import LayerProfile, plot_layers
 from profiling.timing import steady, time_forward
-from utils.cli import EXIT_BAD_INPUT, EXIT_OK, run_script
+from utils.cli import EXIT_BAD_INPUT, EXIT_OK, run_script, script_parser
 from utils.device import select_device
 from utils.errors import InputError
 from utils.files import write_text
@@ -32,9 +32,7 @@ MEASURED_RUNS = 10
 
 
 def parse_arguments(arguments: Sequence[str] | None) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(
-        prog="info.py", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = script_parser("info.py", __doc__)
     parser.add_argument("--cfg", nargs="+", required=True, metavar="FILE", help="Darknet cfg files")
     parser.add_argument(
         "--img-size", type=int, nargs="+", metavar="N", help="count at this size (width, or width height)"

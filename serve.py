@@ -17,7 +17,7 @@ from pathlib import Path
 
 from data.formats.darknet import class_names
 from inference.opening import load_predictor
-from utils.cli import EXIT_OK, above_zero, run_script
+from utils.cli import EXIT_OK, above_zero, run_script, script_parser
 from utils.device import select_device
 from utils.errors import InputError, RunError
 
@@ -27,9 +27,7 @@ BUSY = 32  # connections at a time; more are told to come back
 
 
 def parse_arguments(arguments: Sequence[str] | None) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(
-        prog="serve.py", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = script_parser("serve.py", __doc__)
     add = parser.add_argument
     add("--cfg", metavar="FILE", help="Darknet cfg file; default: the model that comes with the program")
     add("--weights", metavar="FILE", help="Darknet .weights file")

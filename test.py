@@ -19,7 +19,7 @@ from evaluation.options import EvaluationOptions
 from evaluation.quality import validate
 from evaluation.study import speed, study
 from inference.opening import BACKENDS
-from utils.cli import above_zero, run_script, share
+from utils.cli import above_zero, run_script, script_parser, share
 from utils.errors import InputError
 from utils.letterbox import KERNELS
 
@@ -27,9 +27,7 @@ TASKS = {"val": validate, "doctor": doctor, "study": study, "speed": speed}
 
 
 def parse_arguments(arguments: Sequence[str] | None) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(
-        prog="test.py", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = script_parser("test.py", __doc__)
     add = parser.add_argument
     add("--cfg", help="Darknet cfg file; .pt, .safetensors and exported models have theirs inside")
     add("--weights", help=".weights, .pt, .safetensors, .onnx, .xml or .torchscript file")

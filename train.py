@@ -23,7 +23,7 @@ from training.options import TrainOptions, write_record
 from training.prepare import Sets, fitted, open_sets, require_labels
 from training.run import Run
 from utils import cfg as cfg_text
-from utils.cli import EXIT_INTERRUPTED, EXIT_OK, above_zero, positive, run_script, share, whole
+from utils.cli import EXIT_INTERRUPTED, EXIT_OK, above_zero, positive, run_script, script_parser, share, whole
 from utils.errors import InputError
 from utils.files import run_folder
 from utils.net_options import ScheduleOptions
@@ -37,9 +37,7 @@ _CHANGEABLE, _ABOUT_RESUME = ("data", "names"), ("cfg", "project", "device", "wo
 
 
 def parse_arguments(arguments: Sequence[str] | None) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(
-        prog="train.py", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = script_parser("train.py", __doc__)
     add = parser.add_argument
     add("--cfg", help="Darknet cfg file; fitted to the classes of the data in memory")
     add("--data", help=".data, .yaml, COCO .json or folder, Pascal VOC, images or list; default: drawn scenes")

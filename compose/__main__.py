@@ -16,15 +16,13 @@ from pathlib import Path
 from compose.catalog import MODELS, Model
 from compose.training import coco, imagenet
 from compose.write import compose_text
-from utils.cli import EXIT_FAILED, EXIT_OK, run_script
+from utils.cli import EXIT_FAILED, EXIT_OK, run_script, script_parser
 from utils.errors import InputError
 from utils.files import write_text
 
 
 def parse_arguments(arguments: Sequence[str] | None) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(
-        prog="python -m compose", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = script_parser("python -m compose", __doc__)
     parser.add_argument("names", nargs="*", metavar="NAME", help="models of the catalog; all of them by default")
     parser.add_argument("--pair", nargs=2, metavar=("BACKBONE", "HEAD"), help="write BACKBONE-HEAD.cfg instead")
     parser.add_argument("--img-size", type=int, default=416, metavar="N", help="input side of --pair in pixels")

@@ -5,7 +5,6 @@ python -m docs.cfg_reference [--check]
 
 from __future__ import annotations
 
-import argparse
 import dataclasses
 import inspect
 import sys
@@ -17,7 +16,7 @@ from models.activations import ACTIVATIONS
 from models.catalog import SECTIONS
 from models.heads.base import NO_LIMIT
 from models.layers.base import LayerSection
-from utils.cli import EXIT_FAILED, EXIT_OK, run_script
+from utils.cli import EXIT_FAILED, EXIT_OK, run_script, script_parser
 from utils.files import write_text
 from utils.net_options import NET_AUDIENCES
 from utils.options import Options, key_of
@@ -55,9 +54,7 @@ _HEAD, _IGNORED_HEAD = ("key", "value", "default", "range", "meaning"), ("key wi
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    parser = argparse.ArgumentParser(
-        prog="python -m docs.cfg_reference", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = script_parser("python -m docs.cfg_reference", __doc__)
     parser.add_argument("--check", action="store_true", help="compare with docs/cfg-reference.md, write nothing")
     text = reference()
     if not parser.parse_args(arguments).check:

@@ -6,6 +6,7 @@ import argparse
 import logging
 import math
 import os
+import re
 import signal
 import sys
 import threading
@@ -16,10 +17,12 @@ from typing import Any, Protocol, TypeVar
 from utils.errors import InputError, RunError
 from utils.letterbox import KERNELS
 from utils.memory import keep_freed_memory
+from utils.version import VERSION
 
 EXIT_OK, EXIT_FAILED, EXIT_BAD_INPUT, EXIT_INTERRUPTED, EXIT_PIPE_CLOSED = 0, 1, 2, 130, 141
 
 _Record = TypeVar("_Record")
+_PACKAGE = __name__.rpartition("utils.cli")[0]  # "cspyolo." in an installed package, empty in a clone
 
 
 def run_script(main: Callable[[Sequence[str] | None], int], arguments: Sequence[str] | None = None) -> int:
@@ -60,6 +63,23 @@ def _interruptible() -> Iterator[None]:
     finally:
         for number, handler in zip(numbers, before, strict=True):
             signal.signal(number, handler)
+
+
+def script_parser(prog: str, description: str | None) -> argparse.ArgumentParser:
+    """A parser for the script `prog` ("detect.py", "python -m compose"), with --version; its docstring becomes the help."""
+    formatter = argparse.RawDescriptionHelpFormatter
+    text = as_typed(f"{description or ''}")
+    parser = argparse.ArgumentParser(prog=as_typed(prog), description=text, formatter_class=formatter)
+    parser.add_argument("--version", action="version", version=f"cspyolo {VERSION}")
+    return parser
+
+
+def as_typed(text: str) -> str:
+    """`text` with commands as they are typed here: "python detect.py" in a clone, "cspyolo detect" once installed."""
+    if not _PACKAGE:
+        return text
+    text = re.sub(r"(?:python )?\b(detect|train|test|info|convert|export|serve|darknet)\.py\b", r"cspyolo \1", text)
+    return text.replace("python -m compose", "cspyolo compose").replace("python -m data.", f"python -m {_PACKAGE}data.")
 
 
 def above_zero(text: str) -> int:

@@ -11,13 +11,11 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from data.scenes.folder import make_scenes
-from utils.cli import EXIT_OK, above_zero, run_script, whole
+from utils.cli import EXIT_OK, above_zero, run_script, script_parser, whole
 
 
 def parse_arguments(arguments: Sequence[str] | None) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(
-        prog="python -m data.scenes", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = script_parser("python -m data.scenes", __doc__)
     add = parser.add_argument
     add("--out", type=Path, required=True, metavar="DIR", help="folder to make")
     add(

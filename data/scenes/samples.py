@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from data.scenes.painter import paint_scene
-from utils.cli import EXIT_OK, run_script
+from utils.cli import EXIT_OK, run_script, script_parser
 from utils.files import atomic_write
 from utils.video import VideoWriter
 
@@ -42,9 +42,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def parse_arguments(arguments: Sequence[str] | None) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(
-        prog="python -m data.scenes.samples", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = script_parser("python -m data.scenes.samples", __doc__)
     parser.add_argument("--out", type=Path, default=OUT, metavar="DIR", help=f"folder to write, default {OUT}")
     return parser.parse_args(arguments)
 
