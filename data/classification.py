@@ -13,30 +13,34 @@ from numpy.typing import NDArray
 from data.augment.classification import ClassificationAugment, LabelledImage, target_of
 from data.dataset import ATTEMPTS, ImageStore, NoImage, Problem, SampleKey, TrainSample, load
 from data.sampling import Picker
+from utils.detections import MASKED_TARGET
 from utils.errors import InputError
-
-NOT_TRAINED = -1234.0
-"""SECRET_NUM of the original: no gradient where a target has this value."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Hierarchy:
-    """parents: the class above each class, -1 at the top. group_sizes: lengths of the runs of sisters, in order."""
+    """A tree of classes (data.c fill_hierarchy).
+
+    parents: the class above each class, -1 at the top. group_sizes: number of siblings of each group, in class order.
+    """
 
     parents: Sequence[int]
     group_sizes: Sequence[int]
 
-    def filled(self, target: NDArray[np.float32]) -> NDArray[np.float32]:
-        """A target (classes,) with 1 for all that is above a class of it, and groups without any not trained."""
+    def with_ancestors(self, target: NDArray[np.float32]) -> NDArray[np.float32]:
+        """The target (classes,) with 1 for every ancestor of its classes."""
         filled, parents = target.copy(), np.asarray(self.parents)
         above = np.unique(parents[filled != 0])
         while (above >= 0).any():
             filled[above[above >= 0]] = 1
             above = np.unique(parents[above[above >= 0]])
-        starts = np.concatenate([[0], np.cumsum(self.group_sizes)[:-1]])
-        empty = ~np.logical_or.reduceat(filled != 0, starts)
-        filled[np.repeat(empty, self.group_sizes)] = NOT_TRAINED
         return filled
+
+    def masked(self, target: NDArray[np.float32]) -> NDArray[np.float32]:
+        """The target with `MASKED_TARGET` in every group of siblings that has no class of it."""
+        starts = np.concatenate([[0], np.cumsum(self.group_sizes)[:-1]])
+        empty = ~np.logical_or.reduceat(target != 0, starts)
+        return np.where(np.repeat(empty, self.group_sizes), np.float32(MASKED_TARGET), target)
 
 
 def class_in_path(path: str, labels: Sequence[str]) -> int:
@@ -79,7 +83,9 @@ class ClassificationDataset(torch.utils.data.Dataset[TrainSample]):
         sample = self._sample(key, problems, [])
         if sample is None:
             return TrainSample(None, np.zeros(len(self.labels), np.float32), 0, tuple(problems))
-        return TrainSample(np.ascontiguousarray(sample.image.transpose(2, 0, 1)), sample.target, 1, tuple(problems))
+        # Masked after mixing, so that the mark itself is never mixed; the original averages it with other targets.
+        target = self.hierarchy.masked(sample.target) if self.hierarchy else sample.target
+        return TrainSample(np.ascontiguousarray(sample.image.transpose(2, 0, 1)), target, 1, tuple(problems))
 
     def files(self, key: SampleKey) -> list[Path]:
         """Images that the sample of a key is made of."""
@@ -118,4 +124,4 @@ class ClassificationDataset(torch.utils.data.Dataset[TrainSample]):
             text = f"{path}: labels in the path are {', '.join(found) or 'none'}, expected exactly one"
             problems.append(Problem(path, text))
         target = target_of(path, self.labels, self.label_smooth_eps)
-        return self.hierarchy.filled(target) if self.hierarchy else target
+        return self.hierarchy.with_ancestors(target) if self.hierarchy else target

@@ -17,7 +17,7 @@ from data.augment import DetectionAugment
 from data.augment.classification import ClassificationAugment
 from data.augment.extra import ExtraAugment
 from data.augment.mix import Mix, mix_of
-from data.classification import ClassificationDataset
+from data.classification import ClassificationDataset, Hierarchy
 from data.dataset import DetectionDataset
 from data.image_cache import CachePlace, cached
 from data.loader import BatchPlan, Sizes, TrainLoader
@@ -76,6 +76,7 @@ def training_loader(
     net: RawSection,
     boxes: BoxOptions | None,
     *,
+    hierarchy: Hierarchy | None = None,
     size_wh: tuple[int, int],
     channels: int,
     batch: int,
@@ -84,6 +85,7 @@ def training_loader(
     supply: LoaderOptions,
 ) -> TrainLoader:
     """Batches without end from split `train`. net: section [net]; boxes: None for a classifier, whose classes are the names.
+    hierarchy: tree of the classes of a classifier.
 
     Raises InputError for options that exclude each other, and for channels that no image has.
     """
@@ -109,7 +111,9 @@ def training_loader(
     if boxes is None:
         smooth = ScheduleOptions.from_raw(net).label_smooth_eps
         crops = _crops(net, size_wh)
-        samples = ClassificationDataset(images, dataset.labels_in_paths, crops, label_smooth_eps=smooth, **common)
+        samples = ClassificationDataset(
+            images, dataset.labels_in_paths, crops, label_smooth_eps=smooth, hierarchy=hierarchy, **common
+        )
     else:
         samples = DetectionDataset(dataset, SPLIT, _augment(net, boxes, letter_box, supply.extra), **common)
     plan = BatchPlan(sizes=sizes, subdivisions=subdivisions, rank=supply.rank, world=supply.world)

@@ -9,7 +9,7 @@ from __future__ import annotations
 import logging
 import os
 import struct
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO
@@ -19,7 +19,7 @@ import torch
 
 from models.layers.base import Stored
 from models.network import Network
-from models.weights_account import describe_mismatch, file_layout, sniff
+from models.weights_account import Layout, describe_mismatch, file_layout, head_inputs, sniff
 from utils.errors import InputError
 from utils.files import atomic_write
 
@@ -68,9 +68,10 @@ def load_weights(network: Network, path: str | Path, *, partial: bool = False, c
     """Read a .weights file into `network`, which takes over its `seen`.
 
     Strict by default: the file must hold exactly what the cfg needs. `cutoff` reads the first so many layers only and
-    leaves the rest of the file alone. `partial` sets what fits: the layers that a backbone (.conv.N) holds, or all but the
-    heads when the file is of the same network with another number of classes.
-    Raises InputError, before anything in `network` has changed, when sizes do not fit; and when values are not finite.
+    leaves the rest of the file alone. `partial` sets what fits: all but the heads when the file is of the same network with
+    another number of classes; else the first layers, up to the end of the file (a backbone, .conv.N) or to where it must be
+    of another network, such as a classifier with the same backbone.
+    Raises InputError, before anything in `network` has changed, when sizes do not fit; and when values are damaged.
     """
     path = Path(path)
     try:
@@ -80,6 +81,29 @@ def load_weights(network: Network, path: str | Path, *, partial: bool = False, c
         raise InputError(f"{path}: no such weights file") from None
     except OSError as error:
         raise InputError(f"{path}: weights cannot be read: {error.strerror}") from error
+
+
+def copy_layers(network: Network, source: Network, path: str | Path) -> Loaded:
+    """Copy tensors layer by layer from `source`, which was read from `path`, up to the first layer with other tensors.
+
+    When only layers before heads differ, as with another number of classes, all others are copied.
+    Raises InputError when already the first layer differs.
+    """
+    own, theirs = dict(_by_layer(network)), dict(_by_layer(source))
+    differing = [index for index in own if not _same_tensors(own[index], theirs.get(index, []))]
+    if not set(differing) <= head_inputs(network.plan) or len(network.plan.steps) != len(source.plan.steps):
+        end = min([*differing, *(index for index in theirs if index not in own), len(network.plan.steps)])
+        differing = [index for index in own if index >= end]
+    copied = [index for index in own if index not in differing]
+    if own and not copied:
+        raise InputError(f"{path}: no layer matches {network.plan.cfg.path}")
+    with torch.no_grad():
+        for index in copied:
+            for item, other in zip(own[index], theirs[index], strict=True):
+                item.tensor.copy_(other.tensor)
+    network.seen, network.version = source.seen, source.version
+    _log_loaded(network, path, copied)
+    return Loaded(Header(*source.version, seen=source.seen), tuple(copied), tuple(differing))
 
 
 def save_weights(network: Network, path: str | Path, *, cutoff: int | None = None) -> None:
@@ -122,10 +146,12 @@ def _load(network: Network, stream: BinaryIO, path: Path, partial: bool, cutoff:
     layout = file_layout(network.plan, sizes, size, strict=not partial and cutoff is None, cutoff=cutoff)
     if layout is None:
         raise InputError(f"{path}: {describe_mismatch(network.plan, sizes, size)}")
+    chosen = dict(_by_layer(network))
+    if partial and 4 * sum(floats for _, floats, _ in layout) != size:
+        layout = layout[: _matching(stream, layout, chosen, header)]
     position = header.size
     loaded: list[int] = []
     left_out: list[int] = []
-    chosen = dict(_by_layer(network))
     for index, floats, wanted in layout:
         if wanted:
             stream.seek(position)
@@ -135,8 +161,41 @@ def _load(network: Network, stream: BinaryIO, path: Path, partial: bool, cutoff:
         position += 4 * floats
     network.seen, network.version = header.seen, (header.major, header.minor, header.revision)
     if partial or cutoff is not None:
-        logger.info("%s: weights of %d of %d layers loaded", path, len(loaded), len(sizes))
+        _log_loaded(network, path, loaded)
     return Loaded(header, tuple(loaded), tuple(left_out))
+
+
+def _log_loaded(network: Network, path: str | Path, loaded: Sequence[int]) -> None:
+    layers = dict(_by_layer(network))
+    text = f"{path}: loaded {len(loaded)} of {len(layers)} layers with weights"
+    missing = next((index for index in layers if index not in loaded), None)
+    if missing is not None:
+        text += f"; layer {missing} [{network.plan.steps[missing].raw.name}] is the first that is not in the file"
+    logger.info("%s", text)
+
+
+def _same_tensors(own: Sequence[Stored], other: Sequence[Stored]) -> bool:
+    return [(item.kind, item.tensor.shape) for item in own] == [(item.kind, item.tensor.shape) for item in other]
+
+
+def _matching(stream: BinaryIO, layout: Layout, chosen: dict[int, list[Stored]], header: Header) -> int:
+    """How many entries of `layout` to take from a file that may go on with layers of another network.
+
+    Other layers read as rolling variances have negative values among them. All entries when nothing could be taken
+    otherwise: the file is damaged, and reading it will say so.
+    """
+    position, verified = header.size, 0
+    for place, (index, floats, _) in enumerate(layout, start=1):
+        offset = position
+        for item in chosen[index]:
+            if item.kind == "rolling_variance":
+                stream.seek(offset)
+                if np.fromfile(stream, "<f4", item.tensor.numel()).min(initial=0) < 0:
+                    return verified or len(layout)
+                verified = place
+            offset += 4 * item.tensor.numel()
+        position += 4 * floats
+    return len(layout)
 
 
 def _by_layer(network: Network) -> Iterator[tuple[int, list[Stored]]]:

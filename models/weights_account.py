@@ -58,6 +58,9 @@ def file_layout(plan: Plan, sizes: dict[int, int], size: int, *, strict: bool, c
             break
         layout.append((index, floats, True))
         left -= floats
+    heads = head_inputs(plan)
+    while left and layout and layout[-1][0] in heads:  # what follows is of another network, and so this may be
+        layout.pop()
     return layout or None
 
 
@@ -95,6 +98,11 @@ def other_classes(plan: Plan, sizes: dict[int, int], size: int) -> int | None:
         return None
     result = classes + missing // growth
     return result if 1 <= result <= 100_000 else None
+
+
+def head_inputs(plan: Plan) -> set[int]:
+    """Indices of the layers whose width follows from the classes or anchors of the head after them."""
+    return set(_floats_per_class(plan))
 
 
 def _floats_per_class(plan: Plan) -> dict[int, int]:

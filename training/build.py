@@ -13,6 +13,7 @@ import torch
 from numpy.typing import NDArray
 
 from data.augment.extra import read_extra
+from data.classification import Hierarchy
 from data.evaluation_set import make_classification_set
 from data.image_cache import DISK, RAM, CachePlace
 from data.loader import TrainLoader
@@ -21,6 +22,7 @@ from data.training_set import BoxOptions, LoaderOptions, Proportions, training_l
 from models.batchnorm import BatchNorm
 from models.fit import classes_of
 from models.heads.base import BoxSection
+from models.layers.softmax import Softmax
 from models.network import Network
 from models.plan import Plan, make_plan
 from models.training import Training
@@ -130,8 +132,9 @@ def _cache_place(settings: TrainOptions) -> CachePlace | None:
     return CachePlace(kind=kind, folder=Path(settings.project) / "cache", shared=copied)
 
 
-def make_loader(settings: TrainOptions, cfg: Cfg, sets: Sets, plan: Plan, trainer: Trainer) -> TrainLoader:
+def make_loader(settings: TrainOptions, cfg: Cfg, sets: Sets, network: Network, trainer: Trainer) -> TrainLoader:
     """Batches from the iteration on that `trainer` has reached."""
+    plan = network.plan
     head = box_head(plan)
     boxes = None
     if head is not None:
@@ -160,6 +163,7 @@ def make_loader(settings: TrainOptions, cfg: Cfg, sets: Sets, plan: Plan, traine
         sets.train,
         cfg.sections[0],
         boxes,
+        hierarchy=_hierarchy(network),
         size_wh=(plan.input.width, plan.input.height),
         channels=plan.input.channels,
         batch=trainer.batch,
@@ -190,6 +194,14 @@ def _proportions(sets: Sets, plan: Plan) -> Proportions:
     sizes_wh[sets.diagnosis.readable] = sets.diagnosis.sizes_wh
     widths = [step.shape.width for step in plan.steps if isinstance(step.section, BoxSection)]
     return Proportions(sizes_wh, max((plan.input.width // width for width in widths), default=1))
+
+
+def _hierarchy(network: Network) -> Hierarchy | None:
+    """The tree of classes of the last [softmax], if it has one (parser.c parse_network_cfg_custom)."""
+    tree = next((layer.tree for layer in reversed(list(network)) if isinstance(layer, Softmax)), None)
+    if tree is None:
+        return None
+    return Hierarchy(parents=tree.parents, group_sizes=np.bincount(tree.groups).tolist())
 
 
 def box_head(plan: Plan) -> BoxSection | None:

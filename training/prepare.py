@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import tempfile
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,13 +16,13 @@ from data.scenes import make_scenes
 from data.sources import open_data
 from data.training_set import single_class
 from models.fit import anchor_heads, anchors_in_pixels, classes_of, fit_anchors, fit_classes
+from models.formats.files import LoadOptions, load_model
 from models.heads.base import BoxSection
 from models.network import Network
 from models.plan import Plan, make_plan, read_plan
-from models.weights import load_weights, save_weights
-from training.checkpoint import Checkpoint, load_checkpoint
+from models.weights import copy_layers, load_weights
+from training.checkpoint import Checkpoint
 from training.options import TrainOptions, with_settings
-from utils import cfg as cfg_text
 from utils.cfg import Cfg
 from utils.errors import InputError
 from utils.torch_files import is_torch_file
@@ -109,21 +108,18 @@ def _count(text: str | None) -> int:
 
 
 def load_start(network: Network, path: str | Path, *, clear: bool) -> None:
-    """Weights to begin with, by what the file holds: .weights, a backbone (.conv.N) or a checkpoint.
+    """Load initial weights: the layers that match of a .weights file, a backbone (.conv.N), a .pt or .safetensors file.
 
-    A file of the whole network brings its count of images seen, unless `clear`; a part of one begins at zero.
+    When all layers match, `network` takes over the number of images seen, unless `clear`.
     """
-    with tempfile.TemporaryDirectory() as folder:
-        weights = Path(path)
-        if is_torch_file(weights):
-            weights = _weights_of_checkpoint(weights, Path(folder))
-        try:
-            loaded = load_weights(network, weights, partial=True)
-        except InputError as error:  # may name the file made of the checkpoint
-            raise InputError(str(error).replace(str(weights), str(path))) from None
+    if Path(path).suffix == ".safetensors" or is_torch_file(path):
+        source = load_model(path, LoadOptions(cfg=network.plan.cfg.path, own_cfg=True)).network
+        loaded = copy_layers(network, source, path)
+    else:
+        loaded = load_weights(network, path, partial=True)
     random = {index for index, _ in network.stored()} - set(loaded.layers)
     if random:
-        logger.info("%s: %d layers start at random, iterations count from 0", path, len(random))
+        logger.info("%d layers start with random weights, iterations count from 0", len(random))
     if random or clear:
         network.seen = 0
 
@@ -135,12 +131,3 @@ def fill(network: Network, checkpoint: Checkpoint) -> None:
     except RuntimeError as error:  # what PyTorch raises for names and sizes that differ
         reason = " ".join(str(error).split()[:40])
         raise InputError(f"{network.plan.cfg.path}: the checkpoint's tensors do not fit: {reason}") from None
-
-
-def _weights_of_checkpoint(path: Path, folder: Path) -> Path:
-    checkpoint = load_checkpoint(path)
-    network = Network(make_plan(cfg_text.parse(checkpoint.cfg, f"{path} (its cfg)")))
-    fill(network, checkpoint)
-    network.seen = checkpoint.seen
-    save_weights(network, folder / path.with_suffix(".weights").name)
-    return folder / path.with_suffix(".weights").name

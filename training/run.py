@@ -92,7 +92,7 @@ class Run:
         self._refuse_finished()
         self._warn_without_effect()
         self._board = board_wanted(settings.tensorboard)
-        self.loader = make_loader(settings, cfg, sets, self.network.plan, self.trainer)
+        self.loader = make_loader(settings, cfg, sets, self.network, self.trainer)
         if checkpoint is not None:
             restore_random_state(checkpoint.random)
 

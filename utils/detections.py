@@ -9,6 +9,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+MASKED_TARGET = -1234.0  # SECRET_NUM in the original's C sources: a class or value with this target is not trained
+
 
 @dataclass(frozen=True, kw_only=True)
 class Detections:

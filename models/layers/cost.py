@@ -11,9 +11,8 @@ from torch import Tensor
 from models.heads.base import Head, HeadLoss, HeadSection, loss_value
 from models.layers.base import Shape, Site
 from models.onnx_graph import Graph
+from utils.detections import MASKED_TARGET
 from utils.options import ignored, option
-
-MASKED_VALUE = -1234.0  # cost_layer.c SECRET_NUM: a truth with this value teaches nothing
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -58,7 +57,7 @@ class Cost(Head):
             truth = truth.to(found)
             delta = truth - found
             if self.section.type == "masked":
-                delta = delta.masked_fill(truth == MASKED_VALUE, 0)
+                delta = delta.masked_fill(truth == MASKED_TARGET, 0)
             error = delta.square()
             if self.section.type == "smooth":  # blas.c smooth_l1_cpu
                 far = delta.abs() >= 1

@@ -13,6 +13,7 @@ from models.heads.base import Head, HeadLoss, HeadSection, loss_value
 from models.heads.tree import read_tree
 from models.layers.base import Shape, Site
 from models.onnx_graph import Graph
+from utils.detections import MASKED_TARGET
 from utils.options import ignored, option
 
 
@@ -80,12 +81,19 @@ class Softmax(Head):
         return graph.reshape(graph.node("Softmax", values, axis=2), 0, shape.channels, shape.height, shape.width)
 
     def loss(self, x: Tensor, truth: Tensor, size_wh: tuple[int, int], seen: int) -> HeadLoss:
-        """blas.c softmax_x_ent_cpu. truth: float32 (n, values), the probability wanted of each class."""
+        """blas.c softmax_x_ent_cpu. truth: float32 (n, values), the probability wanted of each class.
+
+        With a tree, classes whose value is `MASKED_TARGET` are left out (softmax_layer.c forward_softmax_layer_gpu).
+        """
         with torch.no_grad():
             found = self._probabilities(x).reshape(len(x), -1)
             truth = truth.to(found)
-            cost = torch.where(truth != 0, -found.log(), 0.0).sum()
+            error = torch.where(truth != 0, -found.log(), 0.0)
             delta = truth - found
+            if self.tree is not None:
+                masked = truth == MASKED_TARGET
+                error, delta = error.masked_fill(masked, 0), delta.masked_fill(masked, 0)
+            cost = error.sum()
         total = float(cost)
         return HeadLoss(loss_value(x, delta, cost), total, {"class": total}, targets=len(x))
 

@@ -8,7 +8,8 @@ from scipy import stats
 
 from data.augment.classification import ClassificationAugment, LabelledImage, View, distort, target_of, viewed
 from data.augment.colour import Distortion
-from data.classification import NOT_TRAINED, Hierarchy
+from data.classification import Hierarchy
+from utils.detections import MASKED_TARGET
 from utils.net_options import AugmentOptions
 
 
@@ -103,5 +104,5 @@ def test_targets_are_substrings_of_the_path() -> None:
 
 def test_hierarchy_fills_parents_and_leaves_other_groups_out() -> None:
     tree = Hierarchy(parents=(-1, -1, 0, 0, 1, 1), group_sizes=(2, 2, 2))
-    target = tree.filled(np.float32([0, 0, 0, 1, 0, 0]))
-    np.testing.assert_array_equal(target, [1, 0, 0, 1, NOT_TRAINED, NOT_TRAINED])
+    target = tree.masked(tree.with_ancestors(np.float32([0, 0, 0, 1, 0, 0])))
+    np.testing.assert_array_equal(target, [1, 0, 0, 1, MASKED_TARGET, MASKED_TARGET])

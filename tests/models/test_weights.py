@@ -11,7 +11,7 @@ import torch
 
 from models.network import Network
 from models.plan import make_plan
-from models.weights import load_weights, save_weights
+from models.weights import copy_layers, load_weights, save_weights
 from utils import cfg
 from utils.errors import InputError
 
@@ -174,6 +174,73 @@ def test_partial(tmp_path: Path, floats: int, loaded: tuple[int, ...], left_out:
     result = load_weights(net, written(tmp_path, file_bytes(floats)), partial=True)
     assert (result.layers, result.left_out) == (loaded, left_out)
     assert torch.equal(head, net.layers[3].weights)
+
+
+CLASSIFIER = """[convolutional]
+filters=40
+size=1
+activation=linear
+[avgpool]
+[softmax]
+"""
+DETECTOR = """[convolutional]
+batch_normalize=1
+filters=10
+size=1
+activation=leaky
+""" + HEAD.format(filters=14, classes=2)
+
+
+def from_text(text: str, name: str) -> Network:
+    return Network(make_plan(cfg.parse(text, name))).eval()
+
+
+@pytest.mark.parametrize(
+    ("form", "classes", "taken"),
+    [("network", 40, (0, 2)), ("file", 40, (0, 2)), ("file", 1000, (0,))],
+    ids=["network", "file that ends there", "file that goes on: up to the last statistics that can be checked"],
+)
+def test_a_classifier_gives_a_detector_its_backbone(
+    tmp_path: Path, form: str, classes: int, taken: tuple[int, ...], caplog: pytest.LogCaptureFixture
+) -> None:
+    source = from_text(BACKBONE + CLASSIFIER.replace("40", str(classes)), "classifier.cfg")
+    for number, (_, item) in enumerate(source.stored()):
+        values = np.random.default_rng(number).normal(0, 1, item.tensor.shape).astype(np.float32)
+        with torch.no_grad():
+            item.tensor.copy_(torch.from_numpy(np.abs(values) if item.kind == "rolling_variance" else values))
+    save_weights(source, tmp_path / "classifier.weights")
+    detector = from_text(
+        BACKBONE + BACKBONE.split("channels=3\n")[1].replace("filters=8", "filters=6") + DETECTOR, "d.cfg"
+    )
+    before = [item.tensor.clone() for _, item in detector.stored()]
+    with caplog.at_level("INFO"):
+        if form == "file":
+            loaded = load_weights(detector, tmp_path / "classifier.weights", partial=True)
+        else:
+            loaded = copy_layers(detector, source, "classifier.pt")
+    assert loaded.layers == taken
+    assert "is the first that is not in the file" in caplog.text and "loaded" in caplog.text
+    for old, (index, item) in zip(before, detector.stored(), strict=True):
+        if index in taken:
+            assert any(torch.equal(item.tensor, other.tensor) for at, other in source.stored() if at == index)
+        else:
+            assert torch.equal(item.tensor, old)
+
+
+@pytest.mark.parametrize(("classes", "left_out"), [(2, ()), (5, (3,))])
+def test_layers_of_a_network_with_other_classes_are_copied(classes: int, left_out: tuple[int, ...]) -> None:
+    net, source = network(), network(classes)
+    assert copy_layers(net, source, "a.pt").left_out == left_out
+    assert torch.equal(net.layers[2].weights, source.layers[2].weights)
+
+
+def test_a_file_of_another_network_altogether_is_refused(tmp_path: Path) -> None:
+    content = np.random.default_rng(0).normal(0, 1, 500).astype(np.float32).tobytes()
+    with pytest.raises(InputError, match="rolling_variance: has values below zero"):
+        load_weights(network(), written(tmp_path, file_bytes(0) + content), partial=True)
+    other = from_text(BACKBONE.replace("filters=8", "filters=9") + HEAD.format(filters=14, classes=2), "other.cfg")
+    with pytest.raises(InputError, match=r"a\.pt: no layer matches small\.cfg"):
+        copy_layers(network(), other, "a.pt")
 
 
 def test_cutoff_reads_and_writes_a_backbone(tmp_path: Path) -> None:

@@ -12,6 +12,7 @@ from models.network import Network
 from models.plan import make_plan
 from tests.models.heads.build import build_head
 from utils.cfg import parse
+from utils.detections import MASKED_TARGET
 from utils.errors import InputError
 
 
@@ -37,6 +38,20 @@ def test_softmax_loss() -> None:
     truth = torch.tensor([[0.0, 1.0, 0.0], [1.0, 0.0, 0.0]])
     loss = head.loss(x, truth, (1, 1), 0)
     exact = F.cross_entropy(x.flatten(1), truth, reduction="sum")
+    assert loss.cost == pytest.approx(exact.item())
+    torch.testing.assert_close(torch.autograd.grad(loss.value, x)[0], torch.autograd.grad(exact, x)[0])
+
+
+def test_softmax_tree_loss_is_that_of_the_groups_on_the_path(tmp_path: Path) -> None:
+    """One cross entropy for each group of siblings with a target, nothing for the masked ones."""
+    (tmp_path / "a.tree").write_text("a\nb\na1 0\na2 0\nb1 1\nb2 1\n")
+    head = build_head("[softmax]\ntree=a.tree\n", 6, 1, 1, str(tmp_path / "net.cfg"))
+    x = torch.randn(2, 6, 1, 1).requires_grad_()
+    masked = [MASKED_TARGET] * 2
+    truth = torch.tensor([[1.0, 0.0, 0.0, 1.0, *masked], [0.0, 1.0, *masked, 1.0, 0.0]])
+    loss = head.loss(x, truth, (1, 1), 0)
+    flat, one, groups = x.flatten(1), torch.tensor(1), ((0, 0, 0), (0, 2, 1), (1, 0, 1), (1, 4, 0))
+    exact = torch.stack([F.cross_entropy(flat[n, at : at + 2], one * label) for n, at, label in groups]).sum()
     assert loss.cost == pytest.approx(exact.item())
     torch.testing.assert_close(torch.autograd.grad(loss.value, x)[0], torch.autograd.grad(exact, x)[0])
 
