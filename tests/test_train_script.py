@@ -14,11 +14,13 @@ import pytest
 import torch
 
 import train
+from models.layers.softmax import Softmax
 from models.load import load
 from tests.small_set import YOLO, two_boxes, write_set
 from training.checkpoint import Saver, load_checkpoint
 from training.loop import Update
 from utils.cli import EXIT_BAD_INPUT, EXIT_FAILED, EXIT_INTERRUPTED, EXIT_OK, run_script
+from utils.detections import MASKED_TARGET
 
 NET = """[net]
 batch=4
@@ -193,7 +195,23 @@ def test_weights_are_taken_by_content(folder: Path, caplog: pytest.LogCaptureFix
     with caplog.at_level(logging.INFO):
         assert command("--notest", "--weights", "renamed.weights", "--clear", "--iterations", "1") == EXIT_OK
         assert command("--notest", "--weights", "renamed.weights", "--single-cls", "--iterations", "1") == EXIT_OK
-    assert "2 layers start at random" in caplog.text or "1 layers start at random" in caplog.text
+    assert "loaded 2 of 2 layers" in caplog.text
+    assert "loaded 1 of 2 layers" in caplog.text and "the other layers start with random weights" in caplog.text
+
+
+@pytest.mark.parametrize("name", ["my_final.weights", "last.pt"])
+def test_a_detector_starts_from_a_classifier(folder: Path, name: str, caplog: pytest.LogCaptureFixture) -> None:
+    Path("classifier.cfg").write_text(NET.format(rate=0.01).replace("mosaic=1\n", "") + CLASSES)
+    assert command("--notest", "--name", "classifier", cfg="classifier.cfg") == EXIT_OK
+    made = folder / "runs" / "train" / "classifier" / "weights"
+    start = made / name.replace("my", "classifier")
+    with caplog.at_level(logging.INFO):
+        assert command("--notest", "--set", "learning_rate=0", "burn_in=0", "--weights", str(start)) == EXIT_OK
+    assert "loaded 1 of 2 layers" in caplog.text
+    states = [
+        load_checkpoint(folder / "runs" / "train" / run / "weights" / "last.pt").model for run in ("classifier", "exp")
+    ]
+    assert torch.equal(states[0]["layers.0.weights"], states[1]["layers.0.weights"])
 
 
 @pytest.mark.parametrize("kind", ["a backbone", "cut off"])
@@ -255,6 +273,21 @@ def test_a_classifier_whose_labels_are_in_no_path_is_refused(folder: Path, capsy
     assert command() == EXIT_BAD_INPUT
     assert "no path of split 'val'" in capsys.readouterr().err
     assert not (folder / "runs" / "train" / "exp").exists()
+
+
+def test_a_tree_of_classes_is_trained_by_groups_of_siblings(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (folder / "my.tree").write_text("cat\ndog 0\nemu 0\n")
+    text = NET.format(rate=0.01).replace("mosaic=1\n", "") + CLASSES.replace("groups=1", "tree=my.tree")
+    Path("my.cfg").write_text(text.replace("filters=2\n", "filters=3\n"))
+    targets, loss = set[tuple[float, ...]](), Softmax.loss
+
+    def spy(self: Softmax, x: torch.Tensor, truth: torch.Tensor, size_wh: tuple[int, int], seen: int) -> object:
+        targets.update(tuple(row) for row in truth.tolist())
+        return loss(self, x, truth, size_wh, seen)
+
+    monkeypatch.setattr(Softmax, "loss", spy)
+    assert command() == EXIT_OK
+    assert targets == {(1, MASKED_TARGET, MASKED_TARGET), (1, 1, 0), (1, 0, 1)}
 
 
 def test_one_image_is_enough(folder: Path) -> None:

@@ -119,7 +119,7 @@ def load_start(network: Network, path: str | Path, *, clear: bool) -> None:
         loaded = load_weights(network, path, partial=True)
     random = {index for index, _ in network.stored()} - set(loaded.layers)
     if random:
-        logger.info("%d layers start with random weights, iterations count from 0", len(random))
+        logger.info("%s: the other layers start with random weights, iterations count from 0", path)
     if random or clear:
         network.seen = 0
 
