@@ -28,7 +28,7 @@ def downloads(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="module")
 def page(tmp_path_factory: pytest.TempPathFactory, downloads: Path) -> Iterator[Browser]:
     with browser(downloads) as window, running(tmp_path_factory.mktemp("model")) as port:
-        window.open(f"http://127.0.0.1:{port}/")
+        window.driver.get(f"http://127.0.0.1:{port}/")
         window.wait("state.model")
         yield window
 
@@ -36,27 +36,27 @@ def page(tmp_path_factory: pytest.TempPathFactory, downloads: Path) -> Iterator[
 def snap(page: Browser, name: str) -> None:
     folder = os.environ.get("SCREENSHOTS")
     if folder:
-        page.screenshot(Path(folder) / f"{name}.png")
+        page.driver.save_screenshot(Path(folder) / f"{name}.png")
 
 
 def move(page: Browser, slider: str, value: float) -> None:
-    page.run(f"const s = $('{slider}'); s.value = {value}; s.dispatchEvent(new Event('input'))")
+    page.driver.execute_script(f"const s = $('{slider}'); s.value = {value}; s.dispatchEvent(new Event('input'))")
 
 
-def test_a_image_and_its_threshold(page: Browser, downloads: Path) -> None:
-    assert page.run("return document.title") == "small"
+def test_an_image_and_its_threshold(page: Browser, downloads: Path) -> None:
+    assert page.evaluate("document.title") == "small"
     snap(page, "start")
     page.choose_file("#file", SAMPLES / "scene1.jpg")
     page.wait("$('status').textContent === '64 objects.'")
-    assert page.run("return [$('canvas').width, $('canvas').height]") == [640, 480]
+    assert page.evaluate("[$('canvas').width, $('canvas').height]") == [640, 480]
     before = page.wait("$('canvas').getContext('2d').getImageData(0, 0, 640, 480).data.join()")
     snap(page, "image")
     move(page, "threshold", 0.95)
-    assert page.run("return $('status').textContent") == "64 objects."  # all of 0.987
-    page.run("$('threshold').max = 1")
+    assert page.evaluate("$('status').textContent") == "64 objects."  # all of 0.987
+    page.driver.execute_script("$('threshold').max = 1")
     move(page, "threshold", 1)
-    assert page.run("return $('status').textContent") == "No objects."
-    assert before != page.run("return $('canvas').getContext('2d').getImageData(0, 0, 640, 480).data.join()")
+    assert page.evaluate("$('status').textContent") == "No objects."
+    assert before != page.evaluate("$('canvas').getContext('2d').getImageData(0, 0, 640, 480).data.join()")
     move(page, "threshold", 0.25)
     page.click("#download")
     report = json.loads(finished(downloads / "scene1.json"))
@@ -67,26 +67,26 @@ def test_a_image_and_its_threshold(page: Browser, downloads: Path) -> None:
 def test_a_clip(page: Browser) -> None:
     page.choose_file("#file", SAMPLES / "scenes.mp4")
     page.wait(f"state.frames.length === {MOST_FRAMES} && !state.complete")
-    assert f"in frame 1 of {MOST_FRAMES}; only the first" in page.run("return $('status').textContent")
+    assert f"in frame 1 of {MOST_FRAMES}; only the first" in page.evaluate("$('status').textContent")
     move(page, "frame", 30)
     page.wait("$('time').textContent === '2.00 s'")
     snap(page, "clip")
     page.click("#play")
     page.wait("state.at > 32")
     page.click("#play")
-    assert page.run("return $('play').textContent") == "Play"
+    assert page.evaluate("$('play').textContent") == "Play"
 
 
-def test_a_image_is_dropped(page: Browser) -> None:
+def test_an_image_is_dropped(page: Browser) -> None:
     png = cv2.imencode(".png", np.full((32, 96, 3), 90, np.uint8))[1]
     text = base64.b64encode(png.tobytes()).decode()
-    page.run(
+    page.driver.execute_script(
         f"const bytes = Uint8Array.from(atob('{text}'), (c) => c.charCodeAt(0)); const moved = new DataTransfer();"
         "moved.items.add(new File([bytes], 'dropped.png')); const facts = {bubbles: true, dataTransfer: moved};"
         "$('drop').dispatchEvent(new DragEvent('dragover', facts)); $('drop').dispatchEvent(new DragEvent('drop', facts))"
     )
     page.wait("state.file === 'dropped.png' && $('canvas').width === 96 && $('status').textContent === '64 objects.'")
-    assert page.run("return $('player').hidden && !$('stage').classList.contains('over')")
+    assert page.evaluate("$('player').hidden && !$('stage').classList.contains('over')")
 
 
 @pytest.mark.parametrize(
@@ -104,8 +104,10 @@ def test_errors_are_shown(page: Browser, tmp_path: Path, name: str, content: byt
     snap(page, f"error_{name}")
 
 
-def test_nothing_went_wrong_behind_the_scenes(page: Browser) -> None:
-    assert [text for text in page.complaints() if "status of 4" not in text] == []  # refused uploads are logged as such
+def test_the_console_shows_no_errors(page: Browser) -> None:
+    assert [
+        text for text in page.console_errors() if "status of 4" not in text
+    ] == []  # refused uploads are logged as such
 
 
 def finished(path: Path) -> str:
