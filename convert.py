@@ -26,12 +26,10 @@ from data.writing import write_data
 from inference.compare import Pair, Side
 from inference.detector import Detector
 from inference.opening import BACKENDS
-from models.download import download
 from models.formats.files import LoadedModel, LoadOptions, load_model, save_model
 from models.formats.fuse import without_batch_norm
-from models.heads.base import BoxSection
 from models.network import Network
-from models.published import find_published, listing
+from models.published import download, find_published, listing
 from models.weights import save_weights
 from utils.cli import EXIT_FAILED, EXIT_OK, above_zero, run_script, script_parser, share
 from utils.errors import InputError
@@ -126,7 +124,7 @@ def _names(options: argparse.Namespace, network: Network) -> tuple[str, ...]:
     """The names of --names, as many as a detector has classes; what a classifier's outputs are called is not checked."""
     if Path(options.out).suffix == ".weights":
         logger.warning("--names %s: has no effect, .weights files hold no names", options.names)
-    if any(isinstance(step.section, BoxSection) for step in network.plan.heads):
+    if network.plan.box_heads:
         return class_names(options.names, Detector(network).classes, network.plan.cfg.path)
     return read_names(options.names)
 

@@ -26,7 +26,6 @@ from models.export.openvino import save_openvino
 from models.export.torchscript import save_torchscript
 from models.export.verify import HALF_TOLERANCE, TOLERANCE, Expected, difference, expected, sorted_rows
 from models.formats.files import LoadedModel, LoadOptions, load_model
-from models.heads.base import BoxSection
 from models.network import Network
 from utils.cli import EXIT_OK, above_zero, positive, run_script, script_parser, share
 from utils.errors import InputError, RunError
@@ -124,8 +123,8 @@ def _network(options: argparse.Namespace) -> LoadedModel:
     )
     network, names = load_model(options.weights, reading)
     names = read_names(options.names) if options.names else names
-    options.output = options.output or ("boxes" if _box_sections(network) else "raw")
-    if options.output != "raw" or _box_sections(network):
+    options.output = options.output or ("boxes" if network.plan.box_heads else "raw")
+    if options.output != "raw" or network.plan.box_heads:
         classes = Detector(network).classes
         if names and len(names) != classes:
             place = options.names or options.weights
@@ -136,13 +135,9 @@ def _network(options: argparse.Namespace) -> LoadedModel:
 def _warn_of_suppression(network: Network, settings: ExportOptions) -> None:
     if settings.outputs != "nms":
         return
-    kind = _box_sections(network)[-1].suppression()[0]
+    kind = network.plan.box_sections[-1].suppression()[0]
     if kind != "default":
         logger.warning("the cfg asks for nms_kind=%s, the suppression inside the model compares plain IoU", kind)
-
-
-def _box_sections(network: Network) -> list[BoxSection]:
-    return [step.section for step in network.plan.heads if isinstance(step.section, BoxSection)]
 
 
 def _largest_difference(path: Path, opener: Opener, checks: Sequence[Expected]) -> float | None:

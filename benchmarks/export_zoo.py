@@ -32,8 +32,7 @@ from inference.backends import OnnxRuntimeSession
 from models.export.build import ExportOptions
 from models.export.onnx import save_onnx
 from models.export.verify import Expected, difference, expected
-from models.heads.base import BoxSection
-from models.initial import blank_weights
+from models.layers.base import blank_weights
 from models.network import Network
 from models.plan import Plan, read_plan
 from models.weights import load_weights
@@ -119,8 +118,7 @@ def examined(path: Path, options: argparse.Namespace, others: list[OpenCv], fold
     row: dict[str, Any] = {"cfg": named(path)}
     try:
         plan = planned(path, options.limit)
-        boxes = any(isinstance(step.section, BoxSection) for step in plan.heads)
-        settings = ExportOptions(outputs="boxes" if boxes else "raw", opset=options.opset)
+        settings = ExportOptions(outputs="boxes" if plan.box_heads else "raw", opset=options.opset)
         row |= {"size": [plan.input.width, plan.input.height], "outputs": settings.outputs}
         network, check, told = telling(plan, settings, recorded_gain(row["cfg"]), folder)
         row |= told
@@ -134,7 +132,7 @@ def examined(path: Path, options: argparse.Namespace, others: list[OpenCv], fold
     row["onnxruntime"] = difference(session.run(check.images), check.outputs, settings.outputs)
     del session
     gc.collect()
-    names = ["boxes", "scores"] if boxes else [f"output_{step.index}" for step in plan.heads]
+    names = ["boxes", "scores"] if plan.box_heads else [f"output_{step.index}" for step in plan.heads]
     for opencv in others:
         row[f"opencv {opencv.version}"] = asked(opencv, model, check, names, settings, folder)
     return row

@@ -29,7 +29,6 @@ sys.path.insert(0, str(ROOT))
 
 from data.sources import open_data
 from models.fit import fit_classes
-from models.heads.base import BoxSection
 from models.plan import make_plan, read_plan
 from utils.cfg import Cfg
 
@@ -65,9 +64,8 @@ def images_per_second(command: list[str], folder: Path, threads: int, batch: int
 def benchmark_cfg(path: str, classes: int, values: dict[str, object]) -> Cfg:
     """The cfg for this number of classes, with these [net] keys, one size throughout."""
     cfg = fit_classes(read_plan(path), classes).with_values(0, values)
-    for step in make_plan(cfg).steps:
-        if isinstance(step.section, BoxSection):
-            cfg = cfg.with_values(step.index + 1, {"random": 0})
+    for step in make_plan(cfg).box_heads:
+        cfg = cfg.with_values(step.index + 1, {"random": 0})
     return cfg
 
 

@@ -16,7 +16,6 @@ from inference.exported import ExportedDetector, ExportedModel
 from inference.opening import RuntimeOptions, is_exported, open_exported
 from models.export.verify import difference
 from models.formats.files import LoadOptions, load_model
-from models.heads.base import BoxSection
 from models.network import Network
 from utils.boxes import iou, pairwise, xyxy_to_cxcywh
 from utils.detections import Detections
@@ -204,7 +203,7 @@ def _opened(side: Side, size_wh: tuple[int, int] | None) -> Network | ExportedMo
 
 
 def _detector(model: Network | ExportedModel) -> Detector | None:
-    if not any(isinstance(step.section, BoxSection) for step in model.plan.heads):
+    if not model.plan.box_heads:
         return None
     return ExportedDetector(model) if isinstance(model, ExportedModel) else Detector(model)
 

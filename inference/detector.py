@@ -11,7 +11,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from models.heads.base import BoxSection, Candidates, Head
+from models.heads.base import Candidates, Head
 from models.layers.base import Layer
 from models.plan import Plan
 from utils.detections import Detections
@@ -58,24 +58,24 @@ class Detector:
 
     def __init__(self, network: Runnable) -> None:
         plan = network.plan
-        pairs = [(step, layer) for step, layer in zip(plan.steps, network, strict=True) if step in plan.heads]
-        self._heads = [(layer if isinstance(layer, Head) else None) for _, layer in pairs]
-        sections = [step.section for step, _ in pairs if isinstance(step.section, BoxSection)]
-        if not sections:
+        with_boxes = {step.index for step in plan.box_heads}
+        if not with_boxes:
             raise InputError(
                 f"{plan.cfg.path}: has no layer that gives boxes, expected [yolo], [region] or [detection]"
             )
-        self._gives_boxes = [isinstance(step.section, BoxSection) for step, _ in pairs]
-        self.classes = sections[-1].classes
+        layers = list(network)
+        self._heads = [layers[step.index] if step.index in with_boxes else None for step in plan.heads]
+        last = plan.box_sections[-1]
+        self.classes = last.classes
         # The original asks the last layer only (detector.c: layer l = net.layers[net.n - 1]).
-        self._kind, self._beta = sections[-1].suppression()
+        self._kind, self._beta = last.suppression()
 
     def candidates(self, outputs: Sequence[Tensor], conf: float, size_wh: tuple[int, int]) -> Candidates:
         """Boxes above `conf` of all heads of a batch; outputs as `network(images)` gives them."""
         found = [
             head.decode(output, conf, size_wh)
-            for head, output, boxes in zip(self._heads, outputs, self._gives_boxes, strict=True)
-            if boxes and head is not None
+            for head, output in zip(self._heads, outputs, strict=True)
+            if isinstance(head, Head)
         ]
         if len(found) == 1:
             return found[0]

@@ -16,7 +16,6 @@ from inference.detector import Runnable
 from inference.exported import ExportedModel, ExportedPredictor
 from inference.predictor import Predictor
 from models.formats.files import LoadOptions, load_model
-from models.heads.base import BoxSection
 from models.load import load
 from models.network import Network
 from utils.device import select_device
@@ -78,8 +77,8 @@ def open_predictor(weights: str | Path | None, run: RuntimeOptions) -> Opened:
 def open_model(weights: str | Path | None, run: RuntimeOptions) -> OpenedModel:
     """A model ready for detection or, if its cfg has no boxes, for naming images. Raises InputError as `open_predictor`."""
     network, names = open_network(weights, run)
-    heads = [step.section for step in network.plan.steps if step.section.is_head]
-    if not heads or any(isinstance(section, BoxSection) for section in heads):
+    plan = network.plan
+    if plan.box_heads or not any(step.section.is_head for step in plan.steps):
         return OpenedModel(_predictor(network, run), names)
     device = torch.device(run.reading.device)
     return OpenedModel(Classifier(network, device, half=run.half, mirrored=run.mirrored), names)

@@ -5,19 +5,20 @@ It stands beside the packages `layers` and `heads`, which know nothing of it, so
 
 from __future__ import annotations
 
+from models.heads.contrastive import ContrastiveSection
+from models.heads.cost import CostSection
 from models.heads.detection import DetectionSection
 from models.heads.gaussian_yolo import GaussianYoloSection
 from models.heads.region import RegionSection
+from models.heads.softmax import SoftmaxSection
 from models.heads.yolo import YoloSection
 from models.layers.activation import ActivationSection
 from models.layers.attention import SamSection, ScaleChannelsSection
 from models.layers.base import LayerSection
 from models.layers.batchnorm import BatchnormSection
 from models.layers.connected import ConnectedSection
-from models.layers.contrastive import ContrastiveSection
 from models.layers.conv_recurrent import ConvLstmSection, CrnnSection, HistorySection
 from models.layers.convolutional import ConvolutionalSection, DepthwiseSection
-from models.layers.cost import CostSection
 from models.layers.crop import CropSection
 from models.layers.dropout import DropoutSection
 from models.layers.empty import EmptySection
@@ -35,7 +36,6 @@ from models.layers.recurrent import GruSection, LstmSection, RnnSection
 from models.layers.reorg import Reorg3dSection, ReorgSection
 from models.layers.route import RouteLeftHalfSection, RouteSection
 from models.layers.shortcut import ShortcutSection
-from models.layers.softmax import SoftmaxSection
 from models.layers.squeeze_excite import SeSection
 from models.layers.upsample import UpsampleSection
 

@@ -10,8 +10,8 @@ from collections.abc import Sequence
 from typing import Any
 
 from models.heads.base import BoxSection, HeadSection
-from models.layers.base import absolute
-from models.plan import Plan, Step, make_plan
+from models.layers.base import Step, absolute
+from models.plan import Plan, make_plan
 from utils.cfg import Cfg
 from utils.errors import InputError
 

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import torch
 
-from models.initial import blank_weights
+from models.layers.base import blank_weights
 from models.network import Network
 from models.plan import read_plan
 from models.weights import load_weights

@@ -11,8 +11,6 @@ import numpy as np
 from numpy.typing import NDArray
 from torch import Tensor
 
-from models.layers.base import Site
-
 Operand = str | float | Tensor | NDArray[Any]
 
 INPUT = "images"
@@ -137,8 +135,3 @@ class Graph:
     def cast(self, x: str) -> str:
         """A value of floats in the current floating point type."""
         return x if self._types.get(x) is self.dtype else self.to_float(x)
-
-    def needs_fixed_size(self, site: Site, why: str) -> None:
-        """Raises CfgError if width and height are dynamic."""
-        if self.dynamic_size:
-            raise site.error(f"{why}, so width and height of the exported model cannot be dynamic")

@@ -12,7 +12,8 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from models.catalog import BY_NAME
-from models.layers.base import MAX_OUTPUTS, LayerCost, LayerSection, Shape, Site
+from models.heads.base import BoxSection
+from models.layers.base import MAX_OUTPUTS, Shape, Site, Step
 from utils import cfg as cfg_text
 from utils.cfg import Cfg, RawSection
 from utils.errors import CfgError, InputError
@@ -22,33 +23,6 @@ from utils.options import warn_unknown
 NET_NAMES = ("net", "network")
 MAX_LAYERS = 10_000
 MAX_WEIGHTS_BYTES = 2**35
-
-
-@dataclass(frozen=True)
-class Step:
-    """One planned layer. `sources` are layer indices, -1 for the network's input."""
-
-    section: LayerSection
-    site: Site
-    sources: tuple[int, ...]
-    shape: Shape
-
-    @property
-    def index(self) -> int:
-        return self.site.index
-
-    @property
-    def raw(self) -> RawSection:
-        return self.site.raw
-
-    @functools.cached_property
-    def cost(self) -> LayerCost:
-        return self.section.cost(self.site)
-
-    @functools.cached_property
-    def reported_shape(self) -> Shape:
-        """Shape that the original prints (see LayerSection.reported_shape)."""
-        return self.section.reported_shape(self.site)
 
 
 @dataclass(frozen=True)
@@ -67,9 +41,18 @@ class Plan:
 
     @property
     def heads(self) -> tuple[Step, ...]:
-        """Layers whose output nobody reads and that turn it into boxes or losses; the last layer if there is none."""
-        found = tuple(step for step in self.steps if step.section.is_head)
-        return found or self.steps[-1:]
+        """The layers with boxes or a training loss; the last layer if there is none."""
+        return tuple(step for step in self.steps if step.section.is_head) or self.steps[-1:]
+
+    @functools.cached_property
+    def box_heads(self) -> tuple[Step, ...]:
+        """The layers that give boxes, in cfg order."""
+        return tuple(step for step in self.steps if isinstance(step.section, BoxSection))
+
+    @property
+    def box_sections(self) -> tuple[BoxSection, ...]:
+        """The options of `box_heads`."""
+        return tuple(step.section for step in self.steps if isinstance(step.section, BoxSection))
 
 
 def read_plan(path: str | Path, *, width: int | None = None, height: int | None = None) -> Plan:

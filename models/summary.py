@@ -8,8 +8,9 @@ from typing import Any
 import numpy as np
 
 from models.catalog import BY_NAME
+from models.layers.base import Step
 from models.network import last_reads
-from models.plan import NET_NAMES, Plan, Step
+from models.plan import NET_NAMES, Plan
 from utils.cfg import Cfg, Entry
 from utils.net_options import NET_AUDIENCES
 from utils.options import key_of, report_keys

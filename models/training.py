@@ -15,9 +15,8 @@ from torch import Tensor, nn
 
 from models.batchnorm import BatchNorm
 from models.heads.base import Head, HeadLoss
-from models.layers.base import LayerSection, Stored
+from models.layers.base import LayerSection, Step, Stored
 from models.network import Network
-from models.plan import Step
 from utils.errors import InputError
 from utils.net_options import ScheduleOptions
 

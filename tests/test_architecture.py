@@ -1,8 +1,10 @@
-"""The rooms and the arrows between them: scripts -> models, data, engine -> utils, and never another way."""
+"""The rooms and the arrows between them, which only run down; imports for the type checker count like all others."""
 
 from __future__ import annotations
 
 import ast
+import functools
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -23,67 +25,89 @@ ALLOWED = {
 }
 ROOMS = (*ALLOWED, "tests", "benchmarks")
 
+# The floors of models/, from the bottom; a package stands for all its modules that are not named themselves.
+FLOORS = (
+    ("models.onnx_graph",),
+    ("models.layers.base", "models.activations", "models.batchnorm"),
+    ("models.layers",),
+    ("models.heads",),
+    ("models.catalog",),
+    ("models.plan",),
+    ("models.network",),
+    ("models.weights", "models.weights_account", "models.training"),
+    ("models.load",),
+    ("models.formats",),
+    ("models.export",),
+    ("models", "models.fit", "models.summary", "models.published"),
+)
 
-def _imports(path: Path) -> set[str]:
-    tree = ast.parse(path.read_text("utf-8"))
-    found = set()
-    for node in ast.walk(tree):
-        if isinstance(node, ast.Import):
-            found |= {alias.name for alias in node.names}
-        elif isinstance(node, ast.ImportFrom) and node.module and not node.level:
-            found.add(node.module)
-    return found
+
+@functools.cache
+def _graph() -> dict[str, frozenset[str]]:
+    """Every module of the repository by its dotted name -> the modules of the repository that it imports."""
+    names = {}
+    for path in REPOSITORY.rglob("*.py"):
+        parts = path.relative_to(REPOSITORY).with_suffix("").parts
+        if not parts[0].startswith("."):
+            names[".".join(parts[:-1] if parts[-1] == "__init__" else parts)] = path
+    return {name: frozenset(_imports(path, names.keys())) for name, path in sorted(names.items())}
 
 
-def _modules(room: str) -> list[Path]:
-    return sorted((REPOSITORY / room).rglob("*.py"))
+def _imports(path: Path, names: set[str]) -> Iterator[str]:
+    """Modules among `names` imported anywhere in a file: in functions and for the type checker, too."""
+    for node in ast.walk(ast.parse(path.read_text("utf-8"))):
+        if isinstance(node, ast.ImportFrom) and node.module and not node.level:
+            for alias in node.names:  # `from package import module` reads the module, not what the package offers
+                inner = f"{node.module}.{alias.name}"
+                yield from {inner if inner in names else node.module} & names
+        elif isinstance(node, ast.Import):
+            yield from {alias.name for alias in node.names} & names
+
+
+def _room(name: str) -> str:
+    return name.split(".")[0]
 
 
 @pytest.mark.parametrize("room", ALLOWED)
-def test_arrows_point_one_way(room: str) -> None:
-    wrong = [
-        f"{path.relative_to(REPOSITORY)} imports {name}"
-        for path in _modules(room)
-        for name in _imports(path)
-        if name.split(".")[0] in ROOMS and name.split(".")[0] not in {room, *ALLOWED[room]}
-    ]
-    assert not wrong
+def test_arrows_between_rooms_run_down(room: str) -> None:
+    modules = {name: targets for name, targets in _graph().items() if _room(name) == room}
+    assert modules
+    allowed = {room, *ALLOWED[room]}
+    arrows = [(name, target) for name, targets in modules.items() for target in targets if _room(target) in ROOMS]
+    assert not [f"{name} imports {target}" for name, target in arrows if _room(target) not in allowed]
+
+
+def _floor(name: str) -> int:
+    floors = {module: number for number, modules in enumerate(FLOORS) for module in modules}
+    package = next((each for each in (name, name.rpartition(".")[0]) if each in floors), None)
+    assert package is not None, f"{name} stands on no floor of FLOORS"
+    return floors[name if package is None else package]
+
+
+def test_arrows_inside_models_run_down() -> None:
+    graph = _graph()
+    for name in (each for each in graph if _room(each) == "models"):
+        for target in (each for each in graph[name] if _room(each) == "models"):
+            assert _floor(target) <= _floor(name), f"{name} imports {target} of a higher floor"
+    assert not {each for each in graph["models.onnx_graph"] if _room(each) == "models"}
 
 
 def test_nothing_imports_a_script() -> None:
     scripts = {path.stem for path in REPOSITORY.glob("*.py")} - {"hubconf"}
-    inside = [path for room in ALLOWED for path in _modules(room)]
-    assert not [(path.name, name) for path in inside for name in _imports(path) if name in scripts]
+    assert not [
+        (name, target) for name, targets in _graph().items() if _room(name) in ALLOWED for target in targets & scripts
+    ]
 
 
-def test_no_cycles() -> None:
-    names = {}
-    for room in ALLOWED:
-        for path in _modules(room):
-            parts = path.relative_to(REPOSITORY).with_suffix("").parts
-            names[".".join(parts[:-1] if parts[-1] == "__init__" else parts)] = path
-    graph = {name: _runtime_imports(path, set(names)) for name, path in names.items()}
-    done: set[str] = set()
+def test_no_import_circles() -> None:
+    graph, done = _graph(), set()
 
     def visit(name: str, trail: tuple[str, ...]) -> None:
-        assert name not in trail, f"import cycle: {' -> '.join((*trail, name))}"
+        assert name not in trail, f"import circle: {' -> '.join((*trail[trail.index(name) :], name))}"
         if name not in done:
             for target in sorted(graph[name]):
                 visit(target, (*trail, name))
             done.add(name)
 
-    for name in sorted(graph):
+    for name in graph:
         visit(name, ())
-
-
-def _runtime_imports(path: Path, names: set[str]) -> set[str]:
-    """Modules among `names` imported at module level; imports for the type checker only are left out."""
-    found = set()
-    for node in ast.parse(path.read_text("utf-8")).body:
-        if isinstance(node, ast.ImportFrom) and node.module:
-            for alias in node.names:  # `from package import module` reads the module, not what the package offers
-                inner = f"{node.module}.{alias.name}"
-                found.add(inner if inner in names else node.module)
-        elif isinstance(node, ast.Import):
-            found |= {alias.name for alias in node.names}
-    return found & names

@@ -14,7 +14,7 @@ import pytest
 import torch
 
 import train
-from models.layers.softmax import Softmax
+from models.heads.softmax import Softmax
 from models.load import load
 from tests.small_set import YOLO, two_boxes, write_set
 from training.checkpoint import Saver, load_checkpoint

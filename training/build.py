@@ -22,7 +22,7 @@ from data.training_set import BoxOptions, LoaderOptions, Proportions, training_l
 from models.batchnorm import BatchNorm
 from models.fit import classes_of
 from models.heads.base import BoxSection
-from models.layers.softmax import Softmax
+from models.heads.softmax import Softmax
 from models.network import Network
 from models.plan import Plan, make_plan
 from models.training import Training
@@ -192,7 +192,7 @@ def _weights(sets: Sets, classifier: bool) -> NDArray[np.float64]:
 def _proportions(sets: Sets, plan: Plan) -> Proportions:
     sizes_wh = np.zeros((sets.diagnosis.images, 2), np.int64)
     sizes_wh[sets.diagnosis.readable] = sets.diagnosis.sizes_wh
-    widths = [step.shape.width for step in plan.steps if isinstance(step.section, BoxSection)]
+    widths = [step.shape.width for step in plan.box_heads]
     return Proportions(sizes_wh, max((plan.input.width // width for width in widths), default=1))
 
 
@@ -206,8 +206,7 @@ def _hierarchy(network: Network) -> Hierarchy | None:
 
 def box_head(plan: Plan) -> BoxSection | None:
     """The last head with boxes: its keys hold for the images of all of them, as in the original."""
-    found = [step.section for step in plan.steps if isinstance(step.section, BoxSection)]
-    return found[-1] if found else None
+    return plan.box_sections[-1] if plan.box_heads else None
 
 
 def make_evaluation(settings: TrainOptions, sets: Sets, plan: Plan, trainer: Trainer) -> Measuring | None:

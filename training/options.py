@@ -11,7 +11,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from models.heads.base import BoxSection
 from models.plan import Plan, make_plan
 from utils import cfg as cfg_text
 from utils.cfg import Cfg
@@ -120,21 +119,19 @@ def with_settings(plan: Plan, settings: TrainOptions, images: int) -> Cfg:
     if length is not None:
         values |= _of_length(ScheduleOptions.from_raw(raw), length)
     cfg = plan.cfg.with_values(0, values)
-    heads = [step.index for step in plan.steps if isinstance(step.section, BoxSection)]
-    if settings.multi_scale and heads:
-        cfg = cfg.with_values(heads[-1] + 1, {"random": 1})
+    if settings.multi_scale and plan.box_heads:
+        cfg = cfg.with_values(plan.box_heads[-1].index + 1, {"random": 1})
     return cfg
 
 
 def without_effect(settings: TrainOptions, plan: Plan) -> list[str]:
     """What was asked for and cannot act, a line each."""
-    boxes = any(isinstance(step.section, BoxSection) for step in plan.steps)
     asked = (
         ("--patience", "with --notest", settings.notest and settings.patience),
         ("--eval-period", "with --notest", settings.notest and settings.eval_period),
         ("--save-period", "with --nosave", settings.nosave and settings.save_period),
         ("--clear", "without --weights", settings.clear and settings.weights is None),
-        ("--multi-scale", "on a classifier", settings.multi_scale and not boxes),
+        ("--multi-scale", "on a classifier", settings.multi_scale and not plan.box_heads),
     )
     return [f"{flag} has no effect {reason}" for flag, reason, idle in asked if idle]
 

@@ -17,7 +17,6 @@ from data.sources import open_data
 from data.training_set import single_class
 from models.fit import anchor_heads, anchors_in_pixels, classes_of, fit_anchors, fit_classes
 from models.formats.files import LoadOptions, load_model
-from models.heads.base import BoxSection
 from models.network import Network
 from models.plan import Plan, make_plan, read_plan
 from models.weights import copy_layers, load_weights
@@ -64,7 +63,7 @@ def open_sets(settings: TrainOptions) -> Sets:
 
 def require_labels(cfg: str, sets: Sets) -> None:
     """Say what the doctor found, for a cfg with boxes; raises InputError if not one of them can be used."""
-    if not any(isinstance(step.section, BoxSection) for step in read_plan(cfg).steps):
+    if not read_plan(cfg).box_heads:
         return
     logger.info("%s", report(sets.diagnosis))
     if not sets.diagnosis.labels:

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Literal
 
 import numpy as np
+import torch
+from torch import Tensor
 
-from models.heads.base import BoxSection, Head
+from models.heads.base import Head
 from models.network import Network
 from models.onnx_graph import INPUT, Graph, Node
 from utils.errors import InputError
@@ -75,15 +78,28 @@ def _layers(network: Network, graph: Graph, half: bool) -> dict[int, str]:
 
 def _boxes(network: Network, graph: Graph, values: dict[int, str]) -> tuple[str, str]:
     boxes, scores = [], []
-    for step, layer in zip(network.plan.steps, network, strict=True):
-        if isinstance(layer, Head) and isinstance(step.section, BoxSection):
-            with graph.scope(f"boxes_{step.index}/", np.float32):
-                one, other = layer.export_boxes(graph, step.site, values[step.index])
-            boxes.append(one)
-            scores.append(other)
+    for step in network.plan.box_heads:
+        head = network.layers[step.index]
+        assert isinstance(head, Head)
+        with graph.scope(f"boxes_{step.index}/", np.float32):
+            head_boxes, head_scores = head.export_boxes(graph, step.site, values[step.index])
+        boxes.append(head_boxes)
+        scores.append(head_scores)
     if not boxes:
         raise InputError(f"{network.plan.cfg.path}: has no layer that gives boxes, expected --output raw")
     return graph.concat(boxes, 1), graph.concat(scores, 1)
+
+
+def dense_boxes(network: Network, outputs: Sequence[Tensor], size_wh: tuple[int, int]) -> tuple[Tensor, Tensor]:
+    """What the exported model gives as boxes (n, boxes, 4) and scores (n, boxes, classes), from `network(images)`."""
+    with_boxes = {step.index for step in network.plan.box_heads}
+    found = []
+    for step, output in zip(network.plan.heads, outputs, strict=True):
+        if step.index in with_boxes:
+            head = network.layers[step.index]
+            assert isinstance(head, Head)
+            found.append(head.dense(output, size_wh))
+    return torch.cat([each.cxcywh_rel for each in found], 1), torch.cat([each.scores for each in found], 1)
 
 
 def _suppressed(graph: Graph, boxes: str, scores: str, options: ExportOptions) -> str:

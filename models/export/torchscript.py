@@ -11,9 +11,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from models.export.build import ExportOptions
+from models.export.build import ExportOptions, dense_boxes
 from models.export.metadata import Metadata
-from models.heads.base import BoxSection, Head
 from models.network import Network
 from utils.errors import InputError
 from utils.files import atomic_write
@@ -27,19 +26,9 @@ class _Boxes(nn.Module):
     def __init__(self, network: Network) -> None:
         super().__init__()
         self.network = network
-        self.heads = [
-            (number, network.layers[step.index])
-            for number, step in enumerate(network.plan.heads)
-            if isinstance(step.section, BoxSection)
-        ]
 
     def forward(self, images: Tensor) -> tuple[Tensor, Tensor]:
-        outputs = self.network(images)
-        found = []
-        for number, head in self.heads:
-            assert isinstance(head, Head)
-            found.append(head.dense(outputs[number], (images.shape[3], images.shape[2])))
-        return torch.cat([each.cxcywh_rel for each in found], 1), torch.cat([each.scores for each in found], 1)
+        return dense_boxes(self.network, self.network(images), (images.shape[3], images.shape[2]))
 
 
 def save_torchscript(network: Network, path: str | Path, options: ExportOptions, names: tuple[str, ...] = ()) -> None:
@@ -50,7 +39,7 @@ def save_torchscript(network: Network, path: str | Path, options: ExportOptions,
     if options.dynamic_size or options.batch is None or options.outputs == "nms" or options.half:
         raise InputError("torchscript: is of fixed batch and size, 32 bits, with --output raw or boxes")
     boxes = options.outputs == "boxes"
-    if boxes and not any(isinstance(step.section, BoxSection) for step in network.plan.heads):
+    if boxes and not network.plan.box_heads:
         raise InputError(f"{network.plan.cfg.path}: has no layer that gives boxes, expected --output raw")
     shape = network.plan.input
     images = torch.zeros(options.batch, shape.channels, shape.height, shape.width)

@@ -10,8 +10,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from models.export.build import ExportOptions, Outputs
-from models.heads.base import BoxSection, Head
+from models.export.build import ExportOptions, Outputs, dense_boxes
 from models.network import Network
 from utils.nms import suppress
 
@@ -54,13 +53,7 @@ def _outputs(network: Network, images: Tensor, options: ExportOptions) -> Sequen
     outputs = network(images)
     if options.outputs == "raw":
         return tuple(outputs)
-    size_wh = (images.shape[3], images.shape[2])
-    found = []
-    for step, output in zip(network.plan.heads, outputs, strict=True):
-        head = network.layers[step.index]
-        if isinstance(head, Head) and isinstance(step.section, BoxSection):
-            found.append(head.dense(output, size_wh))
-    boxes, scores = torch.cat([each.cxcywh_rel for each in found], 1), torch.cat([each.scores for each in found], 1)
+    boxes, scores = dense_boxes(network, outputs, (images.shape[3], images.shape[2]))
     return (boxes, scores) if options.outputs == "boxes" else (_suppressed(boxes, scores, options),)
 
 

@@ -14,7 +14,7 @@ from models.formats.description import Described
 from models.formats.foreign import set_foreign, unpickle
 from models.formats.safetensors import read_safetensors, save_safetensors
 from models.formats.state import set_state
-from models.initial import blank_weights
+from models.layers.base import blank_weights
 from models.load import load
 from models.network import Network
 from models.plan import read_plan

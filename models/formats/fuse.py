@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import torch
 
-from models.initial import blank_weights
+from models.layers.base import blank_weights
 from models.network import Network
 from models.plan import make_plan
 from utils.errors import InputError

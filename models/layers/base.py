@@ -7,20 +7,22 @@ outside that file asks for a layer's type.
 
 from __future__ import annotations
 
+import functools
+import math
 from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from contextvars import ContextVar
 from dataclasses import dataclass, fields
-from typing import TYPE_CHECKING, ClassVar, Literal
+from typing import ClassVar, Literal
 
+import torch
 from torch import Tensor, nn
 
+from models.onnx_graph import Graph
 from utils.cfg import RawSection
 from utils.errors import CfgError
 from utils.net_options import NetSection
 from utils.options import Options, option
-
-if TYPE_CHECKING:
-    from models.onnx_graph import Graph
-    from models.plan import Step
 
 StoredKind = Literal[
     "biases", "scales", "rolling_mean", "rolling_variance", "weights", "shortcut_weights", "implicit_weights"
@@ -71,6 +73,11 @@ class Site:
     def error(self, text: str, key: str | None = None) -> CfgError:
         """A CfgError at this section, or at the line of `key` in it."""
         return self.raw.error(text, self.raw.find(key) if key else None)
+
+    def require_fixed_size(self, graph: Graph, why: str) -> None:
+        """Raises CfgError if width and height of the exported model are dynamic."""
+        if graph.dynamic_size:
+            raise self.error(f"{why}, so width and height of the exported model cannot be dynamic")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -213,6 +220,33 @@ class Layer(nn.Module):
         raise AssertionError(f"{type(self).__name__} does not say how it is exported")
 
 
+@dataclass(frozen=True)
+class Step:
+    """One planned layer. `sources` are layer indices, -1 for the network's input."""
+
+    section: LayerSection
+    site: Site
+    sources: tuple[int, ...]
+    shape: Shape
+
+    @property
+    def index(self) -> int:
+        return self.site.index
+
+    @property
+    def raw(self) -> RawSection:
+        return self.site.raw
+
+    @functools.cached_property
+    def cost(self) -> LayerCost:
+        return self.section.cost(self.site)
+
+    @functools.cached_property
+    def reported_shape(self) -> Shape:
+        """Shape that the original prints (see LayerSection.reported_shape)."""
+        return self.section.reported_shape(self.site)
+
+
 def absolute(index: int, reference: int) -> int:
     """Index of a layer that a key names: negative numbers count back from `index`."""
     return index + reference if reference < 0 else reference
@@ -221,3 +255,24 @@ def absolute(index: int, reference: int) -> int:
 def conv_output(size: int, kernel: int, stride: int, padding: int) -> int:
     """Output length of a window: (size + padding - kernel) / stride + 1, rounded down; padding is that of both sides."""
     return (size + padding - kernel) // stride + 1
+
+
+_blank: ContextVar[bool] = ContextVar("blank", default=False)
+
+
+@contextmanager
+def blank_weights() -> Iterator[None]:
+    """Layers built in this block have zeros for weights; of a big network that saves most of the time to build it."""
+    token = _blank.set(True)
+    try:
+        yield
+    finally:
+        _blank.reset(token)
+
+
+def initial_weights(shape: tuple[int, ...], fan_in: int) -> Tensor:
+    """Uniform in +-sqrt(2 / fan_in), as convolutional_layer.c make_convolutional_layer and its like draw them."""
+    if _blank.get():
+        return torch.zeros(shape)
+    bound = math.sqrt(2 / fan_in)
+    return torch.empty(shape).uniform_(-bound, bound)

@@ -13,8 +13,7 @@ from torch.nn import functional as F
 
 from models.activations import Activation, activation_option
 from models.batchnorm import BatchNorm
-from models.initial import initial_weights
-from models.layers.base import Layer, LayerCost, LayerSection, Shape, Site, Stored
+from models.layers.base import Layer, LayerCost, LayerSection, Shape, Site, Stored, initial_weights
 from models.onnx_graph import Graph
 from utils.options import option
 
@@ -96,6 +95,6 @@ class Connected(Layer):
         assert layer.biases is not None
         x = inputs[0]
         if (site.input.height, site.input.width) != (1, 1):
-            graph.needs_fixed_size(site, "every output reads every input")
+            site.require_fixed_size(graph, "every output reads every input")
             x = graph.reshape(x, 0, self.inputs, 1, 1)
         return self.activate.export(graph, graph.node("Conv", x, layer.weights[:, :, None, None], layer.biases))

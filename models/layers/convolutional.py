@@ -14,8 +14,17 @@ from torch.nn import functional as F
 
 from models.activations import Activation, activation_option
 from models.batchnorm import BatchNorm, CrossBatchNorm
-from models.initial import initial_weights
-from models.layers.base import Layer, LayerCost, LayerSection, Shape, Site, Stored, absolute, conv_output
+from models.layers.base import (
+    Layer,
+    LayerCost,
+    LayerSection,
+    Shape,
+    Site,
+    Stored,
+    absolute,
+    conv_output,
+    initial_weights,
+)
 from models.layers.blur import Blur, blurred, buffer_after_blur
 from models.layers.convolve import (
     binarized,

@@ -61,7 +61,7 @@ class Crop(Layer):
 
     def export(self, graph: Graph, site: Site, *inputs: str) -> str:
         section = self.section
-        graph.needs_fixed_size(site, "the middle of the image is cut out")
+        site.require_fixed_size(graph, "the middle of the image is cut out")
         y = inputs[0]
         for axis, whole, part in (
             (2, site.input.height, section.crop_height),

@@ -11,8 +11,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from models.activations import Activation, activation_option
-from models.initial import initial_weights
-from models.layers.base import Layer, LayerCost, LayerSection, Shape, Site, Stored
+from models.layers.base import Layer, LayerCost, LayerSection, Shape, Site, Stored, initial_weights
 from models.onnx_graph import Graph
 from utils.options import option
 
@@ -74,7 +73,7 @@ class Local(Layer):
     def export(self, graph: Graph, site: Site, *inputs: str) -> str:
         """The windows as one Slice for each element of the kernel, joined along the channels; then a product for each place."""
         section, (filters, height, width) = self.section, self.biases.shape
-        graph.needs_fixed_size(site, "every place has weights of its own")
+        site.require_fixed_size(graph, "every place has weights of its own")
         border, stride = section.pad, section.stride
         x = graph.pad(inputs[0], (0, 0, border, border), (0, 0, border, border)) if border else inputs[0]
         parts = []

@@ -70,7 +70,7 @@ class Reorg3d(Layer):
         s, (h, w) = self.stride, (site.input.height, site.input.width)
         if not self.reverse:
             return graph.node("SpaceToDepth", inputs[0], blocksize=s)
-        graph.needs_fixed_size(site, "the tensor is regarded as one of another shape")
+        site.require_fixed_size(graph, "the tensor is regarded as one of another shape")
         shape = (0, self.channels, h * s, w * s)
         blocks = graph.node("DepthToSpace", graph.reshape(inputs[0], *shape), blocksize=s, mode="DCR")
         return graph.reshape(blocks, *shape)
@@ -94,7 +94,7 @@ class Reorg(Reorg3d):
         s, (c, h, w) = self.stride, (site.input.channels, site.input.height, site.input.width)
         if self.reverse:
             return graph.node("DepthToSpace", inputs[0], blocksize=s, mode="DCR")
-        graph.needs_fixed_size(site, "the tensor is regarded as one of another shape")
+        site.require_fixed_size(graph, "the tensor is regarded as one of another shape")
         blocks = graph.node("SpaceToDepth", graph.reshape(inputs[0], 0, c // (s * s), h * s, w * s), blocksize=s)
         return graph.reshape(blocks, 0, self.channels, h // s, w // s)
 

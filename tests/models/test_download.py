@@ -12,8 +12,7 @@ from typing import ClassVar
 import pytest
 
 import convert
-from models.download import ExpectedFile, download
-from models.published import PUBLISHED, find_published
+from models.published import PUBLISHED, ExpectedFile, download, find_published
 from utils.errors import InputError, RunError
 
 DATA = bytes(range(256)) * 5000

@@ -14,8 +14,9 @@ import torch
 from torch import Tensor
 
 from models.batchnorm import CPU_MOMENTUM, BatchNorm
+from models.layers.base import Step
 from models.network import Network
-from models.plan import Step, read_plan
+from models.plan import read_plan
 from models.training import Training
 from models.weights import load_weights
 from tests.paths import REFERENCE

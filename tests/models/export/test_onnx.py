@@ -19,7 +19,6 @@ from models.export.metadata import Metadata
 from models.export.onnx import onnx_bytes, read_onnx_metadata, save_onnx
 from models.export.verify import TOLERANCE, difference, expected, sorted_rows
 from models.formats.files import LoadOptions, load_model
-from models.heads.base import BoxSection
 from models.layers.base import Layer, Shape
 from models.network import Network
 from models.onnx_graph import Graph
@@ -47,11 +46,7 @@ def network_of(name: str, folder: Path) -> Network:
     return load_model(path, LoadOptions(cfg=cfg)).network
 
 
-def has_boxes(network: Network) -> bool:
-    return any(isinstance(step.section, BoxSection) for step in network.plan.heads)
-
-
-BOXED = [name for name in NAMES if has_boxes(Network(read_plan(REFERENCE / "cfg" / f"{name}.cfg")))]
+BOXED = [name for name in NAMES if read_plan(REFERENCE / "cfg" / f"{name}.cfg").box_heads]
 
 
 def written(name: str, options: ExportOptions, folder: Path) -> tuple[Path, list]:

@@ -74,7 +74,7 @@ class Softmax(Head):
         if self.tree is not None:
             raise site.error("a softmax over a tree of classes is not offered in ONNX", "tree")
         if (shape.height, shape.width) != (1, 1):
-            graph.needs_fixed_size(site, "the softmax is over all values")
+            site.require_fixed_size(graph, "the softmax is over all values")
         values = graph.reshape(inputs[0], 0, section.groups, shape.outputs // section.groups)
         if section.temperature != 1:
             values = graph.node("Div", values, section.temperature)
