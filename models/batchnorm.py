@@ -12,74 +12,6 @@ from torch.nn import functional as F
 from utils.processes import Processes
 
 
-def shared_normalisation(
-    x: Tensor, scales: Tensor, biases: Tensor, eps: float, processes: Processes
-) -> tuple[Tensor, Tensor, Tensor]:
-    """(y, mean, variance) of x (n, channels, ...) by the statistics of all processes; the variance is divided by N - 1."""
-    y, mean, variance = _SharedStatistics.apply(x, scales, biases, eps, processes)
-    return y, mean, variance
-
-
-def shared_moments(x: Tensor, processes: Processes) -> tuple[Tensor, Tensor, Tensor]:
-    """(mean, sum of squared differences from it, number of values) of each channel over all processes."""
-    values = x.detach().float()
-    count = values.new_full((1,), x.numel() / x.shape[1])
-    mean = values.sum(_rest(x))
-    processes.add([mean, count])
-    mean /= count
-    squares = (values - _spread(mean, x)).square().sum(_rest(x))
-    processes.add([squares])
-    return mean, squares, count
-
-
-def shared_gradient(
-    grad: Tensor, x: Tensor, scales: Tensor, mean: Tensor, inverse: Tensor, processes: Processes
-) -> tuple[Tensor, Tensor, Tensor]:
-    """Gradients of x, scales and biases: as if the variance had been divided by N, over all processes.
-
-    Those of scales and biases are this process's part: gradients of weights are summed over the processes later.
-    """
-    grad32, offset = grad.float(), x.float() - _spread(mean, x)
-    of_biases = grad32.sum(_rest(x))
-    projected = (grad32 * offset).sum(_rest(x))
-    of_scales = projected * inverse
-    total, count = of_biases.clone(), x.new_full((1,), x.numel() / x.shape[1], dtype=torch.float32)
-    processes.add([total, projected, count])
-    slope = projected * inverse * inverse / count
-    of_x = (grad32 - _spread(total / count, x) - offset * _spread(slope, x)) * _spread(inverse * scales, x)
-    return of_x.to(x.dtype), of_scales, of_biases
-
-
-class _SharedStatistics(torch.autograd.Function):
-    @staticmethod
-    def forward(
-        ctx: Any, x: Tensor, scales: Tensor, biases: Tensor, eps: float, processes: Processes
-    ) -> tuple[Tensor, Tensor, Tensor]:
-        mean, squares, count = shared_moments(x, processes)
-        variance = squares / (count - 1).clamp(min=1)
-        inverse = torch.rsqrt(variance + eps)
-        ctx.save_for_backward(x, scales, mean, inverse)
-        ctx.processes = processes
-        ctx.mark_non_differentiable(mean, variance)
-        factor = scales * inverse
-        y = (x - _spread(mean, x)) * _spread(factor, x) + _spread(biases, x)
-        return y.to(x.dtype), mean, variance
-
-    @staticmethod
-    def backward(ctx: Any, grad: Tensor, *_: Tensor) -> tuple[Tensor | None, ...]:
-        x, scales, mean, inverse = ctx.saved_tensors
-        return (*shared_gradient(grad, x, scales, mean, inverse, ctx.processes), None, None)
-
-
-def _rest(x: Tensor) -> list[int]:
-    return [dim for dim in range(x.dim()) if dim != 1]
-
-
-def _spread(values: Tensor, x: Tensor) -> Tensor:
-    """Values of channels in a shape that meets (n, channels, ...)."""
-    return values.view(-1, *(1 for _ in range(x.dim() - 2)))
-
-
 EPS = 1e-5  # blas.c normalize_cpu: .00001f under the root
 GPU_MOMENTUM = 0.01  # batchnorm_kernels.cu: rolling = .99 * old + .01 * new
 CPU_MOMENTUM = 0.1  # batchnorm_layer.c forward_batchnorm_layer
@@ -88,11 +20,11 @@ CPU_MOMENTUM = 0.1  # batchnorm_layer.c forward_batchnorm_layer
 class BatchNorm(nn.Module):
     """y = scales * (x - mean) / sqrt(variance + 1e-5) + biases over (n, channels, height, width).
 
-    processes: those whose images count as one batch (models/batchnorm.py); default this one's only.
+    processes: those whose images form one batch; by default this process alone.
 
-    In training mean and variance are the batch's. The variance is divided by N - 1, in the normalisation as well as in the
-    rolling average (blas.c variance_cpu, blas_kernels.cu fast_variance_delta_kernel), and the gradient is the original's: as if
-    it had been divided by N, with the mean taken over N.
+    In training, mean and variance are the batch's. The variance is divided by N - 1 both in the normalisation and in the
+    rolling average (blas.c variance_cpu, blas_kernels.cu fast_variance_delta_kernel); the gradient is the original's, as if it
+    had been divided by N.
     """
 
     rolling_mean: Tensor
@@ -111,7 +43,7 @@ class BatchNorm(nn.Module):
         if not self.training:
             return F.batch_norm(x, self.rolling_mean, self.rolling_variance, self.scales, self.biases, eps=EPS)
         if self.processes.count > 1:
-            y, mean, variance = shared_normalisation(x, self.scales, self.biases, EPS, self.processes)
+            y, mean, variance = _SharedStatistics.apply(x, self.scales, self.biases, EPS, self.processes)
         else:
             y, mean, variance = _BatchStatistics.apply(x, self.scales, self.biases)
         with torch.no_grad():
@@ -120,77 +52,53 @@ class BatchNorm(nn.Module):
         return y
 
     def affine(self) -> tuple[Tensor, Tensor]:
-        """(factor, offset) per channel of the same function at inference, in double precision as network.c fuse_conv_batchnorm."""
+        """(factor, offset) of each channel at inference, in double precision as in network.c fuse_conv_batchnorm."""
         factor = self.scales.double() / torch.sqrt(self.rolling_variance.double() + EPS)
         return factor, self.biases.double() - self.rolling_mean.double() * factor
 
 
 class CrossBatchNorm(BatchNorm):
-    """Statistics averaged over the parts of a batch seen so far (batch_normalize=2; blas_kernels.cu fast_v_cbn_kernel)."""
+    """Cross-iteration batch normalisation: statistics of all subdivisions of the batch so far (blas_kernels.cu fast_v_cbn_kernel)."""
 
     batch_mean: Tensor
     batch_square: Tensor
 
     def __init__(self, channels: int, momentum: float = GPU_MOMENTUM) -> None:
         super().__init__(channels, momentum)
-        self.parts = 0
+        self.subdivisions = 0
         self.register_buffer("batch_mean", torch.zeros(channels), persistent=False)
         self.register_buffer("batch_square", torch.zeros(channels), persistent=False)
 
     def start_batch(self) -> None:
-        """Forget the parts of the batch before."""
-        self.parts = 0
+        """Forget the subdivisions of the previous batch."""
+        self.subdivisions = 0
 
     def forward(self, x: Tensor) -> Tensor:
         if not self.training:
             return super().forward(x)
         with torch.no_grad():
-            self.parts += 1
+            self.subdivisions += 1
             mean, power = self._moments(x)
             square = torch.maximum(power, mean * mean)
-            self.batch_mean.lerp_(mean, 1 / self.parts)
-            self.batch_square.lerp_(square, 1 / self.parts)
+            self.batch_mean.lerp_(mean, 1 / self.subdivisions)
+            self.batch_square.lerp_(square, 1 / self.subdivisions)
             variance = (self.batch_square - self.batch_mean**2).clamp(min=0)
             self.rolling_mean.lerp_(self.batch_mean, self.momentum)
             self.rolling_variance.lerp_(variance, self.momentum)
-        given = self.batch_mean.clone(), torch.rsqrt(variance + EPS)
-        return _GivenStatistics.apply(x, self.scales, self.biases, *given, self.processes)
+        statistics = self.batch_mean.clone(), torch.rsqrt(variance + EPS)
+        return _GivenStatistics.apply(x, self.scales, self.biases, *statistics, self.processes)
 
     def _moments(self, x: Tensor) -> tuple[Tensor, Tensor]:
-        """(mean, mean of squares by N - 1) of each channel."""
+        """(mean, mean of squares divided by N - 1) of each channel."""
         if self.processes.count > 1:
-            mean, squares, count = shared_moments(x, self.processes)
+            mean, squares, count = _shared_moments(x, self.processes)
             return mean, (squares + count * mean * mean) / (count - 1).clamp(min=1)
         values = x.detach().transpose(0, 1).flatten(1).float()
         return values.mean(1), (values * values).sum(1) / max(values.shape[1] - 1, 1)
 
 
-class _GivenStatistics(torch.autograd.Function):
-    """Normalisation by given statistics, with the gradient as if they were those of x."""
-
-    @staticmethod
-    def forward(
-        ctx: Any, x: Tensor, scales: Tensor, biases: Tensor, mean: Tensor, inverse: Tensor, processes: Processes
-    ) -> Tensor:
-        ctx.save_for_backward(x, scales, mean, inverse)
-        ctx.processes = processes
-        factor = scales * inverse
-        offset = biases - mean * factor
-        return (x * factor.view(-1, 1, 1) + offset.view(-1, 1, 1)).to(x.dtype)
-
-    @staticmethod
-    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
-        x, scales, mean, inverse = ctx.saved_tensors
-        if ctx.processes.count > 1:
-            return (*shared_gradient(grad, x, scales, mean, inverse, ctx.processes), None, None, None)
-        found = torch.ops.aten.native_batch_norm_backward(
-            _laid_out_like(grad, x), x, scales, None, None, mean, inverse, True, EPS, [True, True, True]
-        )
-        return (*found, None, None, None)
-
-
 class _BatchStatistics(torch.autograd.Function):
-    """PyTorch's kernels made to divide the variance by N - 1.
+    """PyTorch's kernels, made to divide the variance by N - 1.
 
     (x - m) / sqrt(v N/(N-1) + e) = r (x - m) / sqrt(v + e r^2) with r = sqrt((N-1)/N): the kernel is given the scale times r and
     the constant e r^2. Its backward, given 1/sqrt(v N/(N-1) + e), is what batchnorm_layer.c backward_batchnorm_layer does.
@@ -213,11 +121,99 @@ class _BatchStatistics(torch.autograd.Function):
     def backward(ctx: Any, grad: Tensor, *_: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         x, scales, mean, inverse = ctx.saved_tensors
         return torch.ops.aten.native_batch_norm_backward(
-            _laid_out_like(grad, x), x, scales, None, None, mean, inverse, True, EPS, [True, True, True]
+            _layout_like(grad, x), x, scales, None, None, mean, inverse, True, EPS, [True, True, True]
         )
 
 
-def _laid_out_like(grad: Tensor, x: Tensor) -> Tensor:
-    """`grad` with the memory layout of `x`; the kernel is many times slower when the two differ."""
+class _GivenStatistics(torch.autograd.Function):
+    """Normalise by given statistics, with the gradient as if they were those of x."""
+
+    @staticmethod
+    def forward(
+        ctx: Any, x: Tensor, scales: Tensor, biases: Tensor, mean: Tensor, inverse: Tensor, processes: Processes
+    ) -> Tensor:
+        ctx.save_for_backward(x, scales, mean, inverse)
+        ctx.processes = processes
+        factor = scales * inverse
+        offset = biases - mean * factor
+        return (x * factor.view(-1, 1, 1) + offset.view(-1, 1, 1)).to(x.dtype)
+
+    @staticmethod
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
+        x, scales, mean, inverse = ctx.saved_tensors
+        if ctx.processes.count > 1:
+            return (*_shared_gradient(grad, x, scales, mean, inverse, ctx.processes), None, None, None)
+        found = torch.ops.aten.native_batch_norm_backward(
+            _layout_like(grad, x), x, scales, None, None, mean, inverse, True, EPS, [True, True, True]
+        )
+        return (*found, None, None, None)
+
+
+class _SharedStatistics(torch.autograd.Function):
+    """(y, mean, variance) of x (n, channels, ...) by the statistics of all processes; the variance is divided by N - 1."""
+
+    @staticmethod
+    def forward(
+        ctx: Any, x: Tensor, scales: Tensor, biases: Tensor, eps: float, processes: Processes
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        mean, squares, count = _shared_moments(x, processes)
+        variance = squares / (count - 1).clamp(min=1)
+        inverse = torch.rsqrt(variance + eps)
+        ctx.save_for_backward(x, scales, mean, inverse)
+        ctx.processes = processes
+        ctx.mark_non_differentiable(mean, variance)
+        factor = scales * inverse
+        y = (x - _per_channel(mean, x)) * _per_channel(factor, x) + _per_channel(biases, x)
+        return y.to(x.dtype), mean, variance
+
+    @staticmethod
+    def backward(ctx: Any, grad: Tensor, *_: Tensor) -> tuple[Tensor | None, ...]:
+        x, scales, mean, inverse = ctx.saved_tensors
+        return (*_shared_gradient(grad, x, scales, mean, inverse, ctx.processes), None, None)
+
+
+def _shared_moments(x: Tensor, processes: Processes) -> tuple[Tensor, Tensor, Tensor]:
+    """(mean, sum of squared deviations, number of values) of each channel over all processes."""
+    values = x.detach().float()
+    count = values.new_full((1,), x.numel() / x.shape[1])
+    mean = values.sum(_other_dims(x))
+    processes.add([mean, count])
+    mean /= count
+    squares = (values - _per_channel(mean, x)).square().sum(_other_dims(x))
+    processes.add([squares])
+    return mean, squares, count
+
+
+def _shared_gradient(
+    grad: Tensor, x: Tensor, scales: Tensor, mean: Tensor, inverse: Tensor, processes: Processes
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Gradients of x, scales and biases over all processes, as if the variance had been divided by N.
+
+    Those of scales and biases are this process's part; the training loop sums weight gradients over the processes.
+    """
+    grad32, offset = grad.float(), x.float() - _per_channel(mean, x)
+    of_biases = grad32.sum(_other_dims(x))
+    projected = (grad32 * offset).sum(_other_dims(x))
+    of_scales = projected * inverse
+    total, count = of_biases.clone(), x.new_full((1,), x.numel() / x.shape[1], dtype=torch.float32)
+    processes.add([total, projected, count])
+    slope = projected * inverse * inverse / count
+    of_x = (grad32 - _per_channel(total / count, x) - offset * _per_channel(slope, x)) * _per_channel(
+        inverse * scales, x
+    )
+    return of_x.to(x.dtype), of_scales, of_biases
+
+
+def _other_dims(x: Tensor) -> list[int]:
+    return [dim for dim in range(x.dim()) if dim != 1]
+
+
+def _per_channel(values: Tensor, x: Tensor) -> Tensor:
+    """One value per channel, in a shape that broadcasts with (n, channels, ...)."""
+    return values.view(-1, *(1 for _ in range(x.dim() - 2)))
+
+
+def _layout_like(grad: Tensor, x: Tensor) -> Tensor:
+    """`grad` with the memory layout of `x`; the kernel is many times slower if the two differ."""
     last = x.dim() == 4 and x.is_contiguous(memory_format=torch.channels_last) and not x.is_contiguous()
     return grad.contiguous(memory_format=torch.channels_last if last else torch.contiguous_format)

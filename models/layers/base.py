@@ -1,8 +1,8 @@
 """The contract of a layer type.
 
-A type is one file with two classes: a frozen `XSection` that holds the options and answers every question which needs
-no tensors (sources, shape, cost, memory), and a module `X` that computes, and that lists its stored tensors. Nothing
-outside that file asks for a layer's type.
+A type has two classes in one file: a frozen `XSection` with the options, which answers every question that needs no tensors
+(sources, shape, cost), and a module `X`, which computes and lists its stored tensors. Nothing outside that file asks which
+type a layer has.
 """
 
 from __future__ import annotations
@@ -54,7 +54,7 @@ class Shape:
 
 @dataclass(frozen=True)
 class Site:
-    """Where a layer stands: everything it may ask about its surroundings.
+    """Where a layer is in the network: everything it may ask about its surroundings.
 
     inputs: shapes of its sources, in the order of `sources`. earlier: the steps before it, at positions 0 to index - 1.
     """
@@ -82,13 +82,13 @@ class Site:
 
 @dataclass(frozen=True, kw_only=True)
 class LayerCost:
-    """LayerCost of one layer for one image.
+    """Cost of one layer for one image.
 
     operations: by the original's rule, in single operations (its BFLOPs times 1e9).
     pooling: the part of `operations` that is pooling; elementwise: the part that is shortcut addition (the papers count
-    the first and leave out the second). parameters: floats of the layer in the .weights file. weights: those of them that are
-    convolution or connection weights. memory_access: MAC of VoVNet eq. 1, h*w*(c_in + c_out) + k*k*c_in*c_out/groups; its
-    `memory_access_bound` is the least MAC of any layer with as many operations. io: input plus output elements (CIO).
+    the first but not the second). parameters: floats of the layer in the .weights file. weights: those of them that are
+    convolution or connection weights. memory_access: MAC of VoVNet eq. 1, h*w*(c_in + c_out) + k*k*c_in*c_out/groups.
+    memory_access_bound: the lowest MAC of any layer with as many operations. io: input plus output elements (CIO).
     """
 
     operations: float = 0.0
@@ -102,7 +102,7 @@ class LayerCost:
 
 
 def total(costs: Iterable[LayerCost]) -> LayerCost:
-    """Sum of costs, of a layer that consists of several."""
+    """Sum of the costs of a layer's parts."""
     costs = tuple(costs)
     return LayerCost(**{item.name: sum(getattr(cost, item.name) for cost in costs) for item in fields(LayerCost)})
 
@@ -112,8 +112,8 @@ class Stored:
     """One tensor of the .weights file.
 
     fan_in: inputs of one output value (for random weights). transposed: the file holds the matrix transposed.
-    centred: training takes the mean out of each output's update (gradient centralisation).
-    legacy_transposed: it does so in files of the old format only (major or minor version above 1000).
+    centred: training subtracts the mean of each output's update (gradient centralisation).
+    legacy_transposed: the matrix is transposed in files of the old format only (major or minor version above 1000).
     """
 
     tensor: Tensor
@@ -131,28 +131,30 @@ class Stored:
 
 @dataclass(frozen=True, kw_only=True)
 class LayerSection(Options):
-    """Options valid for every layer (parser.c parse_network_cfg_custom), and the questions asked of it."""
+    """Options that every layer has (parser.c parse_network_cfg_custom), and the questions that a layer type answers."""
 
     names: ClassVar[tuple[str, ...]] = ()  # spellings of the section
-    is_head: ClassVar[bool] = False  # turns its input into boxes, or into a training loss
+    is_head: ClassVar[bool] = False  # has boxes or a training loss
 
     clip: float = option(0.0, "largest magnitude of this layer's weights; 0: no limit")
-    onlyforward: bool = option(False, "gradients end here; weights of the layer only decay")
-    dont_update: int = option(0, "gradients pass, weights stay as they are for so many iterations")
-    burnin_update: int = option(0, "gradients pass, weights stay as they are for so many times burn_in iterations")
+    onlyforward: bool = option(False, "no gradient passes this layer, and its weights only decay")
+    dont_update: int = option(0, "number of iterations for which the weights are frozen; gradients still pass")
+    burnin_update: int = option(0, "freeze the weights for this many times burn_in iterations; gradients still pass")
     stopbackward: int = option(
-        0, "1: gradients end here, layers before are frozen; above 1: they end here until this iteration"
+        0, "1: stop gradients here, so that all earlier layers are frozen; above 1: only until this iteration"
     )
-    train_only_bn: bool = option(False, "of this layer and those before it, only rolling statistics change")
+    train_only_bn: bool = option(
+        False, "in this layer and all earlier ones, update nothing but the rolling batch-norm statistics"
+    )
     dontload: bool = option(
-        False, "the layer's tensors are not read from a weights file; its bytes go to the next layer"
+        False, "do not read this layer from a weights file; the next layer reads on from the same place"
     )
-    dontloadscales: bool = option(False, "scales, means and variances are not in the weights file")
-    learning_rate: float = option(1.0, "factor on the learning rate of this layer")
+    dontloadscales: bool = option(False, "the weights file holds no scales, means and variances of this layer")
+    learning_rate: float = option(1.0, "factor on the learning rate for this layer")
 
     @property
     def channels_per_class(self) -> int:
-        """Heads: by how many channels their input grows with one more class; 0 for what has no classes."""
+        """Heads: how many more input channels one more class needs; 0 for layers without classes."""
         return 0
 
     def sources(self, index: int) -> tuple[int, ...]:
@@ -160,64 +162,24 @@ class LayerSection(Options):
         return (index - 1,)
 
     def shape(self, site: Site) -> Shape:
-        """Shape of the output. Raises CfgError for what cannot be."""
-        raise AssertionError(f"{type(self).__name__} does not say its shape")
+        """Shape of the output. Raises CfgError if the layer cannot work at this site."""
+        raise AssertionError(f"{type(self).__name__} lacks shape()")
 
     def reported_shape(self, site: Site) -> Shape:
-        """Shape that the original prints for the layer; differs from `shape` for antialiased layers only."""
+        """Shape that the original prints for the layer, where that is not `shape`."""
         return self.shape(site)
 
     def detail(self, site: Site) -> str:
-        """What the layer table says of the layer besides its shapes, such as "32  3x3/2"."""
+        """What the layer table shows besides the shapes, such as "3x3/2"."""
         return ""
 
     def cost(self, site: Site) -> LayerCost:
-        """LayerCost for one image; what the original does not count is zero."""
+        """Cost for one image; zero for what the original does not count."""
         return LayerCost()
 
     def build(self, site: Site) -> Layer:
-        """The module, with weights as the original initialises them."""
-        raise AssertionError(f"{type(self).__name__} does not say how it is built")
-
-
-class Layer(nn.Module):
-    """A layer's computation: tensors of its sources in, one tensor (n, channels, height, width) out."""
-
-    def stored(self) -> Iterator[Stored]:
-        """The tensors of the .weights file in file order."""
-        yield from ()
-
-    def connect(self, layers: Sequence[Layer]) -> None:
-        """Called once when all layers are built, for layers that use tensors of another one."""
-
-    def at_iteration(self, iteration: int, max_batches: int) -> None:
-        """Called before each training iteration (counted from 1), for layers that change in the course of training."""
-
-    def recorded(self, output: Tensor, *inputs: Tensor) -> Tensor:
-        """The values that the original holds as this layer's output, in its order; first dimension: images."""
-        return output
-
-    def folded(self) -> Layer:
-        """The layer for inference: batch normalisation folded into weights where that is possible."""
-        return self
-
-    def packed(self, site: Site) -> Layer:
-        """The folded layer for inference in float32 on a CPU, with weights laid out for this processor."""
-        return self
-
-    def joined(self, before: Layer, site: Site) -> tuple[Layer, Layer] | None:
-        """What takes the places of `before` and of this layer when one call can do the work of both.
-
-        `before` is packed, feeds nobody else and is this layer's first input. The first of the pair passes its input on.
-        """
-        return None
-
-    def export(self, graph: Graph, site: Site, *inputs: str) -> str:
-        """Add what the folded layer computes at inference to an ONNX graph, from the names of its inputs to that of its output.
-
-        Raises CfgError for what ONNX cannot express.
-        """
-        raise AssertionError(f"{type(self).__name__} does not say how it is exported")
+        """The module, with weights initialised as in the original."""
+        raise AssertionError(f"{type(self).__name__} lacks build()")
 
 
 @dataclass(frozen=True)
@@ -247,13 +209,53 @@ class Step:
         return self.section.reported_shape(self.site)
 
 
+class Layer(nn.Module):
+    """A layer's computation: tensors of its sources in, one tensor (n, channels, height, width) out."""
+
+    def stored(self) -> Iterator[Stored]:
+        """The tensors of the .weights file in file order."""
+        yield from ()
+
+    def connect(self, layers: Sequence[Layer]) -> None:
+        """Called once when all layers are built, for layers that share tensors with another one."""
+
+    def at_iteration(self, iteration: int, max_batches: int) -> None:
+        """Called before each training iteration (counted from 1), for layers that change in the course of training."""
+
+    def recorded(self, output: Tensor, *inputs: Tensor) -> Tensor:
+        """The values of the original's output buffer for this layer, in its order; first dimension: images."""
+        return output
+
+    def folded(self) -> Layer:
+        """The layer for inference: batch normalisation folded into the weights where possible."""
+        return self
+
+    def packed(self, site: Site) -> Layer:
+        """The folded layer for inference in float32 on a CPU, with weights laid out for this processor."""
+        return self
+
+    def joined(self, before: Layer, site: Site) -> tuple[Layer, Layer] | None:
+        """Replacements for `before` and this layer if one call can do the work of both; the first passes its input on.
+
+        `before` is packed, this layer's first input, and read by no other layer.
+        """
+        return None
+
+    def export(self, graph: Graph, site: Site, *inputs: str) -> str:
+        """Add the folded layer's computation to an ONNX graph; takes the names of its inputs, returns that of its output.
+
+        Raises CfgError for what ONNX cannot express.
+        """
+        raise AssertionError(f"{type(self).__name__} lacks export()")
+
+
 def absolute(index: int, reference: int) -> int:
     """Index of a layer that a key names: negative numbers count back from `index`."""
     return index + reference if reference < 0 else reference
 
 
 def conv_output(size: int, kernel: int, stride: int, padding: int) -> int:
-    """Output length of a window: (size + padding - kernel) / stride + 1, rounded down; padding is that of both sides."""
+    """Output length of a sliding window; `padding` is that of both sides together."""
     return (size + padding - kernel) // stride + 1
 
 
@@ -262,7 +264,7 @@ _blank: ContextVar[bool] = ContextVar("blank", default=False)
 
 @contextmanager
 def blank_weights() -> Iterator[None]:
-    """Layers built in this block have zeros for weights; of a big network that saves most of the time to build it."""
+    """Build layers with zero weights in this block, where a file is read next: random ones take most of the time."""
     token = _blank.set(True)
     try:
         yield
@@ -271,7 +273,7 @@ def blank_weights() -> Iterator[None]:
 
 
 def initial_weights(shape: tuple[int, ...], fan_in: int) -> Tensor:
-    """Uniform in +-sqrt(2 / fan_in), as convolutional_layer.c make_convolutional_layer and its like draw them."""
+    """Uniform in +-sqrt(2 / fan_in), as in convolutional_layer.c make_convolutional_layer and its siblings."""
     if _blank.get():
         return torch.zeros(shape)
     bound = math.sqrt(2 / fan_in)
