@@ -11,7 +11,6 @@ from torch.nn import functional as F
 
 from utils.processes import Processes
 
-
 EPS = 1e-5  # blas.c normalize_cpu: .00001f under the root
 GPU_MOMENTUM = 0.01  # batchnorm_kernels.cu: rolling = .99 * old + .01 * new
 CPU_MOMENTUM = 0.1  # batchnorm_layer.c forward_batchnorm_layer
@@ -58,7 +57,7 @@ class BatchNorm(nn.Module):
 
 
 class CrossBatchNorm(BatchNorm):
-    """Cross-iteration batch normalisation: statistics of all subdivisions of the batch so far (blas_kernels.cu fast_v_cbn_kernel)."""
+    """Statistics of all subdivisions of the batch so far (batch_normalize=2; blas_kernels.cu fast_v_cbn_kernel)."""
 
     batch_mean: Tensor
     batch_square: Tensor
