@@ -1,7 +1,4 @@
-"""All layer types. This tuple is the whole list: one screen shows the format.
-
-It stands beside the packages `layers` and `heads`, which know nothing of it, so that they may import each other's modules.
-"""
+"""All layer types, in one explicit list."""
 
 from __future__ import annotations
 
@@ -12,16 +9,13 @@ from models.heads.gaussian_yolo import GaussianYoloSection
 from models.heads.region import RegionSection
 from models.heads.softmax import SoftmaxSection
 from models.heads.yolo import YoloSection
-from models.layers.activation import ActivationSection
-from models.layers.attention import SamSection, ScaleChannelsSection
+from models.layers.activation import ActivationSection, EmptySection
+from models.layers.attention import SamSection, ScaleChannelsSection, SeSection
 from models.layers.base import LayerSection
-from models.layers.batchnorm import BatchnormSection
 from models.layers.connected import ConnectedSection
 from models.layers.conv_recurrent import ConvLstmSection, CrnnSection, HistorySection
 from models.layers.convolutional import ConvolutionalSection, DepthwiseSection
-from models.layers.crop import CropSection
 from models.layers.dropout import DropoutSection
-from models.layers.empty import EmptySection
 from models.layers.implicit import (
     ControlChannelsSection,
     ImplicitAddSection,
@@ -30,14 +24,12 @@ from models.layers.implicit import (
     ShiftChannelsSection,
 )
 from models.layers.local import LocalSection
-from models.layers.normalization import NormalizationSection
+from models.layers.normalization import BatchnormSection, NormalizationSection
 from models.layers.pooling import AvgpoolSection, LocalAvgpoolSection, MaxpoolSection
 from models.layers.recurrent import GruSection, LstmSection, RnnSection
-from models.layers.reorg import Reorg3dSection, ReorgSection
 from models.layers.route import RouteLeftHalfSection, RouteSection
 from models.layers.shortcut import ShortcutSection
-from models.layers.squeeze_excite import SeSection
-from models.layers.upsample import UpsampleSection
+from models.layers.spatial import CropSection, Reorg3dSection, ReorgSection, UpsampleSection
 
 SECTIONS: tuple[type[LayerSection], ...] = (
     ConvolutionalSection,

@@ -1,4 +1,4 @@
-"""[activation]: a function applied to the layer before (activation_layer.c)."""
+"""[activation]: a function applied to the previous layer (activation_layer.c); [empty] and [silence]: no function at all."""
 
 from __future__ import annotations
 
@@ -14,15 +14,30 @@ from models.onnx_graph import Graph
 
 @dataclass(frozen=True, kw_only=True)
 class ActivationSection(LayerSection):
+    """A function applied to the previous layer (activation_layer.c)."""
+
     names: ClassVar[tuple[str, ...]] = ("activation",)
 
-    activation: str = activation_option("linear", "the function")
+    activation: str = activation_option("linear", "activation function")
 
     def shape(self, site: Site) -> Shape:
         return site.input
 
     def build(self, site: Site) -> ActivationLayer:
         return ActivationLayer(self.activation)
+
+
+@dataclass(frozen=True, kw_only=True)
+class EmptySection(LayerSection):
+    """Passes the previous layer on unchanged (parser.c parse_network_cfg_custom)."""
+
+    names: ClassVar[tuple[str, ...]] = ("empty", "silence")
+
+    def shape(self, site: Site) -> Shape:
+        return site.input
+
+    def build(self, site: Site) -> ActivationLayer:
+        return ActivationLayer("linear")
 
 
 class ActivationLayer(Layer):

@@ -1,7 +1,8 @@
-"""[normalization], local response normalisation across channels (normalization_layer.c)."""
+"""[batchnorm]: batch normalisation by itself; [normalization]: local response normalisation (Krizhevsky et al., 2012)."""
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import ClassVar
 
@@ -9,19 +10,59 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from models.layers.base import Layer, LayerSection, Shape, Site
+from models.batchnorm import BatchNorm
+from models.layers.base import Layer, LayerCost, LayerSection, Shape, Site, Stored
 from models.onnx_graph import Graph
 from utils.options import option
 
 
 @dataclass(frozen=True, kw_only=True)
+class BatchnormSection(LayerSection):
+    """Batch normalisation as a layer of its own (batchnorm_layer.c)."""
+
+    names: ClassVar[tuple[str, ...]] = ("batchnorm",)
+
+    def shape(self, site: Site) -> Shape:
+        return site.input
+
+    def cost(self, site: Site) -> LayerCost:
+        return LayerCost(parameters=4 * site.input.channels)
+
+    def build(self, site: Site) -> BatchnormLayer:
+        return BatchnormLayer(site.input.channels)
+
+
+class BatchnormLayer(Layer):
+    """Input and output (n, c, h, w)."""
+
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        self.norm = BatchNorm(channels)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.norm(x)
+
+    def stored(self) -> Iterator[Stored]:
+        yield Stored(self.norm.biases, "biases")
+        yield Stored(self.norm.scales, "scales")
+        yield Stored(self.norm.rolling_mean, "rolling_mean")
+        yield Stored(self.norm.rolling_variance, "rolling_variance")
+
+    def export(self, graph: Graph, site: Site, *inputs: str) -> str:
+        factor, offset = (each.view(1, -1, 1, 1) for each in self.norm.affine())
+        return graph.node("Add", graph.node("Mul", inputs[0], factor), offset)
+
+
+@dataclass(frozen=True, kw_only=True)
 class NormalizationSection(LayerSection):
+    """Local response normalisation across channels (normalization_layer.c)."""
+
     names: ClassVar[tuple[str, ...]] = ("normalization", "lrn")
 
     alpha: float = option(0.0001, "factor on the sum of squares")
     beta: float = option(0.75, "exponent of the divisor")
-    kappa: float = option(1.0, "constant in the divisor")
-    size: int = option(5, "channels that are summed over", least=1)
+    kappa: float = option(1.0, "constant term of the divisor")
+    size: int = option(5, "number of neighbouring channels in the sum", least=1)
 
     def shape(self, site: Site) -> Shape:
         if self.size // 2 >= site.input.channels:
@@ -33,7 +74,7 @@ class NormalizationSection(LayerSection):
 
 
 class Normalization(Layer):
-    """y = x / (kappa + alpha * sum of squares of the channels around) ** beta on (n, c, h, w).
+    """y = x / (kappa + alpha * sum of squares of the neighbouring channels) ** beta on (n, c, h, w).
 
     forward_normalization_layer starts its running sum one channel short, so that channel size / 2 never counts and is even
     subtracted where it leaves the window. Its gradient takes the divisor as constant.
@@ -55,7 +96,7 @@ class Normalization(Layer):
         """The sums of squares as a product with a band matrix."""
         section, channels = self.section, site.input.channels
         place = torch.arange(channels)
-        distance = place[None, :] - place[:, None]  # of the channel that is summed from the one it is summed for
+        distance = place[None, :] - place[:, None]  # from the output channel to the channel summed
         ahead = section.size // 2
         band = ((distance >= -((section.size - 1) // 2)) & (distance <= ahead)).float()
         band[:, ahead] -= 1
