@@ -249,6 +249,13 @@ class Layer(nn.Module):
         raise AssertionError(f"{type(self).__name__} lacks export()")
 
 
+def window_text(size_yx: tuple[int, int], strides_yx: tuple[int, int]) -> str:
+    """A window for the layer table: kernel width x height, then the stride, such as "3x3/2" or "1x7/2x1"."""
+    stride_y, stride_x = strides_yx
+    stride = f"{stride_x}" if stride_x == stride_y else f"{stride_x}x{stride_y}"
+    return f"{size_yx[1]}x{size_yx[0]}" + (f"/{stride}" if stride != "1" else "")
+
+
 def absolute(index: int, reference: int) -> int:
     """Index of a layer that a key names: negative numbers count back from `index`."""
     return index + reference if reference < 0 else reference

@@ -22,14 +22,19 @@ MOMENTUM = 0.05  # connected_layer.c forward_connected_layer, unlike the convolu
 
 @dataclass(frozen=True, kw_only=True)
 class ConnectedSection(LayerSection):
+    """A fully connected layer: every output reads every input (connected_layer.c)."""
+
     names: ClassVar[tuple[str, ...]] = ("connected", "conn")
 
-    output: int = option(1, "outputs", least=1)
-    activation: str = activation_option("logistic", "function applied to the result")
+    output: int = option(1, "number of outputs", least=1)
+    activation: str = activation_option("logistic", "activation function")
     batch_normalize: bool = option(False, "batch normalisation before the activation")
 
     def shape(self, site: Site) -> Shape:
         return Shape(self.output, 1, 1)
+
+    def detail(self, site: Site) -> str:
+        return f"bn {self.activation}" if self.batch_normalize else self.activation
 
     def cost(self, site: Site) -> LayerCost:
         return connected_cost(site.input.outputs, self.output, self.batch_normalize and not self.dontloadscales)
@@ -41,7 +46,7 @@ class ConnectedSection(LayerSection):
 
 
 def connected_cost(inputs: int, outputs: int, scales: bool) -> LayerCost:
-    """LayerCost of one connection, for which the original counts no operations; scales: those are in the weights file, too."""
+    """Cost of one connected layer, for which the original counts no operations; scales: the weights file holds those, too."""
     weights = inputs * outputs
     return LayerCost(
         parameters=weights + outputs * (4 if scales else 1),
@@ -58,8 +63,7 @@ class Connected(Layer):
     ) -> None:
         super().__init__()
         self.inputs, self.load_scales = inputs, load_scales
-        # connected_layer.c make_connected_layer: uniform in +-sqrt(2 / inputs)
-        self.weights = nn.Parameter(initial_weights((outputs, inputs), inputs))
+        self.weights = nn.Parameter(initial_weights((outputs, inputs), inputs))  # make_connected_layer
         self.norm = BatchNorm(outputs, MOMENTUM) if batch_normalize else None
         self.biases = None if self.norm else nn.Parameter(torch.zeros(outputs))
         self.activate = Activation(activation, owned=True)
@@ -89,6 +93,11 @@ class Connected(Layer):
         layer.weights = nn.Parameter(weights, requires_grad=False)
         layer.biases = nn.Parameter(offset.to(self.weights.dtype), requires_grad=False)
         return layer
+
+    def of_zeros(self) -> Tensor:
+        """Output (1, outputs, 1, 1) for an input of zeros."""
+        with torch.no_grad():
+            return self(torch.zeros(1, self.inputs, 1, 1))
 
     def export(self, graph: Graph, site: Site, *inputs: str) -> str:
         layer = self.folded()

@@ -1,24 +1,23 @@
 """[crnn], [conv_lstm] and [history]: recurrence over feature maps (crnn_layer.c, conv_lstm_layer.c).
 
-Time steps and start state are as in models/layers/recurrent.py.
+Time steps and the initial state are as in models/layers/recurrent.py.
 """
 
 from __future__ import annotations
 
-import copy
 import dataclasses
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import ClassVar
 
 import numpy as np
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from models.activations import Activation, activation_option
-from models.layers.base import Layer, LayerCost, LayerSection, Shape, Site, Stored, total
-from models.layers.convolutional import ConvolutionalSection
-from models.layers.recurrent import steps_of
+from models.layers.base import Layer, LayerCost, LayerSection, Shape, Site, total
+from models.layers.convolutional import Convolutional, ConvolutionalSection
+from models.layers.recurrent import Recurrent, Rnn, split_steps
 from models.onnx_graph import Graph
 from utils.options import option
 
@@ -29,18 +28,18 @@ class ConvRecurrentSection(LayerSection):
 
     output: int = option(1, "output channels", least=1)
     size: int = option(3, "height and width of the kernels", least=1)
-    stride: int = option(1, "step of the kernels", least=1)
-    dilation: int = option(1, "distance of the kernels' elements", least=1)
+    stride: int = option(1, "stride of the kernels", least=1)
+    dilation: int = option(1, "dilation of the kernels", least=1)
     pad: bool = option(False, "pad each side by size / 2; overrides padding")
-    padding: int = option(0, "zeros added at each side", least=0)
+    padding: int = option(0, "zero padding of each side", least=0)
     groups: int = option(1, "groups of the convolutions", least=1)
-    activation: str = activation_option("logistic", "function applied to every convolution")
+    activation: str = activation_option("logistic", "activation function of every convolution")
     batch_normalize: int = option(0, "batch normalisation in every convolution", least=0, most=2)
-    xnor: bool = option(False, "convolutions of signs")
+    xnor: bool = option(False, "binary convolutions, as in [convolutional]")
 
     def channels(self, site: Site) -> tuple[tuple[int, int], ...]:
         """(input, output) channels of the convolutions in the order of the weights file."""
-        raise AssertionError(f"{type(self).__name__} does not say its channels")
+        raise AssertionError(f"{type(self).__name__} lacks channels()")
 
     def convolutions(self, site: Site) -> tuple[tuple[ConvolutionalSection, Site], ...]:
         """The convolutions as sections at sites of their own."""
@@ -68,12 +67,19 @@ class ConvRecurrentSection(LayerSection):
             (shape.height, shape.width) for shape in (section.shape(at) for section, at in self.convolutions(site))
         }
         if shapes != {(site.input.height, site.input.width)}:
-            raise site.error(f"the convolutions change the size {site.input}, expected that pad or padding keeps it")
+            raise site.error(f"the convolutions change the size {site.input}, expected pad or padding to keep it")
         return dataclasses.replace(site.input, channels=self.output)
+
+    def detail(self, site: Site) -> str:
+        section, at = self.convolutions(site)[0]
+        return section.detail(at)
 
     def cost(self, site: Site) -> LayerCost:
         costs = [section.cost(at) for section, at in self.convolutions(site)]
         return dataclasses.replace(total(costs), operations=_added_as_floats(cost.operations for cost in costs))
+
+    def parts(self, site: Site) -> list[Convolutional]:
+        return [section.build(at) for section, at in self.convolutions(site)]
 
 
 def _added_as_floats(operations: Iterable[float]) -> float:
@@ -86,29 +92,35 @@ def _added_as_floats(operations: Iterable[float]) -> float:
 
 @dataclass(frozen=True, kw_only=True)
 class CrnnSection(ConvRecurrentSection):
+    """A simple recurrent network of three convolutions (crnn_layer.c)."""
+
     names: ClassVar[tuple[str, ...]] = ("crnn",)
 
-    hidden: int = option(1, "channels of the state", least=1)
-    shortcut: bool = option(False, "the state is added to instead of replaced")
+    hidden: int = option(1, "channels of the hidden state", least=1)
+    shortcut: bool = option(False, "add to the state instead of replacing it")
 
     def channels(self, site: Site) -> tuple[tuple[int, int], ...]:
         return (site.input.channels, self.hidden), (self.hidden, self.hidden), (self.hidden, self.output)
 
-    def build(self, site: Site) -> Crnn:
-        return Crnn(self, site)
+    def build(self, site: Site) -> Rnn:
+        return Rnn(self.parts(site), site.net.time_steps, self.hidden, shortcut=self.shortcut, maps=True)
 
 
 @dataclass(frozen=True, kw_only=True)
 class ConvLstmSection(ConvRecurrentSection):
+    """A convolutional long short-term memory (conv_lstm_layer.c)."""
+
     names: ClassVar[tuple[str, ...]] = ("conv_lstm",)
 
-    activation: str = activation_option("linear", "function applied to every convolution")
-    peephole: bool = option(False, "the gates see the cell, too")
-    bottleneck: bool = option(False, "one convolution of state and input takes the place of the state's four")
-    lstm_activation: str = activation_option("tanh", "function of candidate and cell with bottleneck")
-    state_constrain: int | None = option(None, "largest magnitude of the cell; default 32 times time_steps", least=0)
-    shortcut: bool = option(False, "the input is added to the output with bottleneck")
-    time_normalizer: float = option(1.0, "factor on the gradients that go back in time")
+    activation: str = activation_option("linear", "activation function of every convolution")
+    peephole: bool = option(False, "the gates also read the cell state")
+    bottleneck: bool = option(False, "one convolution of state and input replaces the four of the state")
+    lstm_activation: str = activation_option("tanh", "activation function of candidate and cell")
+    state_constrain: int | None = option(
+        None, "largest magnitude of the cell state; default 32 times time_steps", least=0
+    )
+    shortcut: bool = option(False, "with bottleneck: add the input to the output")
+    time_normalizer: float = option(1.0, "factor on the gradients that flow back in time")
 
     def channels(self, site: Site) -> tuple[tuple[int, int], ...]:
         own = ((self.output, self.output),)
@@ -130,89 +142,22 @@ class ConvLstmSection(ConvRecurrentSection):
         return ConvLstm(self, site)
 
 
-@dataclass(frozen=True, kw_only=True)
-class HistorySection(LayerSection):
-    names: ClassVar[tuple[str, ...]] = ("history",)
-
-    history_size: int = option(4, "steps that are kept, the newest first", least=1)
-
-    def shape(self, site: Site) -> Shape:
-        return dataclasses.replace(site.input, channels=site.input.channels * self.history_size)
-
-    def build(self, site: Site) -> History:
-        return History(self.history_size, site.net.time_steps)
-
-
-class ConvRecurrent(Layer):
-    """Input (steps * n, c, h, w), output (steps * n, output, h, w)."""
-
-    def __init__(self, section: ConvRecurrentSection, site: Site) -> None:
-        super().__init__()
-        self.time_steps, self.output = site.net.time_steps, section.output
-        self.parts = nn.ModuleList(part.build(at) for part, at in section.convolutions(site))
-
-    def stored(self) -> Iterator[Stored]:
-        for part in self.parts:
-            yield from part.stored()  # type: ignore[operator]
-
-    def at_iteration(self, iteration: int, max_batches: int) -> None:
-        for part in self.parts:
-            part.at_iteration(iteration, max_batches)  # type: ignore[operator]
-
-    def from_nothing(self, part: nn.Module) -> Tensor:
-        """What a part makes of a map of zeros: at inference, where every row is a sequence of one step, a constant."""
-        channels = part.weights.shape[1] * part.groups
-        with torch.no_grad():
-            return part(torch.zeros(1, int(channels), 1, 1))[:, :, :1, :1]
-
-    def folded(self) -> ConvRecurrent:
-        layer = copy.copy(self)
-        layer._modules = {**self._modules, "parts": nn.ModuleList(part.folded() for part in self.parts)}  # type: ignore[operator]
-        return layer
-
-
-class Crnn(ConvRecurrent):
-    """state = input(x) + self(state) (+ state); output(state)."""
-
-    def __init__(self, section: CrnnSection, site: Site) -> None:
-        super().__init__(section, site)
-        self.hidden, self.shortcut = section.hidden, section.shortcut
-
-    def forward(self, x: Tensor) -> Tensor:
-        read, own, write = self.parts
-        steps = steps_of(x, self.time_steps, self.training)
-        n, _, h, w = steps[0].shape
-        state = x.new_zeros(n, self.hidden, h, w)
-        outputs = []
-        for step in steps:
-            change = read(step) + own(state)
-            state = state + change if self.shortcut else change
-            outputs.append(write(state))
-        return torch.cat(outputs)
-
-    def export(self, graph: Graph, site: Site, *inputs: str) -> str:
-        read, own, write = self.parts
-        state = graph.node("Add", read.export(graph, site, *inputs), self.from_nothing(own))  # type: ignore[operator]
-        hidden = dataclasses.replace(site, inputs=(dataclasses.replace(site.input, channels=self.hidden),))
-        return write.export(graph, hidden, state)
-
-
-class ConvLstm(ConvRecurrent):
+class ConvLstm(Recurrent):
     """f, i, g, o: forget gate, input gate, candidate, output gate; each a sum of convolutions of state, input and cell.
 
-    With bottleneck the original has a GPU path only (forward_conv_lstm_layer_gpu); it is right for a batch of one sequence,
-    and what it does there is done here for each.
+    Input (steps * n, c, h, w), output (steps * n, output, h, w). The original has a GPU path only for bottleneck
+    (forward_conv_lstm_layer_gpu); it is right for a batch of one sequence, and here every sequence is treated so.
     """
 
     def __init__(self, section: ConvLstmSection, site: Site) -> None:
-        super().__init__(section, site)
+        super().__init__(section.parts(site), site.net.time_steps)
         self.section = section
         self.function = Activation(section.lstm_activation)
 
     def forward(self, x: Tensor) -> Tensor:
-        steps = steps_of(x, self.time_steps, self.training)
+        steps = split_steps(x, self.time_steps, self.training)
         n, _, h, w = steps[0].shape
-        hidden = cell = x.new_zeros(n, self.output, h, w)
+        hidden = cell = x.new_zeros(n, self.section.output, h, w)
         constrain = self.section.state_constrain
         limit = 32 * max(len(steps), 1) if constrain is None else constrain
         outputs = []
@@ -222,58 +167,77 @@ class ConvLstm(ConvRecurrent):
             outputs.append(output)
         return torch.cat(outputs)
 
-    def export(self, graph: Graph, site: Site, *inputs: str) -> str:
-        section, parts = self.section, list(self.parts)
-        if section.bottleneck:
-            raise site.error("bottleneck of [conv_lstm] is not offered in ONNX", "bottleneck")
-        own, read = parts[3 if section.peephole else 0 : -4], parts[-4:]
-        sums = [
-            graph.node("Add", part.export(graph, site, *inputs), self.from_nothing(state))  # type: ignore[operator]
-            for state, part in zip(own, read, strict=True)
-        ]
-        nothing = [self.from_nothing(part) for part in parts[:2]] if section.peephole else []
-        entry = graph.node("Add", sums[1], nothing[1]) if nothing else sums[1]
-        cell = graph.node("Mul", graph.node("Sigmoid", entry), self.function.export(graph, sums[2]))
-        exit_ = sums[3]
-        if section.peephole:
-            inside = dataclasses.replace(site, inputs=(dataclasses.replace(site.input, channels=self.output),))
-            exit_ = graph.node("Add", exit_, parts[2].export(graph, inside, cell))  # type: ignore[operator]
-        return graph.node("Mul", graph.node("Sigmoid", exit_), self.function.export(graph, cell))
-
     def _step(self, x: Tensor, hidden: Tensor, cell: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         section, parts = self.section, list(self.parts)
         peep_f, peep_i, peep_o = parts[:3] if section.peephole else (None, None, None)
         states, inputs = parts[3 if section.peephole else 0 : -4], parts[-4:]
         if section.bottleneck:
-            seen = self.function(states[0](torch.cat((_slowed(hidden, section.time_normalizer), x), 1)))
-            sums = [part(seen) for part in inputs]
+            x = self.function(states[0](torch.cat((_scale_gradient(hidden, section.time_normalizer), x), 1)))
+            gates = [part(x) for part in inputs]
         else:
-            seen = x
-            sums = [own(hidden) + part(x) for own, part in zip(states, inputs, strict=True)]
-        f = torch.sigmoid(sums[0] if peep_f is None else sums[0] + peep_f(cell))
-        i = torch.sigmoid(sums[1] if peep_i is None else sums[1] + peep_i(cell))
-        cell = f * cell + i * self.function(sums[2])
-        o = torch.sigmoid(sums[3] if peep_o is None else sums[3] + peep_o(cell))
+            gates = [
+                reads_state(hidden) + reads_input(x) for reads_state, reads_input in zip(states, inputs, strict=True)
+            ]
+        f = torch.sigmoid(gates[0] if peep_f is None else gates[0] + peep_f(cell))
+        i = torch.sigmoid(gates[1] if peep_i is None else gates[1] + peep_i(cell))
+        cell = f * cell + i * self.function(gates[2])
+        o = torch.sigmoid(gates[3] if peep_o is None else gates[3] + peep_o(cell))
         hidden = o * self.function(cell)
-        return self._with_residual(hidden, seen) if section.bottleneck and section.shortcut else hidden, hidden, cell
+        return _with_residual(hidden, x) if section.bottleneck and section.shortcut else hidden, hidden, cell
 
-    @staticmethod
-    def _with_residual(hidden: Tensor, seen: Tensor) -> Tensor:
-        """The first half of the bottleneck's values is added to the output."""
-        half = hidden[0].numel() // 2
-        added = torch.cat((seen.flatten(1)[:, :half], torch.zeros_like(seen.flatten(1)[:, half:])), 1)
-        return hidden + added.view_as(hidden)
+    def export(self, graph: Graph, site: Site, *inputs: str) -> str:
+        section, parts = self.section, list(self.parts)
+        if section.bottleneck:
+            raise site.error("bottleneck of [conv_lstm] cannot be exported to ONNX", "bottleneck")
+        states = parts[3 if section.peephole else 0 : -4]
+        _, i, g, o = (
+            self.export_sum(graph, site, inputs[0], reads_input, reads_state)
+            for reads_state, reads_input in zip(states, parts[-4:], strict=True)
+        )
+        if section.peephole:
+            i = graph.node("Add", i, parts[1].of_zeros())  # type: ignore[operator]
+        cell = graph.node("Mul", graph.node("Sigmoid", i), self.function.export(graph, g))
+        if section.peephole:
+            of_cell = dataclasses.replace(site, inputs=(dataclasses.replace(site.input, channels=section.output),))
+            o = graph.node("Add", o, parts[2].export(graph, of_cell, cell))  # type: ignore[operator]
+        return graph.node("Mul", graph.node("Sigmoid", o), self.function.export(graph, cell))
 
 
-def _slowed(x: Tensor, factor: float) -> Tensor:
-    """x, whose gradient is multiplied by `factor`."""
+def _with_residual(hidden: Tensor, x: Tensor) -> Tensor:
+    """`hidden` plus the first half of the bottleneck's values."""
+    values = x.flatten(1)
+    half = hidden[0].numel() // 2
+    added = torch.cat((values[:, :half], torch.zeros_like(values[:, half:])), 1)
+    return hidden + added.view_as(hidden)
+
+
+def _scale_gradient(x: Tensor, factor: float) -> Tensor:
+    """x, with its gradient multiplied by `factor`."""
     return x if factor == 1 else x * factor + (x * (1 - factor)).detach()
 
 
-class History(Layer):
-    """Input (steps * n, c, h, w), output (steps * n, c * size, h, w): this step, the one before, and so on; at first zeros.
+@dataclass(frozen=True, kw_only=True)
+class HistorySection(LayerSection):
+    """The maps of the last time steps side by side (conv_lstm_layer.c)."""
 
-    Gradients reach the newest step only (conv_lstm_layer.c backward_history_layer).
+    names: ClassVar[tuple[str, ...]] = ("history",)
+
+    history_size: int = option(4, "number of time steps, the newest first", least=1)
+
+    def shape(self, site: Site) -> Shape:
+        return dataclasses.replace(site.input, channels=site.input.channels * self.history_size)
+
+    def detail(self, site: Site) -> str:
+        return f"{self.history_size} steps"
+
+    def build(self, site: Site) -> History:
+        return History(self.history_size, site.net.time_steps)
+
+
+class History(Layer):
+    """Input (steps * n, c, h, w), output (steps * n, c * size, h, w): this step, the previous one, ...; zeros before the first.
+
+    Only the newest step gets a gradient (conv_lstm_layer.c backward_history_layer).
     """
 
     def __init__(self, size: int, time_steps: int) -> None:
@@ -281,11 +245,11 @@ class History(Layer):
         self.size, self.time_steps = size, time_steps
 
     def forward(self, x: Tensor) -> Tensor:
-        steps = steps_of(x, self.time_steps, self.training)
-        nothing = torch.zeros_like(steps[0])
+        steps = split_steps(x, self.time_steps, self.training)
+        zeros = torch.zeros_like(steps[0])
         outputs = []
         for now, step in enumerate(steps):
-            past = [steps[now - back].detach() if back <= now else nothing for back in range(1, self.size)]
+            past = [steps[now - back].detach() if back <= now else zeros for back in range(1, self.size)]
             outputs.append(torch.cat((step, *past), 1))
         return torch.cat(outputs)
 

@@ -1,4 +1,4 @@
-"""[convolutional]: convolution, batch normalisation, activation (convolutional_layer.c)."""
+"""[convolutional] and [depthwise]: convolution, batch normalisation, activation (convolutional_layer.c)."""
 
 from __future__ import annotations
 
@@ -24,49 +24,56 @@ from models.layers.base import (
     absolute,
     conv_output,
     initial_weights,
+    window_text,
 )
 from models.layers.blur import Blur, blurred, buffer_after_blur
 from models.layers.convolve import (
-    binarized,
-    by_float32,
-    export_signs,
+    binarize,
+    export_sign,
     is_pointwise,
-    lacks_instructions,
+    lacks_bfloat16,
     pointwise,
-    signs,
+    rounded_to_bfloat16,
+    sign,
 )
-from models.layers.packed import PackedConvolution, packing_is_possible
+from models.layers.packed import PackedConvolution, can_pack
 from models.onnx_graph import Graph
 from utils.options import ignored, option
 
-_TIED = "ties weights to one another in the original's GPU training only; inference is the same"
+_TIED = "ties weights together in the original's GPU training only; inference is the same"
 _GPU_TRAINING = "an experiment in the original's GPU training only; inference is the same"
-_STREAMS = "CUDA streams are PyTorch's business"
+_STREAMS = "CUDA streams are left to PyTorch"
 
 
 @dataclass(frozen=True, kw_only=True)
 class ConvolutionalSection(LayerSection):
+    """Convolution, batch normalisation, activation (convolutional_layer.c)."""
+
     names: ClassVar[tuple[str, ...]] = ("convolutional", "conv")
 
     filters: int = option(1, "output channels", least=1)
     size: int = option(1, "height and width of the kernel", least=1)
-    stride: int = option(1, "step of the kernel in both directions", least=1)
-    stride_x: int | None = option(None, "step along x; default stride")
-    stride_y: int | None = option(None, "step along y; default stride")
+    stride: int = option(1, "stride in both directions", least=1)
+    stride_x: int | None = option(None, "stride along x; default stride")
+    stride_y: int | None = option(None, "stride along y; default stride")
     pad: bool = option(False, "pad each side by size / 2; overrides padding")
-    padding: int = option(0, "zeros added at each side", least=0)
-    dilation: int = option(1, "distance of the kernel's elements", least=1)
-    groups: int = option(1, "the channels are divided into so many independent groups")
-    batch_normalize: int = option(0, "1: batch normalisation; 2: over all parts of a batch", least=0, most=2)
+    padding: int = option(0, "zero padding of each side", least=0)
+    dilation: int = option(1, "dilation of the kernel", least=1)
+    groups: int = option(1, "number of groups of channels")
+    batch_normalize: int = option(
+        0, "1: batch normalisation; 2: with statistics of all subdivisions of a batch", least=0, most=2
+    )
     cbn: bool = option(False, "the same as batch_normalize=2")
-    activation: str = activation_option("logistic", "function applied to the result")
-    share_index: int | None = option(None, "use the weights of that layer (negative: counted back from here)")
+    activation: str = activation_option("logistic", "activation function")
+    share_index: int | None = option(None, "layer whose weights to share (negative: counted back from here)")
     antialiasing: int = option(0, "blur after the convolution, which then has stride 1; 1: 3x3, 2: 2x2", least=0)
-    binary: bool = option(False, "weights are reduced to a sign and one magnitude for each filter")
-    xnor: bool = option(False, "weights are reduced as with binary, inputs to their signs")
+    binary: bool = option(False, "reduce the weights of each filter to signs and one magnitude")
+    xnor: bool = option(False, "reduce weights as with binary, and inputs to their signs")
     flipped: bool = option(False, "the weights file holds the weights transposed")
-    grad_centr: bool = option(False, "gradient centralisation; acts with batch_normalize and a multiple of 32 inputs")
-    bin_output: bool = ignored(False, "how the original's GPU build passes signs on; the values are the same")
+    grad_centr: bool = option(
+        False, "gradient centralisation; needs batch_normalize and a multiple of 32 input channels"
+    )
+    bin_output: bool = ignored(False, "changes how the original's GPU build passes signs on; the values are the same")
     assisted_excitation: float = ignored(0.0, _GPU_TRAINING)
     sway: bool = ignored(False, _TIED)
     rotate: bool = ignored(False, _TIED)
@@ -81,7 +88,7 @@ class ConvolutionalSection(LayerSection):
 
     @property
     def strides_yx(self) -> tuple[int, int]:
-        """Steps (y, x); a stride_x or stride_y below 1 counts as absent (parser.c parse_convolutional).
+        """Strides (y, x); a stride_x or stride_y below 1 counts as absent (parser.c parse_convolutional).
 
         The original's CPU path overlooks stride_y for 1x1 kernels with stride_x=1; here it counts, as on its GPU path.
         """
@@ -91,11 +98,12 @@ class ConvolutionalSection(LayerSection):
 
     @property
     def host_strides_yx(self) -> tuple[int, int]:
-        """Steps of the convolution itself: 1 when the blur takes the stride."""
+        """Strides of the convolution itself: 1 if the blur takes the stride."""
         return (1, 1) if self.antialiasing else self.strides_yx
 
     @property
     def border(self) -> int:
+        """Padding of each side, before dilation."""
         return self.size // 2 if self.pad else self.padding
 
     @property
@@ -118,7 +126,7 @@ class ConvolutionalSection(LayerSection):
         return self.filters_at(site), site.input.channels // self.groups_at(site), self.size, self.size
 
     def owner(self, site: Site) -> int | None:
-        """Index of the layer whose weights are used."""
+        """Index of the layer whose weights are shared."""
         return None if self.share_index is None else absolute(site.index, self.share_index)
 
     def shape(self, site: Site) -> Shape:
@@ -141,7 +149,7 @@ class ConvolutionalSection(LayerSection):
         """The formula without dilation must agree with what im2col_cpu_ext does with it."""
         if 2 * self.border != self.size - 1 and self.spread > 1:
             text = f"dilation={self.dilation} with size={self.size} needs an odd size and pad=1, or padding={self.size // 2}"
-            raise site.error(text + "; the original computes nothing meaningful otherwise", "dilation")
+            raise site.error(text + "; otherwise the original's output is meaningless", "dilation")
 
     def _check_owner(self, site: Site) -> None:
         owner = self.owner(site)
@@ -152,28 +160,42 @@ class ConvolutionalSection(LayerSection):
             raise site.error(f"{place} is layer {owner}, expected an earlier layer", "share_index")
         step = site.earlier[owner]
         if not isinstance(step.section, ConvolutionalSection):
-            raise site.error(
-                f"{place} is layer {owner} [{step.raw.name}], expected a convolutional layer", "share_index"
-            )
-        mine, theirs = self.weights_shape(site), step.section.weights_shape(step.site)
+            text = f"{place} is layer {owner} [{step.raw.name}], expected a convolutional layer"
+            raise site.error(text, "share_index")
+        mine, theirs = (
+            "x".join(map(str, each)) for each in (self.weights_shape(site), step.section.weights_shape(step.site))
+        )
         if mine != theirs:
-            raise site.error(f"{place} has weights {_times(theirs)}, expected {_times(mine)} as here", "share_index")
+            raise site.error(f"{place} has weights {theirs}, expected {mine} as here", "share_index")
         if self.norm_kind and not step.section.norm_kind:
             raise site.error(f"{place} has no batch normalisation to share", "share_index")
+
+    def detail(self, site: Site) -> str:
+        groups, owner = self.groups_at(site), self.owner(site)
+        parts = (
+            window_text((self.size, self.size), self.strides_yx),
+            ("", "bn", "cbn")[self.norm_kind],
+            self.activation,
+            f"groups {groups}" if groups > 1 else "",
+            f"dilation {self.spread}" if self.spread > 1 else "",
+            f"weights of {owner}" if owner is not None else "",
+        )
+        return " ".join(part for part in parts if part)
 
     def cost(self, site: Site) -> LayerCost:
         c, out = site.input.channels, self.reported_shape(site)
         weights = math.prod(self.weights_shape(site))
         shared = self.share_index is not None
         vectors = 4 if self.norm_kind and not self.dontloadscales else 1
-        places = out.height * out.width
-        products = weights * places
+        positions = out.height * out.width
+        products = weights * positions
+        bound = 2 * math.sqrt(positions * products) / self.size + products / positions if positions else 0.0
         return LayerCost(
             operations=2.0 * products / (32 if self.xnor else 1),
             parameters=0 if shared else weights + vectors * out.channels,
             weights=0 if shared else weights,
-            memory_access=places * (c + out.channels) + weights,
-            memory_access_bound=2 * math.sqrt(places * products) / self.size + products / places if places else 0.0,
+            memory_access=positions * (c + out.channels) + weights,
+            memory_access_bound=bound,
             io=site.input.outputs + out.outputs,
         )
 
@@ -181,8 +203,20 @@ class ConvolutionalSection(LayerSection):
         return Convolutional(self, site)
 
 
-def _times(sizes: Sequence[int]) -> str:
-    return "x".join(map(str, sizes))
+@dataclass(frozen=True, kw_only=True)
+class DepthwiseSection(ConvolutionalSection):
+    """The original spells it [convolutional] with as many groups as channels; `filters` is a multiple of them."""
+
+    names: ClassVar[tuple[str, ...]] = ("depthwise", "depthwise_convolutional")
+
+    filters: int = option(0, "output channels; default as many as the input has", least=0)
+    groups: int = ignored(1, "each channel is a group of its own")
+
+    def filters_at(self, site: Site) -> int:
+        return self.filters or site.input.channels
+
+    def groups_at(self, site: Site) -> int:
+        return site.input.channels
 
 
 class Convolutional(Layer):
@@ -193,8 +227,8 @@ class Convolutional(Layer):
         self.section = section
         shape = section.weights_shape(site)
         self.groups = section.groups_at(site)
+        self.padding = section.border * section.spread
         self.fan_in = math.prod(shape[1:])
-        # convolutional_layer.c make_convolutional_layer: uniform in +-sqrt(2 / fan_in)
         self.weights = nn.Parameter(initial_weights(shape, self.fan_in))
         kind = CrossBatchNorm if section.norm_kind == 2 else BatchNorm
         self.norm: BatchNorm | None = kind(shape[0]) if section.norm_kind else None
@@ -204,7 +238,7 @@ class Convolutional(Layer):
         self.owner = section.owner(site)
 
     def connect(self, layers: Sequence[Layer]) -> None:
-        """Take over the tensors of the layer that share_index names."""
+        """Share the tensors of the layer that share_index names."""
         if self.owner is None:
             return
         other = layers[self.owner]
@@ -224,33 +258,28 @@ class Convolutional(Layer):
         return y if self.blur is None else self.blur(y)
 
     def _sharp(self, x: Tensor) -> Tensor:
+        """The output before the blur."""
         if self.section.xnor and not self.training:
-            return self.activate(self._bitwise(x))
+            return self.activate(self._xnor(x))
         weights: Tensor = self.weights
         if self.section.binary or self.section.xnor:
-            weights = binarized(weights)
-        y = self._convolve(signs(x) if self.section.xnor else x, weights, self.biases)
+            weights = binarize(weights)
+        convolve = rounded_to_bfloat16(self._convolve) if lacks_bfloat16(x) else self._convolve
+        y = convolve(sign(x) if self.section.xnor else x, weights, self.biases)
         return self.activate(y if self.norm is None else self.norm(y))
 
     def _convolve(self, x: Tensor, weights: Tensor, biases: Tensor | None) -> Tensor:
-        convolve = by_float32(self._products) if lacks_instructions(x) else self._products
-        return convolve(x, weights, biases)
-
-    def _products(self, x: Tensor, weights: Tensor, biases: Tensor | None) -> Tensor:
-        section = self.section
-        border = section.border * section.spread
-        if self.training and is_pointwise(x, weights.shape[2:], section.host_strides_yx, border, self.groups):
+        strides_yx = self.section.host_strides_yx
+        if self.training and is_pointwise(x, weights.shape[2:], strides_yx, self.padding, self.groups):
             return pointwise(x, weights, biases)
-        return F.conv2d(x, weights, biases, section.host_strides_yx, border, section.spread, self.groups)
+        return F.conv2d(x, weights, biases, strides_yx, self.padding, self.section.spread, self.groups)
 
-    def _bitwise(self, x: Tensor) -> Tensor:
-        """The original at inference: batch normalisation is folded in before weights are reduced to signs, and the zeros
-        around the input count as -1 (forward_convolutional_layer with align_bit_weights)."""
-        layer = self.folded()
-        border = self.section.border * self.section.spread
-        x = F.pad(signs(x), (border, border, border, border), value=-1.0)
-        section = self.section
-        weights = binarized(layer.weights)
+    def _xnor(self, x: Tensor) -> Tensor:
+        """As in the original at inference: batch normalisation is folded in before the weights are reduced to signs, and the
+        padding counts as -1 (forward_convolutional_layer with align_bit_weights)."""
+        section, layer = self.section, self.folded()
+        x = F.pad(sign(x), [self.padding] * 4, value=-1.0)
+        weights = binarize(layer.weights)
         return F.conv2d(x, weights, layer.biases, section.host_strides_yx, 0, section.spread, self.groups)
 
     def recorded(self, output: Tensor, *inputs: Tensor) -> Tensor:
@@ -281,15 +310,21 @@ class Convolutional(Layer):
         layer.biases = nn.Parameter(offset.to(self.weights.dtype), requires_grad=False)
         return layer
 
+    def of_zeros(self) -> Tensor:
+        """Output (1, filters, 1, 1) at each position for an input of zeros."""
+        channels = self.weights.shape[1] * self.groups
+        with torch.no_grad():
+            return self(torch.zeros(1, channels, 1, 1))[:, :, :1, :1]
+
     def export(self, graph: Graph, site: Site, *inputs: str) -> str:
         section, layer = self.section, self.folded()
         weights: Tensor = layer.weights
-        x, border = inputs[0], section.border * section.spread
+        x, padding = inputs[0], self.padding
         if section.binary or section.xnor:
-            weights = binarized(weights)
-        if section.xnor:  # see _bitwise
-            x = graph.pad(export_signs(graph, x), (0, 0, border, border), (0, 0, border, border), -1.0)
-            border = 0
+            weights = binarize(weights)
+        if section.xnor:  # see _xnor
+            x = graph.pad(export_sign(graph, x), (0, 0, padding, padding), (0, 0, padding, padding), -1.0)
+            padding = 0
         assert layer.biases is not None
         y = graph.node(
             "Conv",
@@ -298,7 +333,7 @@ class Convolutional(Layer):
             layer.biases,
             kernel_shape=[section.size] * 2,
             strides=list(section.host_strides_yx),
-            pads=[border] * 4,
+            pads=[padding] * 4,
             dilations=[section.spread] * 2,
             group=self.groups,
         )
@@ -308,24 +343,7 @@ class Convolutional(Layer):
     def packed(self, site: Site) -> Layer:
         section = self.section
         plain = not (section.xnor or section.binary or section.antialiasing)
-        if not plain or not packing_is_possible(self.weights) or self.biases is None:
+        if not plain or not can_pack(self.weights) or self.biases is None:
             return self
-        border, spread = section.border * section.spread, section.spread
-        geometry = ([border] * 2, list(section.strides_yx), [spread] * 2, self.groups)
+        geometry = ([self.padding] * 2, list(section.strides_yx), [section.spread] * 2, self.groups)
         return PackedConvolution(self.weights, self.biases, self.activate, site.input, geometry)
-
-
-@dataclass(frozen=True, kw_only=True)
-class DepthwiseSection(ConvolutionalSection):
-    """The original spells it [convolutional] with as many groups as channels; `filters` is a multiple of them."""
-
-    names: ClassVar[tuple[str, ...]] = ("depthwise", "depthwise_convolutional")
-
-    filters: int = option(0, "output channels; default as many as the input has", least=0)
-    groups: int = ignored(1, "each channel is a group of its own")
-
-    def filters_at(self, site: Site) -> int:
-        return self.filters or site.input.channels
-
-    def groups_at(self, site: Site) -> int:
-        return site.input.channels

@@ -1,4 +1,4 @@
-"""Convolutions of a bfloat16 forward pass on processors without instructions for that format."""
+"""Ways to compute a convolution: in bfloat16 without instructions for it, pointwise as a matrix product, with binary weights."""
 
 from __future__ import annotations
 
@@ -19,27 +19,27 @@ Convolve = Callable[[Tensor, Tensor, Tensor | None], Tensor]
 
 
 @lru_cache
-def has_instructions() -> bool:
-    """Whether this processor multiplies bfloat16. Yes where PyTorch cannot tell: before 2.13 it is left to itself."""
+def has_bfloat16() -> bool:
+    """Whether this processor multiplies bfloat16; true before PyTorch 2.13, which cannot tell."""
     capabilities = getattr(torch.cpu, "get_capabilities", None)
     return capabilities is None or any(capabilities().get(name) for name in _INSTRUCTIONS)
 
 
-def lacks_instructions(x: Tensor) -> bool:
-    """Whether x meets a bfloat16 autocast on a processor that would have to imitate it."""
+def lacks_bfloat16(x: Tensor) -> bool:
+    """Whether bfloat16 autocast is on for x, on a processor that would have to emulate it."""
     return (
         x.device.type == "cpu"
         and torch.is_autocast_enabled("cpu")
         and torch.get_autocast_dtype("cpu") == torch.bfloat16
-        and not has_instructions()
+        and not has_bfloat16()
     )
 
 
-def by_float32(convolve: Convolve) -> Convolve:
-    """`convolve` as such instructions do it: of bfloat16 values, summed in float32, the result in bfloat16.
+def rounded_to_bfloat16(convolve: Convolve) -> Convolve:
+    """`convolve` as the instructions would do it: bfloat16 values, summed in float32, and a bfloat16 result.
 
-    Gradients are rounded in the same places, and what waits for the backward pass waits in bfloat16. Left to itself
-    PyTorch imitates the instructions one by one, which takes three and a half times as long as float32.
+    Gradients are rounded in the same places, and tensors saved for the backward pass are kept in bfloat16. PyTorch would
+    emulate the instructions one by one, which takes three and a half times as long as float32.
     """
 
     def rounding(x: Tensor, weights: Tensor, biases: Tensor | None) -> Tensor:
@@ -53,12 +53,12 @@ def _rounded(x: Tensor) -> Tensor:
     return x.bfloat16().float()
 
 
-def is_pointwise(x: Tensor, kernel: tuple[int, ...], strides_yx: tuple[int, int], border: int, groups: int) -> bool:
-    """Whether `pointwise` computes this convolution without moving a value of x."""
+def is_pointwise(x: Tensor, kernel: tuple[int, ...], strides_yx: tuple[int, int], padding: int, groups: int) -> bool:
+    """Whether `pointwise` computes this convolution without copying x."""
     return (
         kernel == (1, 1)
         and strides_yx == (1, 1)
-        and border == 0
+        and padding == 0
         and groups == 1
         and x.device.type == "cpu"
         and x.is_contiguous(memory_format=torch.channels_last)
@@ -66,24 +66,26 @@ def is_pointwise(x: Tensor, kernel: tuple[int, ...], strides_yx: tuple[int, int]
 
 
 def pointwise(x: Tensor, weights: Tensor, biases: Tensor | None) -> Tensor:
-    """The same as F.conv2d(x, weights, biases) on a processor, forward and backward in about half the time: with channels
-    last an image is a matrix of pixels by channels, and PyTorch on one thread would leave oneDNN for an older algorithm."""
+    """F.conv2d(x, weights, biases) of a 1x1 kernel on a CPU, forward and backward in about half the time.
+
+    With channels last, an image is a matrix of pixels by channels; on one thread PyTorch would not use oneDNN for it.
+    """
     return F.linear(x.permute(0, 2, 3, 1), weights.flatten(1), biases).permute(0, 3, 1, 2)
 
 
-def binarized(weights: Tensor) -> Tensor:
-    """Sign times mean magnitude of each filter, on (filters, channels, h, w)."""
+def binarize(weights: Tensor) -> Tensor:
+    """Sign times mean magnitude of each filter, on (filters, channels, h, w); gradients pass straight through."""
     magnitude = weights.detach().abs().mean((1, 2, 3), keepdim=True)
     reduced = torch.where(weights.detach() > 0, magnitude, -magnitude)
     return reduced + (weights - weights.detach()) if weights.requires_grad and torch.is_grad_enabled() else reduced
 
 
-def signs(x: Tensor) -> Tensor:
+def sign(x: Tensor) -> Tensor:
     """1 where x is above zero, else -1."""
-    return _Signs.apply(x)
+    return _Sign.apply(x)
 
 
-class _Signs(torch.autograd.Function):
+class _Sign(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, x: Tensor) -> Tensor:
         ctx.save_for_backward(x)
@@ -95,6 +97,6 @@ class _Signs(torch.autograd.Function):
         return grad * (x.abs() < 1)
 
 
-def export_signs(graph: Graph, x: str) -> str:
-    """`signs` in an ONNX graph."""
+def export_sign(graph: Graph, x: str) -> str:
+    """`sign` in an ONNX graph."""
     return graph.node("Where", graph.node("Greater", x, 0.0), 1.0, -1.0)

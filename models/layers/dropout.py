@@ -1,4 +1,4 @@
-"""[dropout], and with dropblock=1 DropBlock (dropout_layer.c, dropout_layer_kernels.cu)."""
+"""[dropout]: dropout or, with dropblock=1, DropBlock (dropout_layer.c, dropout_layer_kernels.cu)."""
 
 from __future__ import annotations
 
@@ -14,23 +14,28 @@ from models.onnx_graph import Graph
 from utils.options import option
 
 _DEFAULT_BLOCK = 7  # parser.c parse_dropout
-_RISE = 0.85  # part of training over which DropBlock grows (forward_dropout_layer_gpu)
+_RISE = 0.85  # fraction of training over which DropBlock grows (forward_dropout_layer_gpu)
 
 
 @dataclass(frozen=True, kw_only=True)
 class DropoutSection(LayerSection):
+    """Dropout or, with dropblock=1, DropBlock (dropout_layer.c, dropout_layer_kernels.cu)."""
+
     names: ClassVar[tuple[str, ...]] = ("dropout",)
 
-    probability: float = option(0.2, "part of the values that is dropped in training", least=0, most=0.999)
-    dropblock: bool = option(False, "drop one square of each channel instead of single values")
-    dropblock_size_rel: float = option(0.0, "side of the square relative to the layer's", least=0, most=1)
+    probability: float = option(0.2, "training: fraction of the values to drop", least=0, most=0.999)
+    dropblock: bool = option(False, "DropBlock: drop a square of each channel instead of single values")
+    dropblock_size_rel: float = option(0.0, "side of the square relative to the map's", least=0, most=1)
     dropblock_size_abs: int = option(0, "side of the square in cells; overrides dropblock_size_rel", least=0)
 
     def shape(self, site: Site) -> Shape:
         return site.input
 
+    def detail(self, site: Site) -> str:
+        return f"{self.probability:g}" + (" dropblock" if self.dropblock else "")
+
     def block(self, height: int, width: int, progress: float) -> int:
-        """Side of the square at a point of training, in cells."""
+        """Side of the square in cells; progress: 0 at the start of training, 1 at the end of the rise."""
         if self.dropblock_size_abs or not self.dropblock_size_rel:
             side = min(self.dropblock_size_abs or _DEFAULT_BLOCK, height, width) * progress
         else:
@@ -42,7 +47,7 @@ class DropoutSection(LayerSection):
 
 
 class Dropout(Layer):
-    """In training each value is zero with the given probability, and the others are scaled up; at inference, x."""
+    """In training, each value is zero with the given probability and the others are scaled up; at inference, the identity."""
 
     def __init__(self, probability: float) -> None:
         super().__init__()
@@ -56,7 +61,7 @@ class Dropout(Layer):
 
 
 class Dropblock(Layer):
-    """In training at most one square of each channel is zero; at inference, x.
+    """In training, at most one square of each channel is zero; at inference, the identity.
 
     Probability and size rise during the first 85% of training (`at_iteration`).
     """
@@ -78,8 +83,8 @@ class Dropblock(Layer):
     def _mask(self, x: Tensor) -> Tensor:
         n, c, h, w = x.shape
         side = self.section.block(h, w, self.progress)
-        lowest, place = torch.rand(n, c, h * w, device=x.device).min(2)
-        left, top = place % w, place // w
+        lowest, position = torch.rand(n, c, h * w, device=x.device).min(2)
+        left, top = position % w, position // w
         left = torch.where(left > w - side, left - (w - side), left).clamp(0, w - side)
         top = torch.where(top > h - side, top - (h - side), top).clamp(0, h - side)
         hit = lowest < self.section.probability * self.progress / side**2
@@ -90,6 +95,6 @@ class Dropblock(Layer):
         return kept.to(x.dtype) * scale.to(x.dtype)[:, None, None, None]
 
 
-def _between(places: Tensor, start: Tensor, side: int) -> Tensor:
-    """Whether each place lies in [start, start + side): (n, c) starts to (n, c, places)."""
-    return (places >= start[:, :, None]) & (places < start[:, :, None] + side)
+def _between(positions: Tensor, start: Tensor, side: int) -> Tensor:
+    """Whether each position lies in [start, start + side): (n, c) starts to (n, c, positions)."""
+    return (positions >= start[:, :, None]) & (positions < start[:, :, None] + side)

@@ -1,6 +1,6 @@
-"""[implicit] and its relatives of YOLOR: learned vectors, added to or multiplied with features (representation_layer.c).
+"""[implicit] and its relatives from YOLOR: learned vectors, added to features or multiplied with them (representation_layer.c).
 
-YOLOR's own cfgs spell it [implicit_add] (starts near 0) and [implicit_mul] (starts near 1), and apply it to the layer before
+YOLOR's own cfgs spell it [implicit_add] (initialised near 0) and [implicit_mul] (near 1), and apply it to the previous layer
 by [shift_channels] (sum) and [control_channels] (product). Their weights are stored here as those of [implicit].
 """
 
@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import ClassVar, Literal
 
 import torch
 from torch import Tensor, nn
@@ -20,12 +20,14 @@ from utils.options import option
 
 @dataclass(frozen=True, kw_only=True)
 class ImplicitSection(LayerSection):
+    """A learned vector, the implicit knowledge of YOLOR (representation_layer.c)."""
+
     names: ClassVar[tuple[str, ...]] = ("implicit",)
 
     mean: float = option(0.0, "mean of the initial values")
-    std: float = option(0.2, "largest distance of the initial values from their mean", least=0)
-    filters: int = option(128, "channels", least=1)
-    atoms: int = option(1, "height", least=1)
+    std: float = option(0.2, "largest deviation of the initial values from their mean", least=0)
+    filters: int = option(128, "number of channels", least=1)
+    atoms: int = option(1, "number of vectors (height)", least=1)
 
     def shape(self, site: Site) -> Shape:
         return Shape(self.filters, self.atoms, 1)
@@ -39,13 +41,17 @@ class ImplicitSection(LayerSection):
 
 @dataclass(frozen=True, kw_only=True)
 class ImplicitAddSection(ImplicitSection):
+    """[implicit] of YOLOR's own cfgs, for sums: initialised near 0."""
+
     names: ClassVar[tuple[str, ...]] = ("implicit_add",)
 
-    std: float = option(0.02, "largest distance of the initial values from their mean", least=0)
+    std: float = option(0.02, "largest deviation of the initial values from their mean", least=0)
 
 
 @dataclass(frozen=True, kw_only=True)
 class ImplicitMulSection(ImplicitAddSection):
+    """[implicit] of YOLOR's own cfgs, for products: initialised near 1."""
+
     names: ClassVar[tuple[str, ...]] = ("implicit_mul",)
 
     mean: float = option(1.0, "mean of the initial values")
@@ -74,51 +80,51 @@ class Implicit(Layer):
 
 @dataclass(frozen=True, kw_only=True)
 class ShiftChannelsSection(LayerSection):
+    """The previous layer plus an implicit vector."""
+
     names: ClassVar[tuple[str, ...]] = ("shift_channels",)
 
-    froms: int | None = option(None, "the layer that is added to the one before", key="from")
+    froms: int | None = option(None, "implicit layer to add to the previous one", key="from")
 
     def sources(self, index: int) -> tuple[int, ...]:
         return (index - 1,) if self.froms is None else (index - 1, absolute(index, self.froms))
+
+    def detail(self, site: Site) -> str:
+        return f"layer {self.sources(site.index)[1]}"
 
     def shape(self, site: Site) -> Shape:
         if self.froms is None:
             raise site.error("from is missing, expected an implicit layer")
         if site.inputs[1] != Shape(site.input.channels, 1, 1):
-            raise site.error(
-                f"layer {self.froms} has size {site.inputs[1]}, expected 1x1x{site.input.channels}", "from"
-            )
+            text = f"layer {self.froms} has size {site.inputs[1]}, expected 1x1x{site.input.channels}"
+            raise site.error(text, "from")
         return site.input
 
-    def build(self, site: Site) -> Layer:
-        return ShiftChannels()
+    def build(self, site: Site) -> ApplyImplicit:
+        return ApplyImplicit("Add")
 
 
 @dataclass(frozen=True, kw_only=True)
 class ControlChannelsSection(ShiftChannelsSection):
+    """The previous layer times an implicit vector."""
+
     names: ClassVar[tuple[str, ...]] = ("control_channels",)
 
-    froms: int | None = option(None, "the layer that the one before is multiplied with", key="from")
+    froms: int | None = option(None, "implicit layer to multiply the previous one by", key="from")
 
-    def build(self, site: Site) -> Layer:
-        return ControlChannels()
-
-
-class ShiftChannels(Layer):
-    """Inputs (n, c, h, w) and (n, c, 1, 1), output their sum (n, c, h, w)."""
-
-    def forward(self, x: Tensor, implicit: Tensor) -> Tensor:
-        return x + implicit
-
-    def export(self, graph: Graph, site: Site, *inputs: str) -> str:
-        return graph.node("Add", *inputs)
+    def build(self, site: Site) -> ApplyImplicit:
+        return ApplyImplicit("Mul")
 
 
-class ControlChannels(Layer):
-    """Inputs (n, c, h, w) and (n, c, 1, 1), output their product (n, c, h, w)."""
+class ApplyImplicit(Layer):
+    """Inputs (n, c, h, w) and (n, c, 1, 1), output their sum or product (n, c, h, w)."""
+
+    def __init__(self, operation: Literal["Add", "Mul"]) -> None:
+        super().__init__()
+        self.operation = operation
 
     def forward(self, x: Tensor, implicit: Tensor) -> Tensor:
-        return x * implicit
+        return x + implicit if self.operation == "Add" else x * implicit
 
     def export(self, graph: Graph, site: Site, *inputs: str) -> str:
-        return graph.node("Mul", *inputs)
+        return graph.node(self.operation, *inputs)

@@ -10,7 +10,7 @@ from torch import Tensor
 from models.activations import Activation
 from models.layers.base import Layer, Shape
 
-# Activations that oneDNN applies while it writes the result: word of the cfg -> (its name, its constants).
+# Activations that oneDNN applies while it writes the result: cfg word -> (its name, its constants).
 _POSTOPS: dict[str, tuple[str, list[float]]] = {
     "linear": ("none", []),
     "relu": ("relu", []),
@@ -21,7 +21,7 @@ _POSTOPS: dict[str, tuple[str, list[float]]] = {
 }
 
 
-def packing_is_possible(weights: Tensor) -> bool:
+def can_pack(weights: Tensor) -> bool:
     """Whether this PyTorch can pack `weights` (a float32 CPU tensor) for oneDNN."""
     return (
         weights.device.type == "cpu"
@@ -32,9 +32,9 @@ def packing_is_possible(weights: Tensor) -> bool:
 
 
 class PackedConvolution(Layer):
-    """Input (n, c, h, w) float32 on the CPU, output (n, filters, h', w'); the weights are stored in oneDNN's own order.
+    """Input (n, c, h, w) float32 on the CPU, output (n, filters, h', w'); the weights are stored in oneDNN's own layout.
 
-    geometry: padding, strides (y, x), dilation and groups. expected: the input's shape, for which the order is chosen;
+    geometry: padding, strides (y, x), dilation and groups. expected: the input's shape, for which the layout is chosen;
     other sizes work too.
     """
 
@@ -50,7 +50,7 @@ class PackedConvolution(Layer):
         self._geometry = geometry
         size = [1, expected.channels, expected.height, expected.width]
         with torch.no_grad():
-            # An opaque tensor: kept out of the parameters, which PyTorch would try to move and copy.
+            # An opaque tensor, kept out of the parameters because PyTorch can neither move nor copy it.
             self._packed: Any = torch.ops.aten.mkldnn_reorder_conv2d_weight(weights.to_mkldnn(), *geometry, size)
         self._biases = biases.detach()
         self._postop = _POSTOPS.get(activation.name)
@@ -62,7 +62,7 @@ class PackedConvolution(Layer):
         return y if self._postop else self._activate(y)
 
     def with_sum(self, activation: Activation) -> PackedSum | None:
-        """This convolution, another tensor added, then `activation`; None if it has an activation of its own."""
+        """This convolution plus another tensor, then `activation`; None if the convolution has an activation itself."""
         if self._activate.name != "linear":
             return None
         return PackedSum(self._packed, self._biases, self._geometry, activation)
@@ -78,7 +78,7 @@ class PackedSum(Layer):
         self._packed, self._biases, self._geometry, self._activate = packed, biases, geometry, activation
 
     def forward(self, x: Tensor, other: Tensor) -> Tensor:
-        # oneDNN takes no more than relu behind a sum, so the activation works in place on the result.
+        # After a sum oneDNN offers relu at most, so the activation is applied in place.
         return self._activate(
             torch.ops.mkldnn._convolution_pointwise.binary(
                 x, other, self._packed, self._biases, *self._geometry, "add", 1.0, None, [], None
@@ -86,8 +86,8 @@ class PackedSum(Layer):
         )
 
 
-class PassOn(Layer):
-    """Its input, for the layer that does this one's work too."""
+class Identity(Layer):
+    """Returns its input, where the next layer does this one's work too."""
 
     def forward(self, x: Tensor) -> Tensor:
         return x

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from models.layers.base import Layer, LayerCost, LayerSection, Shape, Site, conv_output
+from models.layers.base import Layer, LayerCost, LayerSection, Shape, Site, conv_output, window_text
 from models.layers.blur import Blur, blurred, buffer_after_blur
 from models.onnx_graph import Graph
 from utils.options import ignored, option
@@ -17,13 +17,13 @@ from utils.options import ignored, option
 
 @dataclass(frozen=True, kw_only=True)
 class WindowSection(LayerSection):
-    """Geometry shared by both kinds of pooling windows."""
+    """Geometry of a pooling window."""
 
-    stride: int = option(1, "step of the window in both directions", least=1)
-    stride_x: int | None = option(None, "step along x; default stride", least=1)
-    stride_y: int | None = option(None, "step along y; default stride", least=1)
+    stride: int = option(1, "stride in both directions", least=1)
+    stride_x: int | None = option(None, "stride along x; default stride", least=1)
+    stride_y: int | None = option(None, "stride along y; default stride", least=1)
     size: int | None = option(None, "height and width of the window; default stride", least=1)
-    padding: int | None = option(None, "border of both sides together; default size - 1", least=0)
+    padding: int | None = option(None, "padding of both sides together; default size - 1", least=0)
 
     @property
     def strides_yx(self) -> tuple[int, int]:
@@ -43,17 +43,19 @@ class WindowSection(LayerSection):
         return Shape(shape.channels, height, width)
 
     def check(self, site: Site, strides_yx: tuple[int, int]) -> None:
-        """Refuse windows that see nothing of the input."""
+        """Refuse windows that lie wholly outside the input."""
         near, out = self.border // 2, self.pooled(site.input, strides_yx)
         starts = ((out.height - 1) * strides_yx[0] - near, (out.width - 1) * strides_yx[1] - near)
         if near >= self.window or starts[0] >= site.input.height or starts[1] >= site.input.width:
-            raise site.error(
-                f"padding={self.border} is too large: some windows lie outside the input {site.input}", "padding"
-            )
+            text = f"padding={self.border} is too large: some windows lie outside the input {site.input}"
+            raise site.error(text, "padding")
 
     def shape(self, site: Site) -> Shape:
         self.check(site, self.strides_yx)
         return self.pooled(site.input, self.strides_yx)
+
+    def detail(self, site: Site) -> str:
+        return window_text((self.window, self.window), self.strides_yx)
 
     def cost(self, site: Site) -> LayerCost:
         out = self.reported_shape(site)
@@ -63,18 +65,20 @@ class WindowSection(LayerSection):
 
 @dataclass(frozen=True, kw_only=True)
 class MaxpoolSection(WindowSection):
+    """Max pooling (maxpool_layer.c)."""
+
     names: ClassVar[tuple[str, ...]] = ("maxpool", "max")
 
-    maxpool_depth: bool = option(False, "maximum over groups of channels instead of windows (Maxout)")
+    maxpool_depth: bool = option(False, "maximum over groups of channels instead of a window (Maxout)")
     out_channels: int = option(
         1, "output channels with maxpool_depth: channel g is the largest of g, g + n, ...", least=1
     )
-    antialiasing: int = option(0, "blur after pooling with stride 1; 1: 3x3, 2: 2x2", least=0)
-    maxpool_zero_nonmax: bool = ignored(False, "alters the layer before, in the original's GPU build only")
+    antialiasing: int = option(0, "blur after pooling, which then has stride 1; 1: 3x3, 2: 2x2", least=0)
+    maxpool_zero_nonmax: bool = ignored(False, "changes the previous layer in the original's GPU build only")
 
     @property
     def host_strides_yx(self) -> tuple[int, int]:
-        """Steps of the pooling itself: 1 when the blur takes the stride."""
+        """Strides of the pooling itself: 1 if the blur takes the stride."""
         return (1, 1) if self.antialiasing else self.strides_yx
 
     def reported_shape(self, site: Site) -> Shape:
@@ -89,12 +93,17 @@ class MaxpoolSection(WindowSection):
             raise site.error(f"out_channels={self.out_channels} exceeds {site.input.channels} channels", "out_channels")
         return blurred(self.reported_shape(site), 0 if self.maxpool_depth else self.antialiasing, self.strides_yx)
 
+    def detail(self, site: Site) -> str:
+        return "over channels" if self.maxpool_depth else super().detail(site)
+
     def build(self, site: Site) -> Layer:
         return MaxpoolDepth(self.out_channels) if self.maxpool_depth else Maxpool(self, site)
 
 
 @dataclass(frozen=True, kw_only=True)
 class LocalAvgpoolSection(WindowSection):
+    """Average pooling over a window (maxpool_layer.c)."""
+
     names: ClassVar[tuple[str, ...]] = ("local_avgpool", "local_avg")
 
     def build(self, site: Site) -> LocalAvgpool:
@@ -103,6 +112,8 @@ class LocalAvgpoolSection(WindowSection):
 
 @dataclass(frozen=True, kw_only=True)
 class AvgpoolSection(LayerSection):
+    """Global average pooling (avgpool_layer.c)."""
+
     names: ClassVar[tuple[str, ...]] = ("avgpool", "avg")
 
     def shape(self, site: Site) -> Shape:
@@ -118,14 +129,14 @@ class AvgpoolSection(LayerSection):
 class Window:
     """Pooling geometry of a window that starts at -(border / 2) and may reach over the far side.
 
-    PyTorch pads both sides alike by at most half a window. Where that is not the original's geometry, `frame` pads first.
+    PyTorch pads both sides equally, by half a window at most. Where the original differs, `pad` is applied first.
     """
 
     def __init__(self, section: WindowSection, strides_yx: tuple[int, int]) -> None:
         self.size, self.border, self.strides_yx = section.window, section.border, strides_yx
 
     def native(self, height: int, width: int) -> tuple[int, bool] | None:
-        """(padding, ceil_mode) with which PyTorch's own geometry is the original's for this input, if there is one."""
+        """(padding, ceil_mode) that make PyTorch's geometry the original's for this input size, if any do."""
         near = self.border // 2
         if near > self.size // 2:
             return None
@@ -141,12 +152,12 @@ class Window:
         return None
 
     def export(self, graph: Graph, op: str, x: str, **attributes: int) -> str:
-        """The pooling in an ONNX graph, where the two sides of the border are given apart."""
+        """The pooling in an ONNX graph, which takes a padding for each side."""
         near, far = self.border // 2, self.border - self.border // 2
         pads, shape = [near, near, far, far], [self.size] * 2
         return graph.node(op, x, kernel_shape=shape, strides=list(self.strides_yx), pads=pads, **attributes)
 
-    def frame(self, x: Tensor, value: float) -> Tensor:
+    def pad(self, x: Tensor, value: float) -> Tensor:
         near, far = self.border // 2, self.border - self.border // 2
         return F.pad(x, (near, far, near, far), value=value)
 
@@ -160,7 +171,7 @@ def _native_output(length: int, size: int, stride: int, padding: int, ceil: bool
 
 
 class Maxpool(Layer):
-    """Largest value of each window; outside the input counts as the least float."""
+    """Largest value of each window; positions outside the input count as the lowest float."""
 
     def __init__(self, section: MaxpoolSection, site: Site) -> None:
         super().__init__()
@@ -177,7 +188,7 @@ class Maxpool(Layer):
         native = window.native(*x.shape[2:])
         if native:
             return F.max_pool2d(x, window.size, window.strides_yx, native[0], 1, native[1])
-        return F.max_pool2d(window.frame(x, torch.finfo(x.dtype).min), window.size, window.strides_yx)
+        return F.max_pool2d(window.pad(x, torch.finfo(x.dtype).min), window.size, window.strides_yx)
 
     def export(self, graph: Graph, site: Site, *inputs: str) -> str:
         window, x = self.window, inputs[0]
@@ -202,13 +213,13 @@ class MaxpoolDepth(Layer):
         missing = -c % self.out_channels
         if missing:
             x = F.pad(x, (0, 0, 0, 0, 0, missing), value=torch.finfo(x.dtype).min)
-        if x.is_contiguous(memory_format=torch.channels_last):  # and so shall the output be
+        if x.is_contiguous(memory_format=torch.channels_last):  # keep it for the output
             groups = x.permute(0, 2, 3, 1).reshape(n, h, w, -1, self.out_channels)
             return self._largest(groups, 3).permute(0, 3, 1, 2)
         return self._largest(x.reshape(n, -1, self.out_channels, h, w), 1)
 
     def _largest(self, groups: Tensor, axis: int) -> Tensor:
-        # Only max says where the maximum is, which the gradient needs; without that amax is faster.
+        # The gradient needs the index of the maximum, which only max gives; amax is faster.
         return groups.max(axis).values if torch.is_grad_enabled() else groups.amax(axis)
 
     def export(self, graph: Graph, site: Site, *inputs: str) -> str:
@@ -223,7 +234,7 @@ class MaxpoolDepth(Layer):
 
 
 class LocalAvgpool(Layer):
-    """Mean of each window's values inside the input.
+    """Mean of those values of each window that lie inside the input.
 
     Its gradient divides by the whole window, as maxpool_layer.c backward_local_avgpool_layer does.
     """
@@ -234,7 +245,7 @@ class LocalAvgpool(Layer):
 
     def _sum(self, x: Tensor) -> Tensor:
         window = self.window
-        return F.avg_pool2d(window.frame(x, 0.0), window.size, window.strides_yx, divisor_override=1)
+        return F.avg_pool2d(window.pad(x, 0.0), window.size, window.strides_yx, divisor_override=1)
 
     def forward(self, x: Tensor) -> Tensor:
         area = self.window.size**2

@@ -1,4 +1,4 @@
-"""[route]: outputs of earlier layers side by side, or a part of their channels (route_layer.c)."""
+"""[route]: concatenates outputs of earlier layers, or groups of their channels (route_layer.c)."""
 
 from __future__ import annotations
 
@@ -12,22 +12,24 @@ from models.layers.base import Layer, LayerSection, Shape, Site, absolute
 from models.onnx_graph import Graph
 from utils.options import ignored, option
 
-_STREAMS = "CUDA streams are PyTorch's business"
+_STREAMS = "CUDA streams are left to PyTorch"
 
 
 @dataclass(frozen=True, kw_only=True)
 class RouteSection(LayerSection):
+    """Concatenates outputs of earlier layers, or groups of their channels (route_layer.c)."""
+
     names: ClassVar[tuple[str, ...]] = ("route",)
 
-    layers: tuple[int, ...] = option((), "layers whose outputs are joined (negative: counted back from here)")
-    groups: int = option(1, "each input's channels are divided into so many parts", least=1)
-    group_id: int = option(0, "the part that is taken", least=0)
+    layers: tuple[int, ...] = option((), "layers to concatenate (negative: counted back from here)")
+    groups: int = option(1, "number of groups of channels of each input", least=1)
+    group_id: int = option(0, "group to take, counted from 0", least=0)
     stream: int = ignored(-1, _STREAMS)
     wait_stream: int = ignored(-1, _STREAMS)
 
     @property
     def part(self) -> tuple[int, int]:
-        """(parts that each input is divided into, part that is taken)"""
+        """(number of groups of each input, group taken)"""
         return self.groups, self.group_id
 
     def sources(self, index: int) -> tuple[int, ...]:
@@ -35,20 +37,23 @@ class RouteSection(LayerSection):
 
     def shape(self, site: Site) -> Shape:
         if not site.inputs:
-            raise site.error("layers is missing, expected the layers to read")
+            raise site.error("layers is missing, expected the layers to concatenate")
         first, (groups, group_id) = site.input, self.part
         if group_id >= groups:
             raise site.error(f"group_id={group_id} is out of range, expected below groups={groups}", "group_id")
         for index, shape in zip(self.sources(site.index), site.inputs, strict=True):
             if (shape.height, shape.width) != (first.height, first.width):
-                raise site.error(
-                    f"layer {index} has size {shape}, expected {first.width}x{first.height} as the first", "layers"
-                )
+                text = f"layer {index} has size {shape}, expected {first.width}x{first.height} like the first"
+                raise site.error(text, "layers")
             if shape.channels % groups:
-                raise site.error(
-                    f"groups={groups} does not divide the {shape.channels} channels of layer {index}", "groups"
-                )
+                text = f"groups={groups} does not divide the {shape.channels} channels of layer {index}"
+                raise site.error(text, "groups")
         return Shape(sum(shape.channels for shape in site.inputs) // groups, first.height, first.width)
+
+    def detail(self, site: Site) -> str:
+        groups, group_id = self.part
+        text = ("layers " if len(self.layers) > 1 else "layer ") + ", ".join(map(str, self.sources(site.index)))
+        return f"{text} group {group_id} of {groups}" if groups > 1 else text
 
     def build(self, site: Site) -> Route:
         return Route(*self.part)
@@ -56,12 +61,12 @@ class RouteSection(LayerSection):
 
 @dataclass(frozen=True, kw_only=True)
 class RouteLeftHalfSection(RouteSection):
-    """[route_lhalf] of the PyTorch forks: the first half of each input's channels."""
+    """The first half of each input's channels, as PyTorch ports of the original write it."""
 
     names: ClassVar[tuple[str, ...]] = ("route_lhalf",)
 
-    groups: int = ignored(1, "the section's name says that halves are taken")
-    group_id: int = ignored(0, "the section's name says that the first half is taken")
+    groups: int = ignored(1, "the section always takes halves")
+    group_id: int = ignored(0, "the section always takes the first half")
 
     @property
     def part(self) -> tuple[int, int]:

@@ -1,4 +1,4 @@
-"""[shortcut]: sum of the layer before and of earlier ones, weighted if asked for (shortcut_layer.c, blas.c)."""
+"""[shortcut]: adds earlier outputs to the previous layer, optionally with learned weights (shortcut_layer.c, blas.c)."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from torch.nn import functional as F
 
 from models.activations import Activation, activation_option
 from models.layers.base import Layer, LayerCost, LayerSection, Shape, Site, Stored, absolute
-from models.layers.packed import PackedConvolution, PassOn
+from models.layers.packed import Identity, PackedConvolution
 from models.onnx_graph import Graph
 from utils.options import option
 
@@ -22,15 +22,19 @@ _SUM_EPS = 1e-4  # blas.c shortcut_multilayer_cpu
 
 @dataclass(frozen=True, kw_only=True)
 class ShortcutSection(LayerSection):
+    """Adds earlier outputs to the previous layer, optionally with learned weights (shortcut_layer.c)."""
+
     names: ClassVar[tuple[str, ...]] = ("shortcut",)
 
-    froms: tuple[int, ...] = option((), "layers added to the one before (negative: counted back from here)", key="from")
-    activation: str = activation_option("linear", "function applied to the sum")
+    froms: tuple[int, ...] = option(
+        (), "layers to add to the previous one (negative: counted back from here)", key="from"
+    )
+    activation: str = activation_option("linear", "activation function of the sum")
     weights_type: str = option(
         "none", "learned weights of the inputs", choices=("none", "per_feature", "per_layer", "per_channel")
     )
     weights_normalization: str = option(
-        "none", "how the weights are made to sum to one", choices=("none", "relu", "avg_relu", "softmax")
+        "none", "how the weights are normalised to a sum of one", choices=("none", "relu", "avg_relu", "softmax")
     )
 
     @property
@@ -51,10 +55,15 @@ class ShortcutSection(LayerSection):
             raise site.error("weights_type needs weights_normalization=relu or softmax", "weights_type")
         for index, shape in zip(self.froms, site.inputs[1:], strict=True):
             if not _compatible(site.input, shape) or (self.weighted and not _same_size(site.input, shape)):
-                raise site.error(
-                    f"layer {index} has size {shape}, expected that of the layer before, {site.input}", "from"
-                )
+                text = f"layer {index} has size {shape}, expected that of the previous layer, {site.input}"
+                raise site.error(text, "from")
         return site.input
+
+    def detail(self, site: Site) -> str:
+        sources = ", ".join(map(str, self.sources(site.index)[1:]))
+        text = f"layers {sources}" if len(self.froms) > 1 else f"layer {sources}"
+        text += f" {self.activation}" if self.activation != "linear" else ""
+        return f"{text} {self.weights_type} {self.weights_normalization}" if self.weighted else text
 
     def cost(self, site: Site) -> LayerCost:
         operations = float(site.input.outputs * len(self.froms) * (2 if self.weighted else 1))
@@ -72,7 +81,7 @@ def _same_size(one: Shape, other: Shape) -> bool:
 
 
 def _compatible(one: Shape, other: Shape) -> bool:
-    """Whether width and height are equal, or multiples of one another by one factor."""
+    """Whether width and height are equal, or multiples of each other by one factor."""
     for large, small in ((one, other), (other, one)):
         if large.height % small.height == 0 and large.width % small.width == 0:
             return large.height // small.height == large.width // small.width
@@ -82,9 +91,9 @@ def _compatible(one: Shape, other: Shape) -> bool:
 class Shortcut(Layer):
     """Inputs (n, c_i, h_i, w_i), output (n, c_0, h_0, w_0).
 
-    Channels that only one side has are left as they are. An input of another size is aligned as by blas.c shortcut_cpu:
-    of a larger one every s-th row and column is added; a smaller one is added to every s-th row and column. (The original
-    has that function, for which its residual networks were made, but aborts instead of calling it.)
+    Channels that only one side has are left unchanged. Inputs of another size are aligned as in blas.c shortcut_cpu: every
+    s-th row and column of a larger one is added; a smaller one is added to every s-th row and column. (The original has
+    that function, which its residual networks were made for, but aborts instead of calling it.)
     """
 
     def __init__(self, section: ShortcutSection, site: Site) -> None:
@@ -106,7 +115,7 @@ class Shortcut(Layer):
         if self.weights is not None or not isinstance(before, PackedConvolution) or len(site.inputs) != 2:
             return None
         sums = before.with_sum(self.activate) if site.inputs[0] == site.inputs[1] else None
-        return (PassOn(), sums) if sums else None
+        return (Identity(), sums) if sums else None
 
     def _weighted(self, x: Tensor, others: tuple[Tensor, ...]) -> Tensor:
         factors = _Normalized.apply(self.weights, self.softmax).to(x.dtype)[:, :, None, None]
@@ -120,14 +129,14 @@ class Shortcut(Layer):
         x, *others = inputs
         if self.weights is None:
             for other, shape in zip(others, site.inputs[1:], strict=True):
-                x = graph.node("Add", x, _export_fitted(graph, other, shape, site.input))
+                x = graph.node("Add", x, _export_aligned(graph, other, shape, site.input))
             return self.activate.export(graph, x)
         factors = _Normalized.apply(self.weights.detach(), self.softmax)[:, None, :, None, None]
         y = graph.node("Mul", x, factors[0])
         for factor, other, shape in zip(factors[1:], others, site.inputs[1:], strict=True):
             common = Shape(min(shape.channels, site.input.channels), shape.height, shape.width)
-            part = graph.node("Mul", _export_fitted(graph, other, shape, common), factor[:, : common.channels])
-            y = graph.node("Add", y, _export_fitted(graph, part, common, site.input))
+            part = graph.node("Mul", _export_aligned(graph, other, shape, common), factor[:, : common.channels])
+            y = graph.node("Add", y, _export_aligned(graph, part, common, site.input))
         return self.activate.export(graph, y)
 
     def stored(self) -> Iterator[Stored]:
@@ -153,7 +162,7 @@ class _Normalized(torch.autograd.Function):
 
 
 def _add(x: Tensor, other: Tensor, *, owned: bool) -> Tensor:
-    """x + other where the two overlap; `owned`: x may be overwritten."""
+    """x + other where the two overlap; owned: x may be overwritten."""
     if x.shape == other.shape:
         return x.add_(other) if owned else x + other
     common = min(x.shape[1], other.shape[1])
@@ -163,8 +172,8 @@ def _add(x: Tensor, other: Tensor, *, owned: bool) -> Tensor:
     return y
 
 
-def _export_fitted(graph: Graph, other: str, shape: Shape, wanted: Shape) -> str:
-    """`other` with the size of what it is added to: see _add."""
+def _export_aligned(graph: Graph, other: str, shape: Shape, wanted: Shape) -> str:
+    """`other` in the size of what it is added to; see _add."""
     if shape == wanted:
         return other
     if shape.channels > wanted.channels:

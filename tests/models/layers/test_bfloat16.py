@@ -45,7 +45,7 @@ def test_values_and_gradients_of_pytorch(with_biases: bool) -> None:
     given = biases if with_biases else None
     with torch.autocast("cpu", dtype=torch.bfloat16):
         theirs = F.conv2d(x, weights, given, padding=1)
-        ours = bfloat16.by_float32(lambda *each: F.conv2d(*each, padding=1))(x, weights, given)
+        ours = bfloat16.rounded_to_bfloat16(lambda *each: F.conv2d(*each, padding=1))(x, weights, given)
     assert ours.dtype == theirs.dtype == torch.bfloat16
     one_step = 2**-7  # of bfloat16, relative: sums in another order may round to the neighbour
     torch.testing.assert_close(ours, theirs, rtol=one_step, atol=1e-2)
@@ -69,7 +69,7 @@ def test_what_waits_for_the_backward_pass_is_of_16_bits(monkeypatch: pytest.Monk
 
     monkeypatch.setattr(bfloat16, "saved_tensors_hooks", hooks)
     x, weights, biases = tensors()
-    bfloat16.by_float32(F.conv2d)(x, weights, biases)
+    bfloat16.rounded_to_bfloat16(F.conv2d)(x, weights, biases)
     assert kept == [(torch.bfloat16, True)] * 2  # and nothing is lost by it
 
 
@@ -82,11 +82,11 @@ def test_used_in_training_where_instructions_are_missing(instructions: bool, mon
             calls.append(x.dtype)
             return convolve(x, weights, biases)
 
-        return by_float32(inner)
+        return rounded_to_bfloat16(inner)
 
-    by_float32 = bfloat16.by_float32
-    monkeypatch.setattr(bfloat16, "has_instructions", lambda: instructions)
-    monkeypatch.setattr("models.layers.convolutional.by_float32", spied)
+    rounded_to_bfloat16 = bfloat16.rounded_to_bfloat16
+    monkeypatch.setattr(bfloat16, "has_bfloat16", lambda: instructions)
+    monkeypatch.setattr("models.layers.convolutional.rounded_to_bfloat16", spied)
     network = Network(make_plan(parse(CFG))).train()
     x = torch.rand(2, 3, 16, 16).contiguous(memory_format=torch.channels_last)
     with torch.autocast("cpu", dtype=torch.bfloat16):
@@ -100,9 +100,9 @@ def test_used_in_training_where_instructions_are_missing(instructions: bool, mon
 def test_instructions_by_what_pytorch_says(monkeypatch: pytest.MonkeyPatch) -> None:
     for says, expected in (({"avx512_bf16": False}, False), ({"amx_bf16": True}, True), ({"bf16": True}, True)):
         monkeypatch.setattr(torch.cpu, "get_capabilities", lambda says=says: says, raising=False)
-        bfloat16.has_instructions.cache_clear()
-        assert bfloat16.has_instructions() is expected
+        bfloat16.has_bfloat16.cache_clear()
+        assert bfloat16.has_bfloat16() is expected
     monkeypatch.delattr(torch.cpu, "get_capabilities")
-    bfloat16.has_instructions.cache_clear()
-    assert bfloat16.has_instructions()
-    bfloat16.has_instructions.cache_clear()
+    bfloat16.has_bfloat16.cache_clear()
+    assert bfloat16.has_bfloat16()
+    bfloat16.has_bfloat16.cache_clear()
