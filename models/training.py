@@ -69,11 +69,6 @@ class Training:
             if section.onlyforward:
                 network.layers[index].register_forward_hook(_detached)
 
-    @property
-    def truth(self) -> str:
-        """What the losses compare with: "boxes", or a "vector" for each image."""
-        return self._heads[-1].section.truth
-
     def begin(self, iteration: int) -> None:
         """Set modes and gradients for an iteration, counted from 1."""
         blind = self._layers_without_gradient(iteration)

@@ -50,7 +50,7 @@ def _graph() -> dict[str, frozenset[str]]:
         parts = path.relative_to(REPOSITORY).with_suffix("").parts
         if not parts[0].startswith("."):
             names[".".join(parts[:-1] if parts[-1] == "__init__" else parts)] = path
-    return {name: frozenset(_imports(path, names.keys())) for name, path in sorted(names.items())}
+    return {name: frozenset(_imports(path, set(names))) for name, path in sorted(names.items())}
 
 
 def _imports(path: Path, names: set[str]) -> Iterator[str]:

@@ -86,7 +86,7 @@ def prepare(recording: Any, cfg: Path, folder: Path) -> tuple[Network, Trainer, 
     size = network.plan.input
     images = torch.from_numpy(input_image(batch * size.outputs)).view(batch, size.channels, size.height, size.width)
     truth = torch.from_numpy(recording["truth"])
-    if training.truth == "boxes":
+    if training.network.plan.box_heads:
         truth = recorded_boxes(truth)
     parts = zip(images.chunk(subdivisions), truth.chunk(subdivisions), strict=True)
     return network, trainer, [Batch(*part) for part in parts]
