@@ -14,6 +14,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from utils.detections import GroundTruth
+from utils.errors import InputError
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -31,6 +32,12 @@ class Finding:
     def __str__(self) -> str:
         where = self.place if self.line is None else f"{self.place}:{self.line}"
         return f"{where}: {self.text}"
+
+
+def image_finding(image: Path, error: InputError) -> Finding:
+    """The finding for an image that cannot be read."""
+    kind = "image unreadable" if image.exists() else "image missing"
+    return Finding(kind=kind, place=str(image), text=str(error).removeprefix(f"{image}: "))
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -115,7 +122,7 @@ class Annotation:
             lines=self.lines[chosen],
         )
 
-    def truth(self, size_wh: tuple[int, int]) -> GroundTruth:
+    def ground_truth(self, size_wh: tuple[int, int]) -> GroundTruth:
         """The labels in pixels of an image of `size_wh`; an unknown area is that of the box."""
         scale = np.array([*size_wh, *size_wh], np.float64)
         centre, half = self.cxcywh_rel[:, :2], self.cxcywh_rel[:, 2:] / 2

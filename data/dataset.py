@@ -3,27 +3,31 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import NamedTuple, Protocol
+from typing import NamedTuple
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from data.annotations import Annotation, Dataset
-from data.augment import DetectionAugment, Sample
-from data.augment.crop import Image
-from data.augment.truth import TruthRows, padded
-from data.image import read_image
-from data.sampling import Picker
+from data.annotations import Dataset, Finding, image_finding
+from data.augment.base import Sample
+from data.augment.classification import ClassificationAugment
+from data.augment.detection import DetectionAugment
+from data.augment.geometry import pad_boxes
+from data.image import Image, read_image
+from data.image_cache import ImageCache
+from data.sampling import ImageSampler
+from utils.detections import MASKED_TARGET
 from utils.errors import InputError
 
 ATTEMPTS = 20
-"""Images drawn before giving up."""
+"""Images drawn for a sample before giving up."""
 
 
 class SampleKey(NamedTuple):
-    """What makes a sample, besides the seed: the iteration, its place in the batch, and the size in pixels."""
+    """What determines a sample, besides the seed: the iteration, its slot in the batch, and its size in pixels."""
 
     iteration: int
     slot: int
@@ -31,38 +35,98 @@ class SampleKey(NamedTuple):
     height: int
 
 
-class Problem(NamedTuple):
-    """Why an image or a label could not be used."""
-
-    place: str
-    text: str
-
-
 class TrainSample(NamedTuple):
-    """image: uint8 (channels, height, width), RGB; None if no image could be read. box_count: boxes in truth.
+    """image: uint8 (channels, height, width), RGB; None if no image could be read.
 
-    truth: float32 (most, 5), centre x, y, width, height relative to the image and class id, zero rows behind the last
-    box; of a classifier (classes,), the wanted value of each class, and box_count 1.
+    ground_truth: float32 (max_boxes, 5), centre x, centre y, width, height relative to the image and class id, zero
+    rows after the last box; of a classifier (classes,), the target of each class.
     """
 
     image: NDArray[np.uint8] | None
-    truth: NDArray[np.float32]
-    box_count: int
-    problems: tuple[Problem, ...]
+    ground_truth: NDArray[np.float32]
+    findings: tuple[Finding, ...]
 
 
-class ImageStore(Protocol):
-    """Images by their number in the split, decoded beforehand."""
+class TrainingDataset(torch.utils.data.Dataset[TrainSample]):
+    """Random images with their ground truth, augmented. Images are drawn with replacement, as in the original.
 
-    def __getitem__(self, index: int) -> Image | None: ...
-
-
-class DetectionDataset(torch.utils.data.Dataset[TrainSample]):
-    """Random images of a split, augmented. Images are drawn with replacement, as the original draws them.
-
-    Crowd and difficult boxes are left out, as the original's label converters do. An image that cannot be read is
-    reported and another one is drawn; labels that cannot be used are reported and left out.
+    An image that cannot be read is reported and another one drawn instead. A subclass gives the ground truth of one
+    image, and the form in which it is batched.
     """
+
+    def __init__(
+        self,
+        images: Sequence[Path],
+        augment: DetectionAugment | ClassificationAugment,
+        *,
+        seed: int,
+        channels: int = 3,
+        cache: ImageCache | None = None,
+        sampler: ImageSampler | None = None,
+    ) -> None:
+        self.images, self.augment, self.seed, self.channels, self.cache = tuple(images), augment, seed, channels, cache
+        self.sampler = sampler or ImageSampler(len(images))
+
+    def __len__(self) -> int:
+        return len(self.images)
+
+    def __getitem__(self, key: SampleKey) -> TrainSample:
+        sample, findings, _ = self._make(key)
+        image = np.ascontiguousarray(sample.image.transpose(2, 0, 1)) if sample else None
+        return TrainSample(image, self._batched(sample.ground_truth if sample else None), tuple(findings))
+
+    def files(self, key: SampleKey) -> list[Path]:
+        """Images that the sample of a key is made of."""
+        return [self.images[index] for index in self._make(key)[2]]
+
+    def _make(self, key: SampleKey) -> tuple[Sample | None, list[Finding], list[int]]:
+        """The augmented sample, None if no image could be read; what was found wrong; indices of the images used."""
+        findings: list[Finding] = []
+        used: list[int] = []
+        size_wh = key.width, key.height
+
+        def draw(rng: np.random.Generator) -> Sample:
+            for _ in range(ATTEMPTS):
+                index = self.sampler(rng, size_wh)
+                try:
+                    image = self._image(index)
+                except InputError as error:
+                    findings.append(image_finding(self.images[index], error))
+                    continue
+                used.append(index)
+                return Sample(image, self._ground_truth(self.images[index], findings))
+            raise _NoReadableImage
+
+        try:
+            sample = self.augment(draw, np.random.default_rng((self.seed, key.iteration, key.slot)), size_wh)
+        except _NoReadableImage:
+            return None, findings, used
+        return sample, findings, used
+
+    def _ground_truth(self, image: Path, findings: list[Finding]) -> NDArray[np.float32]:
+        """Ground truth as in `Sample`; what is wrong with it is added to the findings."""
+        raise NotImplementedError
+
+    def _batched(self, ground_truth: NDArray[np.float32] | None) -> NDArray[np.float32]:
+        """Ground truth as in `TrainSample`; all zeros for None."""
+        raise NotImplementedError
+
+    def _image(self, index: int) -> Image:
+        cached = self.cache[index] if self.cache is not None else None
+        return cached if cached is not None else read_image(self.images[index], self.channels)
+
+
+class _NoReadableImage(Exception):
+    """None of ATTEMPTS images could be read."""
+
+
+class DetectionDataset(TrainingDataset):
+    """Samples of a split with boxes. Crowd and difficult boxes are left out, as in the original's label converters.
+
+    Labels that cannot be used are reported and left out. Raises InputError if the split has no images.
+    """
+
+    augment: DetectionAugment
 
     def __init__(
         self,
@@ -72,87 +136,114 @@ class DetectionDataset(torch.utils.data.Dataset[TrainSample]):
         *,
         seed: int,
         channels: int = 3,
-        cache: ImageStore | None = None,
-        picker: Picker | None = None,
+        cache: ImageCache | None = None,
+        sampler: ImageSampler | None = None,
     ) -> None:
-        self.images = data.splits[split]
-        if not self.images:
+        if not data.splits[split]:
             raise InputError(f"{data.source}: no images in split '{split}'")
+        super().__init__(data.splits[split], augment, seed=seed, channels=channels, cache=cache, sampler=sampler)
         self.read = data.read
-        self.augment, self.seed, self.channels, self.cache = augment, seed, channels, cache
-        self.picker = picker or Picker(len(self.images))
 
-    def __len__(self) -> int:
-        return len(self.images)
-
-    def __getitem__(self, key: SampleKey) -> TrainSample:
-        problems: list[Problem] = []
-        sample = self._sample(key, problems, [])
-        if sample is None:
-            return TrainSample(None, padded(np.zeros((0, 5), np.float32), self.augment.most), 0, tuple(problems))
-        image = np.ascontiguousarray(sample.image.transpose(2, 0, 1))
-        return TrainSample(image, padded(sample.truth, self.augment.most), len(sample.truth), tuple(problems))
-
-    def files(self, key: SampleKey) -> list[Path]:
-        """Images that the sample of a key is made of."""
-        used: list[int] = []
-        self._sample(key, [], used)
-        return [self.images[index] for index in used]
-
-    def _sample(self, key: SampleKey, problems: list[Problem], used: list[int]) -> Sample | None:
-        size_wh = key.width, key.height
-
-        def pick(rng: np.random.Generator) -> Sample:
-            return self._pick(rng, size_wh, problems, used)
-
-        try:
-            return self.augment(pick, np.random.default_rng((self.seed, key.iteration, key.slot)), size_wh)
-        except NoImage:
-            return None
-
-    def _pick(
-        self, rng: np.random.Generator, size_wh: tuple[int, int], problems: list[Problem], used: list[int]
-    ) -> Sample:
-        for _ in range(ATTEMPTS):
-            index = self.picker(rng, size_wh)
-            try:
-                image = load(self.images[index], index, self.channels, self.cache)
-            except InputError as error:
-                problems.append(Problem(str(self.images[index]), str(error)))
-                continue
-            used.append(index)
-            return Sample(image, self._truth(self.read(self.images[index]), problems))
-        raise NoImage
-
-    def _truth(self, labels: Annotation, problems: list[Problem]) -> TruthRows:
-        problems.extend(Problem(finding.place, str(finding)) for finding in labels.findings)
-        for class_id in np.unique(
-            labels.class_ids[(labels.class_ids < 0) | (labels.class_ids >= self.augment.classes)]
-        ):
+    def _ground_truth(self, image: Path, findings: list[Finding]) -> NDArray[np.float32]:
+        labels, classes = self.read(image), self.augment.classes
+        findings.extend(labels.findings)
+        for class_id in np.unique(labels.class_ids[(labels.class_ids < 0) | (labels.class_ids >= classes)]):
+            text = f"class {class_id}, expected 0 to {classes - 1}; the box is left out"
             place = str(labels.label_path or labels.image)
-            text = f"{place}: class {class_id}, expected 0 to {self.augment.classes - 1}; the box is left out"
-            problems.append(Problem(place, text))
+            findings.append(Finding(kind="class beyond names", place=place, text=text))
         used = ~(labels.crowd | labels.difficult)
         return np.column_stack([labels.cxcywh_rel[used], labels.class_ids[used]]).astype(np.float32)
 
-
-def load(path: Path, index: int, channels: int, cache: ImageStore | None) -> Image:
-    """The image from the cache, or else from its file. Raises InputError."""
-    cached = cache[index] if cache is not None else None
-    return cached if cached is not None else read_image(path, channels)
+    def _batched(self, ground_truth: NDArray[np.float32] | None) -> NDArray[np.float32]:
+        rows = np.zeros((0, 5), np.float32) if ground_truth is None else ground_truth
+        return pad_boxes(rows, self.augment.max_boxes)
 
 
-class NoImage(Exception):
-    """None of many images drawn could be read."""
+@dataclass(frozen=True, kw_only=True)
+class ClassHierarchy:
+    """A tree of classes (data.c fill_hierarchy).
+
+    parents: the class above each class, -1 at the top. group_sizes: number of siblings of each group, in class order.
+    """
+
+    parents: Sequence[int]
+    group_sizes: Sequence[int]
+
+    def with_ancestors(self, target: NDArray[np.float32]) -> NDArray[np.float32]:
+        """The target (classes,) with 1 for every ancestor of its classes."""
+        filled, parents = target.copy(), np.asarray(self.parents)
+        above = np.unique(parents[filled != 0])
+        while (above >= 0).any():
+            filled[above[above >= 0]] = 1
+            above = np.unique(parents[above[above >= 0]])
+        return filled
+
+    def masked(self, target: NDArray[np.float32]) -> NDArray[np.float32]:
+        """The target with `MASKED_TARGET` in every group of siblings that has no class of it."""
+        starts = np.concatenate([[0], np.cumsum(self.group_sizes)[:-1]])
+        empty = ~np.logical_or.reduceat(target != 0, starts)
+        return np.where(np.repeat(empty, self.group_sizes), np.float32(MASKED_TARGET), target)
 
 
-def collate(samples: Sequence[TrainSample]) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor, tuple[Problem, ...]]:
-    """Images (b, channels, height, width), truth, counts and problems; no images (b = 0) if one sample has none."""
+def class_of_path(path: str, labels: Sequence[str]) -> int:
+    """The first class whose label occurs in the path, -1 if none does (classifier.c validate_classifier_single)."""
+    return next((number for number, label in enumerate(labels) if label in path), -1)
+
+
+def class_target(path: str, labels: Sequence[str], label_smooth_eps: float) -> NDArray[np.float32]:
+    """1 - eps for each label that occurs in the path, eps / (classes - 1) for the others (fill_truth_smooth)."""
+    found = np.array([label in path for label in labels])
+    other = label_smooth_eps / (len(labels) - 1) if len(labels) > 1 else 0.0
+    return np.where(found, 1 - label_smooth_eps, other).astype(np.float32)
+
+
+class ClassificationDataset(TrainingDataset):
+    """Samples of a list of images, whose classes follow from their paths (load_labels_paths, src/data.c).
+
+    labels: one text per class; an image belongs to each class whose label occurs anywhere in its path. A path with
+    none or several of them is reported and used as it is, as in the original.
+    """
+
+    def __init__(
+        self,
+        images: Sequence[Path],
+        labels: Sequence[str],
+        augment: ClassificationAugment,
+        *,
+        seed: int,
+        channels: int = 3,
+        label_smooth_eps: float = 0.0,
+        hierarchy: ClassHierarchy | None = None,
+        cache: ImageCache | None = None,
+        sampler: ImageSampler | None = None,
+    ) -> None:
+        if not images or not labels:
+            raise InputError(f"{len(images)} images and {len(labels)} labels, expected at least one of each")
+        super().__init__(images, augment, seed=seed, channels=channels, cache=cache, sampler=sampler)
+        self.labels, self.label_smooth_eps, self.hierarchy = tuple(labels), label_smooth_eps, hierarchy
+
+    def _ground_truth(self, image: Path, findings: list[Finding]) -> NDArray[np.float32]:
+        path = str(image)
+        found = [label for label in self.labels if label in path]
+        if len(found) != 1:
+            text = f"labels in the path are {', '.join(found) or 'none'}, expected exactly one"
+            findings.append(Finding(kind="class of path", place=path, text=text))
+        target = class_target(path, self.labels, self.label_smooth_eps)
+        return self.hierarchy.with_ancestors(target) if self.hierarchy else target
+
+    def _batched(self, ground_truth: NDArray[np.float32] | None) -> NDArray[np.float32]:
+        if ground_truth is None:
+            return np.zeros(len(self.labels), np.float32)
+        # Masked after mixing, so that the mask value itself is never mixed; the original averages it with other targets.
+        return self.hierarchy.masked(ground_truth) if self.hierarchy else ground_truth
+
+
+def collate(samples: Sequence[TrainSample]) -> tuple[torch.Tensor, torch.Tensor, tuple[Finding, ...]]:
+    """Images (b, channels, height, width), ground truth and findings; b = 0 if a sample has no image."""
     images = [sample.image for sample in samples if sample.image is not None]
     complete = len(images) == len(samples)
     return (
         torch.from_numpy(np.stack(images)) if complete else torch.empty(0, dtype=torch.uint8),
-        torch.from_numpy(np.stack([sample.truth for sample in samples])),
-        torch.tensor([sample.box_count for sample in samples]),
-        tuple(problem for sample in samples for problem in sample.problems),
+        torch.from_numpy(np.stack([sample.ground_truth for sample in samples])),
+        tuple(finding for sample in samples for finding in sample.findings),
     )

@@ -15,7 +15,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from data.annotations import Annotation, Dataset, Finding
+from data.annotations import Annotation, Dataset, Finding, image_finding
 from data.image import image_size
 from utils.errors import InputError
 
@@ -110,8 +110,7 @@ def _examine_image(
     try:
         size_wh = image_size(image)
     except InputError as error:
-        kind = "image unreadable" if image.exists() else "image missing"
-        findings.append(Finding(kind=kind, place=str(image), text=str(error).removeprefix(f"{image}: ")))
+        findings.append(image_finding(image, error))
     if size_wh and annotation.size_wh and size_wh != annotation.size_wh:
         text = f"is {_by(size_wh)}, its labels in {annotation.label_path} say {_by(annotation.size_wh)}"
         findings.append(Finding(kind="size differs", place=str(image), text=text))

@@ -1,46 +1,55 @@
-"""What a network is measured on: the images of one split, their truths, and the numbering of images and classes."""
+"""Evaluation sets: the images of a split, their ground truth, their ids, and batches without augmentation."""
 
 from __future__ import annotations
 
 import logging
-from collections.abc import Sequence
+import time
+from collections import deque
+from collections.abc import Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, replace
+from itertools import islice
 from pathlib import Path
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 
 from data.annotations import Dataset
-from data.classification import class_in_path
+from data.dataset import class_of_path
 from data.formats.coco import COCO_IDS, image_id_of, is_coco
+from data.image import read_image
 from utils.detections import GroundTruth
 from utils.errors import InputError
+from utils.letterbox import Letterbox, centre_crop, network_input
 
 logger = logging.getLogger(__name__)
+
+_TOP = 5  # classifier.c train_classifier
+_BATCHES_AHEAD = 2
 
 
 @dataclass(frozen=True, kw_only=True)
 class EvaluationSet:
-    """images: the images, in list order. names: of the classes measured. category_ids: COCO's, of those classes.
+    """The images of a split, in list order, and their ground truth.
 
-    single: all labels are of class 0.
+    names: class names. category_ids: COCO's ids of those classes. single_class: all labels count as class 0.
     """
 
     dataset: Dataset
     images: tuple[Path, ...]
     names: tuple[str, ...]
     category_ids: tuple[int, ...]
-    single: bool = False
+    single_class: bool = False
 
-    def truth(self, index: int, size_wh: tuple[int, int]) -> GroundTruth:
+    def ground_truth(self, index: int, size_wh: tuple[int, int]) -> GroundTruth:
         """Labels of an image of `size_wh` pixels."""
-        truth = self.dataset.read(self.images[index]).truth(size_wh)
-        return replace(truth, class_ids=np.zeros_like(truth.class_ids)) if self.single else truth
+        boxes = self.dataset.read(self.images[index]).ground_truth(size_wh)
+        return replace(boxes, class_ids=np.zeros_like(boxes.class_ids)) if self.single_class else boxes
 
     def image_ids(self, indices: Sequence[int]) -> list[int]:
-        """Ids of images for a results file.
-
-        COCO's, where the data set has them or, being COCO, the files are named by them; else places in the list from 1.
+        """Ids of images for a results file: COCO's ids from the data set or, for COCO's classes, from the file names;
+        otherwise positions in the list, counted from 1.
         """
         if self.dataset.category_ids is None and is_coco(self.dataset.names):
             own = [image_id_of(self.images[i]) for i in indices]
@@ -54,33 +63,33 @@ class EvaluationSet:
         return image_id if isinstance(image_id, int) else None
 
 
-def make_evaluation_set(dataset: Dataset, split: str, classes: int, cfg: str, *, single: bool = False) -> EvaluationSet:
-    """The exam of a split for a network of `classes` classes, described by the file `cfg`.
+def make_evaluation_set(
+    dataset: Dataset, split: str, classes: int, cfg: str, *, single_class: bool = False
+) -> EvaluationSet:
+    """The evaluation set of a split, for a network of `classes` classes from the file `cfg`.
 
-    Raises InputError when the data set names another number of classes, or has no images.
+    Raises InputError if the data set has another number of classes, or no images.
     """
     if dataset.names and len(dataset.names) != classes:
         raise InputError(
-            f"{dataset.source}: has {len(dataset.names)} names, but {cfg} has classes={classes}; "
-            "expected as many of one as of the other"
+            f"{dataset.source}: has {len(dataset.names)} names, but {cfg} has classes={classes}; expected the same number"
         )
     if not dataset.splits[split]:
         raise InputError(f"{dataset.source}: no images in split '{split}'")
     names = dataset.names or tuple(f"class{i}" for i in range(classes))
     ids = dataset.category_ids or (COCO_IDS if is_coco(names) else tuple(range(1, classes + 1)))
-    if single:
+    if single_class:
         names, ids = ("object",), (1,)
-    return EvaluationSet(dataset=dataset, images=dataset.splits[split], names=names, category_ids=ids, single=single)
-
-
-_TOP = 5  # classifier.c train_classifier
+    return EvaluationSet(
+        dataset=dataset, images=dataset.splits[split], names=names, category_ids=ids, single_class=single_class
+    )
 
 
 @dataclass(frozen=True, kw_only=True)
 class ClassificationSet:
-    """images: the images, in list order. class_ids: (n,), -1 where a path tells none. names: of the classes.
+    """The images of a split, in list order, and their classes.
 
-    top: how many classes may be named for the second of the two accuracies.
+    class_ids: (n,), -1 if no label occurs in the path. names: class names. top: k of the top-k accuracy.
     """
 
     images: tuple[Path, ...]
@@ -88,29 +97,122 @@ class ClassificationSet:
     names: tuple[str, ...]
     top: int
 
-    def classes_of(self, order: Sequence[int]) -> NDArray[np.int64]:
-        """Classes of the images at these places."""
-        return self.class_ids[np.asarray(order, np.int64)]
+    def classes_of(self, indices: Sequence[int]) -> NDArray[np.int64]:
+        """Classes of the images at these indices."""
+        return self.class_ids[np.asarray(indices, np.int64)]
 
 
 def make_classification_set(dataset: Dataset, split: str, classes: int, cfg: str) -> ClassificationSet:
-    """The exam of a split for a network of `classes` classes, described by the file `cfg`; `top` of a .data file counts.
+    """The classification set of a split, for a network of `classes` classes from the file `cfg`; k is `top` in .data.
 
-    Raises InputError when the data set names another number of classes, or no path tells a class.
+    Raises InputError if the data set has another number of classes, or no path contains a label.
     """
-    exam = make_evaluation_set(dataset, split, classes, cfg)
-    labels = dataset.labels_in_paths or exam.names
-    class_ids = np.array([class_in_path(str(image), labels) for image in exam.images], np.int64)
+    images = make_evaluation_set(dataset, split, classes, cfg)
+    labels = dataset.labels_in_paths or images.names
+    class_ids = np.array([class_of_path(str(image), labels) for image in images.images], np.int64)
     unknown = np.flatnonzero(class_ids < 0)
     if len(unknown) == len(class_ids):
         raise InputError(
-            f"{dataset.source}: no path of split '{split}' holds one of the {len(labels)} labels, expected the class of a "
-            f"image in its path, as in {labels[0]}/1.jpg; the first is {exam.images[0]}"
+            f"{dataset.source}: no path of split '{split}' contains one of the {len(labels)} labels, expected the class "
+            f"of an image in its path, as in {labels[0]}/1.jpg; the first path is {images.images[0]}"
         )
     if len(unknown):
-        first = exam.images[unknown[0]]
-        logger.warning("%d of %d paths hold no label and count as wrong: %s", len(unknown), len(class_ids), first)
+        first = images.images[unknown[0]]
+        logger.warning(
+            "%d of %d paths contain no label and count as errors, the first is %s", len(unknown), len(class_ids), first
+        )
     top = dataset.options.get("top", "")
     return ClassificationSet(
-        images=exam.images, class_ids=class_ids, names=exam.names, top=int(top) if top.isdigit() and int(top) else _TOP
+        images=images.images,
+        class_ids=class_ids,
+        names=images.names,
+        top=int(top) if top.isdigit() and int(top) else _TOP,
     )
+
+
+@dataclass(frozen=True, kw_only=True)
+class ImageBatch:
+    """images: float32 (b, channels, height, width), RGB in [0, 1]. letterboxes, indices: (b,), how each image was resized,
+    and its index in the list. failures: index and error of images that could not be read; they are not in the batch, and
+    b may be 0. seconds: reading time, summed over the threads.
+    """
+
+    images: torch.Tensor
+    letterboxes: tuple[Letterbox, ...]
+    indices: tuple[int, ...]
+    failures: tuple[tuple[int, str], ...]
+    seconds: float
+
+
+@dataclass(frozen=True)
+class _Read:
+    index: int
+    letterbox: Letterbox | None
+    pixels: NDArray[np.float32] | None
+    failure: str
+    seconds: float
+
+
+class ImageLoader:
+    """Iterable over ImageBatch: every image of a list once, in order. Threads read ahead; decoding releases the GIL.
+
+    network_wh: the network's input in pixels. workers: threads, at least 1. kernel: see utils/letterbox.py.
+    centre: crop the centre of each image, as classifiers do.
+    """
+
+    def __init__(
+        self,
+        images: Sequence[Path],
+        network_wh: tuple[int, int],
+        *,
+        letter_box: bool = False,
+        channels: int = 3,
+        batch_size: int = 16,
+        workers: int = 2,
+        kernel: str = "darknet",
+        centre: bool = False,
+    ) -> None:
+        self.images, self.network_wh, self.letter_box = images, network_wh, letter_box
+        self.channels, self.batch_size, self.workers, self.kernel = channels, batch_size, max(1, workers), kernel
+        self.centre = centre
+
+    def __len__(self) -> int:
+        return -(-len(self.images) // self.batch_size)
+
+    def __iter__(self) -> Iterator[ImageBatch]:
+        waiting: deque[Future[_Read]] = deque()
+        pool = ThreadPoolExecutor(self.workers, thread_name_prefix="images")
+        try:
+            unread = iter(range(len(self.images)))
+            for first in range(0, len(self.images), self.batch_size):
+                ahead = self.batch_size * (1 + _BATCHES_AHEAD)
+                chosen = islice(unread, ahead - len(waiting))
+                waiting.extend(pool.submit(self._read, index) for index in chosen)
+                size = min(self.batch_size, len(self.images) - first)
+                yield self._batch([waiting.popleft().result() for _ in range(size)])
+        finally:
+            pool.shutdown(cancel_futures=True)
+
+    def _read(self, index: int) -> _Read:
+        start = time.perf_counter()
+        try:
+            image = read_image(self.images[index], self.channels)
+        except InputError as error:
+            return _Read(index, None, None, str(error), time.perf_counter() - start)
+        height, width = image.shape[:2]
+        letterbox = Letterbox(image_wh=(width, height), network_wh=self.network_wh, letter_box=self.letter_box)
+        wh, kernel = self.network_wh, self.kernel
+        pixels = centre_crop(image, wh, kernel) if self.centre else network_input(image, letterbox, kernel)
+        return _Read(index, letterbox, pixels, "", time.perf_counter() - start)
+
+    def _batch(self, read: list[_Read]) -> ImageBatch:
+        width, height = self.network_wh
+        pixels = [torch.from_numpy(each.pixels) for each in read if each.pixels is not None]
+        empty = torch.zeros(0, self.channels, height, width)
+        return ImageBatch(
+            images=torch.stack(pixels) if pixels else empty,
+            letterboxes=tuple(each.letterbox for each in read if each.letterbox is not None),
+            indices=tuple(each.index for each in read if each.letterbox is not None),
+            failures=tuple((each.index, each.failure) for each in read if each.failure),
+            seconds=sum(each.seconds for each in read),
+        )

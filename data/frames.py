@@ -26,23 +26,14 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from data.image import read_image
+from data.image import IMAGE_SUFFIXES, read_image
 from data.prefetch import Prefetch
-from data.video import Video, describe, open_video, video_frames
+from data.video import VIDEO_SUFFIXES, Video, describe, open_video, video_frames
 from utils.errors import InputError
 from utils.files import read_text
 
 logger = logging.getLogger(__name__)
 
-IMAGE_SUFFIXES = frozenset(
-    {".bmp", ".dib", ".gif", ".jpeg", ".jpg", ".jpe", ".jp2", ".png", ".apng", ".webp", ".avif", ".pbm", ".pgm"}
-    | {".ppm", ".pnm", ".sr", ".ras", ".tiff", ".tif"}
-)
-VIDEO_SUFFIXES = frozenset(
-    {".mp4", ".m4v", ".mov", ".avi", ".mkv", ".webm", ".mpg", ".mpeg", ".mpe", ".m2v", ".ts", ".mts", ".m2ts"}
-    | {".wmv", ".asf", ".flv", ".3gp", ".3g2", ".ogv", ".vob", ".h264", ".h265", ".hevc", ".264", ".265"}
-    | {".mjpeg", ".mjpg", ".y4m"}
-)
 _GLOB = frozenset("*?[")
 
 

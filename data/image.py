@@ -1,4 +1,4 @@
-"""Reading an image file: the right pixels, or one InputError that says what is wrong with which file."""
+"""Reading and writing image files: the right pixels, or one error that names the file and what is wrong with it."""
 
 from __future__ import annotations
 
@@ -14,9 +14,21 @@ import numpy as np
 from numpy.typing import NDArray
 
 from utils.errors import InputError
-from utils.letterbox import gray
+from utils.files import atomic_write
+from utils.letterbox import to_gray
+
+Image = NDArray[np.uint8]
+"""An image, (height, width, channels), RGB or grey, 0..255."""
+
+IMAGE_SUFFIXES = frozenset(
+    {".bmp", ".dib", ".gif", ".jpeg", ".jpg", ".jpe", ".jp2", ".png", ".apng", ".webp", ".avif", ".pbm", ".pgm"}
+    | {".ppm", ".pnm", ".sr", ".ras", ".tiff", ".tif"}
+)
+MAX_PIXELS = 1 << 28
+"""Largest image that is decoded (0.8 GB of RGB): a few kilobytes of PNG can claim any size."""
 
 _HEAD = 64
+_FIRST_BYTES = 16
 # JPEG's start-of-frame markers: C0..CF without C4 (Huffman tables), C8 (reserved) and CC (arithmetic conditioning).
 _FRAME_MARKERS = frozenset(range(0xC0, 0xD0)) - {0xC4, 0xC8, 0xCC}
 _STANDALONE_MARKERS = frozenset({0x01, *range(0xD0, 0xD9)})
@@ -124,9 +136,6 @@ def _check_end(stream: BinaryIO) -> None:
 
 
 def _size_by_decoding(path: str | Path) -> tuple[int, int]:
-    import cv2
-    import numpy as np
-
     data = np.fromfile(path, np.uint8)
     image = cv2.imdecode(data, cv2.IMREAD_UNCHANGED | cv2.IMREAD_IGNORE_ORIENTATION)
     if image is None:
@@ -134,13 +143,7 @@ def _size_by_decoding(path: str | Path) -> tuple[int, int]:
     return int(image.shape[1]), int(image.shape[0])
 
 
-MAX_PIXELS = 1 << 28
-"""Largest image that is decoded (0.8 GB of RGB): a few kilobytes of PNG can claim any size."""
-
-_FIRST_BYTES = 16
-
-
-def read_image(path: str | Path, channels: int = 3, *, upright: bool = False) -> NDArray[np.uint8]:
+def read_image(path: str | Path, channels: int = 3, *, upright: bool = False) -> Image:
     """An image file as uint8 (height, width, channels): RGB for 3 channels, gray for 1.
 
     Gray, palette and CMYK images become RGB, 16-bit ones keep their upper 8 bits, transparency is dropped; so it
@@ -156,10 +159,10 @@ def read_image(path: str | Path, channels: int = 3, *, upright: bool = False) ->
     except (OSError, ValueError) as error:  # ValueError: a zero byte in the name
         raise InputError(f"{path}: image cannot be read: {getattr(error, 'strerror', None) or error}") from None
     image = _decode(data, path, upright)
-    return gray(image) if channels == 1 else image
+    return to_gray(image) if channels == 1 else image
 
 
-def _decode(data: bytes, path: str | Path, upright: bool) -> NDArray[np.uint8]:
+def _decode(data: bytes, path: str | Path, upright: bool) -> Image:
     size_wh = declared_size(io.BytesIO(data), path)
     if size_wh is not None and size_wh[0] * size_wh[1] > MAX_PIXELS:
         raise InputError(f"{path}: image is {size_wh[0]}x{size_wh[1]} pixels, expected at most {MAX_PIXELS} in all")
@@ -172,3 +175,11 @@ def _decode(data: bytes, path: str | Path, upright: bool) -> NDArray[np.uint8]:
         kind = "image is damaged or cut off" if size_wh else "no image of a known kind"
         raise InputError(f"{path}: {kind}: {len(data)} bytes that begin with {data[:_FIRST_BYTES]!r}")
     return np.asarray(cv2.cvtColor(bgr, cv2.COLOR_BGR2RGB), np.uint8)
+
+
+def save_image(path: str | Path, image: Image) -> None:
+    """Write a uint8 RGB image as JPEG, whole or not at all."""
+    ok, data = cv2.imencode(".jpg", np.ascontiguousarray(image[..., ::-1]), [cv2.IMWRITE_JPEG_QUALITY, 90])
+    assert ok, f"JPEG of {image.shape}"
+    with atomic_write(path) as stream:
+        stream.write(data.tobytes())

@@ -1,4 +1,4 @@
-"""Decoded images of a data set, in memory or in a file, for training faster than images are decoded."""
+"""A cache of decoded images, in memory or in a file, for training faster than images can be decoded."""
 
 from __future__ import annotations
 
@@ -16,8 +16,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from data.augment.crop import Image
-from data.image import image_size, read_image
+from data.image import Image, image_size, read_image
 from utils.errors import InputError, RunError
 from utils.files import atomic_write
 from utils.memory import free_memory
@@ -26,28 +25,28 @@ logger = logging.getLogger(__name__)
 
 RAM, DISK = "ram", "disk"
 _SHARE = 0.8
-"""Part of the free memory, or of the free disk, that a cache may take."""
+"""Fraction of the free memory or disk space that a cache may take."""
 _AHEAD = 64
-"""Images decoded at the same time, or waiting to be stored."""
+"""Images decoded at the same time or waiting to be stored."""
 _SHARED_MEMORY = Path("/dev/shm")
-_MAGIC = np.frombuffer(b"cspyimgs", np.int64)
+_MAGIC = np.frombuffer(b"IMAGES02", np.int64)
 _COLUMNS = 5
 
 
 class _Table(NamedTuple):
-    """Of each image: width and height (0 where none can be read), and date (ns) and size of its file."""
+    """Of each image: width and height (0 if it cannot be read), and modification time (ns) and size of its file."""
 
     sizes_wh: NDArray[np.int64]
     files: NDArray[np.int64]
 
     def offsets(self, channels: int) -> NDArray[np.int64]:
-        """Where the pixels of each image begin, and behind the last one the number of all."""
+        """Where the pixels of each image begin, (images + 1,); the last one is the total."""
         return np.concatenate([[0], (self.sizes_wh.prod(axis=1) * channels).cumsum()])
 
 
 @dataclass(frozen=True, kw_only=True)
-class CachePlace:
-    """kind: "ram" or "disk". folder: for a file. shared: whether worker processes are started in a way that copies memory."""
+class CacheOptions:
+    """kind: RAM or DISK. folder: of the cache file. shared: use shared memory, because workers are not forked."""
 
     kind: str
     folder: Path
@@ -55,10 +54,10 @@ class CachePlace:
 
 
 class ImageCache:
-    """Images by number; None where one cannot be read, or was of another size than its file's head says.
+    """Images by index; None for one that cannot be read, or whose size differs from the one in its header.
 
-    pixels: of all images, one behind the other: a tensor in memory, which forked processes share as it is and others when
-    it is in shared memory; or a file mapped into memory, which is mapped again where the cache is sent to.
+    pixels: the pixels of all images in sequence: a tensor, which forked workers share, others if it is in shared memory;
+    or a file, which is memory-mapped again in each process the cache is sent to.
     """
 
     def __init__(
@@ -72,7 +71,7 @@ class ImageCache:
         return len(self._readable)
 
     def __getitem__(self, index: int) -> Image | None:
-        """uint8 (height, width, channels), not to be written to."""
+        """uint8 (height, width, channels), read-only."""
         if not self._readable[index]:
             return None
         width, height = self._table.sizes_wh[index]
@@ -92,42 +91,44 @@ class ImageCache:
         return np.memmap(self._source, np.uint8, mode="r", offset=self._start, shape=(int(self._offsets[-1]),))
 
 
-def cached(images: Sequence[Path], channels: int, place: CachePlace) -> ImageCache | None:
-    """A cache of the images; None, and a warning, if they do not fit there."""
+def open_cache(images: Sequence[Path], channels: int, options: CacheOptions) -> ImageCache | None:
+    """A cache of the images; None, with a warning, if they do not fit."""
     table = _table(images)
-    path = _path(images, channels, place.folder)
-    if place.kind == DISK and (kept := _opened(path, table, channels)) is not None:
-        logger.info("decoded images are taken from %s", path)
+    path = _path(images, channels, options.folder)
+    if options.kind == DISK and (kept := _reopened(path, table, channels)) is not None:
+        logger.info("using the image cache %s", path)
         return kept
     needed = int(table.offsets(channels)[-1])
     if not needed:
         return None
-    free, where = _room(place)
+    free, where = _room(options)
     if free is not None and needed > _SHARE * free:
-        text = "images are not cached, they are decoded each time: they need %.1f GB, free %s are %.1f GB%s"
-        hint = "; --cache-images disk keeps them in a file" if place.kind == RAM else ""
-        logger.warning(text, needed / 1e9, where, free / 1e9, hint)
+        text = "images are not cached: they need %.1f GB, but %.1f GB are free %s%s"
+        hint = "; --cache-images disk caches them in a file" if options.kind == RAM else ""
+        logger.warning(text, needed / 1e9, free / 1e9, where, hint)
         return None
-    return _in_memory(images, table, channels, place) if place.kind == RAM else _on_disk(images, table, channels, path)
+    if options.kind == RAM:
+        return _in_memory(images, table, channels, shared=options.shared)
+    return _on_disk(images, table, channels, path)
 
 
-def _room(place: CachePlace) -> tuple[int | None, str]:
-    """Bytes that are free, and where."""
-    if place.kind == DISK:
-        folder = place.folder.absolute()
+def _room(options: CacheOptions) -> tuple[int | None, str]:
+    """Free bytes (None if unknown), and where."""
+    if options.kind == DISK:
+        folder = options.folder.absolute()
         existing = next(each for each in (folder, *folder.parents) if each.is_dir())
-        return shutil.disk_usage(existing).free, f"in {place.folder}"
+        return shutil.disk_usage(existing).free, f"in {options.folder}"
     free = free_memory()
-    if place.shared and _SHARED_MEMORY.exists():
+    if options.shared and _SHARED_MEMORY.exists():
         shared = shutil.disk_usage(_SHARED_MEMORY).free
         return (shared if free is None else min(free, shared)), f"in memory and {_SHARED_MEMORY}"
     return free, "in memory"
 
 
-def _in_memory(images: Sequence[Path], table: _Table, channels: int, place: CachePlace) -> ImageCache:
+def _in_memory(images: Sequence[Path], table: _Table, channels: int, *, shared: bool) -> ImageCache:
     offsets = table.offsets(channels)
     pixels = torch.empty(int(offsets[-1]), dtype=torch.uint8)
-    if place.shared:
+    if shared:
         pixels.share_memory_()
     flat = pixels.numpy()
     readable = np.zeros(len(images), np.bool_)
@@ -139,13 +140,13 @@ def _in_memory(images: Sequence[Path], table: _Table, channels: int, place: Cach
 
 
 def _on_disk(images: Sequence[Path], table: _Table, channels: int, path: Path) -> ImageCache | None:
-    """The images in a new file: head, `_Table` with a column for readable, pixels."""
-    logger.info("decoded images are written to %s", path)
+    """Write a new file: header, `_Table` with a further column `readable`, pixels."""
+    logger.info("writing the image cache %s", path)
     readable = np.zeros(len(images), np.bool_)
     offsets = table.offsets(channels)
     try:
         with atomic_write(path) as stream:
-            start = _write_head(stream, table, readable)
+            start = _write_header(stream, table, readable)
             for index, image in enumerate(_decoded(images, table, channels)):
                 if image is None:
                     stream.write(bytes(int(offsets[index + 1] - offsets[index])))
@@ -153,22 +154,22 @@ def _on_disk(images: Sequence[Path], table: _Table, channels: int, path: Path) -
                     stream.write(image.tobytes())
                     readable[index] = True
             stream.seek(0)
-            _write_head(stream, table, readable)
+            _write_header(stream, table, readable)
     except RunError as error:
-        logger.warning("images are not cached, they are decoded each time: %s", error)
+        logger.warning("images are not cached: %s", error)
         return None
     return ImageCache(table, readable, path, start, channels)
 
 
-def _write_head(stream: BinaryIO, table: _Table, readable: NDArray[np.bool_]) -> int:
-    """Returns where the pixels begin."""
+def _write_header(stream: BinaryIO, table: _Table, readable: NDArray[np.bool_]) -> int:
+    """Returns the offset of the pixels."""
     rows = np.column_stack([table.sizes_wh, table.files, readable.astype(np.int64)])
     stream.write(np.concatenate([_MAGIC, [len(rows)], rows.ravel()]).astype("<i8").tobytes())
     return stream.tell()
 
 
-def _opened(path: Path, table: _Table, channels: int) -> ImageCache | None:
-    """The cache in a file, if there is one and no image has changed since."""
+def _reopened(path: Path, table: _Table, channels: int) -> ImageCache | None:
+    """The cache in an existing file, unless an image has changed since it was written."""
     if not path.exists():
         return None
     count = len(table.files)
@@ -179,24 +180,24 @@ def _opened(path: Path, table: _Table, channels: int) -> ImageCache | None:
         rows = head[2:].reshape(count, _COLUMNS)
         if np.array_equal(rows[:, :4], np.column_stack(table)):
             return ImageCache(table, rows[:, 4] != 0, path, start, channels)
-    logger.info("%s: images have changed since, they are decoded anew", path)
+    logger.info("%s: images have changed, the cache is written again", path)
     return None
 
 
 def _path(images: Sequence[Path], channels: int, folder: Path) -> Path:
-    """Another file for other images."""
+    """The cache file of these images."""
     key = "\n".join([str(channels), *(str(image.absolute()) for image in images)])
     return folder / f"{hashlib.sha256(key.encode('utf-8', 'surrogateescape')).hexdigest()[:16]}.images"
 
 
 def _decoded(images: Sequence[Path], table: _Table, channels: int) -> Iterator[Image | None]:
-    """The images in order, decoded by several threads, few of them at a time."""
+    """The images in order, decoded by several threads, a few at a time."""
 
     def decode(index: int) -> Image | None:
         try:
             image = read_image(images[index], channels)
         except InputError:
-            return None  # whoever asks for it reads it again and reports why
+            return None  # reported when a sample needs it
         return image if image.shape[1::-1] == tuple(table.sizes_wh[index]) else None
 
     with ThreadPoolExecutor(os.cpu_count()) as pool:

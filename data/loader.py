@@ -1,4 +1,4 @@
-"""Batches for training, without end, the same for the same seed and iteration however many processes make them."""
+"""Endless training batches, determined by seed and iteration, not by the number of workers or processes."""
 
 from __future__ import annotations
 
@@ -8,36 +8,36 @@ import threading
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 import cv2
 import torch
 from torch.utils.data import DataLoader, Sampler
 
-from data.dataset import Problem, SampleKey, TrainSample, collate
-from data.multiscale import BatchShape
-from utils.errors import SupplyError
+from data.annotations import Finding
+from data.dataset import SampleKey, TrainingDataset, collate
+from data.sampling import BatchShapes
+from utils.errors import DataLoadingError
 
 logger = logging.getLogger(__name__)
 
-_PROBLEMS_SHOWN = 10
+_FINDINGS_SHOWN = 10
 _GRACE_S = 30
 _SHARED_MEMORY = Path("/dev/shm")
 
 
 @dataclass(frozen=True, kw_only=True)
 class TrainBatch:
-    """One forward pass: `subdivisions` of them make an iteration (one weight update).
+    """One forward pass; an iteration (one weight update) has `subdivisions` of them.
 
-    images: uint8 (b, channels, height, width), RGB, 0..255; the network wants them divided by 255.
-    truth: float32 (b, most, 5), cxcywh relative to the image and class id, zero rows behind the last box;
-        for a classifier (b, classes).
-    counts: int64 (b,), boxes of each image. iteration, subdivision: from 0.
+    images: uint8 (b, channels, height, width), RGB, 0..255; the network expects them divided by 255.
+    ground_truth: float32 (b, max_boxes, 5), cxcywh relative to the image and class id, zero rows after the last box;
+        of a classifier (b, classes).
+    iteration, subdivision: counted from 0.
     """
 
     images: torch.Tensor
-    truth: torch.Tensor
-    counts: torch.Tensor
+    ground_truth: torch.Tensor
     iteration: int
     subdivision: int
 
@@ -46,67 +46,55 @@ class TrainBatch:
         return self.images.shape[3], self.images.shape[2]
 
 
-class Sizes(Protocol):
-    """Shape of the batches of each iteration, such as SizeSchedule."""
-
-    def at(self, iteration: int) -> BatchShape: ...
-
-
 @dataclass(frozen=True, kw_only=True)
 class BatchPlan:
-    """Which samples make up which batch; state of the random sampler is the seed (in the data set) and the iteration.
+    """Which samples make up each batch.
 
-    rank, world: this process's number and how many share each batch (several GPUs); each takes every world-th sample.
+    rank, world_size: this process and the number of processes that share each batch; each takes every world_size-th
+    sample.
     """
 
-    sizes: Sizes
+    shapes: BatchShapes
     subdivisions: int
     rank: int = 0
-    world: int = 1
+    world_size: int = 1
 
     def keys(self, iteration: int, subdivision: int) -> list[SampleKey]:
         """Samples of one forward pass of this process."""
-        shape = self.sizes.at(iteration)
+        shape = self.shapes.at(iteration)
         first = subdivision * shape.mini_batch
-        slots = range(first + self.rank, first + shape.mini_batch, self.world)
+        slots = range(first + self.rank, first + shape.mini_batch, self.world_size)
         return [SampleKey(iteration, slot, shape.width, shape.height) for slot in slots]
 
 
-class _Positions(Sampler[list[SampleKey]]):
-    """Keys of all forward passes from an iteration on."""
+class _BatchSampler(Sampler[list[SampleKey]]):
+    """Keys of all forward passes from iteration `start` on."""
 
     def __init__(self, plan: BatchPlan, start: int) -> None:
         self.plan, self.start = plan, start
 
     def __iter__(self) -> Iterator[list[SampleKey]]:
-        for iteration, subdivision in _passes(self.start, self.plan.subdivisions):
+        for iteration, subdivision in _forward_passes(self.start, self.plan.subdivisions):
             yield self.plan.keys(iteration, subdivision)
 
 
-def _passes(start: int, subdivisions: int) -> Iterator[tuple[int, int]]:
+def _forward_passes(start: int, subdivisions: int) -> Iterator[tuple[int, int]]:
     iteration = start
     while True:
         yield from ((iteration, subdivision) for subdivision in range(subdivisions))
         iteration += 1
 
 
-class Samples(Protocol):
-    """Data sets such as DetectionDataset and ClassificationDataset."""
-
-    def __getitem__(self, key: SampleKey) -> TrainSample: ...
-    def files(self, key: SampleKey) -> list[Path]: ...
-
-
 class TrainLoader:
-    """Iterable over TrainBatch from iteration `start` on, without end; iterating again begins at `start` again.
+    """Endless iterable over TrainBatch from iteration `start` on; every new iterator begins at `start`.
 
-    workers: processes that prepare batches ahead; 0: this process does. context: how they are started ("fork",
-    "spawn"), default the platform's. problems: what could not be used so far, place and text, each once.
+    workers: processes that prepare batches in advance; 0: this process prepares them. context: start method of the
+    workers ("fork", "spawn"), default the platform's. findings: what could not be used so far, and how often.
     """
 
     def __init__(
         self,
-        samples: Samples,
+        dataset: TrainingDataset,
         plan: BatchPlan,
         *,
         workers: int = 0,
@@ -114,82 +102,81 @@ class TrainLoader:
         pin_memory: bool = False,
         context: str | None = None,
     ) -> None:
-        self.plan, self.start, self._workers, self._samples = plan, start, workers, samples
-        self.problems: dict[Problem, int] = {}
+        self.plan, self.start, self._workers, self._dataset = plan, start, workers, dataset
+        self.findings: dict[Finding, int] = {}
         self._loader: DataLoader[Any] = DataLoader(
-            samples,  # type: ignore[arg-type]
-            batch_sampler=_Positions(plan, start),
+            dataset,
+            batch_sampler=_BatchSampler(plan, start),
             collate_fn=collate,
             num_workers=workers,
             pin_memory=pin_memory,
             multiprocessing_context=context if workers else None,
-            worker_init_fn=_one_thread,
-            generator=torch.Generator(),  # its own: PyTorch's global one belongs to the network, and is resumed with it
+            worker_init_fn=_init_worker,
+            generator=torch.Generator(),  # PyTorch's global one belongs to the network and is part of the checkpoint
         )
 
     def __iter__(self) -> Iterator[TrainBatch]:
-        """Raises SupplyError when no image can be read, or a worker process is gone."""
+        """Raises DataLoadingError when no image can be read or a worker process died."""
         if self._workers:
-            cv2.setNumThreads(1)  # a forked worker waits for ever for the threads that OpenCV has had in its parent
-        made = _started(self._loader)
-        for iteration, subdivision in _passes(self.start, self.plan.subdivisions):
-            images, truth, counts, problems = self._next(made)
-            self._report(problems)
+            cv2.setNumThreads(1)  # a forked worker would wait forever for OpenCV's threads in the parent process
+        loaded = _start(self._loader)
+        for iteration, subdivision in _forward_passes(self.start, self.plan.subdivisions):
+            images, ground_truth, findings = self._next(loaded)
+            self._report(findings)
             if not len(images):
-                raise SupplyError(f"no image can be read any more, the last: {problems[-1].text}")
-            yield TrainBatch(images=images, truth=truth, counts=counts, iteration=iteration, subdivision=subdivision)
+                raise DataLoadingError(f"no training image can be read: {findings[-1]}")
+            yield TrainBatch(images=images, ground_truth=ground_truth, iteration=iteration, subdivision=subdivision)
 
-    def _next(self, made: Iterator[Any]) -> Any:
+    def _next(self, loaded: Iterator[Any]) -> Any:
         try:
-            return next(made)
+            return next(loaded)
         except (RuntimeError, OSError, EOFError) as error:
-            if not _worker_gone(error):
+            if not _worker_died(error):
                 raise
-            text = "a process that prepares images is gone; if it was for want of memory, try fewer --workers, or none"
-            shared = " (they also share memory in /dev/shm)" if _SHARED_MEMORY.exists() else ""
-            raise SupplyError(f"{text}{shared}; {error or type(error).__name__}") from error
+            shared = " or of space in /dev/shm" if _SHARED_MEMORY.exists() else ""
+            text = f"a data loading worker died, perhaps out of memory{shared}; try fewer --workers, or 0"
+            raise DataLoadingError(f"{text} ({error or type(error).__name__})") from error
 
     def files(self, batch: TrainBatch) -> list[Path]:
-        """Images that a batch was made of, found by making it once more."""
+        """Image files that a batch was made of; they are found by drawing it again."""
         keys = self.plan.keys(batch.iteration, batch.subdivision)
-        return [path for key in keys for path in self._samples.files(key)]
+        return [path for key in keys for path in self._dataset.files(key)]
 
-    def _report(self, problems: tuple[Problem, ...]) -> None:
-        for problem in problems:
-            known = self.problems.get(problem, 0)
-            self.problems[problem] = known + 1
-            if not known and len(self.problems) <= _PROBLEMS_SHOWN:
-                logger.warning("%s", problem.text)
-            if not known and len(self.problems) == _PROBLEMS_SHOWN + 1:
-                logger.warning("more images or labels cannot be used; they are counted and listed, not shown")
+    def _report(self, findings: tuple[Finding, ...]) -> None:
+        for finding in findings:
+            known = self.findings.get(finding, 0)
+            self.findings[finding] = known + 1
+            if not known and len(self.findings) <= _FINDINGS_SHOWN:
+                logger.warning("%s", finding)
+            if not known and len(self.findings) == _FINDINGS_SHOWN + 1:
+                logger.warning("further images or labels that cannot be used are counted, but not shown")
 
 
-def _started(loader: DataLoader[Any]) -> Iterator[Any]:
-    """The loader's iterator, with the handling of SIGCHLD as it was before.
+def _start(loader: DataLoader[Any]) -> Iterator[Any]:
+    """The loader's iterator, without PyTorch's handler of SIGCHLD.
 
-    PyTorch's handler raises wherever the main process happens to be when a worker ends, in the middle of a weight update
-    or of a file. Without it the iterator itself notices, when it waits for a batch.
+    That handler raises wherever the main process happens to be when a worker dies, for example while it writes a file.
+    Without it the iterator itself raises as soon as it waits for a batch.
     """
     if not hasattr(signal, "SIGCHLD") or threading.current_thread() is not threading.main_thread():
         return iter(loader)
     before = signal.getsignal(signal.SIGCHLD)
-    made = iter(loader)
+    loaded = iter(loader)
     signal.signal(signal.SIGCHLD, before)
-    return made
+    return loaded
 
 
-def _worker_gone(error: RuntimeError | OSError | EOFError) -> bool:
-    """Whether PyTorch noticed a worker's end, or a connection to it broke; "Caught" begins what a worker itself raised."""
+def _worker_died(error: RuntimeError | OSError | EOFError) -> bool:
+    """Whether a worker died or its connection broke; errors raised inside a worker begin with "Caught"."""
     text = str(error)
     return text.startswith("DataLoader worker") if isinstance(error, RuntimeError) else not text.startswith("Caught")
 
 
-def _one_thread(worker: int) -> None:
-    """Workers share the machine: one thread each for OpenCV (PyTorch sees to its own).
+def _init_worker(worker: int) -> None:
+    """Set up a worker: one OpenCV thread each (PyTorch limits its own), and signals left to the main process.
 
-    Signals that end a run concern the main process, but reach the workers too where a terminal or a batch system sends
-    them to the whole group. It is the main process that ends them; if it does not, they end after a while, because Python
-    waits for them when it exits.
+    A terminal or a batch system sends SIGINT and SIGTERM to the whole process group, but it is the main process that
+    stops the workers. One that it does not stop ends itself after a while, as Python waits for its workers at exit.
     """
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     if hasattr(signal, "alarm"):

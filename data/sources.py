@@ -10,12 +10,12 @@ from pathlib import Path
 from data.annotations import Annotation, Dataset, Finding
 from data.formats import coco, darknet, ultralytics, voc
 from data.formats.coco import annotation_files, choose, split_of
+from data.image import IMAGE_SUFFIXES
 from utils.errors import InputError
 from utils.files import read_text
 
 logger = logging.getLogger(__name__)
 
-IMAGE_SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".bmp", ".ppm", ".pgm", ".tif", ".tiff", ".webp", ".gif"})
 DATA_SPLITS = {"train": "train", "valid": "val", "test": "test", "trainval": "trainval"}
 ONLY_SPLIT = "all"
 # What stands in for a split that a data set lacks. The original too evaluates on `train` where there is no `valid`.

@@ -1,4 +1,4 @@
-"""From a data set and what a cfg says to batches for training."""
+"""Training batches from a data set and the keys of a cfg."""
 
 from __future__ import annotations
 
@@ -13,16 +13,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from data.annotations import Annotation, Dataset
-from data.augment import DetectionAugment
+from data.augment.albumentations import AlbumentationsAugment
 from data.augment.classification import ClassificationAugment
-from data.augment.extra import ExtraAugment
-from data.augment.mix import Mix, mix_of
-from data.classification import ClassificationDataset, Hierarchy
-from data.dataset import DetectionDataset
-from data.image_cache import CachePlace, cached
-from data.loader import BatchPlan, Sizes, TrainLoader
-from data.multiscale import SizeSchedule
-from data.sampling import Picker, Rectangles, RectangleSizes, rectangles
+from data.augment.detection import DetectionAugment
+from data.augment.mixing import Mixing, mixing_of
+from data.dataset import ClassHierarchy, ClassificationDataset, DetectionDataset, TrainingDataset
+from data.image_cache import CacheOptions, open_cache
+from data.loader import BatchPlan, TrainLoader
+from data.sampling import AspectGroups, BatchShapes, ImageSampler, MultiScaleShapes, RectShapes, group_by_aspect
 from utils.cfg import RawSection
 from utils.errors import InputError
 from utils.net_options import AugmentOptions, BatchOptions, ScheduleOptions
@@ -34,18 +32,18 @@ SPLIT = "train"
 
 @dataclass(frozen=True, kw_only=True)
 class BoxOptions:
-    """What the last head with boxes says about training images; see BoxSection in models/heads/base.py."""
+    """Keys of the last head with boxes that concern training images; see BoxSection in models/heads/base.py."""
 
     classes: int
     jitter: float
     resize: float
     random: float
-    most: int
+    max_boxes: int
 
 
 @dataclass(frozen=True, eq=False)
-class Proportions:
-    """What rectangular training needs. sizes_wh: (images, 2), zero where unknown. stride: of the network, in pixels."""
+class RectOptions:
+    """For rectangular training. sizes_wh: (images, 2), zero where unknown. stride: of the network, in pixels."""
 
     sizes_wh: NDArray[np.int64]
     stride: int
@@ -53,22 +51,22 @@ class Proportions:
 
 @dataclass(frozen=True, kw_only=True)
 class LoaderOptions:
-    """How batches are made. cache: where decoded images are kept. extra: further augmentations.
+    """How batches are made. cache: of decoded images. albumentations: further augmentation.
 
-    weights: (images,), chance of each, default all alike. proportions: batches of images of similar proportions.
-    rank, world: this process's number and how many share each batch.
+    weights: (images,), probability of each image, default uniform. rect: batches of images of similar aspect ratio.
+    rank, world_size: this process and the number of processes that share each batch.
     """
 
     seed: int
     workers: int
     start: int = 0
     pin_memory: bool = False
-    cache: CachePlace | None = None
-    extra: ExtraAugment | None = None
+    cache: CacheOptions | None = None
+    albumentations: AlbumentationsAugment | None = None
     weights: NDArray[np.float64] | None = None
-    proportions: Proportions | None = None
+    rect: RectOptions | None = None
     rank: int = 0
-    world: int = 1
+    world_size: int = 1
 
 
 def training_loader(
@@ -82,49 +80,53 @@ def training_loader(
     batch: int,
     subdivisions: int,
     letter_box: bool,
-    supply: LoaderOptions,
+    options: LoaderOptions,
+    hierarchy: ClassHierarchy | None = None,
 ) -> TrainLoader:
-    """Batches without end from split `train`. net: section [net]; boxes: None for a classifier, whose classes are the names.
-    hierarchy: tree of the classes of a classifier.
+    """Endless batches from split `train`. net: section [net]. boxes: None for a classifier, whose classes are the names.
 
-    Raises InputError for options that exclude each other, and for channels that no image has.
+    hierarchy: of a classifier's classes. Raises InputError for options that exclude each other and unsupported channels.
     """
     if channels not in (1, 3):
         raise InputError(f"[net] channels={channels}: expected 3, or 1 for grey images")
-    images = dataset.splits[SPLIT]
-    sizes: Sizes = _sizes(net, boxes, size_wh, batch // subdivisions, supply.seed)
-    picker = Picker(len(images), supply.weights)
-    if supply.proportions is not None:
-        _refuse_rectangles(net, boxes, letter_box=letter_box)
-        step = math.lcm(int(BatchOptions.from_raw(net).resize_step), supply.proportions.stride)
-        groups = rectangles(supply.proportions.sizes_wh, size_wh, step, batch)
+    images, mini_batch = dataset.splits[SPLIT], batch // subdivisions
+    shapes: BatchShapes = _multi_scale(net, boxes, size_wh, mini_batch, options.seed)
+    sampler = ImageSampler(len(images), options.weights)
+    if options.rect is not None:
+        _check_rect(net, boxes, letter_box=letter_box)
+        step = math.lcm(int(BatchOptions.from_raw(net).resize_step), options.rect.stride)
+        groups = group_by_aspect(options.rect.sizes_wh, size_wh, step, batch)
         logger.info("batches have %d shapes: %s", len(groups.shapes), _shapes_text(groups))
-        picker = Picker(len(images), supply.weights, groups)
-        sizes = RectangleSizes(groups.shapes, picker.shares, batch // subdivisions, supply.seed)
+        sampler = ImageSampler(len(images), options.weights, groups)
+        shapes = RectShapes(groups.shapes, sampler.shares, mini_batch, options.seed)
     common: dict[str, Any] = {
-        "seed": supply.seed,
+        "seed": options.seed,
         "channels": channels,
-        "cache": cached(images, channels, supply.cache) if supply.cache else None,
-        "picker": picker,
+        "cache": open_cache(images, channels, options.cache) if options.cache else None,
+        "sampler": sampler,
     }
-    samples: DetectionDataset | ClassificationDataset
+    samples: TrainingDataset
     if boxes is None:
-        smooth = ScheduleOptions.from_raw(net).label_smooth_eps
-        crops = _crops(net, size_wh)
         samples = ClassificationDataset(
-            images, dataset.labels_in_paths, crops, label_smooth_eps=smooth, hierarchy=hierarchy, **common
+            images,
+            dataset.labels_in_paths,
+            _classification_augment(net, size_wh),
+            label_smooth_eps=ScheduleOptions.from_raw(net).label_smooth_eps,
+            hierarchy=hierarchy,
+            **common,
         )
     else:
-        samples = DetectionDataset(dataset, SPLIT, _augment(net, boxes, letter_box, supply.extra), **common)
-    plan = BatchPlan(sizes=sizes, subdivisions=subdivisions, rank=supply.rank, world=supply.world)
-    return TrainLoader(samples, plan, workers=supply.workers, start=supply.start, pin_memory=supply.pin_memory)
+        augment = _detection_augment(net, boxes, letter_box, options.albumentations)
+        samples = DetectionDataset(dataset, SPLIT, augment, **common)
+    plan = BatchPlan(shapes=shapes, subdivisions=subdivisions, rank=options.rank, world_size=options.world_size)
+    return TrainLoader(samples, plan, workers=options.workers, start=options.start, pin_memory=options.pin_memory)
 
 
-def _sizes(
+def _multi_scale(
     net: RawSection, boxes: BoxOptions | None, size_wh: tuple[int, int], mini_batch: int, seed: int
-) -> SizeSchedule:
+) -> MultiScaleShapes:
     batching = BatchOptions.from_raw(net)
-    return SizeSchedule(
+    return MultiScaleShapes(
         width=size_wh[0],
         height=size_wh[1],
         mini_batch=mini_batch,
@@ -136,48 +138,53 @@ def _sizes(
     )
 
 
-def _crops(net: RawSection, size_wh: tuple[int, int]) -> ClassificationAugment:
+def _classification_augment(net: RawSection, size_wh: tuple[int, int]) -> ClassificationAugment:
     batching = BatchOptions.from_raw(net)
-    least, most = batching.min_crop or size_wh[0], batching.max_crop or 2 * size_wh[0]
-    return ClassificationAugment(options=AugmentOptions.from_raw(net), least=least, most=most)
+    return ClassificationAugment(
+        options=AugmentOptions.from_raw(net),
+        min_crop=batching.min_crop or size_wh[0],
+        max_crop=batching.max_crop or 2 * size_wh[0],
+    )
 
 
-def _augment(net: RawSection, boxes: BoxOptions, letter_box: bool, extra: ExtraAugment | None) -> DetectionAugment:
+def _detection_augment(
+    net: RawSection, boxes: BoxOptions, letter_box: bool, transforms: AlbumentationsAugment | None
+) -> DetectionAugment:
     augment = DetectionAugment(
         options=AugmentOptions.from_raw(net),
         letter_box=letter_box,
         jitter=boxes.jitter,
         resize=boxes.resize,
         classes=boxes.classes,
-        most=boxes.most,
-        extra=extra,
+        max_boxes=boxes.max_boxes,
+        albumentations=transforms,
     )
     augment.warn()
     return augment
 
 
-def _refuse_rectangles(net: RawSection, boxes: BoxOptions | None, *, letter_box: bool) -> None:
-    """Raises InputError where the shape of a batch is another key's business."""
+def _check_rect(net: RawSection, boxes: BoxOptions | None, *, letter_box: bool) -> None:
+    """Raises InputError where something else determines the shape of the input."""
     if boxes is None:
-        raise InputError("--rect is for networks with boxes, a classifier crops its images to a square")
-    if mix_of(AugmentOptions.from_raw(net)) in {Mix.MOSAIC, Mix.CUTMIX_OR_MOSAIC}:
-        raise InputError("--rect and [net] mosaic=1 exclude each other: a mosaic of four images has no proportions")
+        raise InputError("--rect is for detectors; a classifier crops its images to a square")
+    if mixing_of(AugmentOptions.from_raw(net)) in {Mixing.MOSAIC, Mixing.CUTMIX_OR_MOSAIC}:
+        raise InputError("--rect and [net] mosaic=1 exclude each other: a mosaic of four images has no aspect ratio")
     if boxes.random:
         raise InputError(f"--rect and random={boxes.random:g} exclude each other: both set the size of the input")
     if not letter_box:
         text = (
-            "--rect keeps the proportions of images, but evaluation and detection stretch them to the network's input"
+            "--rect keeps the aspect ratio of images, but evaluation and detection stretch them to the network's input"
         )
-        logger.warning("%s; with letter_box=1 in [net] they do not", text)
+        logger.warning("%s; set letter_box=1 in [net] to keep it there, too", text)
 
 
-def _shapes_text(groups: Rectangles) -> str:
+def _shapes_text(groups: AspectGroups) -> str:
     counts = np.bincount(groups.group).tolist()
     return ", ".join(f"{w}x{h} ({n} images)" for (w, h), n in zip(groups.shapes.tolist(), counts, strict=True))
 
 
 def single_class(dataset: Dataset) -> Dataset:
-    """The same data set with one class, "object"."""
+    """The data set with a single class, "object"."""
     return replace(dataset, names=("object",), path_labels=(), read=_SingleClass(dataset.read))
 
 

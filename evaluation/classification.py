@@ -7,8 +7,7 @@ from pathlib import Path
 
 from tqdm import tqdm
 
-from data.evaluation_set import ClassificationSet, make_classification_set
-from data.image_loader import ImageLoader
+from data.evaluation_set import ClassificationSet, ImageLoader, make_classification_set
 from data.sources import open_data
 from evaluation.doctor import plots_wanted
 from evaluation.metrics.accuracy import Accuracy
@@ -47,7 +46,7 @@ def _run(settings: EvaluationOptions, classifier: Classifier, exam: Classificati
         batch_size=settings.batch_size,
         workers=settings.workers,
         kernel=settings.resize,
-        centred=True,
+        centre=True,
     )
 
     try:

@@ -38,7 +38,7 @@ def examined(settings: EvaluationOptions, predictor: Predictor) -> tuple[Evaluat
     dataset = open_data(settings.data, split, names=settings.names)
     model = settings.cfg or settings.weights
     assert model is not None
-    exam = make_evaluation_set(dataset, split, predictor.detector.classes, model, single=settings.single_cls)
+    exam = make_evaluation_set(dataset, split, predictor.detector.classes, model, single_class=settings.single_cls)
     diagnosis = _diagnose(dataset, split, settings)
     if not diagnosis.labels:
         example = next((f": {finding}" for finding in diagnosis.findings if finding.kind == "labels missing"), "")

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from data.evaluation_set import EvaluationSet
-from data.image import read_image
+from data.image import read_image, save_image
 from evaluation.classification import measure_classes
 from evaluation.doctor import examined, plots_wanted, save_diagnosis
 from evaluation.measure import measure, write_metrics, write_plots
@@ -22,7 +22,7 @@ from inference.classifier import Classifier
 from inference.predictor import Predictor
 from inference.results import label_text
 from utils.detections import GroundTruth
-from utils.draw import comparison, save_image
+from utils.draw import comparison
 from utils.files import run_folder, write_text
 
 WORST = 8
@@ -38,7 +38,7 @@ def validate(settings: EvaluationOptions) -> int:
     folder = run_folder(settings.project, settings.name, exist_ok=settings.exist_ok)
     found = run_pass(settings, predictor, exam.images, [confidence])
     start = time.perf_counter()
-    truths = [exam.truth(i, found.sizes_wh[i]) for i in found.order]
+    truths = [exam.ground_truth(i, found.sizes_wh[i]) for i in found.order]
     image_ids = exam.image_ids(found.order)
     metrics, rows = measure(found.detections(0), truths, exam.names, image_ids, exam.category_ids)
     speed = found.milliseconds() | {"measuring": 1000 * (time.perf_counter() - start) / max(1, len(truths))}

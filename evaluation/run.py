@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 from tqdm import tqdm
 
-from data.image_loader import ImageLoader
+from data.evaluation_set import ImageLoader
 from evaluation.metrics.darknet import SCORE_THRESH
 from evaluation.options import EvaluationOptions
 from inference.classifier import Classifier
@@ -39,7 +39,7 @@ class Batch(Protocol):
     @property
     def images(self) -> Tensor: ...
     @property
-    def fits(self) -> Sequence[Letterbox]: ...
+    def letterboxes(self) -> Sequence[Letterbox]: ...
     @property
     def indices(self) -> Sequence[int]: ...
     @property
@@ -132,9 +132,9 @@ def _run_batch(
     into.network += time.perf_counter() - start
     for way, make in enumerate(boxes):
         start = time.perf_counter()
-        into.found[way].update(zip(batch.indices, make(outputs, batch.fits), strict=True))
+        into.found[way].update(zip(batch.indices, make(outputs, batch.letterboxes), strict=True))
         into.boxes[way] += time.perf_counter() - start
-    into.sizes_wh.update((index, fit.image_wh) for index, fit in zip(batch.indices, batch.fits, strict=True))
+    into.sizes_wh.update((index, fit.image_wh) for index, fit in zip(batch.indices, batch.letterboxes, strict=True))
 
 
 @dataclass(kw_only=True)
@@ -200,7 +200,7 @@ def _run(settings: EvaluationOptions, size: Sequence[int]) -> RuntimeOptions:
         reading=reading,
         half=settings.half,
         mirrored=settings.augment,
-        single=settings.single_cls,
+        single_class=settings.single_cls,
     )
 
 

@@ -31,7 +31,7 @@ def study(settings: EvaluationOptions) -> int:
     for size in sizes:
         predictor = make_predictor(settings, [size])
         found = run_pass(settings, predictor, exam.images, confidences)
-        truths = [exam.truth(i, found.sizes_wh[i]) for i in found.order]
+        truths = [exam.ground_truth(i, found.sizes_wh[i]) for i in found.order]
         for way, conf in enumerate(confidences):
             detections = found.detections(way)
             metrics, _ = measure(detections, truths, exam.names, exam.image_ids(found.order), exam.category_ids)

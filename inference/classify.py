@@ -18,7 +18,7 @@ from data.frames import Failure, Frame, Frames, open_frames
 from inference.classifier import Classifier
 from utils.cli import EXIT_FAILED, EXIT_INTERRUPTED, EXIT_OK
 from utils.files import run_folder, write_text
-from utils.letterbox import centre_of, gray
+from utils.letterbox import centre_crop, to_gray
 
 TOP = 5  # classes told of each image
 
@@ -70,8 +70,8 @@ def _name_all(
 
 def _best(classifier: Classifier, names: Sequence[str], image: NDArray, kernel: str) -> list[Named]:
     """The TOP most probable classes, best first; of equal ones the first class."""
-    seen = gray(image) if classifier.network.plan.input.channels == 1 else image
-    pixels = torch.from_numpy(centre_of(seen, classifier.size_wh, kernel))[None]
+    seen = to_gray(image) if classifier.network.plan.input.channels == 1 else image
+    pixels = torch.from_numpy(centre_crop(seen, classifier.size_wh, kernel))[None]
     values, order = classifier.probabilities(pixels)[0].sort(descending=True, stable=True)
     return [(names[place], value) for place, value in zip(order[:TOP].tolist(), values[:TOP].tolist(), strict=True)]
 

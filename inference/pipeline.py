@@ -22,7 +22,7 @@ from inference.predictor import Predictor
 from inference.recorder import Recorder
 from inference.results import Seen, darknet_lines, found_text
 from utils.detections import Detections
-from utils.letterbox import Letterbox, gray, network_input
+from utils.letterbox import Letterbox, network_input, to_gray
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -50,7 +50,7 @@ def prepare(
             yield item
             continue
         start = time.perf_counter()
-        image = gray(item.image) if channels == 1 else item.image
+        image = to_gray(item.image) if channels == 1 else item.image
         fit = Letterbox(image_wh=(image.shape[1], image.shape[0]), network_wh=network_wh, letter_box=letter_box)
         pixels = network_input(image, fit, kernel)
         yield Prepared(frame=item, fit=fit, pixels=pixels, seconds=time.perf_counter() - start)

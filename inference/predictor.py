@@ -14,7 +14,7 @@ from inference.detector import Detector, Runnable, Selection
 from models.heads.base import Candidates
 from utils.detections import Detections
 from utils.errors import InputError
-from utils.letterbox import KERNELS, Letterbox, gray, network_input
+from utils.letterbox import KERNELS, Letterbox, network_input, to_gray
 
 Outputs = tuple[tuple[Tensor, ...], ...]
 
@@ -92,7 +92,7 @@ class Predictor:
             raise InputError(f"image {number}: is {what}, expected uint8 (height, width, 3), colours red, green, blue")
         fit = Letterbox(image_wh=(image.shape[1], image.shape[0]), network_wh=self.size_wh, letter_box=letter_box)
         if self.network.plan.input.channels == 1:
-            image = gray(image)
+            image = to_gray(image)
         return network_input(np.ascontiguousarray(image), fit, kernel), fit
 
     def wait(self) -> None:

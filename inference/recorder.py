@@ -16,11 +16,11 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+from data.video import VideoWriter
 from inference.results import CropWriter, CsvWriter, JsonWriter, LabelWriter, ResultWriter, Seen
 from utils.draw import annotate
 from utils.errors import InputError, RunError
 from utils.files import atomic_write
-from utils.video import VideoWriter
 
 _WAITING = 8  # frames between the network and the writer
 _LONGEST_GAP = 250  # frames of a live source that one image may stand for

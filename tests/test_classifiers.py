@@ -13,7 +13,7 @@ import torch
 
 import detect
 import export
-from data.classification import class_in_path
+from data.dataset import class_of_path
 from data.evaluation_set import make_classification_set
 from data.sources import open_data
 from evaluation.metrics.accuracy import NO_CLASS, Accuracy, ranks
@@ -55,7 +55,7 @@ def test_accuracy_of_all_and_of_each_class() -> None:
 
 
 def test_the_first_label_in_a_path_counts() -> None:
-    assert [class_in_path(path, ("cat", "catfish", "dog")) for path in ("x/catfish/1", "a/dog", "b")] == [0, 2, -1]
+    assert [class_of_path(path, ("cat", "catfish", "dog")) for path in ("x/catfish/1", "a/dog", "b")] == [0, 2, -1]
 
 
 def test_of_a_tree_the_products_from_the_top_and_its_leaves(tmp_path: Path) -> None:

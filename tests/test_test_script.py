@@ -14,7 +14,7 @@ import cv2
 import numpy as np
 import pytest
 
-from data.image_loader import ImageLoader
+from data.evaluation_set import ImageLoader
 from evaluation import doctor
 from models.load import load
 from models.weights import save_weights

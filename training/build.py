@@ -12,13 +12,13 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from data.augment.extra import read_extra
-from data.classification import Hierarchy
+from data.augment.albumentations import read_albumentations
+from data.dataset import ClassHierarchy
 from data.evaluation_set import make_classification_set
-from data.image_cache import DISK, RAM, CachePlace
+from data.image_cache import DISK, RAM, CacheOptions
 from data.loader import TrainLoader
-from data.sampling import rarity
-from data.training_set import BoxOptions, LoaderOptions, Proportions, training_loader
+from data.sampling import class_balanced_weights
+from data.training_set import BoxOptions, LoaderOptions, RectOptions, training_loader
 from models.batchnorm import BatchNorm
 from models.fit import classes_of
 from models.heads.base import BoxSection
@@ -124,12 +124,12 @@ def make_ema(network: Network, options: ScheduleOptions) -> Ema | None:
     return Ema(dict(network.named_parameters()), options.ema_alpha, options.max_batches)
 
 
-def _cache_place(settings: TrainOptions) -> CachePlace | None:
+def _cache_options(settings: TrainOptions) -> CacheOptions | None:
     if not settings.cache_images:
         return None
     copied = settings.workers > 0 and multiprocessing.get_start_method() != "fork"
     kind = DISK if settings.cache_images == DISK else RAM
-    return CachePlace(kind=kind, folder=Path(settings.project) / "cache", shared=copied)
+    return CacheOptions(kind=kind, folder=Path(settings.project) / "cache", shared=copied)
 
 
 def make_loader(settings: TrainOptions, cfg: Cfg, sets: Sets, network: Network, trainer: Trainer) -> TrainLoader:
@@ -143,21 +143,21 @@ def make_loader(settings: TrainOptions, cfg: Cfg, sets: Sets, network: Network, 
             jitter=head.jitter,
             resize=head.resize,
             random=head.random,
-            most=head.max_truths,
+            max_boxes=head.max_truths,
         )
     elif settings.augment is not None:
         raise InputError("--augment changes boxes, it does not serve for a classifier")
-    supply = LoaderOptions(
+    options = LoaderOptions(
         seed=settings.seed,
         workers=settings.workers,
         start=trainer.iteration,
         pin_memory=trainer.device.type == "cuda",
-        cache=_cache_place(settings),
-        extra=read_extra(settings.augment) if settings.augment else None,
+        cache=_cache_options(settings),
+        albumentations=read_albumentations(settings.augment) if settings.augment else None,
         weights=_weights(sets, boxes is None) if settings.class_balanced else None,
-        proportions=_proportions(sets, plan) if settings.rect else None,
+        rect=_rect_options(sets, plan) if settings.rect else None,
         rank=trainer.processes.rank,
-        world=trainer.processes.count,
+        world_size=trainer.processes.count,
     )
     return training_loader(
         sets.train,
@@ -169,7 +169,7 @@ def make_loader(settings: TrainOptions, cfg: Cfg, sets: Sets, network: Network, 
         batch=trainer.batch,
         subdivisions=trainer.subdivisions,
         letter_box=plan.net.letter_box,
-        supply=supply,
+        options=options,
     )
 
 
@@ -186,22 +186,22 @@ def _weights(sets: Sets, classifier: bool) -> NDArray[np.float64]:
         image_of, class_ids = np.repeat(np.arange(found.images), found.per_image), found.class_ids
     if len(np.unique(class_ids)) < 2:
         logger.warning("--class-balanced has no effect on fewer than two classes")
-    return rarity(found.images, image_of, class_ids)
+    return class_balanced_weights(found.images, image_of, class_ids)
 
 
-def _proportions(sets: Sets, plan: Plan) -> Proportions:
+def _rect_options(sets: Sets, plan: Plan) -> RectOptions:
     sizes_wh = np.zeros((sets.diagnosis.images, 2), np.int64)
     sizes_wh[sets.diagnosis.readable] = sets.diagnosis.sizes_wh
     widths = [step.shape.width for step in plan.box_heads]
-    return Proportions(sizes_wh, max((plan.input.width // width for width in widths), default=1))
+    return RectOptions(sizes_wh, max((plan.input.width // width for width in widths), default=1))
 
 
-def _hierarchy(network: Network) -> Hierarchy | None:
+def _hierarchy(network: Network) -> ClassHierarchy | None:
     """The tree of classes of the last [softmax], if it has one (parser.c parse_network_cfg_custom)."""
     tree = next((layer.tree for layer in reversed(list(network)) if isinstance(layer, Softmax)), None)
     if tree is None:
         return None
-    return Hierarchy(parents=tree.parents, group_sizes=np.bincount(tree.groups).tolist())
+    return ClassHierarchy(parents=tree.parents, group_sizes=np.bincount(tree.groups).tolist())
 
 
 def box_head(plan: Plan) -> BoxSection | None:

@@ -8,24 +8,24 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from data.image import read_image
+from data.image import read_image, save_image
 from evaluation.plots import plot_labels
 from models.fit import anchor_heads, anchors_in_pixels
 from models.plan import Plan
 from training.prepare import Sets
 from training.validation import EvaluationResult
-from utils.draw import MOST_CELLS, Shown, class_name, save_image, sheet
+from utils.draw import MAX_GRID_IMAGES, GridImage, class_name, image_grid
 from utils.errors import InputError
 
 
 def batch_sheet(
-    images: NDArray[np.uint8], truth: NDArray[np.float32], names: Sequence[str], *, most: int = MOST_CELLS
+    images: NDArray[np.uint8], truth: NDArray[np.float32], names: Sequence[str], *, most: int = MAX_GRID_IMAGES
 ) -> NDArray[np.uint8]:
     """The first `most` images of a batch side by side with their boxes: uint8 (height, width, 3), RGB.
 
     images: uint8 (b, channels, height, width); truth: float32 (b, max, 5) as the data set gives them.
     """
-    return sheet([_shown(image, rows, names) for image, rows in zip(images[:most], truth[:most], strict=True)])
+    return image_grid([_shown(image, rows, names) for image, rows in zip(images[:most], truth[:most], strict=True)])
 
 
 def save_batch(path: str | Path, images: NDArray[np.uint8], truth: NDArray[np.float32], names: Sequence[str]) -> None:
@@ -33,14 +33,14 @@ def save_batch(path: str | Path, images: NDArray[np.uint8], truth: NDArray[np.fl
     save_image(path, batch_sheet(images, truth, names))
 
 
-def _shown(image: NDArray[np.uint8], truth: NDArray[np.float32], names: Sequence[str]) -> Shown:
+def _shown(image: NDArray[np.uint8], truth: NDArray[np.float32], names: Sequence[str]) -> GridImage:
     height, width = image.shape[1:]
     rgb = np.ascontiguousarray(np.broadcast_to(image.transpose(1, 2, 0), (height, width, 3)))
     boxes = truth[truth[:, 2] > 0]
     centre, half = boxes[:, :2], boxes[:, 2:4] / 2
     xyxy = np.concatenate([centre - half, centre + half], axis=1) * np.array([width, height, width, height], np.float32)
     ids = [int(class_id) for class_id in boxes[:, 4]]
-    return Shown(rgb, xyxy, ids, [class_name(names, class_id) for class_id in ids])
+    return GridImage(rgb, xyxy, ids, [class_name(names, class_id) for class_id in ids])
 
 
 def save_labels(folder: Path, sets: Sets, plan: Plan) -> None:
@@ -59,21 +59,21 @@ def save_validation(folder: Path, examined: EvaluationResult) -> None:
     Found is what scores above the confidence of precision and recall.
     """
     names = examined.exam.names
-    labels, found = list[Shown](), list[Shown]()
-    for place, index in enumerate(examined.order[:MOST_CELLS]):
+    labels, found = list[GridImage](), list[GridImage]()
+    for place, index in enumerate(examined.order[:MAX_GRID_IMAGES]):
         try:
             image = read_image(examined.exam.images[index], 3)
         except InputError:
             continue  # gone since it was measured
         truth = examined.truths[place]
         ids = truth.class_ids.tolist()
-        labels.append(Shown(image, truth.xyxy, ids, [class_name(names, i) for i in ids]))
+        labels.append(GridImage(image, truth.xyxy, ids, [class_name(names, i) for i in ids]))
         sure = examined.detections[place]
         sure = sure.select(sure.scores > np.float32(examined.metrics.confusion.conf_thresh)).select(
             slice(None, None, -1)
         )
         texts = [f"{class_name(names, i)} {score:.2f}" for _, score, i in sure]
-        found.append(Shown(image, sure.xyxy, sure.class_ids.tolist(), texts))
+        found.append(GridImage(image, sure.xyxy, sure.class_ids.tolist(), texts))
     if labels:
-        save_image(folder / "val_batch0_labels.jpg", sheet(labels))
-        save_image(folder / "val_batch0_pred.jpg", sheet(found))
+        save_image(folder / "val_batch0_labels.jpg", image_grid(labels))
+        save_image(folder / "val_batch0_pred.jpg", image_grid(found))

@@ -239,13 +239,15 @@ class Trainer:
 
     def _facts(self, batches: Sequence[Batch], rate: float) -> Facts:
         files = [str(file) for batch in batches for file in self.files(batch)]
-        return Facts(self.iteration + 1, rate, [batch.truth for batch in batches], files)
+        return Facts(self.iteration + 1, rate, [batch.ground_truth for batch in batches], files)
 
     def _on_device(self, batch: Batch) -> tuple[Tensor, Tensor]:
         images = batch.images.to(self.device, non_blocking=True)
         if images.dtype == torch.uint8:
             images = images.float() / 255
-        return images.contiguous(memory_format=self.memory_format), batch.truth.to(self.device, non_blocking=True)
+        return images.contiguous(memory_format=self.memory_format), batch.ground_truth.to(
+            self.device, non_blocking=True
+        )
 
     def _step(self, batches: Sequence[Batch], rate: float, images: int) -> None:
         scaler = self.precision.scaler

@@ -8,7 +8,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from data.dataset import Problem
+from data.annotations import Finding
 from data.loader import TrainBatch
 from models.plan import Plan
 from training.charts import write_chart, write_results
@@ -76,11 +76,11 @@ class Results:
         if self.plots and isinstance(examined, EvaluationResult):
             save_validation(self.folder, examined)
 
-    def unusable(self, problems: Mapping[Problem, int]) -> None:
-        """Say how many images and labels could not be used; problems.txt has all of them. problems: and how often."""
-        if not problems:
+    def unusable(self, findings: Mapping[Finding, int]) -> None:
+        """Say how many images and labels could not be used; problems.txt has all of them. findings: and how often."""
+        if not findings:
             return
-        lines = [f"{count} x {problem.text}" for problem, count in problems.items()]
+        lines = [f"{count} x {finding}" for finding, count in findings.items()]
         for line in lines[:_PROBLEMS_SHOWN]:
             logger.warning("could not be used, %s", line)
         path = self.folder / "problems.txt"
@@ -90,14 +90,14 @@ class Results:
             logger.warning("%s", error)
             return
         text = "%d images or labels could not be used and cost %d samples or boxes: %s"
-        logger.warning(text, len(lines), sum(problems.values()), path)
+        logger.warning(text, len(lines), sum(findings.values()), path)
 
     def previewed(self, batches: Iterable[TrainBatch], names: Sequence[str]) -> Iterator[TrainBatch]:
         """The batches; the first ones also as images. names: of the classes."""
         for number, batch in enumerate(batches):
-            if number < _PREVIEWS and self.plots and batch.truth.dim() == 3:
+            if number < _PREVIEWS and self.plots and batch.ground_truth.dim() == 3:
                 path = self.folder / f"train_batch{number}.jpg"
-                save_batch(path, batch.images.numpy(), batch.truth.numpy(), names)
+                save_batch(path, batch.images.numpy(), batch.ground_truth.numpy(), names)
             yield batch
 
 

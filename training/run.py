@@ -28,7 +28,7 @@ from training.tensorboard import Board, board_wanted
 from training.validation import EvaluationHook, usual_period
 from utils.cfg import Cfg
 from utils.device import select_device
-from utils.errors import InputError, RunError, SupplyError
+from utils.errors import DataLoadingError, InputError, RunError
 from utils.net_options import ScheduleOptions
 from utils.processes import Processes
 
@@ -118,13 +118,13 @@ class Run:
             interrupted = self._train(results.previewed(self.loader, self.sets.train.names), hooks)
         except (RunError, KeyboardInterrupt) as error:
             with contextlib.suppress(RunError):  # of two failures the first one says what is wrong
-                if isinstance(error, SupplyError):
+                if isinstance(error, DataLoadingError):
                     saver.last()
                 results.write()
             raise
         finally:
             progress.close()
-            results.unusable(self.loader.problems)
+            results.unusable(self.loader.findings)
             results.close()
         results.write()
         if interrupted:
@@ -146,7 +146,7 @@ class Run:
         with StopRequest() as stop:
             try:
                 run(self.trainer, batches, self.last, hooks, ended)
-            except SupplyError:  # a signal to the whole group may have ended a worker that was just starting
+            except DataLoadingError:  # a signal to the whole group may have ended a worker that was just starting
                 if not stop.received or self.processes.count > 1:
                     raise
         return self.processes.any(stop.received)

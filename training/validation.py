@@ -11,8 +11,7 @@ from typing import Any, Protocol
 import torch
 
 from data.annotations import Dataset
-from data.evaluation_set import ClassificationSet, EvaluationSet, make_evaluation_set
-from data.image_loader import ImageLoader
+from data.evaluation_set import ClassificationSet, EvaluationSet, ImageLoader, make_evaluation_set
 from evaluation.measure import measure
 from evaluation.metrics.accuracy import Accuracy
 from evaluation.metrics.darknet import SCORE_THRESH
@@ -107,7 +106,7 @@ class Evaluation:
             pass
         if found.failures:
             logger.warning("%d of %d images of split 'val' cannot be read", len(found.failures), len(exam.images))
-        truths = [exam.truth(index, found.sizes_wh[index]) for index in found.order]
+        truths = [exam.ground_truth(index, found.sizes_wh[index]) for index in found.order]
         ids, detections = exam.image_ids(found.order), found.detections(0)
         metrics, _ = measure(detections, truths, exam.names, ids, exam.category_ids)
         return EvaluationResult(metrics=metrics, exam=exam, order=found.order, detections=detections, truths=truths)
@@ -211,7 +210,7 @@ class ClassificationEvaluation:
             channels=plan.input.channels,
             batch_size=self.batch,
             workers=max(1, self.workers),
-            centred=True,
+            centre=True,
         )
         found = ClassPass()
         for _ in classify(classifier.leaf_probabilities, loader, found):

@@ -7,7 +7,6 @@ import math
 import unicodedata
 from collections.abc import Sequence
 from functools import lru_cache
-from pathlib import Path
 from typing import NamedTuple
 
 import cv2
@@ -15,7 +14,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 from utils.detections import Detections, GroundTruth
-from utils.files import atomic_write
 
 Image = NDArray[np.uint8]
 Colour = tuple[int, int, int]
@@ -157,12 +155,12 @@ def _luminance(colour: Colour) -> float:
 
 
 CELL_PX = 416
-MOST_CELLS = 16
+MAX_GRID_IMAGES = 16
 _EMPTY, _AROUND = 255, 114
 
 
-class Shown(NamedTuple):
-    """An image for a sheet, uint8 (height, width, 3) RGB; xyxy: (n, 4), pixels of it; texts: at each box."""
+class GridImage(NamedTuple):
+    """An image for a image_grid, uint8 (height, width, 3) RGB; xyxy: (n, 4), pixels of it; texts: at each box."""
 
     image: Image
     xyxy: NDArray[np.floating]
@@ -170,10 +168,10 @@ class Shown(NamedTuple):
     texts: Sequence[str]
 
 
-def sheet(shown: Sequence[Shown]) -> Image:
+def image_grid(shown: Sequence[GridImage]) -> Image:
     """The first 16 images in a square of cells, uint8 RGB. Cells have the proportions that most images have."""
-    shown = shown[:MOST_CELLS]
-    assert shown, "a sheet of no images"
+    shown = shown[:MAX_GRID_IMAGES]
+    assert shown, "a image_grid of no images"
     columns = math.ceil(math.sqrt(len(shown)))
     ratio = float(np.median([each.image.shape[1] / each.image.shape[0] for each in shown]))
     width, height = (round(CELL_PX * min(1.0, side)) for side in (ratio, 1 / ratio))
@@ -184,7 +182,7 @@ def sheet(shown: Sequence[Shown]) -> Image:
     return rows.reshape(-1, columns * width, 3)
 
 
-def _cell(shown: Shown, size_wh: tuple[int, int]) -> Image:
+def _cell(shown: GridImage, size_wh: tuple[int, int]) -> Image:
     """The image with its boxes in the middle of a cell, as large as it fits. Boxes are drawn at the size that is seen."""
     height, width = shown.image.shape[:2]
     scale = min(size_wh[0] / width, size_wh[1] / height)
@@ -245,11 +243,3 @@ def _panel(resized: Image, xyxy: NDArray[np.floating], texts: list[str], colours
     strip = np.full((_CAPTION_PX, panel.shape[1], 3), 255, np.uint8)
     cv2.putText(strip, caption, (6, 23), cv2.FONT_HERSHEY_SIMPLEX, 0.6, (30, 30, 30), 1, cv2.LINE_AA)
     return np.concatenate([strip, panel])
-
-
-def save_image(path: str | Path, image: Image) -> None:
-    """Write a uint8 RGB image as JPEG, whole or not at all."""
-    ok, data = cv2.imencode(".jpg", np.ascontiguousarray(image[..., ::-1]), [cv2.IMWRITE_JPEG_QUALITY, 90])
-    assert ok, f"JPEG of {image.shape}"
-    with atomic_write(path) as stream:
-        stream.write(data.tobytes())

@@ -20,7 +20,7 @@ class RunError(Exception):
     """A run that began properly and could not be finished."""
 
 
-class SupplyError(RunError):
+class DataLoadingError(RunError):
     """Nothing more comes of what a run works on; what it has made of the rest is sound and worth saving."""
 
 

@@ -34,7 +34,7 @@ class Letterbox:
     letter_box: bool = False
 
     @property
-    def inner_wh(self) -> tuple[int, int]:
+    def resized_wh(self) -> tuple[int, int]:
         """Size of the resized image inside the network's input: letterbox_image in src/image.c, whole numbers.
 
         At least 1: the original makes an empty image out of one more than `network` times as long as wide.
@@ -47,9 +47,9 @@ class Letterbox:
         return max(width * net_h // height, 1), net_h
 
     @property
-    def offset_wh(self) -> tuple[int, int]:
+    def offset_xy(self) -> tuple[int, int]:
         """Left and top pixel of the resized image inside the network's input."""
-        (net_w, net_h), (inner_w, inner_h) = self.network_wh, self.inner_wh
+        (net_w, net_h), (inner_w, inner_h) = self.network_wh, self.resized_wh
         return (net_w - inner_w) // 2, (net_h - inner_h) // 2
 
     def to_image_rel(self, cxcywh_rel: Tensor) -> Tensor:
@@ -76,7 +76,7 @@ class Letterbox:
         return self.to_network_rel(xyxy_to_cxcywh(relative))
 
     def _ratio_and_shift(self, like: Tensor) -> tuple[Tensor, Tensor]:
-        network, inner = like.new_tensor(self.network_wh), like.new_tensor(self.inner_wh)
+        network, inner = like.new_tensor(self.network_wh), like.new_tensor(self.resized_wh)
         return inner / network, (network - inner) / 2 / network
 
 
@@ -85,25 +85,25 @@ KERNELS = ("darknet", "opencv")
 GRAY = 0.5  # letterbox_image fills the border with it
 
 
-def network_input(image: NDArray[np.uint8], fit: Letterbox, kernel: str = "darknet") -> NDArray[np.float32]:
+def network_input(image: NDArray[np.uint8], letterbox: Letterbox, kernel: str = "darknet") -> NDArray[np.float32]:
     """The image as the network reads it: uint8 (H, W, C) to float32 (C, height, width) of the network in [0, 1].
 
-    C is 3 (RGB) or 1. `fit` says whether it is stretched or letterboxed. kernel: "darknet" is the original's rule
+    C is 3 (RGB) or 1. `letterbox` says whether it is stretched or letterboxed. kernel: "darknet" is the original's rule
     exactly, "opencv" is cv2.resize's (what the original does when it is built with OpenCV; it rounds to whole levels).
     """
     height, width, channels = image.shape
-    assert image.dtype == np.uint8 and (width, height) == fit.image_wh, f"{image.shape} is not {fit}"
+    assert image.dtype == np.uint8 and (width, height) == letterbox.image_wh, f"{image.shape} is not {letterbox}"
     resize = {"darknet": resize_darknet, "opencv": resize_opencv}[kernel]
-    inner_w, inner_h = fit.inner_wh
-    if fit.inner_wh == fit.network_wh:
-        return resize(image, fit.network_wh)
-    left, top = fit.offset_wh
-    boxed = np.full((channels, fit.network_wh[1], fit.network_wh[0]), GRAY, np.float32)
-    boxed[:, top : top + inner_h, left : left + inner_w] = resize(image, fit.inner_wh)
+    inner_w, inner_h = letterbox.resized_wh
+    if letterbox.resized_wh == letterbox.network_wh:
+        return resize(image, letterbox.network_wh)
+    left, top = letterbox.offset_xy
+    boxed = np.full((channels, letterbox.network_wh[1], letterbox.network_wh[0]), GRAY, np.float32)
+    boxed[:, top : top + inner_h, left : left + inner_w] = resize(image, letterbox.resized_wh)
     return boxed
 
 
-def centre_of(image: NDArray[np.uint8], network_wh: tuple[int, int], kernel: str = "darknet") -> NDArray[np.float32]:
+def centre_crop(image: NDArray[np.uint8], network_wh: tuple[int, int], kernel: str = "darknet") -> NDArray[np.float32]:
     """What a classifier sees of an image: its middle, uint8 (H, W, C) to float32 (C, height, width) of the network in [0, 1].
 
     The shorter side becomes the network's width, then the middle is cut out; where the network is higher than that, pixels of
@@ -122,7 +122,7 @@ def _middle(length: int, wanted: int) -> NDArray[np.int64]:
     return np.clip(np.arange(first, first + wanted), 0, length - 1)
 
 
-def gray(image: NDArray[np.uint8]) -> NDArray[np.uint8]:
+def to_gray(image: NDArray[np.uint8]) -> NDArray[np.uint8]:
     """uint8 (h, w, 3) RGB to uint8 (h, w, 1), for networks of one channel."""
     return np.asarray(cv2.cvtColor(image, cv2.COLOR_RGB2GRAY), np.uint8)[..., None]
 

@@ -15,9 +15,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from data.scenes.painter import paint_scene
+from data.video import VideoWriter
 from utils.cli import EXIT_OK, run_script, script_parser
 from utils.files import atomic_write
-from utils.video import VideoWriter
 
 OUT = Path("data") / "samples"
 SEED = 2026  # another one than that of data sets to train on, so that nobody has learned these images by heart

@@ -6,15 +6,16 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from data.augment.classification import ClassificationAugment, LabelledImage, View, distort, target_of, viewed
+from data.augment.base import Sample
+from data.augment.classification import ClassificationAugment, View, distort_exact, render_view
 from data.augment.colour import Distortion
-from data.classification import Hierarchy
+from data.dataset import ClassHierarchy, class_target
 from utils.detections import MASKED_TARGET
 from utils.net_options import AugmentOptions
 
 
 def _augment(**options: object) -> ClassificationAugment:
-    return ClassificationAugment(options=AugmentOptions(**options), least=64, most=128)  # type: ignore[arg-type]
+    return ClassificationAugment(options=AugmentOptions(**options), min_crop=64, max_crop=128)  # type: ignore[arg-type]
 
 
 def test_view_follows_random_augment_image() -> None:
@@ -58,7 +59,7 @@ def _rotate_crop(image: np.ndarray, view: View, side: int) -> np.ndarray:
 def test_viewed_is_rotate_crop_image(view: View) -> None:
     smooth = np.linspace(0, 1, 80)[:, None, None] * np.linspace(50, 250, 120)[None, :, None] * np.ones(3)
     image = smooth.astype(np.uint8)
-    difference = np.abs(viewed(image, view, 64).astype(float) - _rotate_crop(image, view, 64))
+    difference = np.abs(render_view(image, view, 64).astype(float) - _rotate_crop(image, view, 64))
     assert np.quantile(difference, 0.99) <= 1.5 and difference.mean() < 0.6
 
 
@@ -73,7 +74,7 @@ def test_viewed_is_rotate_crop_image(view: View) -> None:
     ],
 )
 def test_distort_by_hand(rgb: tuple, distortion: Distortion, expected: tuple) -> None:
-    out = distort(np.full((2, 2, 3), rgb, np.uint8), distortion)
+    out = distort_exact(np.full((2, 2, 3), rgb, np.uint8), distortion)
     np.testing.assert_allclose(out[0, 0], expected, atol=1)
 
 
@@ -82,12 +83,12 @@ def test_mixed_targets_are_the_shares_of_the_images(mix: dict[str, object]) -> N
     """Images of one grey level per class: each class's share of the sample is its target."""
     levels = np.array([0, 60, 120, 240])
 
-    def pick(rng: np.random.Generator) -> LabelledImage:
+    def pick(rng: np.random.Generator) -> Sample:
         index = int(rng.integers(4))
-        return LabelledImage(np.full((90, 90, 3), levels[index], np.uint8), np.eye(4, dtype=np.float32)[index])
+        return Sample(np.full((90, 90, 3), levels[index], np.uint8), np.eye(4, dtype=np.float32)[index])
 
     rng, mixed = np.random.default_rng(1), 0
-    augment = ClassificationAugment(options=AugmentOptions(flip=True, **mix), least=80, most=90)  # type: ignore[arg-type]
+    augment = ClassificationAugment(options=AugmentOptions(flip=True, **mix), min_crop=80, max_crop=90)  # type: ignore[arg-type]
     for _ in range(60):
         image, target = augment(pick, rng, (60, 60))
         assert target.sum() == pytest.approx(1, abs=1e-5)
@@ -98,11 +99,11 @@ def test_mixed_targets_are_the_shares_of_the_images(mix: dict[str, object]) -> N
 
 def test_targets_are_substrings_of_the_path() -> None:
     labels = ("cat", "dog", "bird")
-    np.testing.assert_allclose(target_of("train/dog/1.jpg", labels, 0.1), [0.05, 0.9, 0.05])
-    np.testing.assert_allclose(target_of("dog_and_cat.jpg", labels, 0), [1, 1, 0])
+    np.testing.assert_allclose(class_target("train/dog/1.jpg", labels, 0.1), [0.05, 0.9, 0.05])
+    np.testing.assert_allclose(class_target("dog_and_cat.jpg", labels, 0), [1, 1, 0])
 
 
 def test_hierarchy_fills_parents_and_leaves_other_groups_out() -> None:
-    tree = Hierarchy(parents=(-1, -1, 0, 0, 1, 1), group_sizes=(2, 2, 2))
+    tree = ClassHierarchy(parents=(-1, -1, 0, 0, 1, 1), group_sizes=(2, 2, 2))
     target = tree.masked(tree.with_ancestors(np.float32([0, 0, 0, 1, 0, 0])))
     np.testing.assert_array_equal(target, [1, 0, 0, 1, MASKED_TARGET, MASKED_TARGET])

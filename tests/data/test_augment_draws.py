@@ -6,9 +6,10 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from data.augment import colour, draws
-from data.augment.crop import Margins, draw_margins, letterboxed, window_of
-from data.augment.mosaic import QUADRANTS, draw_cut, place, to_corner
+from data.augment import base, colour
+from data.augment.geometry import Margins, crop_window, draw_margins, letterbox_margins
+from data.augment.mixing import QUADRANTS, draw_mosaic_cut, margins_to_corner, quadrant_placement
+from utils.net_options import AugmentOptions
 
 COUNT = 4000
 LEAST_P = 1e-4
@@ -32,30 +33,32 @@ def _scale_cdf(limit: float):  # type: ignore[no-untyped-def]
 
 @pytest.mark.parametrize("limit", [1.4, 1.5, 3.0])
 def test_scale_follows_its_law(limit: float) -> None:
-    values = _samples(lambda rng: draws.scale(rng, limit))
+    values = _samples(lambda rng: base.scale(rng, limit))
     assert values.min() >= 1 / limit and values.max() <= limit
     assert stats.kstest(values, _scale_cdf(limit)).pvalue > LEAST_P
     assert (values > 1).mean() == pytest.approx(0.5, abs=0.03)
 
 
 def test_scale_of_one_changes_nothing() -> None:
-    assert set(_samples(lambda rng: draws.scale(rng, 1.0), 50)) == {1.0}
+    assert set(_samples(lambda rng: base.scale(rng, 1.0), 50)) == {1.0}
 
 
 @pytest.mark.parametrize(("low", "high"), [(-0.1, 0.1), (0.1, -0.1), (2.0, 5.0)])
 def test_uniform_takes_its_ends_in_any_order(low: float, high: float) -> None:
-    values = _samples(lambda rng: draws.uniform(rng, low, high))
+    values = _samples(lambda rng: base.uniform(rng, low, high))
     assert stats.kstest(values, stats.uniform(min(low, high), abs(high - low)).cdf).pvalue > LEAST_P
 
 
 def test_whole_includes_both_ends() -> None:
-    values = _samples(lambda rng: draws.whole(rng, 5, 2))
+    values = _samples(lambda rng: base.integer(rng, 5, 2))
     assert stats.chisquare(np.bincount(values, minlength=6)[2:]).pvalue > LEAST_P
 
 
 def test_distortion_draws_each_on_its_own() -> None:
     drawn = _samples(
-        lambda rng: tuple(vars(colour.draw_distortion(rng, hue=0.1, saturation=1.5, exposure=1.3)).values())
+        lambda rng: tuple(
+            vars(colour.draw_distortion(rng, AugmentOptions(hue=0.1, saturation=1.5, exposure=1.3))).values()
+        )
     )
     assert stats.kstest(drawn[:, 0], stats.uniform(-0.1, 0.2).cdf).pvalue > LEAST_P
     assert stats.kstest(drawn[:, 1], _scale_cdf(1.5)).pvalue > LEAST_P
@@ -131,11 +134,11 @@ def test_margins_step_by_step(resize: float, seed: int) -> None:
     ],
 )
 def test_letterbox_adds_to_the_short_side(size: tuple[int, int], net: tuple[int, int], expected: Margins) -> None:
-    assert letterboxed(Margins(left=10, right=-5, top=0, bottom=0), size, net) == expected
+    assert letterbox_margins(Margins(left=10, right=-5, top=0, bottom=0), size, net) == expected
 
 
 def test_margins_that_leave_nothing_are_forgotten() -> None:
-    window = window_of(Margins(left=60, right=60, top=0, bottom=0), (100, 80), flip=True)
+    window = crop_window(Margins(left=60, right=60, top=0, bottom=0), (100, 80), flip=True)
     assert (window.left, window.top, window.width, window.height, window.flip) == (0, 0, 100, 80, True)
 
 
@@ -153,14 +156,14 @@ def test_noise_comes_every_other_time_and_is_bounded() -> None:
 
 def test_noise_only_brightens() -> None:
     grey = np.full((200, 200, 3), 100, np.uint8)
-    added = colour.noisy(grey, 20, np.random.default_rng(0)).astype(int) - 100
+    added = colour.add_noise(grey, 20, np.random.default_rng(0)).astype(int) - 100
     assert added.min() == 0
     assert added.mean() == pytest.approx(20 / np.sqrt(2 * np.pi), abs=0.2)
     assert (added == 0).mean() == pytest.approx(stats.norm.cdf(0.5 / 20), abs=0.01)
 
 
 def test_mosaic_cut_is_uniform_in_the_middle() -> None:
-    cuts = _samples(lambda rng: draw_cut(rng, (416, 320)))
+    cuts = _samples(lambda rng: draw_mosaic_cut(rng, (416, 320)))
     assert cuts.min(axis=0).tolist() == [83, 64] and cuts.max(axis=0).tolist() == [332, 256]
     assert stats.chisquare(np.bincount(cuts[:, 0])[83:]).pvalue > LEAST_P
     assert abs(np.corrcoef(cuts.T)[0, 1]) < 0.06
@@ -170,7 +173,7 @@ def test_mosaic_cut_is_uniform_in_the_middle() -> None:
 @pytest.mark.parametrize("quadrant", QUADRANTS)
 def test_mosaic_corner_and_shift_as_in_the_original(quadrant: int, flip: bool) -> None:
     pleft, pright, ptop, pbot = -40, 25, 10, -30
-    moved = to_corner(Margins(left=pleft, right=pright, top=ptop, bottom=pbot), quadrant, flip=flip)
+    moved = margins_to_corner(Margins(left=pleft, right=pright, top=ptop, bottom=pbot), quadrant, flip=flip)
     if (quadrant in (0, 2)) == flip:
         pleft, pright = pleft + pright, 0
     else:
@@ -186,7 +189,9 @@ def test_mosaic_corner_and_shift_as_in_the_original(quadrant: int, flip: bool) -
         min(width - cut_x, max(0, -pright * width // ow)),
     )
     top_shift, bot_shift = min(cut_y, max(0, -ptop * height // oh)), min(height - cut_y, max(0, -pbot * height // oh))
-    where = place(moved, quadrant, flip=flip, size_wh=(ow, oh), net_wh=(width, height), cut_xy=(cut_x, cut_y))
+    where = quadrant_placement(
+        moved, quadrant, flip=flip, size_wh=(ow, oh), net_wh=(width, height), cut_xy=(cut_x, cut_y)
+    )
     rows, columns = where.source
     assert columns.start == (left_shift if quadrant & 1 else width - cut_x - right_shift)
     assert rows.start == (top_shift if quadrant & 2 else height - cut_y - bot_shift)

@@ -8,15 +8,15 @@ import cv2
 import numpy as np
 import pytest
 
-from data.augment.colour import Distortion, blurred, distort, limited_blur
-from data.augment.crop import Window, cut
+from data.augment.colour import Distortion, apply_blur, distort, limit_blur
+from data.augment.geometry import CropWindow, crop_and_resize
 from training.images import batch_sheet, save_batch
 
 RNG = np.random.default_rng(0)
 IMAGE = RNG.integers(0, 256, (60, 80, 3), np.uint8)
 
 
-def _whole_window(image: np.ndarray, window: Window) -> np.ndarray:
+def _whole_window(image: np.ndarray, window: CropWindow) -> np.ndarray:
     """crop of image_data_augmentation: every pixel inside, the mean elsewhere."""
     mean = np.rint(image.reshape(-1, image.shape[2]).mean(axis=0)).astype(np.uint8)
     y = np.arange(window.height) + window.top
@@ -33,12 +33,12 @@ def _whole_window(image: np.ndarray, window: Window) -> np.ndarray:
     [(0, 0, 80, 60), (10, 5, 50, 40), (-10, -20, 100, 90), (30, -5, 70, 30), (-40, 10, 60, 100), (90, 0, 20, 20)],
 )
 def test_cut(left: int, top: int, width: int, height: int, flip: bool, channels: int) -> None:
-    window = Window(left=left, top=top, width=width, height=height, flip=flip)
+    window = CropWindow(left=left, top=top, width=width, height=height, flip=flip)
     image = np.ascontiguousarray(IMAGE[..., :channels])
-    same_size = cut(image, window, (width, height))
+    same_size = crop_and_resize(image, window, (width, height))
     expected = _whole_window(image, window)
     np.testing.assert_array_equal(same_size, expected[:, ::-1] if flip else expected)
-    assert cut(image, window, (32, 48)).shape == (48, 32, channels)
+    assert crop_and_resize(image, window, (32, 48)).shape == (48, 32, channels)
 
 
 @pytest.mark.parametrize(
@@ -67,15 +67,15 @@ def test_distort_of_grey_and_of_nothing() -> None:
 
 def test_blur_of_the_background_keeps_boxes_sharp() -> None:
     truth = np.float32([[0.25, 0.5, 0.25, 0.5, 0], [0.9, 0.1, 0.4, 0.4, 1]])  # the second reaches over the corner
-    out = blurred(IMAGE, 1, truth)
+    out = apply_blur(IMAGE, 1, truth)
     soft = cv2.GaussianBlur(IMAGE, (17, 17), 0)
     expected = soft.copy()
     expected[15:45, 10:30] = IMAGE[15:45, 10:30]
     expected[0:18, 56:80] = IMAGE[0:18, 56:80]
     differs = (out != expected).any(axis=2)
     assert differs.sum() <= 60  # the edge of a box may fall a pixel to either side
-    np.testing.assert_array_equal(blurred(IMAGE, 6, truth), cv2.GaussianBlur(IMAGE, (7, 7), 0))
-    assert blurred(IMAGE, 0, truth) is IMAGE
+    np.testing.assert_array_equal(apply_blur(IMAGE, 6, truth), cv2.GaussianBlur(IMAGE, (7, 7), 0))
+    assert apply_blur(IMAGE, 0, truth) is IMAGE
 
 
 @pytest.mark.parametrize(
@@ -84,7 +84,7 @@ def test_blur_of_the_background_keeps_boxes_sharp() -> None:
 )
 def test_small_objects_limit_the_blur(blur: int, sides: list[tuple[float, float]], expected: int) -> None:
     truth = np.float32([[0.5, 0.5, w, h, 0] for w, h in sides]).reshape(-1, 5)
-    assert limited_blur(blur, truth, (416, 416)) == expected
+    assert limit_blur(blur, truth, (416, 416)) == expected
 
 
 def test_preview_shows_every_image_with_its_boxes(tmp_path: Path) -> None:

@@ -216,4 +216,4 @@ def test_video_cut_in_the_middle(tmp_path: Path) -> None:
     with open_frames(str(tmp_path / "a.avi")) as source:
         *frames, last = source
     assert 10 <= len(frames) < 40 and all(isinstance(frame, Frame) for frame in frames)
-    assert isinstance(last, Failure) and "cut off" in last.reason
+    assert isinstance(last, Failure) and "truncated" in last.reason

@@ -10,12 +10,12 @@ import numpy as np
 import pytest
 import torch
 
-from data.augment import DetectionAugment
+from data.augment.base import scale
 from data.augment.classification import ClassificationAugment
-from data.classification import ClassificationDataset
-from data.dataset import DetectionDataset, SampleKey
+from data.augment.detection import DetectionAugment
+from data.dataset import ClassificationDataset, DetectionDataset, SampleKey
 from data.loader import BatchPlan, TrainLoader
-from data.multiscale import BatchShape, SizeSchedule
+from data.sampling import BatchShape, MultiScaleShapes
 from data.scenes import NAMES, make_scenes
 from data.sources import open_data
 from utils.errors import InputError, RunError
@@ -39,7 +39,7 @@ def _augment(
         jitter=0.3,
         resize=1.5,
         classes=classes,
-        most=most,
+        max_boxes=most,
     )
 
 
@@ -64,18 +64,19 @@ def test_a_sample_is_what_the_network_and_the_loss_expect(scenes: Path, options:
         sample = dataset[KEY._replace(slot=slot)]
         assert sample.image is not None
         assert sample.image.shape == (3, 64, 96) and sample.image.dtype == np.uint8
-        assert sample.truth.shape == (30, 5) and sample.truth.dtype == np.float32
-        boxes = sample.truth[: sample.box_count]
-        assert (boxes[:, 2:4] > 0).all() and not sample.truth[sample.box_count :].any()
+        assert sample.ground_truth.shape == (30, 5) and sample.ground_truth.dtype == np.float32
+        count = int((sample.ground_truth[:, 2] > 0).sum())
+        boxes = sample.ground_truth[:count]
+        assert (boxes[:, 2:4] > 0).all() and not sample.ground_truth[count:].any()
         assert (boxes[:, :2] - boxes[:, 2:4] / 2 > -0.02).all() and (boxes[:, :2] + boxes[:, 2:4] / 2 < 1.02).all()
-        assert not sample.problems
+        assert not sample.findings
 
 
 @pytest.mark.parametrize("options", VARIANTS)
 def test_same_seed_and_key_same_sample(scenes: Path, options: dict[str, object]) -> None:
     first, again = _dataset(scenes, **options)[KEY], pickle.loads(pickle.dumps(_dataset(scenes, **options)))[KEY]
     np.testing.assert_array_equal(first.image, again.image)
-    np.testing.assert_array_equal(first.truth, again.truth)
+    np.testing.assert_array_equal(first.ground_truth, again.ground_truth)
     assert not np.array_equal(first.image, _dataset(scenes, seed=2, **options)[KEY].image)
     assert not np.array_equal(first.image, _dataset(scenes, **options)[KEY._replace(slot=6)].image)
 
@@ -102,10 +103,10 @@ def test_boxes_stay_on_their_objects(tmp_path: Path) -> None:
         augment = _augment(classes=1, letter_box=letter_box, hue=0.0, saturation=1.0, exposure=1.0)
         dataset = DetectionDataset(open_data(tmp_path), "all", augment, seed=0)
         for slot in range(60):
-            image, truth, count, _ = dataset[SampleKey(0, slot, 160, 128)]
+            image, truth, _ = dataset[SampleKey(0, slot, 160, 128)]
             assert image is not None
             x, y, w, h = cv2.boundingRect((image[0] > 140).astype(np.uint8))
-            if count == 0:
+            if not truth.any():
                 assert w * h < 20
                 continue
             size = np.array([160, 128])
@@ -115,7 +116,7 @@ def test_boxes_stay_on_their_objects(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("workers", [0, 2])
 def test_batches_do_not_depend_on_the_workers(scenes: Path, workers: int) -> None:
-    plan = BatchPlan(sizes=SizeSchedule(width=64, height=64, mini_batch=3), subdivisions=2)
+    plan = BatchPlan(shapes=MultiScaleShapes(width=64, height=64, mini_batch=3), subdivisions=2)
     dataset = _dataset(scenes, mosaic=True)
     loader = iter(TrainLoader(dataset, plan, workers=workers, start=4))
     for iteration, subdivision in ((4, 0), (4, 1), (5, 0)):
@@ -124,15 +125,14 @@ def test_batches_do_not_depend_on_the_workers(scenes: Path, workers: int) -> Non
         for place, key in enumerate(plan.keys(iteration, subdivision)):
             sample = dataset[key]
             np.testing.assert_array_equal(batch.images[place].numpy(), sample.image)
-            np.testing.assert_array_equal(batch.truth[place].numpy(), sample.truth)
-            assert batch.counts[place] == sample.box_count
+            np.testing.assert_array_equal(batch.ground_truth[place].numpy(), sample.ground_truth)
         assert batch.images.dtype == torch.uint8
 
 
 def test_what_a_spawned_worker_gets_can_be_sent(scenes: Path) -> None:
     """Starting one takes seconds; what it needs is the data set and two functions, by pickle."""
     loader = TrainLoader(
-        _dataset(scenes), BatchPlan(sizes=SizeSchedule(width=64, height=64, mini_batch=3), subdivisions=1)
+        _dataset(scenes), BatchPlan(shapes=MultiScaleShapes(width=64, height=64, mini_batch=3), subdivisions=1)
     )
     parts = loader._loader.dataset, loader._loader.collate_fn, loader._loader.worker_init_fn
     dataset, collate, _ = pickle.loads(pickle.dumps(parts))
@@ -140,9 +140,9 @@ def test_what_a_spawned_worker_gets_can_be_sent(scenes: Path) -> None:
 
 
 def test_ranks_share_a_batch() -> None:
-    sizes = SizeSchedule(width=64, height=64, mini_batch=5)
-    whole = BatchPlan(sizes=sizes, subdivisions=2).keys(7, 1)
-    parts = [BatchPlan(sizes=sizes, subdivisions=2, rank=rank, world=2).keys(7, 1) for rank in (0, 1)]
+    sizes = MultiScaleShapes(width=64, height=64, mini_batch=5)
+    whole = BatchPlan(shapes=sizes, subdivisions=2).keys(7, 1)
+    parts = [BatchPlan(shapes=sizes, subdivisions=2, rank=rank, world_size=2).keys(7, 1) for rank in (0, 1)]
     assert sorted(parts[0] + parts[1]) == whole and [key.slot for key in whole] == [5, 6, 7, 8, 9]
 
 
@@ -154,13 +154,13 @@ def test_a_broken_image_costs_itself_and_is_listed_once(
     (tmp_path / "good.txt").write_text("0 .5 .5 .2 .2\n40 .5 .5 .2 .2\nnonsense\n1 .5 .5 0 0\n")
     (tmp_path / "broken.jpg").write_bytes(b"\xff\xd8 no image")
     dataset = DetectionDataset(open_data(tmp_path), "all", _augment(), seed=0)
-    plan = BatchPlan(sizes=SizeSchedule(width=64, height=64, mini_batch=8), subdivisions=1)
+    plan = BatchPlan(shapes=MultiScaleShapes(width=64, height=64, mini_batch=8), subdivisions=1)
     loader = TrainLoader(dataset, plan)
     batches = iter(loader)
     images = [next(batches).images for _ in range(3)]
     assert all(len(batch) == 8 for batch in images)
-    texts = sorted(problem.text for problem in loader.problems)
-    assert len(texts) == 3 and max(loader.problems.values()) > 3
+    texts = sorted(str(finding) for finding in loader.findings)
+    assert len(texts) == 3 and max(loader.findings.values()) > 3
     assert any("broken.jpg" in text for text in texts)
     assert any("class 40, expected 0 to 31" in text for text in texts)
     assert any("good.txt:3" in text for text in texts)
@@ -170,7 +170,7 @@ def test_a_broken_image_costs_itself_and_is_listed_once(
 def test_no_readable_image_at_all(tmp_path: Path) -> None:
     (tmp_path / "broken.jpg").write_bytes(b"\xff\xd8 no image")
     dataset = DetectionDataset(open_data(tmp_path), "all", _augment(), seed=0)
-    plan = BatchPlan(sizes=SizeSchedule(width=64, height=64, mini_batch=2), subdivisions=1)
+    plan = BatchPlan(shapes=MultiScaleShapes(width=64, height=64, mini_batch=2), subdivisions=1)
     with pytest.raises(RunError, match=r"broken\.jpg"):
         next(iter(TrainLoader(dataset, plan)))
 
@@ -178,7 +178,7 @@ def test_no_readable_image_at_all(tmp_path: Path) -> None:
 def test_a_data_set_of_one_image_gives_full_batches(scenes: Path, tmp_path: Path) -> None:
     (tmp_path / "one.jpg").write_bytes(open_data(scenes).splits["train"][0].read_bytes())
     dataset = DetectionDataset(open_data(tmp_path), "all", _augment(mosaic=True), seed=0)
-    plan = BatchPlan(sizes=SizeSchedule(width=64, height=64, mini_batch=4), subdivisions=1)
+    plan = BatchPlan(shapes=MultiScaleShapes(width=64, height=64, mini_batch=4), subdivisions=1)
     assert next(iter(TrainLoader(dataset, plan))).images.shape == (4, 3, 64, 64)
 
 
@@ -211,22 +211,22 @@ def test_classifier_batches(tmp_path: Path) -> None:
     for number, name in enumerate(("cat", "dog", "cat_dog", "cow")):
         cv2.imwrite(str(tmp_path / f"{name}.png"), np.full((40, 50, 3), 60 * number, np.uint8))
     images = sorted(tmp_path.iterdir())
-    augment = ClassificationAugment(options=AugmentOptions(), least=32, most=64)
+    augment = ClassificationAugment(options=AugmentOptions(), min_crop=32, max_crop=64)
     dataset = ClassificationDataset(images, ["cat", "dog"], augment, seed=0, label_smooth_eps=0.1)
-    plan = BatchPlan(sizes=SizeSchedule(width=32, height=32, mini_batch=16), subdivisions=1)
+    plan = BatchPlan(shapes=MultiScaleShapes(width=32, height=32, mini_batch=16), subdivisions=1)
     loader = TrainLoader(dataset, plan)
     batch = next(iter(loader))
-    assert batch.images.shape == (16, 3, 32, 32) and batch.truth.shape == (16, 2)
-    assert {tuple(np.round(row.astype(float), 2).tolist()) for row in batch.truth.numpy()} <= {
+    assert batch.images.shape == (16, 3, 32, 32) and batch.ground_truth.shape == (16, 2)
+    assert {tuple(np.round(row.astype(float), 2).tolist()) for row in batch.ground_truth.numpy()} <= {
         (0.9, 0.1),
         (0.1, 0.9),
         (0.9, 0.9),
         (0.1, 0.1),
     }
-    assert {Path(problem.place).name for problem in loader.problems} == {"cat_dog.png", "cow.png"}
+    assert {Path(finding.place).name for finding in loader.findings} == {"cat_dog.png", "cow.png"}
 
 
-def _transcribed_shape(s: SizeSchedule, factor: float, full: bool) -> BatchShape:
+def _transcribed_shape(s: MultiScaleShapes, factor: float, full: bool) -> BatchShape:
     """The size rule of train_detector, line by line."""
     coefficient = 1.4 if s.random == 1 else s.random
     dims = [int(int(factor * side / s.resize_step + 1 + 0.5) * s.resize_step) for side in (s.width, s.height)]
@@ -245,14 +245,12 @@ def _transcribed_shape(s: SizeSchedule, factor: float, full: bool) -> BatchShape
 @pytest.mark.parametrize("dynamic", [False, True])
 @pytest.mark.parametrize("size", [(416, 416), (640, 352)])
 def test_multi_scale_follows_train_detector(random: float, dynamic: bool, size: tuple[int, int]) -> None:
-    schedule = SizeSchedule(
+    schedule = MultiScaleShapes(
         width=size[0], height=size[1], mini_batch=8, random=random, dynamic_minibatch=dynamic, max_batches=6000, seed=3
     )
-    from data.augment import draws
-
     coefficient = 1.4 if random == 1 else random
     for iteration in range(0, 5900, 10):
-        factor = draws.scale(np.random.default_rng((3, iteration)), coefficient)
+        factor = scale(np.random.default_rng((3, iteration)), coefficient)
         assert schedule.at(iteration) == _transcribed_shape(schedule, factor, iteration == 0)
         assert schedule.at(iteration + 9) == schedule.at(iteration)
     assert schedule.at(5) == schedule.at(5910) == schedule.at(5999) == schedule.largest
@@ -260,5 +258,5 @@ def test_multi_scale_follows_train_detector(random: float, dynamic: bool, size: 
 
 
 def test_without_random_the_size_is_the_cfgs() -> None:
-    schedule = SizeSchedule(width=416, height=320, mini_batch=4, max_batches=100)
+    schedule = MultiScaleShapes(width=416, height=320, mini_batch=4, max_batches=100)
     assert {schedule.at(i) for i in range(200)} == {schedule.largest} == {BatchShape(416, 320, 4)}

@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 
 from data.image import read_image
-from data.image_cache import DISK, RAM, CachePlace, cached
+from data.image_cache import DISK, RAM, CacheOptions, open_cache
 
 SIZES = ((30, 20), (17, 33), (8, 8))
 
@@ -31,8 +31,8 @@ def images(tmp_path: Path) -> list[Path]:
     return paths
 
 
-def place(tmp_path: Path, kind: str, shared: bool = False) -> CachePlace:
-    return CachePlace(kind=kind, folder=tmp_path / "cache", shared=shared)
+def cache_options(tmp_path: Path, kind: str, shared: bool = False) -> CacheOptions:
+    return CacheOptions(kind=kind, folder=tmp_path / "cache", shared=shared)
 
 
 @pytest.mark.parametrize("channels", [1, 3])
@@ -40,7 +40,7 @@ def place(tmp_path: Path, kind: str, shared: bool = False) -> CachePlace:
 def test_a_cache_gives_the_images_and_can_be_sent(
     tmp_path: Path, images: list[Path], kind: str, shared: bool, channels: int
 ) -> None:
-    cache = cached(images, channels, place(tmp_path, kind, shared))
+    cache = open_cache(images, channels, cache_options(tmp_path, kind, shared))
     assert cache is not None and len(cache) == 5
     for index in range(3):
         np.testing.assert_array_equal(cache[index], read_image(images[index], channels))
@@ -49,34 +49,31 @@ def test_a_cache_gives_the_images_and_can_be_sent(
 
 @pytest.mark.parametrize(("kind", "shared"), [(RAM, True), (DISK, False)])
 def test_pixels_are_not_copied_to_spawned_workers(tmp_path: Path, images: list[Path], kind: str, shared: bool) -> None:
-    cache = cached(images, 3, place(tmp_path, kind, shared))
+    cache = open_cache(images, 3, cache_options(tmp_path, kind, shared))
     assert cache is not None
     small = len(ForkingPickler.dumps(cache))
     many = tmp_path / "large.png"
     cv2.imwrite(str(many), np.zeros((500, 500, 3), np.uint8))
-    large = cached([*images[:4], many], 3, place(tmp_path, kind, shared))
+    large = open_cache([*images[:4], many], 3, cache_options(tmp_path, kind, shared))
     assert abs(len(ForkingPickler.dumps(large)) - small) < 100
 
 
 def test_a_sent_file_is_mapped_again(tmp_path: Path, images: list[Path]) -> None:
-    arrived = pickle.loads(ForkingPickler.dumps(cached(images, 3, place(tmp_path, DISK))))
+    arrived = pickle.loads(ForkingPickler.dumps(open_cache(images, 3, cache_options(tmp_path, DISK))))
     np.testing.assert_array_equal(arrived[1], read_image(images[1]))
 
 
 def test_a_file_is_used_again_until_a_image_changes(
     tmp_path: Path, images: list[Path], caplog: pytest.LogCaptureFixture
 ) -> None:
-    where = place(tmp_path, DISK)
+    where = cache_options(tmp_path, DISK)
     with caplog.at_level(logging.INFO):
-        cached(images, 3, where)
-        assert cached(images, 3, where) is not None
-        assert [record.message.split(" /")[0] for record in caplog.records] == [
-            "decoded images are written to",
-            "decoded images are taken from",
-        ]
+        open_cache(images, 3, where)
+        assert open_cache(images, 3, where) is not None
+        assert [record.message.split(" ")[0] for record in caplog.records] == ["writing", "using"]
         cv2.imwrite(str(images[1]), np.full((33, 17, 3), 7, np.uint8))
         os.utime(images[1], ns=(1, 1))
-        again = cached(images, 3, where)
+        again = open_cache(images, 3, where)
     assert "have changed" in caplog.text
     assert again is not None and (again[1] == 7).all()
     assert len(list(where.folder.iterdir())) == 1
@@ -84,9 +81,9 @@ def test_a_file_is_used_again_until_a_image_changes(
 
 @pytest.mark.parametrize("spoil", [lambda path: path.write_bytes(b""), lambda path: os.truncate(path, 300)])
 def test_a_spoilt_file_is_made_anew(tmp_path: Path, images: list[Path], spoil: object) -> None:
-    cached(images, 3, place(tmp_path, DISK))
+    open_cache(images, 3, cache_options(tmp_path, DISK))
     spoil(next((tmp_path / "cache").iterdir()))  # type: ignore[operator]
-    cache = cached(images, 3, place(tmp_path, DISK))
+    cache = open_cache(images, 3, cache_options(tmp_path, DISK))
     assert cache is not None
     np.testing.assert_array_equal(cache[0], read_image(images[0]))
 
@@ -97,7 +94,7 @@ def test_a_cache_that_does_not_fit_is_left_out(
 ) -> None:
     monkeypatch.setattr("data.image_cache.free_memory", lambda: 1000)
     monkeypatch.setattr(shutil, "disk_usage", lambda path: shutil._ntuple_diskusage(10, 10, 1000))  # type: ignore[attr-defined]
-    assert cached(images, 3, place(tmp_path, kind)) is None
+    assert open_cache(images, 3, cache_options(tmp_path, kind)) is None
     assert "are not cached" in caplog.text
     assert ("--cache-images disk" in caplog.text) == (kind == RAM)
 
@@ -106,5 +103,5 @@ def test_a_folder_that_cannot_be_written_to_is_a_warning(
     tmp_path: Path, images: list[Path], caplog: pytest.LogCaptureFixture
 ) -> None:
     (tmp_path / "cache").write_text("a file")
-    assert cached(images, 3, place(tmp_path, DISK)) is None
+    assert open_cache(images, 3, cache_options(tmp_path, DISK)) is None
     assert "are not cached" in caplog.text

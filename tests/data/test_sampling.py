@@ -1,4 +1,4 @@
-"""Drawing images by rarity and by proportions."""
+"""Drawing images by class_balanced_weights and by proportions."""
 
 from __future__ import annotations
 
@@ -8,11 +8,10 @@ import cv2
 import numpy as np
 import pytest
 
-from data.augment import DetectionAugment
+from data.augment.detection import DetectionAugment
 from data.dataset import DetectionDataset, SampleKey
 from data.loader import BatchPlan, TrainLoader
-from data.multiscale import BatchShape
-from data.sampling import Picker, RectangleSizes, rarity, rectangles
+from data.sampling import BatchShape, ImageSampler, RectShapes, class_balanced_weights, group_by_aspect
 from data.sources import open_data
 from utils.net_options import AugmentOptions
 
@@ -22,26 +21,26 @@ SIZES = np.array([[100, 100]] * 5 + [[200, 100]] * 4 + [[100, 210]] * 3 + [[1000
 def test_every_class_is_drawn_as_often_and_empty_images_keep_their_share() -> None:
     image_of = np.array([0, 0, 0, 1, 2, 3])
     class_ids = np.array([7, 7, 9, 7, 7, 7])  # class 7 in four images, 9 in one; a fifth one is empty
-    weights = rarity(5, image_of, class_ids)
+    weights = class_balanced_weights(5, image_of, class_ids)
     np.testing.assert_allclose(weights, [0.8 / 2 * (1 / 4 + 1), 0.1, 0.1, 0.1, 0.2])
     assert weights.sum() == pytest.approx(1)
 
 
 def test_without_any_label_images_are_alike() -> None:
     none = np.zeros(0, np.int64)
-    np.testing.assert_allclose(rarity(4, none, none), 0.25)
+    np.testing.assert_allclose(class_balanced_weights(4, none, none), 0.25)
 
 
 def test_weights_are_followed() -> None:
-    picker, rng = Picker(4, np.array([0.0, 1.0, 3.0, 0.0])), np.random.default_rng(0)
-    drawn = np.bincount([picker(rng, (32, 32)) for _ in range(2000)], minlength=4) / 2000
+    sampler, rng = ImageSampler(4, np.array([0.0, 1.0, 3.0, 0.0])), np.random.default_rng(0)
+    drawn = np.bincount([sampler(rng, (32, 32)) for _ in range(2000)], minlength=4) / 2000
     np.testing.assert_allclose(drawn, [0, 0.25, 0.75, 0], atol=0.03)
 
 
 def test_plain_drawing_is_what_it_always_was() -> None:
-    picker = Picker(1000)
+    sampler = ImageSampler(1000)
     first, second = np.random.default_rng(3), np.random.default_rng(3)
-    assert [picker(first, (1, 1)) for _ in range(50)] == [int(second.integers(1000)) for _ in range(50)]
+    assert [sampler(first, (1, 1)) for _ in range(50)] == [int(second.integers(1000)) for _ in range(50)]
 
 
 @pytest.mark.parametrize(
@@ -54,29 +53,29 @@ def test_plain_drawing_is_what_it_always_was() -> None:
     ],
 )
 def test_groups(least: int, shapes: list[tuple[int, int]], members: list[int]) -> None:
-    groups = rectangles(SIZES, (128, 128), 32, least)
+    groups = group_by_aspect(SIZES, (128, 128), 32, least)
     assert [tuple(shape) for shape in groups.shapes.tolist()] == shapes
     assert np.bincount(groups.group).tolist() == members
 
 
 def test_batches_hold_images_of_their_group_only() -> None:
-    groups = rectangles(SIZES, (128, 128), 32, 1)
+    groups = group_by_aspect(SIZES, (128, 128), 32, 1)
     weights = np.arange(1.0, len(SIZES) + 1)
-    picker, rng = Picker(len(SIZES), weights, groups), np.random.default_rng(0)
+    sampler, rng = ImageSampler(len(SIZES), weights, groups), np.random.default_rng(0)
     for number, shape in enumerate(groups.shapes.tolist()):
-        drawn = {picker(rng, tuple(shape)) for _ in range(200)}
+        drawn = {sampler(rng, tuple(shape)) for _ in range(200)}
         assert drawn == set(np.flatnonzero(groups.group == number))
-    np.testing.assert_allclose(picker.shares, np.bincount(groups.group, weights) / weights.sum())
+    np.testing.assert_allclose(sampler.shares, np.bincount(groups.group, weights) / weights.sum())
 
 
 def test_shapes_come_as_often_as_their_images() -> None:
-    groups = rectangles(SIZES, (128, 128), 32, 1)
-    sizes = RectangleSizes(groups.shapes, Picker(14, None, groups).shares, 4, seed=1)
-    assert sizes.at(0) == sizes.largest == BatchShape(128, 128, 4)
-    found = [sizes.at(iteration) for iteration in range(1, 2001)]
+    groups = group_by_aspect(SIZES, (128, 128), 32, 1)
+    shapes = RectShapes(groups.shapes, ImageSampler(14, None, groups).shares, 4, seed=1)
+    assert shapes.at(0) == shapes.largest == BatchShape(128, 128, 4)
+    found = [shapes.at(iteration) for iteration in range(1, 2001)]
     for shape, share in zip(groups.shapes.tolist(), (3, 6, 4, 1), strict=True):
         assert found.count(BatchShape(*shape, 4)) / 2000 == pytest.approx(share / 14, abs=0.03)
-    assert sizes.at(77) == found[76]
+    assert shapes.at(77) == found[76]
 
 
 def test_a_batch_of_tall_images_is_tall(tmp_path: Path) -> None:
@@ -87,16 +86,16 @@ def test_a_batch_of_tall_images_is_tall(tmp_path: Path) -> None:
         )
         (tmp_path / f"{number}.txt").write_text("0 .5 .5 .4 .4\n")
     data = open_data(tmp_path)
-    groups = rectangles(np.array([[80, 40]] * 3 + [[40, 80]] * 3), (64, 64), 32, 2)
-    picker = Picker(6, None, groups)
-    augment = DetectionAugment(options=AugmentOptions(), jitter=0.0, resize=1.0, classes=1, most=9)
-    dataset = DetectionDataset(data, "all", augment, seed=0, picker=picker)
-    sizes = RectangleSizes(groups.shapes, picker.shares, 4, seed=0)
-    loader = iter(TrainLoader(dataset, BatchPlan(sizes=sizes, subdivisions=2)))
+    groups = group_by_aspect(np.array([[80, 40]] * 3 + [[40, 80]] * 3), (64, 64), 32, 2)
+    sampler = ImageSampler(6, None, groups)
+    augment = DetectionAugment(options=AugmentOptions(), jitter=0.0, resize=1.0, classes=1, max_boxes=9)
+    dataset = DetectionDataset(data, "all", augment, seed=0, sampler=sampler)
+    shapes = RectShapes(groups.shapes, sampler.shares, 4, seed=0)
+    loader = iter(TrainLoader(dataset, BatchPlan(shapes=shapes, subdivisions=2)))
     seen = set()
     for _ in range(20):
         batch = next(loader)
-        assert batch.size_wh == sizes.at(batch.iteration)[:2]
+        assert batch.size_wh == shapes.at(batch.iteration)[:2]
         assert (batch.images.numpy() > 100).all() == (batch.size_wh == (64, 32))
         seen.add(batch.size_wh)
     assert seen == {(64, 32), (32, 64)}

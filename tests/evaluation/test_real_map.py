@@ -19,10 +19,9 @@ import pytest
 import torch
 from numpy.typing import NDArray
 
-import data.image_loader as image_loader
-from data.evaluation_set import EvaluationSet
+import data.evaluation_set as image_loader
+from data.evaluation_set import EvaluationSet, ImageLoader
 from data.image import read_image
-from data.image_loader import ImageLoader
 from data.sources import open_data
 from evaluation.metrics.darknet import NMS_THRESH, SCORE_THRESH, DarknetMap, darknet_map
 from evaluation.run import Pass, evaluate
@@ -78,7 +77,7 @@ def _measure(model: str, letter_box: int) -> DarknetMap:
     loader = ImageLoader(exam.images, predictor.size_wh, letter_box=bool(letter_box))
     for _ in evaluate(predictor.forward, [boxes], loader, found):
         pass
-    truths = [exam.truth(i, found.sizes_wh[i]) for i in found.order]
+    truths = [exam.ground_truth(i, found.sizes_wh[i]) for i in found.order]
     return darknet_map(found.detections(0), truths, predictor.detector.classes)
 
 

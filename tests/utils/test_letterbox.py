@@ -26,9 +26,9 @@ def test_letterbox_sizes(
     image_wh: tuple[int, int], network_wh: tuple[int, int], inner_wh: tuple[int, int], offset_wh: tuple[int, int]
 ) -> None:
     fit = Letterbox(image_wh=image_wh, network_wh=network_wh, letter_box=True)
-    assert (fit.inner_wh, fit.offset_wh) == (inner_wh, offset_wh)
+    assert (fit.resized_wh, fit.offset_xy) == (inner_wh, offset_wh)
     plain = Letterbox(image_wh=image_wh, network_wh=network_wh)
-    assert (plain.inner_wh, plain.offset_wh) == (network_wh, (0, 0))
+    assert (plain.resized_wh, plain.offset_xy) == (network_wh, (0, 0))
 
 
 @pytest.mark.parametrize("letter_box", [False, True])

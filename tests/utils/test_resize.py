@@ -8,7 +8,7 @@ import pytest
 from numpy.typing import NDArray
 
 from tests.paths import shared
-from utils.letterbox import Letterbox, centre_of, network_input, resize_darknet, resize_opencv
+from utils.letterbox import Letterbox, centre_crop, network_input, resize_darknet, resize_opencv
 
 
 def slow_resize(image: NDArray[np.uint8], size_wh: tuple[int, int]) -> NDArray[np.float32]:
@@ -79,7 +79,7 @@ def test_the_middle_as_a_classifier_sees_it(image_wh: tuple[int, int], network_w
         for x in range(net_w):
             column, row = min(max(x + dx, 0), size_wh[0] - 1), min(max(y + dy, 0), size_wh[1] - 1)
             expected[:, y, x] = resized[:, row, column]
-    np.testing.assert_allclose(centre_of(noise(*image_wh), network_wh), expected, atol=2e-5)
+    np.testing.assert_allclose(centre_crop(noise(*image_wh), network_wh), expected, atol=2e-5)
 
 
 def test_the_last_row_fades_where_the_original_loses_it() -> None:

@@ -5,9 +5,8 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from data.augment.crop import Window
-from data.augment.mosaic import Placement, placed
-from data.augment.truth import joined, padded, windowed
+from data.augment.geometry import CropWindow, crop_boxes, pad_boxes
+from data.augment.mixing import Placement, mosaic_boxes
 from tests.paths import REFERENCE
 
 RECORDED = np.load(REFERENCE / "augment_truth.npz")
@@ -25,10 +24,10 @@ def _sorted(truth: np.ndarray) -> np.ndarray:
 @pytest.mark.parametrize("case", range(len(RECORDED["fill"])))
 def test_windowed_is_fill_truth_detection(case: int) -> None:
     _, width, height, left, top, window_width, window_height, flip, net_width, net_height, *_ = RECORDED["fill"][case]
-    window = Window(left=left, top=top, width=window_width, height=window_height, flip=bool(flip))
+    window = CropWindow(left=left, top=top, width=window_width, height=window_height, flip=bool(flip))
     rng = np.random.default_rng(case)
-    ours = windowed(
-        _rows("fill_in", case), window, (width, height), (net_width, net_height), classes=5, most=20, rng=rng
+    ours = crop_boxes(
+        _rows("fill_in", case), window, (width, height), (net_width, net_height), classes=5, max_boxes=20, rng=rng
     )
     expected = _rows("fill_out", case)
     assert ours.shape == expected.shape
@@ -46,25 +45,24 @@ def test_placed_is_blend_truth_mosaic(case: int) -> None:
     shift_x = cut_x - left if quadrant & 1 else -(width - cut_x - right)
     shift_y = cut_y - top if quadrant & 2 else -(height - cut_y - bottom)
     placement = Placement(quadrant=quadrant, net_wh=(width, height), cut_xy=(cut_x, cut_y), shift_xy=(shift_x, shift_y))
-    ours = placed(_rows("mosaic_in", case)[: most - before], placement, bound=bool(bound))
+    ours = mosaic_boxes(_rows("mosaic_in", case)[: most - before], placement, bound=bool(bound))
     np.testing.assert_allclose(ours, _rows("mosaic_out", case), atol=2e-6)
 
 
 def test_the_limit_counts_boxes_before_they_are_dropped() -> None:
     truth = np.tile(np.float32([0.5, 0.5, 0.2, 0.2, 0]), (40, 1))
     truth[::2, 4] = 7  # not one of the classes
-    window = Window(left=0, top=0, width=100, height=100, flip=False)
+    window = CropWindow(left=0, top=0, width=100, height=100, flip=False)
     counts = [
-        len(windowed(truth, window, (100, 100), (32, 32), classes=5, most=20, rng=np.random.default_rng(seed)))
+        len(crop_boxes(truth, window, (100, 100), (32, 32), classes=5, max_boxes=20, rng=np.random.default_rng(seed)))
         for seed in range(20)
     ]
     assert max(counts) < 20
     assert 8 < np.mean(counts) < 12
 
 
-def test_joined_and_padded_keep_the_first() -> None:
-    first, second = np.full((3, 5), 0.1, np.float32), np.full((4, 5), 0.2, np.float32)
-    both = joined(first, second, 5)
-    assert both[:, 0].tolist() == pytest.approx([0.1, 0.1, 0.1, 0.2, 0.2])
-    rows = padded(first, 6)
+def test_padding_keeps_the_first() -> None:
+    boxes = np.full((3, 5), 0.1, np.float32)
+    rows = pad_boxes(boxes, 6)
     assert rows.shape == (6, 5) and not rows[3:].any() and rows[:3].all()
+    assert pad_boxes(boxes, 2).shape == (2, 5)

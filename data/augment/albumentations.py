@@ -1,4 +1,4 @@
-"""Further augmentations that a user names in a file of albumentations' own serialisation (`--augment FILE`)."""
+"""Albumentations transforms from a file that `albumentations.save` wrote (`--augment FILE`)."""
 
 from __future__ import annotations
 
@@ -10,17 +10,18 @@ from typing import Any
 import cv2
 import numpy as np
 
-from data.augment.crop import Image
-from data.augment.truth import TruthRows, pair
+from data.augment.base import Sample
+from data.augment.geometry import BoxRows
 from utils.errors import InputError
 from utils.files import read_text
+from utils.packages import need
 
 
-class ExtraAugment:
-    """Transforms of albumentations on image and boxes; picklable, deterministic by the generator it is given.
+class AlbumentationsAugment:
+    """Albumentations transforms of an image and its boxes; picklable, and deterministic given the generator.
 
-    description: what `albumentations.to_dict` gives. Boxes are clipped to the image; those that end up with less
-    than a pixel are dropped. An image whose size the transforms change is brought back to it.
+    description: from `albumentations.to_dict`. Boxes are clipped to the image and dropped if less than a pixel wide or
+    high remains. An image resized by the transforms is resized back.
     """
 
     def __init__(self, description: Mapping[str, Any], source: str) -> None:
@@ -37,51 +38,47 @@ class ExtraAugment:
     def __str__(self) -> str:
         return ", ".join(type(transform).__name__ for transform in self._compose.transforms)
 
-    def __call__(self, image: Image, truth: TruthRows, rng: np.random.Generator) -> tuple[Image, TruthRows]:
-        """image: uint8 (height, width, channels); truth: float32 (n, 5), cxcywh relative to it and class id."""
+    def __call__(self, sample: Sample, rng: np.random.Generator) -> Sample:
+        image, rows = sample
         height, width = image.shape[:2]
         self._compose.set_random_seed(int(rng.integers(2**31)))
-        half = truth[:, 2:4] / 2
-        xyxy = np.clip(np.concatenate([truth[:, :2] - half, truth[:, :2] + half], axis=1), 0, 1)
-        result = self._compose(image=image, bboxes=xyxy, class_ids=truth[:, 4])
+        half = rows[:, 2:4] / 2
+        xyxy = np.clip(np.concatenate([rows[:, :2] - half, rows[:, :2] + half], axis=1), 0, 1)
+        result = self._compose(image=image, bboxes=xyxy, class_ids=rows[:, 4])
         changed = result["image"]
         if changed.shape[:2] != (height, width):
             changed = cv2.resize(changed, (width, height), interpolation=cv2.INTER_LINEAR)
         if changed.dtype != np.uint8 or changed.size != image.size:
             found = f"{changed.dtype} {changed.shape}"
-            raise InputError(f"{self.source}: the transforms turn an image into {found}, expected uint8 {image.shape}")
-        boxes = _truth(result["bboxes"], result["class_ids"])
-        large_enough = (boxes[:, 2:4] >= 1 / pair((width, height))).all(axis=1)
-        return np.ascontiguousarray(changed.reshape(image.shape)), boxes[large_enough]
+            raise InputError(f"{self.source}: the transforms return an image of {found}, expected uint8 {image.shape}")
+        boxes = _box_rows(result["bboxes"], result["class_ids"])
+        large_enough = (boxes[:, 2:4] >= 1 / np.array((width, height), np.float32)).all(axis=1)
+        return Sample(np.ascontiguousarray(changed.reshape(image.shape)), boxes[large_enough])
 
     def _build(self) -> Any:
-        os.environ.setdefault("NO_ALBUMENTATIONS_UPDATE", "1")  # it would ask the network for its newest version
-        try:
-            import albumentations
-        except ImportError:
-            raise InputError(f"{self.source}: needs the package albumentations (pip install albumentations)") from None
+        os.environ.setdefault("NO_ALBUMENTATIONS_UPDATE", "1")  # otherwise it looks for a newer version online
+        albumentations = need("albumentations", "albumentations")
         try:
             loaded = albumentations.from_dict(self.description)
         except (KeyError, TypeError, ValueError, AttributeError, ImportError) as error:
-            raise InputError(f"{self.source}: cannot be read as albumentations' transforms: {error}") from error
+            raise InputError(f"{self.source}: cannot be read as albumentations transforms: {error}") from error
         boxes = albumentations.BboxParams(format="albumentations", label_fields=["class_ids"], clip=True)
         if isinstance(loaded, albumentations.Compose):
             return albumentations.Compose(loaded.transforms, bbox_params=boxes, p=loaded.p)
         return albumentations.Compose([loaded], bbox_params=boxes)
 
 
-def _truth(xyxy: Any, class_ids: Any) -> TruthRows:
+def _box_rows(xyxy: Any, class_ids: Any) -> BoxRows:
     corners = np.asarray(xyxy, np.float32).reshape(-1, 4)
     low, high = corners[:, :2], corners[:, 2:]
     ids = np.asarray(class_ids, np.float32).reshape(-1, 1)
     return np.concatenate([(low + high) / 2, high - low, ids], axis=1).astype(np.float32)
 
 
-def read_extra(path: str | Path) -> ExtraAugment:
-    """Transforms from a .yaml, .yml or .json file as `albumentations.save` writes it. Raises InputError."""
-    import yaml
-
+def read_albumentations(path: str | Path) -> AlbumentationsAugment:
+    """Transforms from a .yaml, .yml or .json file written by `albumentations.save`. Raises InputError."""
     text = read_text(path, "augmentation")
+    yaml = need("yaml", "pyyaml")
     try:
         description = yaml.safe_load(text)  # JSON is YAML
     except yaml.YAMLError as error:
@@ -90,4 +87,4 @@ def read_extra(path: str | Path) -> ExtraAugment:
         raise InputError(
             f"{path}: expected a mapping as written by albumentations.save, found {type(description).__name__}"
         )
-    return ExtraAugment(description, str(path))
+    return AlbumentationsAugment(description, str(path))

@@ -7,8 +7,8 @@ import cv2
 import numpy as np
 import pytest
 
+from data.video import VideoWriter
 from utils.errors import RunError
-from utils.video import VideoWriter
 
 
 def frame(value: int, width: int = 64, height: int = 48) -> np.ndarray:

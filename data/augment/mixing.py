@@ -1,15 +1,39 @@
-"""Four images in one (load_data_detection and blend_truth_mosaic of the original's src/data.c)."""
+"""MixUp, CutMix and mosaic: which one [net] asks for, and the original's mosaic of four images (src/data.c)."""
 
 from __future__ import annotations
 
+import enum
 from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
 
-from data.augment import draws
-from data.augment.crop import Margins
-from data.augment.truth import TruthRows, pair
+from data.augment.base import integer
+from data.augment.geometry import BoxRows, Margins
+from utils.errors import InputError
+from utils.net_options import AugmentOptions
+
+
+class Mixing(enum.IntEnum):
+    """How several images become one; the values are those of the `mixup` key."""
+
+    NONE = 0
+    MIXUP = 1
+    CUTMIX = 2
+    MOSAIC = 3
+    CUTMIX_OR_MOSAIC = 4
+
+
+def mixing_of(options: AugmentOptions) -> Mixing:
+    """`cutmix` and `mosaic` override `mixup` (parse_net_options, src/parser.c). Raises InputError."""
+    if options.cutmix or options.mosaic:
+        if options.cutmix and options.mosaic:
+            return Mixing.CUTMIX_OR_MOSAIC
+        return Mixing.CUTMIX if options.cutmix else Mixing.MOSAIC
+    if options.mixup not in set(Mixing):
+        raise InputError(f"[net] mixup={options.mixup} is out of range, expected 0 to {max(Mixing):d}")
+    return Mixing(options.mixup)
+
 
 QUADRANTS = (0, 1, 2, 3)
 """Top left, top right, bottom left, bottom right: bit 0 is right, bit 1 is bottom."""
@@ -17,9 +41,9 @@ QUADRANTS = (0, 1, 2, 3)
 
 @dataclass(frozen=True, kw_only=True)
 class Placement:
-    """How one image of the network's size becomes a quadrant of the mosaic; all in pixels.
+    """How one image of the network's size fills a quadrant of the mosaic; all in pixels.
 
-    cut_xy: where the four meet. shift_xy: by how much the image moves; the boxes move with it.
+    cut_xy: where the four quadrants meet. shift_xy: translation of the image and its boxes.
     """
 
     quadrant: int
@@ -37,20 +61,20 @@ class Placement:
 
     @property
     def source(self) -> tuple[slice, slice]:
-        """Rows and columns of the part of the image that is shown."""
+        """Rows and columns of the visible part of the image."""
         rows, columns = self.target
         dx, dy = self.shift_xy
         return slice(rows.start - dy, rows.stop - dy), slice(columns.start - dx, columns.stop - dx)
 
 
-def draw_cut(rng: np.random.Generator, net_wh: tuple[int, int]) -> tuple[int, int]:
-    """Where the four images meet: each coordinate uniform on the whole numbers of the middle 60 %."""
+def draw_mosaic_cut(rng: np.random.Generator, net_wh: tuple[int, int]) -> tuple[int, int]:
+    """Where the four quadrants meet: each coordinate a uniform integer in the middle 60 % of its side."""
     limits = [(int(np.float32(side) * np.float32(0.2)), int(np.float32(side) * np.float32(0.8))) for side in net_wh]
-    return draws.whole(rng, *limits[0]), draws.whole(rng, *limits[1])
+    return integer(rng, *limits[0]), integer(rng, *limits[1])
 
 
-def to_corner(margins: Margins, quadrant: int, *, flip: bool) -> Margins:
-    """All margin of each axis moved to one side, so that most of the image is seen in its quadrant."""
+def margins_to_corner(margins: Margins, quadrant: int, *, flip: bool) -> Margins:
+    """The margins of each axis moved to one side, so that the quadrant shows as much of the image as possible."""
     horizontal, vertical = margins.left + margins.right, margins.top + margins.bottom
     to_left = bool(quadrant & 1) != flip
     margins = replace(margins, left=horizontal if to_left else 0, right=0 if to_left else horizontal)
@@ -58,7 +82,7 @@ def to_corner(margins: Margins, quadrant: int, *, flip: bool) -> Margins:
     return replace(margins, top=vertical if to_top else 0, bottom=0 if to_top else vertical)
 
 
-def place(
+def quadrant_placement(
     margins: Margins,
     quadrant: int,
     *,
@@ -67,9 +91,9 @@ def place(
     net_wh: tuple[int, int],
     cut_xy: tuple[int, int],
 ) -> Placement:
-    """Where an image of `size_wh`, cut by `margins` and brought to `net_wh`, goes.
+    """Placement of an image of `size_wh` that was cropped by `margins` and resized to `net_wh`.
 
-    Its corner meets the cut, except that added margin (the mean colour) is pushed out of sight as far as it goes.
+    Its corner touches the cut, except that added margins (the mean colour) are shifted out of the quadrant if possible.
     """
     left, right = (margins.right, margins.left) if flip else (margins.left, margins.right)
     dx = _shift(left, right, size_wh[0], net_wh[0], cut_xy[0], far=bool(quadrant & 1))
@@ -83,15 +107,15 @@ def _shift(before: int, after: int, length: int, net_length: int, cut: int, *, f
     return -(net_length - cut - min(net_length - cut, max(0, -after) * net_length // length))
 
 
-def placed(truth: TruthRows, placement: Placement, *, bound: bool) -> TruthRows:
-    """Boxes of an image in the mosaic: cut at the quadrant (`bound`) or at the border; what no longer fits is dropped.
+def mosaic_boxes(boxes: BoxRows, placement: Placement, *, bound: bool) -> BoxRows:
+    """Boxes of an image in the mosaic, clipped to its quadrant (`bound`) or to the mosaic (blend_truth_mosaic).
 
-    Kept are boxes inside the mosaic, larger than one pixel and smaller than all of it. Without `bound` these include
-    boxes of which another quadrant hides a part or all, as in the original.
+    Boxes that are outside the mosaic, at most one pixel wide or high, or as large as the mosaic are dropped. Without
+    `bound` a box remains even if another quadrant hides it, as in the original.
     """
-    size = pair(placement.net_wh)
-    centre = truth[:, :2] + pair(placement.shift_xy) / size
-    side = truth[:, 2:4].copy()
+    size = np.array(placement.net_wh, np.float32)
+    centre = boxes[:, :2] + np.array(placement.shift_xy, np.float32) / size
+    side = boxes[:, 2:4].copy()
     low, high = _edges(centre, side, size)
     if bound:
         rows, columns = placement.target
@@ -106,11 +130,11 @@ def placed(truth: TruthRows, placement: Placement, *, bound: bool) -> TruthRows:
         low, high = _edges(centre, side, size)
     kept = (low >= 0).all(axis=1) & (high <= size).all(axis=1) & (side > 1 / size).all(axis=1)
     kept &= ((side < 1) & (centre > 0) & (centre < 1)).all(axis=1)
-    return np.concatenate([centre, side, truth[:, 4:5]], axis=1).astype(np.float32)[kept]
+    return np.concatenate([centre, side, boxes[:, 4:5]], axis=1).astype(np.float32)[kept]
 
 
 def _edges(
     centre: NDArray[np.float32], side: NDArray[np.float32], size: NDArray[np.float32]
 ) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-    """Left-top and right-bottom in pixels, truncated toward zero as the original's ints are."""
+    """Left-top and right-bottom in pixels, truncated toward zero like the original's ints."""
     return ((centre - side / 2) * size).astype(np.int64), ((centre + side / 2) * size).astype(np.int64)
