@@ -74,7 +74,6 @@ def training_loader(
     net: RawSection,
     boxes: BoxOptions | None,
     *,
-    hierarchy: Hierarchy | None = None,
     size_wh: tuple[int, int],
     channels: int,
     batch: int,

@@ -75,7 +75,7 @@ def test_a_worker_that_is_killed_ends_the_run_with_its_state_saved(
 
     assert train_and(kill, monkeypatch, "--workers", "1", "--iterations", "100000") == EXIT_FAILED
     said = capsys.readouterr().err
-    assert "failed: a process that prepares images is gone" in said and "--workers" in said
+    assert "failed: a data loading worker died" in said and "--workers" in said
     assert saved() >= AT
 
 
