@@ -200,7 +200,7 @@ def _run(settings: EvaluationOptions, size: Sequence[int]) -> RuntimeOptions:
         reading=reading,
         half=settings.half,
         mirrored=settings.augment,
-        single_class=settings.single_cls,
+        single=settings.single_cls,
     )
 
 

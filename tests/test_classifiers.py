@@ -115,7 +115,7 @@ def test_test_script_measures_a_classifier(coloured: Path, capsys: pytest.Captur
     ("file", "text", "said"),
     [
         ("my.labels", "n0\nn1\n", "2 labels and 3 names"),
-        ("my.labels", "x\ny\nz\n", "no path of split 'val' holds one of the 3 labels"),
+        ("my.labels", "x\ny\nz\n", "no path of split 'val' contains one of the 3 labels"),
         ("my.cfg", COLOURS.replace("channels=3", "channels=1"), "has 3 names, but my.cfg has classes=1"),
     ],
 )

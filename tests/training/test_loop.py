@@ -22,7 +22,7 @@ OPTIONS = ScheduleOptions(learning_rate=0.1, momentum=0.0, decay=0.0, max_batche
 @dataclass
 class Batch:
     images: Tensor
-    truth: Tensor
+    ground_truth: Tensor
 
 
 @dataclass

@@ -34,7 +34,7 @@ NEVER_UPDATED = ("connected",)  # by the original, which leaves `train` unset fo
 @dataclass
 class Batch:
     images: Tensor
-    truth: Tensor
+    ground_truth: Tensor
     files: tuple[str, ...] = ()
 
 
