@@ -132,7 +132,7 @@ def test_paths_without_a_label_count_as_wrong(coloured: Path, caplog: pytest.Log
     (coloured / "list.txt").write_text("n0_0.png\nother.png\n")
     exam = make_classification_set(open_data("my.data", "val"), "val", 3, "my.cfg")
     assert exam.class_ids.tolist() == [0, -1] and exam.top == 2
-    assert "1 of 2 paths hold no label" in caplog.text
+    assert "1 of 2 paths contain no label" in caplog.text
 
 
 def test_labels_stand_in_for_names(coloured: Path) -> None:
