@@ -1,11 +1,11 @@
-"""Train a network as its cfg says, the way the original does.
+"""Train a network as its cfg says, with the original's gradients and schedule.
 
 examples:
-  python train.py --cfg cfg/csppeleenet-efm.cfg                                 drawn scenes, to see it work
+  python train.py --cfg cfg/csppeleenet-efm.cfg                                 on drawn scenes, as a first try
   python train.py --cfg cfg/csppeleenet-efm.cfg --data my.data
   python train.py --cfg my.cfg --data my.data --weights backbone.conv.74 --img-size 320 --iterations 4000
   python train.py --resume runs/train/exp/weights/last.pt
-  torchrun --nproc_per_node 2 train.py --cfg my.cfg --data my.data --sync-bn    two GPUs
+  torchrun --nproc_per_node 2 train.py --cfg my.cfg --data my.data --sync-bn    on two GPUs
 """
 
 from __future__ import annotations
@@ -18,12 +18,25 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from data.image_cache import DISK, RAM
+from models.plan import read_plan
 from training.checkpoint import Checkpoint, load_checkpoint, require_cfg
 from training.options import TrainOptions, write_record
-from training.prepare import Sets, fitted, open_sets, require_labels
+from training.prepare import DataSplits, fit_cfg, open_splits, require_labels
 from training.run import Run
 from utils import cfg as cfg_text
-from utils.cli import EXIT_INTERRUPTED, EXIT_OK, above_zero, positive, run_script, script_parser, share, whole
+from utils.cfg import Cfg
+from utils.cli import (
+    EXIT_INTERRUPTED,
+    EXIT_OK,
+    above_zero,
+    flags_of,
+    options_from,
+    positive,
+    run_script,
+    script_parser,
+    share,
+    whole,
+)
 from utils.errors import InputError
 from utils.files import run_folder
 from utils.net_options import ScheduleOptions
@@ -32,186 +45,176 @@ from utils.processes import Processes, joined
 logger = logging.getLogger(__name__)
 
 LATEST = "latest"
-# Of the flags beside --resume: what may change, and what does not concern the run itself. All others stay as they were.
-_CHANGEABLE, _ABOUT_RESUME = ("data", "names"), ("cfg", "project", "device", "workers")
+# Flags beside --resume that take effect, and flags that are not options of the run itself. All others stay as they were.
+_CHANGEABLE, _NOT_OF_THE_RUN = ("data", "names"), ("cfg", "resume", "project", "device", "workers")
 
 
-def parse_arguments(arguments: Sequence[str] | None) -> argparse.Namespace:
+def make_parser() -> argparse.ArgumentParser:
     parser = script_parser("train.py", __doc__)
-    add = parser.add_argument
-    add("--cfg", help="Darknet cfg file; fitted to the classes of the data in memory")
+    add = flags_of(parser)
+    add("--cfg", help="Darknet cfg file; fitted in memory to the classes of the data")
     add("--data", help=".data, .yaml, COCO .json or folder, Pascal VOC, images or list; default: drawn scenes")
-    add("--names", help="names file to use in place of the data set's own")
-    add("--weights", help="to begin with: .weights, a backbone (.conv.N) or a checkpoint (.pt)")
-    add("--clear", action="store_true", help="count iterations from 0, whatever the weights have seen")
-    add(
-        "--resume",
-        nargs="?",
-        const=LATEST,
-        metavar="FILE",
-        help="go on from a last.pt, by the run's own flags (--data if it moved); default the latest one in --project",
+    add("--names", help="class names, one per line; default: the data set's own")
+    add("--weights", metavar="FILE", help="initial weights: .weights, a backbone (.conv.N), .pt or .safetensors")
+    add("--clear", action="store_true", help="reset the iteration count of --weights")
+    text = (
+        "resume a run from its last.pt with its own flags (--data if the data moved); default: the latest in --project"
     )
-    group = parser.add_argument_group("what the cfg says, changed for this run")
-    add = group.add_argument
+    add("--resume", nargs="?", const=LATEST, metavar="FILE", help=text)
+
+    group = parser.add_argument_group("overriding the cfg")
+    add = flags_of(group)
     length = group.add_mutually_exclusive_group()
-    length.add_argument("--iterations", type=above_zero, metavar="N", help="max_batches; steps move in proportion")
-    length.add_argument("--epochs", type=above_zero, metavar="N", help="the same in passes over the training images")
-    add("--batch-size", type=above_zero, metavar="N", help="batch: images of one weight update")
-    add("--subdivisions", type=above_zero, metavar="N", help="subdivisions: parts of a batch, to save memory")
-    add("--img-size", type=above_zero, nargs="+", default=[], metavar="N", help="width and height; one number: square")
-    add("--multi-scale", action="store_true", help="random=1: change the size every ten iterations")
-    add("--anchors", metavar="auto|N", help="compute anchors from the data, as many as there are, or N")
+    length.add_argument("--iterations", type=above_zero, metavar="N", help="max_batches; steps are scaled with it")
+    length.add_argument("--epochs", type=above_zero, metavar="N", help="the same, in passes over the training images")
+    add("--batch-size", type=above_zero, default=None, metavar="N", help="batch: images per weight update")
+    add("--subdivisions", type=above_zero, metavar="N", help="subdivisions: forward passes per batch, to save memory")
+    add("--img-size")
+    add("--multi-scale", action="store_true", help="random=1: change the input size every ten iterations")
+    add("--anchors", metavar="auto|N", help="compute N anchors from the data; auto: as many as the cfg has")
     add("--adam", action="store_true", help="adam=1: Adam instead of SGD")
-    add(
-        "--set",
-        dest="net",
-        nargs="+",
-        action="extend",
-        default=[],
-        metavar="KEY=VALUE",
-        help="any other keys of [net]: --set learning_rate=0.002 burn_in=100",
-    )
+    text = "any key of [net] or of the heads: --set learning_rate=0.002 burn_in=100"
+    add("--set", dest="overrides", nargs="+", action="extend", default=[], metavar="KEY=VALUE", help=text)
     add("--ema-alpha", type=share, metavar="A", help="ema_alpha: moving average of the weights")
-    group = parser.add_argument_group("beside the original")
-    add = group.add_argument
-    add("--augment", metavar="FILE", help="further augmentations, a file of albumentations")
-    add("--single-cls", action="store_true", help="treat all classes as one")
-    add("--cache-images", nargs="?", const=RAM, choices=(RAM, DISK),
-        help="keep decoded images in memory (without a word: ram), or in a file in the folder cache of --project")  # fmt: skip
-    add("--adamw", action="store_true", help="AdamW; wants its own --set learning_rate=... decay=...")
-    add("--clip-grad-norm", type=positive, default=0.0, metavar="X", help="largest norm of a batch's mean gradient")
+
+    add = flags_of(parser.add_argument_group("beyond the original"))
+    add(
+        "--albumentations",
+        "--augment",
+        metavar="FILE",
+        help="extra augmentations, a file written by albumentations.save",
+    )
+    add("--single-cls")
+    text = "keep decoded images in memory (default: ram) or in a file below --project"
+    add("--cache-images", nargs="?", const=RAM, choices=(RAM, DISK), help=text)
+    add("--adamw", action="store_true", help="AdamW; needs its own --set learning_rate=... decay=...")
+    add("--clip-grad-norm", type=positive, default=0.0, metavar="X", help="maximum norm of a batch's mean gradient")
     add(
         "--class-balanced",
         action="store_true",
-        help="draw a class, then an image with it: rare classes come up as often",
+        help="sample classes, not images, uniformly: rare classes come up as often",
     )
-    add("--rect", action="store_true", help="batches of images of similar proportions, in a shape that fits them")
-    add("--cos-lr", action="store_true", help="learning rate along half a cosine")
-    add("--freeze", type=above_zero, default=0, metavar="N", help="leave the first N layers as they are")
-    add(
-        "--bn-momentum",
-        type=share,
-        metavar="M",
-        help="of the rolling statistics, default 0.01 (the original's GPU build)",
-    )
-    add("--sync-bn", action="store_true", help="several processes: batch normalisation over the images of all")
-    add("--amp", choices=("bf16", "fp16"), help="forward pass in 16-bit floats")
-    add("--channels-last", action=argparse.BooleanOptionalAction, default=True,
-        help="memory layout; the other one is slower on most processors")  # fmt: skip
-    add("--device", default="", help="cpu, mps, or a CUDA index; default: a GPU if there is one")
-    add("--workers", type=whole, default=2, help="processes that prepare images, default 2; 0: none")
-    add("--seed", type=whole, default=0, help="of weights and augmentation, default 0")
-    group = parser.add_argument_group("watching and saving")
-    add = group.add_argument
-    add(
-        "--eval-period",
-        type=above_zero,
-        metavar="N",
-        help="iterations between evaluations; default 4 epochs, at least 100",
-    )
-    add("--patience", type=whole, default=0, metavar="N", help="end after N evaluations without a better mAP; 0: never")
-    add("--notest", action="store_true", help="do not evaluate")
-    add("--nosave", action="store_true", help="save at the end only")
-    add(
-        "--save-period",
-        type=whole,
-        metavar="N",
-        help="keep weights every N iterations, default 1000 (long runs: 10000); 0: none",
-    )
-    add("--noplots", action="store_true", help="no charts and no images")
-    add("--tensorboard", action=argparse.BooleanOptionalAction, help="scalars for it; default: if it is installed")
+    add("--rect", action="store_true", help="rectangular batches of images with similar aspect ratios")
+    add("--cos-lr", action="store_true", help="cosine learning rate schedule")
+    add("--freeze", type=above_zero, default=0, metavar="N", help="freeze the first N layers")
+    add("--bn-momentum", type=share, metavar="M", help="batch-norm momentum, default 0.01 (the original's GPU build)")
+    add("--sync-bn", action="store_true", help="batch normalization over the images of all processes")
+    add("--amp", choices=("bf16", "fp16"), help="mixed precision: 16-bit forward pass")
+    text = "memory layout; usually the faster one"
+    add("--channels-last", action=argparse.BooleanOptionalAction, default=True, help=text)
+    add("--device")
+    add("--workers", type=whole, default=2, metavar="N", help="processes that load images, default 2; 0: none")
+    add("--seed", type=whole, default=0, metavar="N", help="seed of weights and augmentation, default 0")
+
+    add = flags_of(parser.add_argument_group("validation and output"))
+    text = "iterations between evaluations; default: 4 epochs, at least 100"
+    add("--eval-period", type=above_zero, metavar="N", help=text)
+    text = "stop after N evaluations without a better mAP; default 0: never"
+    add("--patience", type=whole, default=0, metavar="N", help=text)
+    add("--no-val", "--notest", action="store_true", help="do not evaluate")
+    add("--no-save", help="save weights at the end only")
+    text = "keep weights every N iterations, default 1000 (long runs: 10000); 0: never"
+    add("--save-period", type=whole, metavar="N", help=text)
+    add("--no-plots")
+    text = "write TensorBoard scalars; default: if tensorboard is installed"
+    add("--tensorboard", action=argparse.BooleanOptionalAction, help=text)
     add("--print", choices=("bar", "darknet"), default="bar", help="darknet: the original's lines")
-    add("--project", default="runs/train", help="folder of the run folders, default runs/train")
-    add("--name", default="exp", help="name of the run folder, default exp, exp2, ...")
-    add("--exist-ok", action="store_true", help="write into an existing run folder")
-    return parser.parse_args(arguments)
+    add("--project", default="runs/train")
+    add("--name")
+    add("--exist-ok")
+    return parser
+
+
+def parse_options(arguments: Sequence[str] | None) -> TrainOptions:
+    return options_from(TrainOptions, make_parser(), arguments)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    options = parse_arguments(arguments)
-    values = vars(options)
-    resume = values.pop("resume")
-    values["img_size"], values["net"] = tuple(values["img_size"]), tuple(values["net"])
-    settings = TrainOptions(**values)
-    if len(settings.img_size) > 2:
-        raise InputError(f"--img-size: found {len(settings.img_size)} numbers, expected one, or width and height")
-    with joined(settings.device) as processes:
-        if not processes.main:  # it would say everything once more
+    options = parse_options(arguments)
+    with joined(options.device) as processes:
+        if not processes.main:  # it would repeat every message
             logging.getLogger().setLevel(logging.ERROR)
-        path = None if resume is None else _checkpoint_path(settings, resume)
-        run = _new_run(settings, processes) if path is None else _continued_run(settings, path, processes)
+        path = None if options.resume is None else _checkpoint_path(options.resume, Path(options.project))
+        run = _new_run(options, processes) if path is None else _resumed_run(options, path, processes)
         if not processes.main:
             logging.getLogger().setLevel(logging.WARNING)
-            return EXIT_OK if run.follow() else EXIT_INTERRUPTED
-        folder = _new_folder(run) if path is None else _folder_of(path)
+            return EXIT_OK if run.train_along() else EXIT_INTERRUPTED
+        folder = _new_folder(run.options, run.cfg) if path is None else _folder_of(path)
         finished = run.execute(folder)
     print(f"Results saved to {folder}")
     return EXIT_OK if finished else EXIT_INTERRUPTED
 
 
-def _new_run(settings: TrainOptions, processes: Processes) -> Run:
-    if settings.cfg is None:
-        raise InputError("expected --cfg, or --resume to go on with a run")
-    sets = processes.first(lambda: open_sets(settings))
-    require_labels(settings.cfg, sets)
-    return Run(settings, fitted(settings, sets), sets, processes=processes)
+def _new_run(options: TrainOptions, processes: Processes) -> Run:
+    if options.cfg is None:
+        raise InputError("expected --cfg, or --resume to continue a run")
+    plan = read_plan(options.cfg)
+    splits = _open_splits(options, processes)
+    require_labels(plan, splits)
+    return Run(options, fit_cfg(plan, options, splits), splits, processes=processes)
 
 
-def _new_folder(run: Run) -> Path:
-    settings, cfg = run.settings, run.cfg
-    folder = run_folder(settings.project, settings.name, exist_ok=settings.exist_ok)
-    cfg.write(folder / Path(settings.cfg or cfg.path).name)
-    write_record(folder / "opt.yaml", settings, cfg)
+def _open_splits(options: TrainOptions, processes: Processes) -> DataSplits:
+    validation, workers = not options.no_val, options.workers
+    return processes.first(
+        lambda: open_splits(
+            options.data, options.names, single_cls=options.single_cls, validation=validation, workers=workers
+        )
+    )
+
+
+def _new_folder(options: TrainOptions, cfg: Cfg) -> Path:
+    folder = run_folder(options.project, options.name, exist_ok=options.exist_ok)
+    cfg.write(folder / Path(options.cfg or cfg.path).name)
+    write_record(folder / "opt.yaml", options, cfg)
     return folder
 
 
-def _continued_run(settings: TrainOptions, path: Path, processes: Processes) -> Run:
+def _resumed_run(options: TrainOptions, path: Path, processes: Processes) -> Run:
     checkpoint = load_checkpoint(path)
-    kept = TrainOptions.from_plain(checkpoint.settings)
-    _warn_of_kept(settings, kept)
-    moved = {key: getattr(settings, key) for key in _CHANGEABLE if getattr(settings, key) is not None}
-    given = dataclasses.replace(kept, device=settings.device, workers=settings.workers, **moved)
+    kept = parse_options([]).with_plain(checkpoint.settings)
+    _warn_of_kept(options, kept)
+    changed = {key: getattr(options, key) for key in _CHANGEABLE if getattr(options, key) is not None}
+    resumed = dataclasses.replace(kept, device=options.device, workers=options.workers, **changed)
     cfg = cfg_text.parse(checkpoint.cfg, f"{path} (its cfg)")
-    sets = processes.first(lambda: open_sets(given))
-    _require_names(checkpoint, path, sets)
-    if settings.cfg is not None:
-        require_cfg(checkpoint, path, fitted(dataclasses.replace(given, cfg=settings.cfg), sets))
+    splits = _open_splits(resumed, processes)
+    _require_names(checkpoint, path, splits)
+    if options.cfg is not None:
+        require_cfg(checkpoint, path, fit_cfg(read_plan(options.cfg), resumed, splits))
     if checkpoint.iteration >= ScheduleOptions.from_raw(cfg.sections[0]).max_batches:
-        text = "a longer one begins with --weights and more --iterations"
-        raise InputError(f"{path}: the run is at its end, iteration {checkpoint.iteration}; {text}")
-    logger.info("%s: going on from iteration %d", path, checkpoint.iteration)
-    return Run(given, cfg, sets, checkpoint, processes)
+        text = "to train longer, start a new run with --weights and more --iterations"
+        raise InputError(f"{path}: the run is complete at iteration {checkpoint.iteration}; {text}")
+    logger.info("%s: resuming from iteration %d", path, checkpoint.iteration)
+    return Run(resumed, cfg, splits, checkpoint, processes)
 
 
-def _warn_of_kept(settings: TrainOptions, kept: TrainOptions) -> None:
-    """Say which flags beside --resume differ from the run's own, which count."""
-    usual = TrainOptions()
+def _warn_of_kept(options: TrainOptions, kept: TrainOptions) -> None:
+    """Warn of flags beside --resume that differ from the run's own, which are used."""
+    defaults = parse_options([])
     for field in dataclasses.fields(TrainOptions):
-        given, own = getattr(settings, field.name), getattr(kept, field.name)
-        if field.name not in _CHANGEABLE + _ABOUT_RESUME and given not in (getattr(usual, field.name), own):
-            flag = "set" if field.name == "net" else field.name.replace("_", "-")
-            logger.warning("--%s has no effect beside --resume, the run goes on with its own flags", flag)
+        given, own = getattr(options, field.name), getattr(kept, field.name)
+        if field.name not in _CHANGEABLE + _NOT_OF_THE_RUN and given not in (getattr(defaults, field.name), own):
+            flag = "set" if field.name == "overrides" else field.name.replace("_", "-")
+            logger.warning("--%s has no effect with --resume: the run keeps its own flags", flag)
 
 
-def _require_names(checkpoint: Checkpoint, path: Path, sets: Sets) -> None:
-    names = list(sets.train.names)
+def _require_names(checkpoint: Checkpoint, path: Path, splits: DataSplits) -> None:
+    names = list(splits.train.names)
     if names != checkpoint.names:
-        raise InputError(f"{sets.train.source}: classes {names}, expected those of {path}: {checkpoint.names}")
+        raise InputError(f"{splits.train.source}: classes {names}, expected those of {path}: {checkpoint.names}")
 
 
-def _checkpoint_path(settings: TrainOptions, resume: str) -> Path:
-    return _latest(Path(settings.project)) if resume == LATEST else Path(resume)
-
-
-def _latest(project: Path) -> Path:
+def _checkpoint_path(resume: str, project: Path) -> Path:
+    if resume != LATEST:
+        return Path(resume)
     found = sorted(project.glob("*/weights/last.pt"), key=lambda path: path.stat().st_mtime)
     if not found:
-        raise InputError(f"--resume: no */weights/last.pt in {project}, name the file")
+        raise InputError(f"--resume: no */weights/last.pt in {project}; name the file")
     return found[-1]
 
 
 def _folder_of(path: Path) -> Path:
-    """The run folder of a checkpoint; its own folder if it was moved out of one."""
+    """The run folder of a checkpoint; the folder it is in if it was moved."""
     return path.parent.parent if path.parent.name == "weights" else path.parent
 
 

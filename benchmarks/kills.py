@@ -1,8 +1,8 @@
-"""Kills a training at random moments, many times, each time goes on from what is left, and looks at what that is.
+"""Kill a training at random moments, many times, and resume it each time.
 
-After every kill last.pt has to be readable and no older than the interval at which it is saved. The run that was killed so
-often has to end with the same weights, bit for bit, as one that was left in peace. The network is tiny, with mosaic,
-multi-scale training and dropout; an iteration takes milliseconds, so that a good part of the kills falls into a write.
+After every kill last.pt must be readable and no older than the interval at which it is saved. The run must end with the same
+weights, bit for bit, as one that was never killed. The network is tiny, with mosaic, multi-scale training and dropout; an
+iteration takes milliseconds, so that many of the kills hit a write.
 
   python benchmarks/kills.py --kills 200
 """
@@ -71,20 +71,19 @@ classes=2
 num=2
 random=1
 """
-MOST = 6  # iterations of a run before it is killed
+MAX_ITERATIONS = 6  # of a run before it is killed
 
 
 @dataclass
 class Outcome:
-    """kills; readable: after how many last.pt could be read (or none was due yet); oldest: iterations that a kill cost at most.
-
-    in_write: kills that left an unfinished file; in_start: those before the first iteration. same: whether the end is the same.
-    """
+    """every: iterations between checkpoints. kills: number of kills. readable: those after which last.pt was readable, or not due
+    yet. most_lost: most iterations that one kill cost. in_write: kills that left a temporary file. in_start: kills before the
+    first iteration. same: whether the final weights are those of a run without kills."""
 
     every: int
     kills: int = 0
     readable: int = 0
-    oldest: int = 0
+    most_lost: int = 0
     in_write: int = 0
     in_start: int = 0
     iterations: int = 0
@@ -94,8 +93,8 @@ class Outcome:
     def text(self) -> str:
         rows = [
             ("kills", f"{self.kills}"),
-            ("last.pt could be read", f"{self.readable}"),
-            ("iterations lost, at most", f"{self.oldest} (saved every {self.every})"),
+            ("last.pt readable", f"{self.readable}"),
+            ("most iterations lost", f"{self.most_lost} (saved every {self.every})"),
             ("kills during a write", f"{self.in_write}"),
             ("kills before the first iteration", f"{self.in_start}"),
             ("iterations of the run", f"{self.iterations}"),
@@ -134,26 +133,26 @@ def prepare(folder: Path, length: int, every: int, filters: int = 64) -> None:
 
 
 def start(folder: Path, name: str, counter: Counter) -> int:
-    """Train in a child process, from last.pt on if there is one; returns its id."""
+    """Train in a child process, resuming from last.pt if it exists; returns the process id."""
     last = folder / name / "weights" / "last.pt"
     begin = ["--cfg", f"{folder}/my.cfg", "--data", f"{folder}/my.data", "--project", str(folder), "--name", name]
-    flags = ["--resume", str(last)] if last.exists() else [*begin, "--exist-ok", "--notest", "--noplots"]
+    flags = ["--resume", str(last)] if last.exists() else [*begin, "--exist-ok", "--no-val", "--no-plots"]
     child = os.fork()
     if child:
         return child
-    with (folder / f"{name}.log").open("a") as said:
-        os.dup2(said.fileno(), 1)
-        os.dup2(said.fileno(), 2)
+    with (folder / f"{name}.log").open("a") as log:
+        os.dup2(log.fileno(), 1)
+        os.dup2(log.fileno(), 2)
     tqdm.set_lock(
         threading.RLock()
-    )  # the usual one is shared by forked processes: killed in it, one would stop all others
+    )  # the default lock is shared by forks: a kill while it is held would block the others
     torch.set_num_threads(1)
     Run._average = counted(Run._average, counter)  # type: ignore[method-assign, assignment]
     os._exit(run_script(train.main, [*flags, "--workers", "0"]))
 
 
 def counted(average: Callable[[Run, Update], None], counter: Counter) -> Callable[[Run, Update], None]:
-    """The hook that comes before saving, noting the iteration."""
+    """The hook that comes before saving, which also notes the iteration."""
 
     def note(run: Run, update: Update) -> None:
         average(run, update)
@@ -163,14 +162,13 @@ def counted(average: Callable[[Run, Update], None], counter: Counter) -> Callabl
 
 
 def wait_and_kill(child: int, counter: Counter, iterations: int, draw: random.Random) -> bool:
-    """Kill after so many iterations and a random part of one; false if the training ended first."""
-    begun, first = time.perf_counter(), counter.value
-    changed, pace = begun, 0.005
-    seen = first
+    """Kill after some iterations and a random part of one; False if the training ended first."""
+    first = seen = counter.value
+    changed, pace = time.perf_counter(), 0.005
     while counter.value < first + iterations:
         ended, status = os.waitpid(child, os.WNOHANG)
         if ended:
-            assert os.waitstatus_to_exitcode(status) == EXIT_OK, "the training failed by itself, see killed.log"
+            assert os.waitstatus_to_exitcode(status) == EXIT_OK, "the training failed, see killed.log"
             return False
         if counter.value != seen:
             now = time.perf_counter()
@@ -183,17 +181,17 @@ def wait_and_kill(child: int, counter: Counter, iterations: int, draw: random.Ra
 
 
 def campaign(folder: Path, kills: int, every: int, seed: int = 0) -> Outcome:
-    """Kill and go on so many times, then to the end, in `folder`."""
+    """Train in `folder` with so many kills, then to the end."""
     draw = random.Random(seed)
-    length = MOST * kills // 2 + 30
+    length = MAX_ITERATIONS * kills // 2 + 30
     prepare(folder, length, every)
-    torch.optim.SGD([torch.zeros(1)], lr=1.0)  # the first optimizer of a process loads a good part of PyTorch
+    torch.optim.SGD([torch.zeros(1)], lr=1.0)  # the first optimizer of a process imports much of PyTorch
     outcome, counter, begun = Outcome(every), Counter(), time.perf_counter()
     weights = folder / "killed" / "weights"
     while outcome.kills < kills:
         saved = outcome.iterations
         counter.value = saved
-        iterations = draw.randrange(MOST)
+        iterations = draw.randrange(MAX_ITERATIONS)
         if not wait_and_kill(start(folder, "killed", counter), counter, iterations, draw):
             break
         outcome.kills += 1
@@ -202,7 +200,7 @@ def campaign(folder: Path, kills: int, every: int, seed: int = 0) -> Outcome:
         found = readable(weights / "last.pt")
         outcome.iterations = found.iteration if found else 0
         outcome.readable += found is not None or counter.value <= every
-        outcome.oldest = max(outcome.oldest, counter.value - outcome.iterations)
+        outcome.most_lost = max(outcome.most_lost, counter.value - outcome.iterations)
     for name in ("killed", "whole"):
         assert os.waitpid(start(folder, name, counter), 0)[1] == 0, f"{name}: failed, see {folder}/{name}.log"
     ends = [(folder / name / "weights" / "my_final.weights").read_bytes() for name in ("killed", "whole")]
@@ -229,7 +227,7 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as folder:
         outcome = campaign(Path(folder), options.kills, options.every, options.seed)
     print(outcome.text())
-    sys.exit(not (outcome.same and outcome.readable == outcome.kills and outcome.oldest <= options.every))
+    sys.exit(not (outcome.same and outcome.readable == outcome.kills and outcome.most_lost <= options.every))
 
 
 if __name__ == "__main__":

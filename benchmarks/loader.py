@@ -1,7 +1,7 @@
-"""Does the loader keep the network busy? Images a second that it makes alone, against what a training consumes.
+"""Does the loader keep the network busy? Images per second of the loader alone, against what training consumes.
 
 Both are measured in turns in one process, so that the ratio holds when the machine's speed drifts: the loader with its
-worker processes while nothing is trained, then weight updates on batches made before. Samples are mosaics every other time.
+worker processes while nothing is trained, then weight updates on batches made before. Every other sample is a mosaic.
 
   python benchmarks/loader.py                                        drawn scenes
   python benchmarks/loader.py --data my.data --img-size 608 --workers 4 --cache-images
@@ -23,8 +23,9 @@ sys.path.insert(0, str(ROOT))
 
 from data.loader import TrainBatch
 from data.scenes import make_scenes
-from training.options import TrainOptions
-from training.prepare import fitted, open_sets
+from models.plan import read_plan
+from train import parse_options
+from training.prepare import fit_cfg, open_splits
 from training.run import Run
 
 SCENES = 200
@@ -41,34 +42,26 @@ def parse_arguments() -> argparse.Namespace:
     add("--cache-images", action="store_true")
     add("--amp", choices=("bf16",))
     add("--turns", type=int, default=3)
-    add("--batches", type=int, default=12, help="of the loader in a turn")
-    add("--updates", type=int, default=2, help="of the network in a turn")
+    add("--batches", type=int, default=12, help="batches of the loader per turn")
+    add("--updates", type=int, default=2, help="weight updates per turn")
     return parser.parse_args()
 
 
-def start(options: argparse.Namespace, folder: Path) -> Run:
-    settings = TrainOptions(
-        cfg=options.cfg,
-        data=options.data or str(make_scenes(folder / "scenes", SCENES)),
-        img_size=(options.img_size,),
-        batch_size=options.batch_size,
-        subdivisions=1,
-        workers=options.workers,
-        cache_images="ram" if options.cache_images else None,
-        amp=options.amp,
-        net=("mosaic=1",),
-        notest=True,
-        tensorboard=False,
-    )
-    sets = open_sets(settings)
-    return Run(settings, fitted(settings, sets), sets)
+def make_run(options: argparse.Namespace, folder: Path) -> Run:
+    data = options.data or str(make_scenes(folder / "scenes", SCENES))
+    flags = ["--cfg", options.cfg, "--data", data, "--set", "mosaic=1", "--no-val", "--no-tensorboard"]
+    flags += ["--img-size", str(options.img_size), "--batch-size", str(options.batch_size), "--subdivisions", "1"]
+    flags += ["--workers", str(options.workers), *(["--cache-images"] if options.cache_images else [])]
+    settings = parse_options([*flags, *(["--amp", options.amp] if options.amp else [])])
+    splits = open_splits(data, None, single_cls=False, validation=False, workers=options.workers)
+    return Run(settings, fit_cfg(read_plan(options.cfg), settings, splits), splits)
 
 
 def loader_speed(run: Run, count: int) -> tuple[float, list[TrainBatch]]:
-    """Images a second, without those that were ready when the first batch was; and the last batches."""
+    """Images per second, not counting those ready in advance, and the batches."""
     batches = iter(run.loader)
-    ahead = 2 * max(1, run.settings.workers) + 1  # PyTorch keeps two batches ready for each worker
-    for _ in range(ahead):
+    ready = 2 * max(1, run.options.workers) + 1  # PyTorch keeps two batches ready per worker
+    for _ in range(ready):
         next(batches)
     begin = time.perf_counter()
     made = list(itertools.islice(batches, count))
@@ -88,9 +81,9 @@ def main() -> None:
     logging.basicConfig(level=logging.WARNING)
     options = parse_arguments()
     with tempfile.TemporaryDirectory() as folder:
-        run = start(options, Path(folder))
+        run = make_run(options, Path(folder))
         _, batches = loader_speed(run, 1)
-        training_speed(run, batches)  # the first update sets everything up
+        training_speed(run, batches)  # warm-up
         ratios = []
         print(
             f"{Path(options.cfg).name} at {options.img_size}, mosaic, batch {options.batch_size}, {options.workers} workers"

@@ -102,7 +102,7 @@ def main() -> None:
         benchmark_cfg(options.cfg, len(open_data(str(data), "train").names), values).write(cfg)
         theirs = [str(Path(options.darknet).resolve()), "detector", "train", str(data), str(cfg), "-dont_show"]
         ours = [sys.executable, str(ROOT / "train.py"), "--cfg", str(cfg), "--data", str(data), "--print", "darknet"]
-        ours += ["--workers", str(options.workers), "--notest", "--nosave", "--noplots"]
+        ours += ["--workers", str(options.workers), "--no-val", "--no-save", "--no-plots"]
         ours += ["--project", str(folder / "runs")] + (["--amp", options.amp] if options.amp else [])
         rates: dict[str, list[float]] = {"ours": [], "original": []}
         for turn in range(options.turns):

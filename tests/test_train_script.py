@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import dataclasses
 import logging
 import signal
 from collections.abc import Iterator
@@ -85,7 +86,7 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
 
 
 def command(*flags: str, cfg: str = "my.cfg", data: str = "my.data") -> int:
-    return run_script(train.main, ["--cfg", cfg, "--data", data, "--workers", "0", "--noplots", *flags])
+    return run_script(train.main, ["--cfg", cfg, "--data", data, "--workers", "0", "--no-plots", *flags])
 
 
 def test_a_run_leaves_what_it_should(folder: Path) -> None:
@@ -128,10 +129,10 @@ def stop_at(monkeypatch: pytest.MonkeyPatch, iteration: int, number: signal.Sign
 def test_a_run_that_was_stopped_goes_on_bit_for_bit(
     folder: Path, monkeypatch: pytest.MonkeyPatch, number: signal.Signals, flags: tuple[str, ...]
 ) -> None:
-    assert command("--name", "whole", "--notest", *flags) == EXIT_OK
+    assert command("--name", "whole", "--no-val", *flags) == EXIT_OK
     with monkeypatch.context() as patch:
         stop_at(patch, 3, number)
-        assert command("--name", "parts", "--notest", *flags) == EXIT_INTERRUPTED
+        assert command("--name", "parts", "--no-val", *flags) == EXIT_INTERRUPTED
     parts = folder / "runs" / "train" / "parts" / "weights"
     assert load_checkpoint(parts / "last.pt").iteration == 3
     assert not (parts / "my_final.weights").exists()
@@ -151,7 +152,7 @@ def test_drawing_by_class_and_proportions_goes_on_bit_for_bit(
     )
     for path in sorted(folder.glob("*.png"))[:3]:
         cv2.imwrite(str(path), np.full((20, 80, 3), 90, np.uint8))
-    flags = ("--notest", "--rect", "--class-balanced", "--img-size", "64", "--batch-size", "2", "--subdivisions", "1")
+    flags = ("--no-val", "--rect", "--class-balanced", "--img-size", "64", "--batch-size", "2", "--subdivisions", "1")
     with caplog.at_level(logging.INFO):
         assert command("--name", "whole", *flags) == EXIT_OK
     assert "64x32 (3 images), 64x64 (3 images)" in ", ".join(sorted(caplog.text.split("shapes: ")[1][:34].split(", ")))
@@ -165,7 +166,7 @@ def test_drawing_by_class_and_proportions_goes_on_bit_for_bit(
 
 def test_flags_change_the_cfg_and_are_recorded(folder: Path) -> None:
     flags = ("--iterations", "3", "--batch-size", "6", "--subdivisions", "3", "--img-size", "64", "32", "--adam")
-    assert command(*flags, "--notest", "--anchors", "3") == EXIT_OK
+    assert command(*flags, "--no-val", "--anchors", "3") == EXIT_OK
     run = folder / "runs" / "train" / "exp"
     network = load(run / "my.cfg", run / "weights" / "my_final.weights")
     assert (network.plan.net.batch, network.plan.net.subdivisions) == (6, 3)
@@ -179,22 +180,37 @@ def test_flags_change_the_cfg_and_are_recorded(folder: Path) -> None:
 
 def test_any_key_of_net_can_be_set_for_one_run(folder: Path) -> None:
     flags = ("--set", "learning_rate=0.02", "burn_in=1", "--set", "decay=0.001", "--epochs", "2")
-    assert command("--notest", *flags, "--set", "batch=2", "max_batches=12") == EXIT_OK
+    assert command("--no-val", *flags, "--set", "batch=2", "max_batches=12") == EXIT_OK
     run = folder / "runs" / "train" / "exp"
     text = (run / "my.cfg").read_text()
     assert "learning_rate=0.02\n" in text and "burn_in=1\n" in text and "decay=0.001\n" in text
     assert "batch=2\n" in text and "max_batches=6\n" in text and "steps=2\n" in text
     record = (run / "opt.yaml").read_text()
-    assert '  net: ["learning_rate=0.02", "burn_in=1",' in record and '  decay: "0.001"\n' in record
+    assert '  overrides: ["learning_rate=0.02", "burn_in=1",' in record and '  decay: "0.001"\n' in record
+
+
+def test_keys_of_heads_can_be_set_too(folder: Path) -> None:
+    assert command("--no-val", "--set", "random=0", "jitter=.1", "--iterations", "1") == EXIT_OK
+    text = (folder / "runs" / "train" / "exp" / "my.cfg").read_text()
+    assert "random=0\n" in text and "random=1" not in text and "jitter=.1" in text.split("[yolo]")[1]
+
+
+def test_old_spellings_of_flags_and_options_are_understood() -> None:
+    options = train.parse_options(["--notest", "--nosave", "--noplots", "--augment", "a.json"])
+    assert options.no_val and options.no_save and options.no_plots and options.albumentations == "a.json"
+    kept = {"notest": True, "net": ["decay=0"], "augment": None, "img_size": [64, 32]}
+    assert options.with_plain(kept) == dataclasses.replace(
+        options, no_val=True, overrides=("decay=0",), albumentations=None, img_size=(64, 32)
+    )
 
 
 def test_weights_are_taken_by_content(folder: Path, caplog: pytest.LogCaptureFixture) -> None:
-    assert command("--notest", "--name", "first") == EXIT_OK
+    assert command("--no-val", "--name", "first") == EXIT_OK
     made = folder / "runs" / "train" / "first" / "weights"
     (made / "last.pt").rename("renamed.weights")
     with caplog.at_level(logging.INFO):
-        assert command("--notest", "--weights", "renamed.weights", "--clear", "--iterations", "1") == EXIT_OK
-        assert command("--notest", "--weights", "renamed.weights", "--single-cls", "--iterations", "1") == EXIT_OK
+        assert command("--no-val", "--weights", "renamed.weights", "--clear", "--iterations", "1") == EXIT_OK
+        assert command("--no-val", "--weights", "renamed.weights", "--single-cls", "--iterations", "1") == EXIT_OK
     assert "loaded 2 of 2 layers" in caplog.text
     assert "loaded 1 of 2 layers" in caplog.text and "the other layers start with random weights" in caplog.text
 
@@ -202,11 +218,11 @@ def test_weights_are_taken_by_content(folder: Path, caplog: pytest.LogCaptureFix
 @pytest.mark.parametrize("name", ["my_final.weights", "last.pt"])
 def test_a_detector_starts_from_a_classifier(folder: Path, name: str, caplog: pytest.LogCaptureFixture) -> None:
     Path("classifier.cfg").write_text(NET.format(rate=0.01).replace("mosaic=1\n", "") + CLASSES)
-    assert command("--notest", "--name", "classifier", cfg="classifier.cfg") == EXIT_OK
+    assert command("--no-val", "--name", "classifier", cfg="classifier.cfg") == EXIT_OK
     made = folder / "runs" / "train" / "classifier" / "weights"
     start = made / name.replace("my", "classifier")
     with caplog.at_level(logging.INFO):
-        assert command("--notest", "--set", "learning_rate=0", "burn_in=0", "--weights", str(start)) == EXIT_OK
+        assert command("--no-val", "--set", "learning_rate=0", "burn_in=0", "--weights", str(start)) == EXIT_OK
     assert "loaded 1 of 2 layers" in caplog.text
     states = [
         load_checkpoint(folder / "runs" / "train" / run / "weights" / "last.pt").model for run in ("classifier", "exp")
@@ -216,23 +232,23 @@ def test_a_detector_starts_from_a_classifier(folder: Path, name: str, caplog: py
 
 @pytest.mark.parametrize("kind", ["a backbone", "cut off"])
 def test_a_part_of_weights_that_have_seen_images_begins_at_zero(folder: Path, kind: str) -> None:
-    assert command("--notest", "--name", "first") == EXIT_OK
+    assert command("--no-val", "--name", "first") == EXIT_OK
     run = folder / "runs" / "train" / "first"
     content = (run / "weights" / "my_final.weights").read_bytes()
     head = 4 * (16 * 6 + 16)  # bytes of the last convolution
     Path("part.weights").write_bytes(content[: -head if kind == "a backbone" else 4 - head])
-    assert command("--notest", "--weights", "part.weights", "--iterations", "2") == EXIT_OK
+    assert command("--no-val", "--weights", "part.weights", "--iterations", "2") == EXIT_OK
     assert load_checkpoint(folder / "runs" / "train" / "exp" / "weights" / "last.pt").seen == 8
 
 
 def test_a_image_has_one_channel_or_three(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    assert command("--notest", "--set", "channels=4") == EXIT_BAD_INPUT
+    assert command("--no-val", "--set", "channels=4") == EXIT_BAD_INPUT
     assert "channels=4" in capsys.readouterr().err
     assert not (folder / "runs" / "train").exists()
 
 
 def test_a_checkpoint_that_does_not_fit_is_named(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    assert command("--notest") == EXIT_OK
+    assert command("--no-val") == EXIT_OK
     last = folder / "runs" / "train" / "exp" / "weights" / "last.pt"
     Path("other.cfg").write_text((NET + BOXES).replace("filters=6", "filters=600").format(rate=0.01))
     assert command("--weights", str(last), cfg="other.cfg") == EXIT_BAD_INPUT
@@ -244,15 +260,15 @@ def test_an_empty_list_for_validation_is_refused_at_once(folder: Path, capsys: p
     Path("my.data").write_text(Path("my.data").read_text().replace("valid=list.txt", "valid=none.txt"))
     assert command() == EXIT_BAD_INPUT
     assert "split 'val'" in capsys.readouterr().err and not (folder / "runs" / "train").exists()
-    assert command("--notest", "--iterations", "1") == EXIT_OK
+    assert command("--no-val", "--iterations", "1") == EXIT_OK
 
 
 def test_weights_past_the_end_are_refused_with_a_hint(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    assert command("--notest", "--name", "first") == EXIT_OK
+    assert command("--no-val", "--name", "first") == EXIT_OK
     final = folder / "runs" / "train" / "first" / "weights" / "my_final.weights"
     assert command("--weights", str(final)) == EXIT_BAD_INPUT
     assert "24 images" in capsys.readouterr().err
-    assert command("--weights", str(final), "--notest", "--iterations", "7") == EXIT_OK
+    assert command("--weights", str(final), "--no-val", "--iterations", "7") == EXIT_OK
 
 
 def test_a_classifier_is_trained(folder: Path) -> None:
@@ -297,7 +313,7 @@ def test_one_image_is_enough(folder: Path) -> None:
 
 def test_a_loss_that_is_not_finite_ends_the_run_and_says_where(capsys: pytest.CaptureFixture[str]) -> None:
     Path("my.cfg").write_text(NET.format(rate=1e30).replace("burn_in=2\n", "") + BOXES)
-    assert command("--notest") == EXIT_FAILED
+    assert command("--no-val") == EXIT_FAILED
     said = capsys.readouterr().err
     assert "not finite" in said and "iteration 2" in said and "layer" in said and ".png" in said
 
@@ -328,6 +344,8 @@ def broken_label(text: str) -> None:
         (lambda: None, ("--amp", "fp16", "--device", "cpu"), "fp16"),
         (lambda: None, ("--set", "learning_rat=1"), "did you mean learning_rate?"),
         (lambda: None, ("--set", "burn_in=long"), "cannot read 'long'"),
+        (lambda: None, ("--set", "jitter=much"), "cannot read 'much'"),
+        (lambda: None, ("--set", "classes=4"), "neither [net] nor a head has a key classes"),
         (lambda: None, ("--set", "burn_in"), "key=value"),
         (lambda: None, ("--set", "try_fix_nan=1"), "has no effect"),
         (lambda: None, ("--freeze", "9"), "frozen"),
@@ -344,7 +362,7 @@ def test_what_cannot_be_trained_is_one_clear_error(
     prepare: object, flags: tuple[str, ...], expected: str, capsys: pytest.CaptureFixture[str], folder: Path
 ) -> None:
     prepare()  # type: ignore[operator]
-    assert command("--notest", *flags) == EXIT_BAD_INPUT
+    assert command("--no-val", *flags) == EXIT_BAD_INPUT
     errors = [line for line in capsys.readouterr().err.splitlines() if line.startswith("error: ")]
     assert len(errors) == 1 and expected in errors[0]
     assert not (folder / "runs" / "train").exists()
@@ -352,7 +370,7 @@ def test_what_cannot_be_trained_is_one_clear_error(
 
 def test_flags_that_cannot_act_are_named(caplog: pytest.LogCaptureFixture) -> None:
     idle = ("--patience", "2", "--eval-period", "1", "--save-period", "1", "--clear")
-    assert command("--notest", "--nosave", *idle, "--iterations", "1") == EXIT_OK
+    assert command("--no-val", "--no-save", *idle, "--iterations", "1") == EXIT_OK
     for flag in ("--patience", "--eval-period", "--save-period", "--clear"):
         assert f"{flag} has no effect" in caplog.text
     caplog.clear()
@@ -361,7 +379,7 @@ def test_flags_that_cannot_act_are_named(caplog: pytest.LogCaptureFixture) -> No
 
 
 def test_a_checkpoint_of_another_cfg_is_refused(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    assert command("--notest") == EXIT_OK
+    assert command("--no-val") == EXIT_OK
     Path("other.cfg").write_text((NET + BOXES).replace("filters=6", "filters=8").format(rate=0.01))
     last = folder / "runs" / "train" / "exp" / "weights" / "last.pt"
     assert command("--resume", str(last), cfg="other.cfg") == EXIT_BAD_INPUT
@@ -372,7 +390,7 @@ def stopped(folder: Path, monkeypatch: pytest.MonkeyPatch, *flags: str) -> Path:
     """The checkpoint of a run that was stopped after iteration 3 of 6."""
     with monkeypatch.context() as patch:
         stop_at(patch, 3, signal.SIGINT)
-        assert command("--notest", *flags) == EXIT_INTERRUPTED
+        assert command("--no-val", *flags) == EXIT_INTERRUPTED
     return folder / "runs" / "train" / "exp" / "weights" / "last.pt"
 
 
@@ -380,13 +398,13 @@ def test_flags_that_a_resumed_run_does_not_take_are_named(
     folder: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, capsys: pytest.CaptureFixture[str]
 ) -> None:
     last = stopped(folder, monkeypatch, "--seed", "3")
-    again = ["--resume", str(last), "--workers", "0", "--noplots"]
+    again = ["--resume", str(last), "--workers", "0", "--no-plots"]
     assert run_script(train.main, [*again, "--seed", "3", "--iterations", "9", "--set", "decay=0"]) == EXIT_OK
-    named = [text.split()[0] for text in caplog.messages if "beside --resume" in text]
+    named = [text.split()[0] for text in caplog.messages if "with --resume" in text]
     assert named == ["--iterations", "--set"]
     assert load_checkpoint(last).iteration == 6
     assert run_script(train.main, [*again, "--iterations", "9"]) == EXIT_BAD_INPUT
-    assert "at its end, iteration 6; a longer one begins with --weights" in capsys.readouterr().err
+    assert "complete at iteration 6; to train longer" in capsys.readouterr().err
 
 
 def test_a_run_goes_on_after_its_data_moved(
@@ -407,26 +425,26 @@ def test_a_run_goes_on_after_its_data_moved(
 def test_the_last_weights_may_be_saved_at_the_end_only(folder: Path) -> None:
     with Path("my.data").open("a") as stream:
         stream.write("savelast=0\n")
-    assert command("--notest", "--iterations", "2") == EXIT_OK
+    assert command("--no-val", "--iterations", "2") == EXIT_OK
     assert load_checkpoint(folder / "runs" / "train" / "exp" / "weights" / "last.pt").iteration == 2
 
 
 def test_single_bad_labels_are_counted_and_left_out(caplog: pytest.LogCaptureFixture) -> None:
     Path("0_cat.txt").write_text("9 .5 .5 .1 .1\n1 2.5 .5 .1 .1\n0 .5 .5 0 .1\n")
     with caplog.at_level(logging.INFO):
-        assert command("--notest", "--iterations", "2") == EXIT_OK
+        assert command("--no-val", "--iterations", "2") == EXIT_OK
     assert "class" in caplog.text
 
 
 def test_batch_that_does_not_divide_is_cut_with_a_warning(caplog: pytest.LogCaptureFixture, folder: Path) -> None:
-    assert command("--notest", "--batch-size", "5", "--iterations", "2") == EXIT_OK
-    assert "no multiple of subdivisions" in caplog.text
+    assert command("--no-val", "--batch-size", "5", "--iterations", "2") == EXIT_OK
+    assert "not a multiple of subdivisions" in caplog.text
     assert load_checkpoint(folder / "runs" / "train" / "exp" / "weights" / "last.pt").seen == 8
 
 
 def test_images_are_attacked_where_the_cfg_says_so(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Without an attack the same seed gives other weights; stopped and gone on with, the same."""
-    flags = ("--notest", "--set", "burn_in=0", "--iterations", "6")
+    flags = ("--no-val", "--set", "burn_in=0", "--iterations", "6")
     assert command("--name", "plain", *flags) == EXIT_OK
     attack = ("--set", "adversarial_lr=5")
     assert command("--name", "whole", *flags, *attack) == EXIT_OK

@@ -1,4 +1,4 @@
-"""Images of a training: results.png, and chart.png in the manner of the original. matplotlib is loaded when one is drawn."""
+"""Charts of a training: results.png, and chart.png like the original's. matplotlib is loaded when one is drawn."""
 
 from __future__ import annotations
 
@@ -9,22 +9,21 @@ from training.history import TrainingHistory
 from utils.plotting import figure, save
 
 _LOSS = "loss"
-_LEFT_OUT = {"iteration", "average_loss", "width", "height"}
+_NOT_DRAWN = {"iteration", "average_loss", "width", "height"}
 _COLUMNS = 4
-_STEEP = 20.0
-"""From this ratio of the largest to the least value on, a loss is drawn on a logarithmic axis: its end would be a flat line."""
-_FEW = 100
+_STEEP = 20.0  # ratio of the largest to the smallest loss from which on the axis is logarithmic
+_FEW = 100  # points up to which each gets a marker
 
 
 def write_chart(history: TrainingHistory, path: str | Path, *, max_batches: int, max_loss: float, metric: str) -> None:
-    """Average loss, cut off at `max_loss`, and the metric where it was measured, over all iterations of the training."""
+    """chart.png: average loss, clipped at `max_loss`, and the metric, over all iterations of the training."""
     chart = figure(10, 10)
     axes = chart.add_subplot()
     x, loss = history.series("average_loss")
     axes.plot(x, [min(value, max_loss) for value in loss], ".", markersize=2, color="tab:blue", clip_on=False)
-    cut = f", cut off at {max_loss:g}" if loss and max(loss) > max_loss else ""
+    clipped = f", clipped at {max_loss:g}" if loss and max(loss) > max_loss else ""
     axes.set(xlim=(0, max_batches), ylim=(0, max_loss), xlabel="iteration")
-    axes.set_ylabel(f"average loss{cut}", color="tab:blue")
+    axes.set_ylabel(f"average loss{clipped}", color="tab:blue")
     axes.grid(alpha=0.4)
     x, values = history.series(metric)
     title = f"iteration {int(history.rows[-1]['iteration'])} of {max_batches}" if history.rows else ""
@@ -41,11 +40,11 @@ def write_chart(history: TrainingHistory, path: str | Path, *, max_batches: int,
 
 
 def write_results(history: TrainingHistory, path: str | Path) -> None:
-    """Columns of results.csv over the iterations, one small chart each, all from the first iteration to the last.
+    """results.png: a small chart for each column of results.csv.
 
-    Losses that fall steeply have a logarithmic axis; results of evaluations, which are parts of 1, begin at 0.
+    Losses that fall steeply have a logarithmic axis; metrics have one from 0 to 1.
     """
-    names = [name for name in history.names if name not in _LEFT_OUT]
+    names = [name for name in history.names if name not in _NOT_DRAWN]
     rows = -(-len(names) // _COLUMNS)
     chart = figure(4 * _COLUMNS, 3.2 * rows, edges_in=(0.7, 0.6, 0.3, 0.4))
     chart.subplots_adjust(hspace=0.35, wspace=0.28)

@@ -1,6 +1,6 @@
-"""Checkpoints (last.pt, best.pt): everything a run needs to go on, as tensors and plain Python only.
+"""Checkpoints (last.pt, best.pt): everything a run needs to resume, as tensors and plain Python values.
 
-They are read with torch.load(weights_only=True), so that a file from somewhere cannot run code, and written whole or not at all.
+They are read with torch.load(weights_only=True), so that a file cannot run code, and written whole or not at all.
 """
 
 from __future__ import annotations
@@ -20,7 +20,6 @@ from utils.errors import CfgError, InputError
 from utils.torch_files import is_torch_file, load_torch_file, save_torch_file
 
 FORMAT = "cspyolo checkpoint 1"
-is_checkpoint = is_torch_file
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -28,8 +27,8 @@ class Checkpoint:
     """The state of a run after `iteration` weight updates.
 
     cfg: text of the fitted cfg; names: class names. model, optimizer, ema, scaler: their state_dicts (ema and scaler empty when
-    off). random: states of the generators. loader: seed and position of the data. history: what charts and averages need.
-    settings: the command's flags.
+    off). random: states of the random generators. loader: seed and position of the data. history: rows of results.csv, average
+    loss and the state of the evaluations. settings: the flags.
     """
 
     cfg: str
@@ -48,18 +47,18 @@ class Checkpoint:
 
 
 def save_checkpoint(checkpoint: Checkpoint, path: str | Path) -> None:
-    """Write a checkpoint; an older one at `path` stays whole until the new one is. Raises RunError (disk full, ...)."""
+    """Write a checkpoint, whole or not at all. Raises RunError (disk full, ...)."""
     content = {item.name: getattr(checkpoint, item.name) for item in dataclasses.fields(checkpoint)}
     save_torch_file(content | {"format": FORMAT}, path)
 
 
 def load_checkpoint(path: str | Path) -> Checkpoint:
-    """Read a checkpoint onto the CPU. Raises InputError for a file that is none, is cut short, or holds more than data."""
-    if not is_checkpoint(path):
+    """Read a checkpoint onto the CPU. Raises InputError for a file that is not one, is cut short, or holds more than data."""
+    if not is_torch_file(path):
         raise InputError(f"{path}: is no checkpoint, expected a last.pt or best.pt")
     content = load_torch_file(path)
     if not isinstance(content, dict) or content.pop("format", None) != FORMAT:
-        raise InputError(f"{path}: is a PyTorch file, but no checkpoint of a training run of this program")
+        raise InputError(f"{path}: is a PyTorch file, but no checkpoint of a training run")
     missing = {item.name for item in dataclasses.fields(Checkpoint)} ^ set(content)
     if missing:
         raise InputError(f"{path}: the checkpoint is of another version: {', '.join(sorted(missing))}")
@@ -67,7 +66,7 @@ def load_checkpoint(path: str | Path) -> Checkpoint:
 
 
 def require_cfg(checkpoint: Checkpoint, path: str | Path, cfg: cfg_text.Cfg) -> None:
-    """Raises InputError, with the first difference, if `cfg` is not the one the checkpoint was made with (comments aside)."""
+    """Raises InputError, with the first difference, if `cfg` differs from the checkpoint's in more than comments."""
     theirs = cfg_text.parse(checkpoint.cfg, f"{path} (its cfg)")
     for mine, other in zip(cfg.sections, theirs.sections, strict=False):
         found = {entry.key: entry.value for entry in reversed(mine.entries)}
@@ -78,18 +77,18 @@ def require_cfg(checkpoint: Checkpoint, path: str | Path, cfg: cfg_text.Cfg) -> 
             raise CfgError(cfg.path, mine.line, text)
     if len(cfg.sections) != len(theirs.sections):
         counts = f"{len(cfg.sections) - 1} layers, that of {path} {len(theirs.sections) - 1}"
-        raise CfgError(cfg.path, None, f"is another cfg: it has {counts}")
+        raise CfgError(cfg.path, None, f"differs from the checkpoint's cfg: it has {counts}")
 
 
 def random_state() -> dict[str, Any]:
-    """States of the generators of Python and PyTorch (samples do not need them: data/loader.py draws by position)."""
+    """States of the random generators of Python and PyTorch; augmentation needs none (data/loader.py)."""
     version, values, gauss = random.getstate()
     devices = torch.cuda.get_rng_state_all() if torch.cuda.is_available() else []
     return {"python": [version, list(values), gauss], "torch": torch.get_rng_state(), "cuda": devices}
 
 
 def restore_random_state(state: dict[str, Any]) -> None:
-    """The reverse of `random_state`; states of devices that are not here are left out."""
+    """The reverse of `random_state`; GPU states are ignored on another number of GPUs."""
     version, values, gauss = state["python"]
     random.setstate((version, tuple(values), gauss))
     torch.set_rng_state(state["torch"])
@@ -102,7 +101,7 @@ class Saver:
     """Hook that writes `last.pt` and `<stem>_last.weights` every `last_every` iterations, `<stem>_<iteration>.weights` every
     `keep_every`, as the original does (detector.c train_detector).
 
-    folder: where to. checkpoint: makes the run's state. write_weights: writes a weights file. keep_every 0: none are kept.
+    checkpoint: gives the run's state. write_weights: writes a weights file. keep_every 0: none are kept.
     """
 
     folder: Path
@@ -118,24 +117,23 @@ class Saver:
         if update.iteration % self.last_every == 0:
             self.last()
 
-    def tidy(self) -> None:
-        """Remove what a run that was killed while it wrote has left unfinished, here and in the folder above (utils/files.py
-        atomic_write)."""
+    def remove_unfinished(self) -> None:
+        """Remove temporary files that a killed run left here or in the folder above (utils/files.py atomic_write)."""
         for folder in (self.folder, self.folder.parent):
             for path in folder.glob(".*.part"):
                 path.unlink(missing_ok=True)
 
     def last(self) -> None:
-        """Save the state to go on from."""
+        """Save the state to resume from."""
         save_checkpoint(self.checkpoint(), self.folder / "last.pt")
         self.write_weights(self.folder / f"{self.stem}_last.weights")
 
     def best(self) -> None:
-        """Save the state that measured best."""
+        """Save the best state so far."""
         save_checkpoint(self.checkpoint(), self.folder / "best.pt")
         self.write_weights(self.folder / f"{self.stem}_best.weights")
 
     def final(self) -> None:
-        """Save the end of the training."""
+        """Save the state at the end of the training."""
         self.last()
         self.write_weights(self.folder / f"{self.stem}_final.weights")

@@ -1,8 +1,9 @@
-"""The course of a training: running average of the loss, results.csv."""
+"""What a training has logged: average loss, losses and metrics by iteration, as results.csv and for TensorBoard."""
 
 from __future__ import annotations
 
 import csv
+import importlib.util
 import io
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -10,18 +11,19 @@ from typing import Any
 
 from training.loop import Update
 from utils.files import write_text
+from utils.packages import need
 
 _COLUMNS = ("iteration", "loss", "average_loss", "rate", "width", "height", "images_per_second")
 _TERM = "loss_"
-_ROWS = 2000  # about so many rows in all, however long the training
+_TENSORBOARD = "tensorboard"
+_ROWS = 2000  # approximate maximum, however long the training
 
 
 @dataclass
 class TrainingHistory:
-    """Collects updates; every so many iterations, and at every evaluation, they become a row.
+    """Rows of means over `interval` iterations, or up to an evaluation, whose results are added to the row.
 
-    interval: iterations of a row; a row holds means over them. `average` is the original's avg loss: 0.9 of the old one and
-    0.1 of the new (detector.c train_detector). metrics: results of the latest evaluations by name, in rows where there was one.
+    average: the original's avg loss, 0.9 of the old value and 0.1 of the new (detector.c train_detector).
     """
 
     interval: int = 1
@@ -34,31 +36,31 @@ class TrainingHistory:
         return cls(interval=max(1, max_batches // _ROWS))
 
     def add(self, update: Update) -> None:
-        """Take in an update; a row is made when the interval is full."""
+        """Add an update; a row is complete at the end of an interval."""
         self.average = update.loss if self.average < 0 else 0.9 * self.average + 0.1 * update.loss
         self._open.append(update)
         if update.iteration % self.interval == 0:
             self._close()
 
     def evaluated(self, metrics: dict[str, float]) -> None:
-        """Put results of an evaluation into the row of the latest update."""
+        """Add the results of an evaluation to the row of the latest update."""
         if self._open:
             self._close()
         self.rows[-1] |= metrics
 
     def series(self, name: str) -> tuple[list[float], list[float]]:
-        """Iterations and values of a column, rows without it left out."""
+        """Iterations and values of a column, without rows that lack it."""
         points = [(row["iteration"], row[name]) for row in self.rows if name in row]
         return [x for x, _ in points], [y for _, y in points]
 
     @property
     def names(self) -> list[str]:
-        """Columns: the fixed ones first, then terms of the loss and metrics in order of appearance."""
+        """Columns: the fixed ones, then loss terms and metrics in order of appearance."""
         return list(dict.fromkeys([*_COLUMNS, *(name for row in self.rows for name in row)]))
 
     @property
     def metrics(self) -> list[str]:
-        """Those of them that evaluations gave."""
+        """The columns that evaluations gave."""
         return [name for name in self.names if name not in _COLUMNS and not name.startswith(_TERM)]
 
     def write(self, path: str | Path) -> None:
@@ -98,3 +100,37 @@ class TrainingHistory:
 
 def _mean(values: list[float]) -> float:
     return sum(values) / len(values)
+
+
+def board_wanted(asked: bool | None) -> bool:
+    """Whether to write scalars; None: if TensorBoard is installed. Raises InputError if asked for a package that is missing."""
+    if asked:
+        need(_TENSORBOARD, _TENSORBOARD)
+    return importlib.util.find_spec(_TENSORBOARD) is not None if asked is None else asked
+
+
+class Board:
+    """Writes the rows of `history` to `folder` as TensorBoard scalars, each once.
+
+    Scalars after the last row, which a killed run wrote and then lost, are hidden.
+    """
+
+    def __init__(self, folder: Path, history: TrainingHistory) -> None:
+        from torch.utils.tensorboard import SummaryWriter
+
+        self.history, self._written = history, len(history.rows)
+        after = int(history.rows[-1]["iteration"]) + 1 if history.rows else None
+        self._writer = SummaryWriter(str(folder), purge_step=after)
+
+    def write(self) -> None:
+        """Write new rows; call it after an evaluation, whose results go into the latest row."""
+        for row in self.history.rows[self._written :]:
+            for name, value in row.items():
+                if name != "iteration":
+                    self._writer.add_scalar(name, value, int(row["iteration"]))
+        self._written = len(self.history.rows)
+
+    def close(self) -> None:
+        """Write the rest."""
+        self.write()
+        self._writer.close()

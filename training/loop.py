@@ -1,20 +1,21 @@
-"""The train loop: batches in, weight updates out. It receives everything it works with and knows no file."""
+"""The training loop: batches in, weight updates out. It is given everything it works with and touches no files."""
 
 from __future__ import annotations
 
 import contextlib
 import functools
+import itertools
 import logging
 import time
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
 import torch
 from torch import Tensor, nn
 
-from training.adversarial import AdversarialPerturbation, moved
-from training.diagnosis import Facts, explain_gradients, explain_loss
+from training.adversarial import AdversarialPerturbation, perturb
+from training.diagnosis import Context, explain_gradients, explain_loss
 from training.optimizer import DarknetOptimizer
 from training.schedule import Schedule
 from utils.errors import RunError
@@ -24,7 +25,7 @@ logger = logging.getLogger(__name__)
 
 
 class Batch(Protocol):
-    """One forward pass. images: (n, channels, height, width), uint8 or in [0, 1]. truth: what the losses compare with."""
+    """One forward pass. images: (n, channels, height, width), uint8 or in [0, 1]. ground_truth: targets of the losses."""
 
     @property
     def images(self) -> Tensor: ...
@@ -33,7 +34,7 @@ class Batch(Protocol):
 
 
 class HeadLoss(Protocol):
-    """Loss of one head, summed over images. terms: parts of the cost by name. targets: truths assigned to the head."""
+    """Loss of one head, summed over images. terms: parts of the cost by name. targets: number of boxes assigned to it."""
 
     @property
     def objective(self) -> Tensor: ...
@@ -45,8 +46,8 @@ class HeadLoss(Protocol):
     def targets(self) -> int: ...
 
 
-class Trained(Protocol):
-    """The network's side of training; see models/training.py."""
+class Trainable(Protocol):
+    """What is trained; see models/training.py."""
 
     def begin(self, iteration: int) -> None: ...
     def losses(self, images: Tensor, truth: Tensor, seen: int) -> Sequence[HeadLoss]: ...
@@ -69,9 +70,9 @@ class Precision:
 
 
 def clip_norm(gradients: list[Tensor], limit: float) -> bool:
-    """Shrink all gradients by one factor so that the norm of all of them together is at most `limit` (0: no limit).
+    """Scale all gradients by one factor so that their joint norm is at most `limit` (0: no limit).
 
-    Returns false, and changes nothing, if one of them is not finite.
+    Returns False, and changes nothing, if one of them is not finite.
     """
     if not gradients:
         return True
@@ -86,9 +87,9 @@ def clip_norm(gradients: list[Tensor], limit: float) -> bool:
 
 @dataclass(frozen=True, kw_only=True)
 class Update:
-    """What one weight update was. loss: per image, as the original reports it; terms: its parts, averaged over heads with truths.
+    """One weight update. loss: per image, as the original reports it; terms: its parts, averaged over heads with targets.
 
-    seconds: of the computation; waited: for batches before it.
+    seconds: of the computation; waited: seconds spent waiting for its batches.
     """
 
     iteration: int
@@ -104,15 +105,15 @@ class Update:
 class Trainer:
     """Makes weight updates. iteration: updates made so far; seen: images, counted as the original does: iteration * batch.
 
-    batch: images of an update by the cfg; subdivisions: forward passes in it. When memory runs out, forward passes are
-    split further, with a warning. files: names the images that a batch was made of, for messages. max_norm: largest norm of
-    the gradient of all weights together, of its mean over the images of a batch; 0: no limit. adversary: attacks images.
-    processes: those that share each batch; a batch given to `update` is this one's part.
+    batch: images per update; subdivisions: forward passes per update, which are split further, with a warning, when memory
+    runs out. files: the image files of a batch, for messages. max_norm: largest joint norm of all weights' gradients, averaged
+    over the images of a batch; 0: no limit. adversary: perturbs images. processes: those that share each batch; `update` is
+    given this one's part.
     """
 
     def __init__(
         self,
-        network: Trained,
+        network: Trainable,
         optimizer: DarknetOptimizer,
         schedule: Schedule,
         *,
@@ -143,10 +144,10 @@ class Trainer:
         """One weight update from the batches of one iteration. Raises RunError when loss or gradient is not finite."""
         start = time.perf_counter()
         rate = self.schedule.rate(self.iteration + 1)
-        self._draw_apart()
+        self._seed_process()
         self.network.begin(self.iteration + 1)
         loss, terms = self._gradients(batches, rate)
-        images, loss, terms = self._added(sum(len(batch.images) for batch in batches), loss, terms)
+        images, loss, terms = self._reduced(sum(len(batch.images) for batch in batches), loss, terms)
         self._step(batches, rate, images)
         self.iteration += 1
         height, width = batches[0].images.shape[2:]
@@ -168,17 +169,15 @@ class Trainer:
             try:
                 return self._passes(batches, rate)
             except torch.OutOfMemoryError:
-                if self.processes.count > 1:  # the passes of all processes go together
+                if self.processes.count > 1:  # all processes make the same number of passes
                     raise RunError(f"out of memory at {_size(batches)}: raise --subdivisions") from None
                 largest = max(len(batch.images) for batch in batches)
                 if self.pieces >= largest:
                     raise RunError(f"out of memory with one image at a time at {_size(batches)}") from None
                 self.pieces *= 2
                 torch.cuda.empty_cache()
-                text = "out of memory at %s: subdivisions raised from %d to %d"
-                logger.warning(
-                    text, _size(batches), self.subdivisions * self.pieces // 2, self.subdivisions * self.pieces
-                )
+                now = self.subdivisions * self.pieces
+                logger.warning("out of memory at %s: subdivisions raised from %d to %d", _size(batches), now // 2, now)
 
     def _passes(self, batches: Sequence[Batch], rate: float) -> tuple[float, dict[str, float]]:
         total, terms = 0.0, dict[str, float]()
@@ -195,7 +194,7 @@ class Trainer:
                 finite = bool(torch.isfinite(objective))
                 if self.processes.any(not finite):
                     forward = functools.partial(self._forward, images_part, truth_part, seen)
-                    text = explain_loss(self.network.layer_names(), forward, self._facts([batch], rate))
+                    text = explain_loss(self.network.layer_names(), forward, self._context([batch], rate))
                     raise RunError("the loss of another process is not finite" if finite else text)
                 scaler = self.precision.scaler
                 (scaler.scale(objective) if scaler else objective).backward()
@@ -210,19 +209,19 @@ class Trainer:
     def _attacked(self, images: Tensor, truth: Tensor, seen: int, step: float) -> Tensor:
         scaled = self.precision.scaler is not None  # gradients of float16 would vanish
         with contextlib.nullcontext() if scaled else self.precision.autocast(self.device):
-            return moved(images, self.network.attack(images, truth, seen), step)
+            return perturb(images, self.network.attack(images, truth, seen), step)
 
-    def _draw_apart(self) -> None:
-        """Have random layers draw by seed, iteration and process, so that a continuation needs no other process's state."""
+    def _seed_process(self) -> None:
+        """Seed random layers by iteration and process, so that resuming needs no other process's state."""
         if self.processes.count > 1:
             place = self.iteration * self.processes.count + self.processes.rank
             torch.manual_seed(((self.schedule.seed << 40) + place) % 2**63)
 
-    def _added(self, images: int, loss: float, terms: dict[str, float]) -> tuple[int, float, dict[str, float]]:
-        """Images, cost and its terms of all processes; gradients become sums over them, rolling statistics means."""
+    def _reduced(self, images: int, loss: float, terms: dict[str, float]) -> tuple[int, float, dict[str, float]]:
+        """Images, cost and terms summed over processes; gradients are summed in place, rolling statistics averaged."""
         if self.processes.count == 1:
             return images, loss, terms
-        names = list(terms)  # the same in all processes: those of the heads
+        names = list(terms)  # the same in all processes
         numbers = torch.tensor([images, loss, *(terms[name] for name in names)], dtype=torch.float64)
         numbers = numbers.to(self.device)
         self.processes.add([numbers])
@@ -237,28 +236,27 @@ class Trainer:
     def _weight_gradients(self) -> list[Tensor]:
         return [w.grad for group in self.optimizer.param_groups for w in group["params"] if w.grad is not None]
 
-    def _facts(self, batches: Sequence[Batch], rate: float) -> Facts:
+    def _context(self, batches: Sequence[Batch], rate: float) -> Context:
         files = [str(file) for batch in batches for file in self.files(batch)]
-        return Facts(self.iteration + 1, rate, [batch.ground_truth for batch in batches], files)
+        return Context(self.iteration + 1, rate, [batch.ground_truth for batch in batches], files)
 
     def _on_device(self, batch: Batch) -> tuple[Tensor, Tensor]:
         images = batch.images.to(self.device, non_blocking=True)
         if images.dtype == torch.uint8:
             images = images.float() / 255
-        return images.contiguous(memory_format=self.memory_format), batch.ground_truth.to(
-            self.device, non_blocking=True
-        )
+        images = images.contiguous(memory_format=self.memory_format)
+        return images, batch.ground_truth.to(self.device, non_blocking=True)
 
     def _step(self, batches: Sequence[Batch], rate: float, images: int) -> None:
         scaler = self.precision.scaler
         if scaler is not None:
             scaler.unscale_(self.optimizer)
         finite = clip_norm(self._weight_gradients(), self.max_norm * images)
-        if scaler is not None:  # it leaves out an update that is not finite, and tries a smaller scale
+        if scaler is not None:  # skips an update that is not finite, and lowers the scale
             scaler.step(self.optimizer, self.iteration + 1, rate, images)
             scaler.update()
         elif not finite:
-            raise RunError(explain_gradients(self.network.layer_names(), self._facts(batches, rate)))
+            raise RunError(explain_gradients(self.network.layer_names(), self._context(batches, rate)))
         else:
             self.optimizer.step(self.iteration + 1, rate, images)
 
@@ -276,22 +274,17 @@ def run(
     iterator = iter(batches)
     while trainer.iteration < last_iteration and not stopped():
         start = time.perf_counter()
-        group = list(_take(iterator, trainer.subdivisions))
-        assert len(group) == trainer.subdivisions, "batches for training have no end"
+        group = list(itertools.islice(iterator, trainer.subdivisions))
+        assert len(group) == trainer.subdivisions, "the loader has no end"
         update = trainer.update(group, time.perf_counter() - start)
         for hook in hooks:
             hook(update)
 
 
-def _take(iterator: Iterator[Batch], count: int) -> Iterator[Batch]:
-    for _, batch in zip(range(count), iterator, strict=False):
-        yield batch
-
-
 def _add_terms(terms: dict[str, float], heads: Sequence[HeadLoss]) -> None:
-    taught = sum(head.targets > 0 for head in heads)
+    matched = sum(head.targets > 0 for head in heads)
     for head in heads:
-        share = 1 / (taught or len(heads)) if head.targets or not taught else 0.0
+        share = 1 / (matched or len(heads)) if head.targets or not matched else 0.0
         for name, value in head.terms.items():
             terms[name] = terms.get(name, 0.0) + share * value
 

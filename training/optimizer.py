@@ -1,4 +1,5 @@
-"""The original's weight updates: its SGD with momentum, and its Adam (convolutional_kernels.cu, blas_kernels.cu).
+"""Weight updates: the original's SGD with momentum and Adam (convolutional_kernels.cu, blas_kernels.cu), AdamW, and the
+original's moving average of the weights.
 
 The rules are those of the original's GPU build. Gradients are sums over the images of a batch, not means.
 """
@@ -6,7 +7,7 @@ The rules are those of the original's GPU build. Gradients are sums over the ima
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 import torch
@@ -15,6 +16,7 @@ from torch import Tensor
 from models.training import TrainedTensor
 from utils.net_options import ScheduleOptions
 
+LAST_PART = 1000  # iterations at the end that train on from the moving average
 _RULES = ("rate_factor", "decay", "adam", "centred", "update_limit", "weight_limit", "first_iteration")
 
 
@@ -22,11 +24,11 @@ class DarknetOptimizer(torch.optim.Optimizer):
     """SGD: update = momentum * update - gradient - decay * batch * w; w += rate / batch * update.
 
     Adam: d = -gradient - decay * batch * w feeds both moments, and w += rate * m' / (sqrt(v') + eps), where the moments are
-    corrected by the iteration, not by the number of updates made. It decays biases and scales too. Weights of shortcuts are
-    updated by SGD all the same, without decay and with updates limited to [-1, 1].
+    corrected by the iteration, not by the number of updates made. It decays biases and scales too. Shortcut weights are
+    always updated by SGD, without decay and with updates limited to [-1, 1].
 
-    A tensor without a gradient is updated as if the gradient were zero: it decays. Iterations that leave a tensor alone
-    (dont_update, burnin_update) drop their gradients; the original adds them up and applies all of them at once.
+    A tensor without a gradient is updated as if the gradient were zero: it decays. Iterations that do not update a tensor
+    (dont_update, burnin_update) drop its gradients; the original accumulates them and applies them all at once.
     """
 
     def __init__(self, tensors: Iterable[TrainedTensor], options: ScheduleOptions) -> None:
@@ -41,7 +43,7 @@ class DarknetOptimizer(torch.optim.Optimizer):
 
     @torch.no_grad()
     def step(self, iteration: int, rate: float, batch: int) -> None:  # type: ignore[override]
-        """One weight update. iteration: from 1. rate: learning rate before factors of layers. batch: images summed over."""
+        """One weight update. iteration: from 1. rate: learning rate before factors of layers. batch: number of images."""
         for group in self.param_groups:
             group["lr"] = rate * group["rate_factor"]
             if iteration < group["first_iteration"]:
@@ -57,17 +59,21 @@ class DarknetOptimizer(torch.optim.Optimizer):
         self, group: dict[str, Any], weights: list[Tensor], gradients: list[Tensor], iteration: int, batch: int
     ) -> None:
         """Change the weights of a group by its rules."""
-        if group["adam"]:
-            self._adam(group, weights, gradients, iteration, batch)
-        else:
+        if not group["adam"]:
             self._sgd(group, weights, gradients, batch)
+            return
+        descent = list(torch._foreach_neg(gradients))
+        if group["centred"]:
+            torch._foreach_sub_(descent, means_of_outputs(descent))
+        torch._foreach_add_(descent, weights, alpha=-group["decay_factor"] * batch)
+        self._step_by_moments(group, weights, descent, iteration, group["lr"])
 
     def _sgd(self, group: dict[str, Any], weights: list[Tensor], gradients: list[Tensor], batch: int) -> None:
         updates = self._states(weights, "update")
         torch._foreach_mul_(updates, group["momentum"])
         torch._foreach_sub_(updates, gradients)
         if group["centred"]:
-            torch._foreach_sub_(updates, centres(updates))
+            torch._foreach_sub_(updates, means_of_outputs(updates))
         if group["update_limit"]:
             torch._foreach_clamp_min_(updates, -group["update_limit"])
             torch._foreach_clamp_max_(updates, group["update_limit"])
@@ -75,23 +81,20 @@ class DarknetOptimizer(torch.optim.Optimizer):
             torch._foreach_add_(updates, weights, alpha=-group["decay_factor"] * batch)
         torch._foreach_add_(weights, updates, alpha=group["lr"] / batch)
 
-    def _adam(
-        self, group: dict[str, Any], weights: list[Tensor], gradients: list[Tensor], iteration: int, batch: int
+    def _step_by_moments(
+        self, group: dict[str, Any], weights: list[Tensor], directions: list[Tensor], count: int, rate: float
     ) -> None:
+        """w += rate * m' / (sqrt(v') + eps), with moments of `directions` that are corrected by `count` updates."""
         first, second = self._states(weights, "first"), self._states(weights, "second")
         beta1, beta2 = group["betas"]
-        descent = list(torch._foreach_neg(gradients))
-        if group["centred"]:
-            torch._foreach_sub_(descent, centres(descent))
-        torch._foreach_add_(descent, weights, alpha=-group["decay_factor"] * batch)
         torch._foreach_mul_(first, beta1)
-        torch._foreach_add_(first, descent, alpha=1 - beta1)
+        torch._foreach_add_(first, directions, alpha=1 - beta1)
         torch._foreach_mul_(second, beta2)
-        torch._foreach_addcmul_(second, descent, descent, value=1 - beta2)
+        torch._foreach_addcmul_(second, directions, directions, value=1 - beta2)
         divisors = torch._foreach_sqrt(second)
-        torch._foreach_div_(divisors, (1 - beta2**iteration) ** 0.5)
+        torch._foreach_div_(divisors, (1 - beta2**count) ** 0.5)
         torch._foreach_add_(divisors, group["eps"])
-        torch._foreach_addcdiv_(weights, first, divisors, value=group["lr"] / (1 - beta1**iteration))
+        torch._foreach_addcdiv_(weights, first, divisors, value=rate / (1 - beta1**count))
 
     def _states(self, weights: list[Tensor], name: str) -> list[Tensor]:
         for w in weights:
@@ -100,9 +103,9 @@ class DarknetOptimizer(torch.optim.Optimizer):
         return [self.state[w][name] for w in weights]
 
 
-def centres(updates: list[Tensor]) -> list[Tensor]:
-    """Mean over everything but the first dimension, where the original's kernel runs (blas_kernels.cu gradient_centralization_gpu):
-    zero for tensors with a number of inputs that is no multiple of 32."""
+def means_of_outputs(updates: list[Tensor]) -> list[Tensor]:
+    """Means over all but the first dimension (blas_kernels.cu gradient_centralization_gpu); zero where the number of inputs is
+    not a multiple of 32, for which the original's kernel does nothing."""
     return [
         u.mean(tuple(range(1, u.dim())), keepdim=True) if u[0].numel() % 32 == 0 else u.new_zeros(()) for u in updates
     ]
@@ -112,25 +115,52 @@ class AdamW(DarknetOptimizer):
     """w *= 1 - rate * decay, for weights only; then w -= rate * m' / (sqrt(v') + eps).
 
     The moments m and v are of the gradient's mean over the images of a batch, and are corrected by the updates made with them.
-    B1, B2, eps and decay are those of [net]; biases, scales and weights of shortcuts do not decay.
+    B1, B2, eps and decay are those of [net]; biases, scales and shortcut weights do not decay.
     """
 
     def _update(
         self, group: dict[str, Any], weights: list[Tensor], gradients: list[Tensor], iteration: int, batch: int
     ) -> None:
-        first, second = self._states(weights, "first"), self._states(weights, "second")
-        beta1, beta2 = group["betas"]
         group["updates"] = count = group.get("updates", 0) + 1
         means = list(torch._foreach_div(gradients, batch))
         if group["centred"]:
-            torch._foreach_sub_(means, centres(means))
+            torch._foreach_sub_(means, means_of_outputs(means))
         if group["decay"]:
             torch._foreach_mul_(weights, 1 - group["lr"] * group["decay_factor"])
-        torch._foreach_mul_(first, beta1)
-        torch._foreach_add_(first, means, alpha=1 - beta1)
-        torch._foreach_mul_(second, beta2)
-        torch._foreach_addcmul_(second, means, means, value=1 - beta2)
-        divisors = torch._foreach_sqrt(second)
-        torch._foreach_div_(divisors, (1 - beta2**count) ** 0.5)
-        torch._foreach_add_(divisors, group["eps"])
-        torch._foreach_addcdiv_(weights, first, divisors, value=-group["lr"] / (1 - beta1**count))
+        self._step_by_moments(group, weights, means, count, -group["lr"])
+
+
+class Ema:
+    """average = alpha * average + (1 - alpha) * weights, from the middle of training on (network.c train_network_waitkey,
+    ema_update, ema_apply).
+
+    A thousand iterations before the end the average replaces the weights; the last iterations adapt the batch-norm
+    statistics to it. A training of 2,000 iterations or fewer is too short for it.
+    """
+
+    def __init__(self, tensors: Mapping[str, Tensor], alpha: float, max_batches: int) -> None:
+        self.tensors = dict(tensors)
+        self.alpha = alpha
+        self.start, self.end = max_batches // 2, max_batches - LAST_PART
+        self.averages: dict[str, Tensor] = {}
+
+    @torch.no_grad()
+    def update(self, iteration: int) -> None:
+        """Call after the weight update number `iteration`."""
+        if iteration < self.start or iteration > self.end:
+            return
+        if not self.averages:
+            self.averages = {name: tensor.detach().clone() for name, tensor in self.tensors.items()}
+        if iteration == self.end:
+            for name, average in self.averages.items():
+                self.tensors[name].copy_(average)
+            return
+        averages, weights = list(self.averages.values()), list(self.tensors.values())
+        torch._foreach_mul_(averages, self.alpha)
+        torch._foreach_add_(averages, weights, alpha=1 - self.alpha)
+
+    def state_dict(self) -> dict[str, Any]:
+        return dict(self.averages)
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        self.averages = {name: value.to(self.tensors[name].device) for name, value in state.items()}

@@ -1,7 +1,8 @@
-"""Before the first update: the data set, the cfg fitted to it, and the weights to begin with."""
+"""Before the first update: the data set, the cfg fitted to it, and the initial weights."""
 
 from __future__ import annotations
 
+import difflib
 import logging
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -17,93 +18,166 @@ from data.sources import open_data
 from data.training_set import single_class
 from models.fit import anchor_heads, anchors_in_pixels, classes_of, fit_anchors, fit_classes
 from models.formats.files import LoadOptions, load_model
+from models.heads.base import BoxSection
+from models.layers.base import LayerSection
 from models.network import Network
-from models.plan import Plan, make_plan, read_plan
+from models.plan import Plan, make_plan
 from models.weights import copy_layers, load_weights
-from training.checkpoint import Checkpoint
-from training.options import TrainOptions, with_settings
+from training.options import TrainOptions
+from utils import cfg as cfg_text
 from utils.cfg import Cfg
+from utils.cli import input_size
 from utils.errors import InputError
+from utils.net_options import NET_AUDIENCES, ScheduleOptions
 from utils.torch_files import is_torch_file
 
 logger = logging.getLogger(__name__)
 
 SCENES, SCENES_COUNT = Path("runs") / "scenes", 1000
+_FITTED_KEYS = {"classes", "num", "anchors", "mask"}  # of heads; they go with the data or with --anchors
 
 
 @dataclass(frozen=True, kw_only=True)
-class Sets:
-    """train and val hold one split each, of that name; diagnosis: what the doctor found in train."""
+class DataSplits:
+    """The data set: train and val hold one split each, of that name; checked: the doctor's report on train."""
 
     train: Dataset
     val: Dataset
-    diagnosis: DatasetReport
+    checked: DatasetReport
 
     @property
     def images(self) -> int:
+        """Number of training images."""
         return len(self.train.splits["train"])
 
 
-def open_sets(settings: TrainOptions) -> Sets:
-    """The data set of --data; without one, drawn scenes. Raises InputError if there is nothing to learn from."""
-    path = settings.data
+def open_splits(path: str | None, names: str | None, *, single_cls: bool, validation: bool, workers: int) -> DataSplits:
+    """The data set at `path`, with class names from the file `names` if given; drawn scenes if `path` is None.
+
+    Raises InputError if there is nothing to learn from, or no validation set where `validation` needs one.
+    """
     if path is None:
-        logger.info("no --data: training on drawn scenes in %s; name your own data with --data my.data", SCENES)
+        logger.info("no --data: training on drawn scenes in %s; use your own data with --data my.data", SCENES)
         path = str(make_scenes(SCENES, SCENES_COUNT))
-    train, val = (open_data(path, split, names=settings.names) for split in ("train", "val"))
+    train, val = (open_data(path, split, names=names) for split in ("train", "val"))
     if not train.names:
-        raise InputError(f"{path}: no class names, name a file of them with --names")
-    if settings.single_cls:
+        raise InputError(f"{path}: no class names; give a file of them with --names")
+    if single_cls:
         train, val = single_class(train), single_class(val)
-    if not settings.notest and not val.splits["val"]:
-        raise InputError(f"{val.source}: no images in split 'val'; without them, --notest")
-    diagnosis = check_dataset(train, "train", workers=settings.workers)
-    return Sets(train=train, val=val, diagnosis=diagnosis)
+    if validation and not val.splits["val"]:
+        raise InputError(f"{val.source}: no images in split 'val'; train without validation with --no-val")
+    return DataSplits(train=train, val=val, checked=check_dataset(train, "train", workers=workers))
 
 
-def require_labels(cfg: str, sets: Sets) -> None:
-    """Say what the doctor found, for a cfg with boxes; raises InputError if not one of them can be used."""
-    if not read_plan(cfg).box_heads:
+def require_labels(plan: Plan, splits: DataSplits) -> None:
+    """Report on the labels, for networks with boxes. Raises InputError if not one label can be used."""
+    if not plan.box_heads:
         return
-    logger.info("%s", report(sets.diagnosis))
-    if not sets.diagnosis.labels:
-        raise InputError(f"{sets.train.source}: no usable labels in split 'train', there is nothing to learn")
+    logger.info("%s", report(splits.checked))
+    if not splits.checked.labels:
+        raise InputError(f"{splits.train.source}: no usable labels in split 'train', there is nothing to learn")
 
 
-def fitted(settings: TrainOptions, sets: Sets) -> Cfg:
-    """The cfg of --cfg, fitted to the data set and changed by the flags. Raises InputError."""
-    assert settings.cfg is not None
-    plan = read_plan(settings.cfg)
-    classes = len(sets.train.names)
+def box_head(plan: Plan) -> BoxSection | None:
+    """The last head with boxes: its keys decide about the images of all of them, as in the original."""
+    return plan.box_sections[-1] if plan.box_heads else None
+
+
+def fit_cfg(plan: Plan, options: TrainOptions, splits: DataSplits) -> Cfg:
+    """The cfg fitted to the classes of the data set, with the values that flags override. Raises InputError."""
+    classes = len(splits.train.names)
     if classes_of(plan) != classes:
-        logger.info("%s: fitted from %d to %d classes", settings.cfg, classes_of(plan), classes)
-        plan = make_plan(fit_classes(plan, classes, sets.diagnosis.class_counts.tolist()))
-    plan = make_plan(with_settings(plan, settings, sets.images))
-    if settings.anchors is not None:
-        plan = make_plan(_with_anchors(plan, settings, sets.diagnosis))
-    return plan.cfg
+        logger.info("%s: fitted from %d to %d classes", plan.cfg.path, classes_of(plan), classes)
+        plan = make_plan(fit_classes(plan, classes, splits.checked.class_counts.tolist()))
+    if options.overrides:
+        plan = make_plan(_with_keys(plan, options.overrides))
+    cfg = plan.cfg.with_values(0, _net_values(plan, options, splits.images))
+    if options.multi_scale and plan.box_heads:
+        cfg = cfg.with_values(plan.box_heads[-1].index + 1, {"random": 1})
+    plan = make_plan(cfg)
+    return _with_anchors(plan, options.anchors, splits.checked, options.seed) if options.anchors else cfg
 
 
-def _with_anchors(plan: Plan, settings: TrainOptions, diagnosis: DatasetReport) -> Cfg:
-    """New anchors by k-means, as many as there are or as --anchors says."""
+def _with_keys(plan: Plan, words: Sequence[str]) -> Cfg:
+    """The cfg with the `key=value` words of --set: keys of [net], else of all heads with boxes that have them.
+
+    Raises InputError for a key that is unknown or has no effect, and for a value that cannot be read.
+    """
+    net = {key: item for audience in NET_AUDIENCES for key, item in audience.keys().items()}
+    heads = {step.index + 1: step.section.keys() for step in plan.box_heads}
+    known = {key: item for keys in heads.values() for key, item in keys.items()}
+    known = {key: item for key, item in known.items() if key not in _FITTED_KEYS | LayerSection.keys().keys()} | net
+    values: dict[int, dict[str, str]] = {}  # by section of the cfg
+    for word in words:
+        key, _, value = word.partition("=")
+        if not value or "\n" in word:
+            raise InputError(f"--set {word}: expected key=value")
+        if key not in known:
+            close = difflib.get_close_matches(key, known, 1)
+            hint = f", did you mean {close[0]}?" if close else ""
+            raise InputError(f"--set {word}: neither [net] nor a head has a key {key}{hint}")
+        if "ignored" in known[key].metadata:
+            raise InputError(f"--set {word}: {key} has no effect: {known[key].metadata['ignored']}")
+        for section in [0] if key in net else [head for head, keys in heads.items() if key in keys]:
+            values.setdefault(section, {})[key] = value
+    cfg = plan.cfg
+    for section, new in values.items():
+        lines = [f"[{cfg.sections[section].name}]", *map("=".join, new.items())]
+        raw = cfg_text.parse("\n".join(lines), "--set").sections[0]
+        for reader in NET_AUDIENCES if section == 0 else (type(plan.steps[section - 1].section),):
+            reader.from_raw(raw)
+        cfg = cfg.with_values(section, new)
+    return cfg
+
+
+def _net_values(plan: Plan, options: TrainOptions, images: int) -> dict[str, object]:
+    """The keys of [net] that have flags of their own; images: number of training images."""
+    size_wh = input_size(options.img_size) or (None, None)
+    given = {
+        "batch": options.batch_size,
+        "subdivisions": options.subdivisions,
+        "width": size_wh[0],
+        "height": size_wh[1],
+        "adam": 1 if options.adam else None,
+        "ema_alpha": None if options.ema_alpha is None else f"{options.ema_alpha:g}",
+    }
+    values: dict[str, object] = {key: value for key, value in given.items() if value is not None}
+    length = options.iterations
+    if length is None and options.epochs is not None:
+        length = max(1, -(-options.epochs * images // max(1, options.batch_size or plan.net.batch)))
+    if length is not None:
+        values |= _of_length(ScheduleOptions.from_raw(plan.cfg.sections[0]), length)
+    return values
+
+
+def _of_length(schedule: ScheduleOptions, length: int) -> dict[str, object]:
+    """max_batches, and `steps` scaled with it."""
+    values: dict[str, object] = {"max_batches": length}
+    if schedule.steps and schedule.max_batches:
+        values["steps"] = ",".join(str(max(1, round(step * length / schedule.max_batches))) for step in schedule.steps)
+    if schedule.burn_in >= length:
+        text = (
+            "burn_in=%d: the learning rate still rises at the end of the %d iterations and never reaches learning_rate"
+        )
+        logger.warning(text, schedule.burn_in, length)
+    return values
+
+
+def _with_anchors(plan: Plan, anchors: str, checked: DatasetReport, seed: int) -> Cfg:
+    """The cfg with anchors computed from the labels by k-means: as many as --anchors says."""
     heads = anchor_heads(plan)
     if not heads:
-        raise InputError(f"{plan.cfg.path}: --anchors {settings.anchors}: the cfg has no head with anchors")
+        raise InputError(f"{plan.cfg.path}: --anchors {anchors}: the cfg has no head with anchors")
     before = anchors_in_pixels(plan)
-    count = len(before) if settings.anchors == "auto" else _count(settings.anchors)
-    sizes = diagnosis.cxcywh_rel[:, 2:] * np.array([plan.input.width, plan.input.height])
-    anchors = compute_anchors(sizes, count, seed=settings.seed)
-    strides = [plan.input.width // step.shape.width for step in heads]
-    masks: Sequence[Sequence[int]] = anchor_masks(count, strides)
+    count = len(before) if anchors == "auto" else int(anchors) if anchors.isdigit() else 0
+    if count < 1:
+        raise InputError(f"--anchors {anchors}: expected auto or a whole number above 0")
+    sizes = checked.cxcywh_rel[:, 2:] * np.array([plan.input.width, plan.input.height])
+    computed = compute_anchors(sizes, count, seed=seed)
+    masks: Sequence[Sequence[int]] = anchor_masks(count, [plan.input.width // step.shape.width for step in heads])
     logger.info("anchors before: %s", anchor_fit(sizes, before))
-    logger.info("anchors now:    %s", anchor_fit(sizes, anchors))
-    return fit_anchors(plan, anchors.tolist(), masks)
-
-
-def _count(text: str | None) -> int:
-    if text is None or not text.isdigit() or int(text) < 1:
-        raise InputError(f"--anchors {text}: expected auto or a whole number above 0")
-    return int(text)
+    logger.info("anchors now:    %s", anchor_fit(sizes, computed))
+    return fit_anchors(plan, computed.tolist(), masks)
 
 
 def load_start(network: Network, path: str | Path, *, clear: bool) -> None:
@@ -121,12 +195,3 @@ def load_start(network: Network, path: str | Path, *, clear: bool) -> None:
         logger.info("%s: the other layers start with random weights, iterations count from 0", path)
     if random or clear:
         network.seen = 0
-
-
-def fill(network: Network, checkpoint: Checkpoint) -> None:
-    """Give the network of a checkpoint's cfg its tensors. Raises InputError if they do not fit."""
-    try:
-        network.load_state_dict(checkpoint.model)
-    except RuntimeError as error:  # what PyTorch raises for names and sizes that differ
-        reason = " ".join(str(error).split()[:40])
-        raise InputError(f"{network.plan.cfg.path}: the checkpoint's tensors do not fit: {reason}") from None

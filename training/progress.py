@@ -1,4 +1,4 @@
-"""What a training says while it runs: a bar for every epoch, or the original's lines."""
+"""Progress on the console: a bar per epoch, or the original's lines."""
 
 from __future__ import annotations
 
@@ -15,11 +15,9 @@ _SHORTEST = 100  # iterations of a bar, where epochs are shorter
 
 
 class EpochBar:
-    """Hook: one tqdm line per epoch (or 100 iterations, where an epoch is shorter).
+    """Hook: one tqdm bar per epoch, or per 100 iterations where an epoch is shorter, with loss, rate, size, speed and memory.
 
-    It shows the loss by name, rate, size, images/s, and the most memory used.
-
-    images: of the training split; batch: of an update; last: the iteration training ends at.
+    images: number of training images. batch: images per update. last: the final iteration.
     """
 
     def __init__(self, history: TrainingHistory, images: int, batch: int, last: int) -> None:
@@ -52,7 +50,7 @@ class EpochBar:
 
 
 class DarknetLines:
-    """Hook: the line that the original prints for every iteration (detector.c train_detector)."""
+    """Hook: the original's line for every iteration (detector.c train_detector)."""
 
     def __init__(self, history: TrainingHistory, last: int, write: Callable[[str], None] = print) -> None:
         self.history, self.last, self.write = history, last, write
@@ -68,7 +66,7 @@ class DarknetLines:
         )
 
     def close(self) -> None:
-        """Nothing is open between lines."""
+        """Nothing to close."""
 
 
 def _size(update: Update) -> str:
@@ -77,7 +75,7 @@ def _size(update: Update) -> str:
 
 
 def _memory() -> str:
-    """The most memory used so far: of the GPU, or else of this process; nothing where the system does not say."""
+    """Peak memory of the GPU, or else of this process, as text; empty where it is unknown."""
     if torch.cuda.is_available():
         return f" {torch.cuda.max_memory_reserved() / 2**30:.1f}G"
     peak = peak_memory()

@@ -1,4 +1,4 @@
-"""The course of a run as files: results.csv, chart.png, results.png, and images of what is trained and measured on."""
+"""What a training writes besides weights: results.csv, charts, lists of problems, and images of batches and validation."""
 
 from __future__ import annotations
 
@@ -8,105 +8,148 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+import numpy as np
+from numpy.typing import NDArray
+
 from data.annotations import Finding
+from data.image import read_image, save_image
 from data.loader import TrainBatch
+from evaluation.plots import plot_labels
+from models.fit import anchor_heads, anchors_in_pixels
 from models.plan import Plan
 from training.charts import write_chart, write_results
-from training.history import TrainingHistory
-from training.images import save_batch, save_labels, save_validation
+from training.history import Board, TrainingHistory
 from training.loop import Update
-from training.prepare import Sets
-from training.tensorboard import Board
+from training.prepare import DataSplits
 from training.validation import EvaluationResult, Result
-from utils.errors import RunError
+from utils.draw import MAX_GRID_IMAGES, GridImage, class_name, image_grid
+from utils.errors import InputError, RunError
 from utils.files import write_text
 
 logger = logging.getLogger(__name__)
 
 _PREVIEWS = 3
 _PROBLEMS_SHOWN = 5
-_CHART_EVERY = 1000
+_CHART_PERIOD = 1000
 
 
 @dataclass(frozen=True, kw_only=True)
-class Results:
-    """Hook that writes results.csv every `every` iterations and the charts every thousand.
+class ResultFiles:
+    """Hook that writes results.csv every `period` iterations, and the charts every thousand.
 
-    plots: whether charts and images are wanted. last: the iteration training ends at. top: of the chart's loss axis.
-    metric: the column of history that says which network is best. board: for TensorBoard, if it is wanted.
+    plots: whether to draw charts and images. last: the final iteration. max_loss: top of the chart's loss axis.
+    metric: the column of history that decides which weights are best. board: TensorBoard scalars, if wanted.
     """
 
     folder: Path
     history: TrainingHistory
     plots: bool
     last: int
-    top: float
-    every: int
+    max_loss: float
+    period: int
     metric: str = ""
     board: Board | None = None
 
     def __call__(self, update: Update) -> None:
         if self.board:
             self.board.write()
-        if update.iteration % self.every == 0:
+        if update.iteration % self.period == 0:
             self.history.write(self.folder / "results.csv")
-        if update.iteration % _CHART_EVERY == 0:
+        if update.iteration % _CHART_PERIOD == 0:
             self.write()
 
     def write(self) -> None:
-        """Write everything as it stands."""
+        """Write results.csv and the charts as of now."""
         self.history.write(self.folder / "results.csv")
         if self.plots and self.history.rows and has_matplotlib():
             path = self.folder / "chart.png"
-            write_chart(self.history, path, max_batches=self.last, max_loss=self.top, metric=self.metric)
+            write_chart(self.history, path, max_batches=self.last, max_loss=self.max_loss, metric=self.metric)
             write_results(self.history, self.folder / "results.png")
 
     def close(self) -> None:
-        """The end of the run, good or bad."""
+        """Call at the end of the run, whatever its outcome."""
         if self.board:
             self.board.close()
 
-    def labels(self, sets: Sets, plan: Plan) -> None:
-        """labels.jpg, where there are boxes."""
-        if self.plots and has_matplotlib() and sets.diagnosis.labels:
-            save_labels(self.folder, sets, plan)
+    def write_labels(self, splits: DataSplits, plan: Plan) -> None:
+        """labels.jpg: classes, box positions and sizes of the training images, and the network's anchors."""
+        checked = splits.checked
+        if not (self.plots and has_matplotlib() and checked.labels):
+            return
+        anchors = None
+        if anchor_heads(plan):
+            anchors = np.array(anchors_in_pixels(plan)) / [plan.input.width, plan.input.height]
+        counts, boxes = checked.class_counts, checked.cxcywh_rel
+        path = self.folder / "labels.jpg"
+        plot_labels(path, checked.names, counts, boxes, checked.sizes_wh, checked.per_image, anchors)
 
-    def validation(self, examined: Result) -> None:
-        """Validation images with their labels, and with what was found in them, where there are boxes."""
-        if self.plots and isinstance(examined, EvaluationResult):
-            save_validation(self.folder, examined)
+    def write_validation(self, result: Result) -> None:
+        """val_batch0_labels.jpg and val_batch0_pred.jpg: ground truth and detections of the first validation images.
 
-    def unusable(self, findings: Mapping[Finding, int]) -> None:
-        """Say how many images and labels could not be used; problems.txt has all of them. findings: and how often."""
+        Detections are those above the confidence threshold of precision and recall.
+        """
+        if not self.plots or not isinstance(result, EvaluationResult):
+            return
+        names, threshold = result.exam.names, np.float32(result.metrics.confusion.conf_thresh)
+        labels, predictions = list[GridImage](), list[GridImage]()
+        for place, index in enumerate(result.order[:MAX_GRID_IMAGES]):
+            try:
+                image = read_image(result.exam.images[index], 3)
+            except InputError:
+                continue  # deleted since it was evaluated
+            truth, found = result.truths[place], result.detections[place]
+            ids = truth.class_ids.tolist()
+            labels.append(GridImage(image, truth.xyxy, ids, [class_name(names, i) for i in ids]))
+            found = found.select(found.scores > threshold).select(slice(None, None, -1))
+            texts = [f"{class_name(names, i)} {score:.2f}" for _, score, i in found]
+            predictions.append(GridImage(image, found.xyxy, found.class_ids.tolist(), texts))
+        if labels:
+            save_image(self.folder / "val_batch0_labels.jpg", image_grid(labels))
+            save_image(self.folder / "val_batch0_pred.jpg", image_grid(predictions))
+
+    def previewed(self, batches: Iterable[TrainBatch], names: Sequence[str]) -> Iterator[TrainBatch]:
+        """The batches; the first ones are saved as images. names: of the classes."""
+        for number, batch in enumerate(batches):
+            if number < _PREVIEWS and self.plots and batch.ground_truth.dim() == 3:
+                path = self.folder / f"train_batch{number}.jpg"
+                save_image(path, batch_sheet(batch.images.numpy(), batch.ground_truth.numpy(), names))
+            yield batch
+
+    def write_problems(self, findings: Mapping[Finding, int]) -> None:
+        """Warn of images and labels that could not be used, and list them in problems.txt. findings: how often each came up."""
         if not findings:
             return
         lines = [f"{count} x {finding}" for finding, count in findings.items()]
         for line in lines[:_PROBLEMS_SHOWN]:
-            logger.warning("could not be used, %s", line)
+            logger.warning("could not be used: %s", line)
         path = self.folder / "problems.txt"
         try:
             write_text(path, "\n".join(lines) + "\n")
         except RunError as error:  # the run's own outcome matters more
             logger.warning("%s", error)
             return
-        text = "%d images or labels could not be used and cost %d samples or boxes: %s"
+        text = "%d images or labels could not be used, which cost %d samples or boxes: %s"
         logger.warning(text, len(lines), sum(findings.values()), path)
 
-    def previewed(self, batches: Iterable[TrainBatch], names: Sequence[str]) -> Iterator[TrainBatch]:
-        """The batches; the first ones also as images. names: of the classes."""
-        for number, batch in enumerate(batches):
-            if number < _PREVIEWS and self.plots and batch.ground_truth.dim() == 3:
-                path = self.folder / f"train_batch{number}.jpg"
-                save_batch(path, batch.images.numpy(), batch.ground_truth.numpy(), names)
-            yield batch
+
+def batch_sheet(images: NDArray[np.uint8], targets: NDArray[np.float32], names: Sequence[str]) -> NDArray[np.uint8]:
+    """The first images of a batch side by side with their boxes: uint8 (height, width, 3), RGB.
+
+    images: uint8 (b, channels, height, width). targets: float32 (b, max, 5), cxcywh relative to the image and class id.
+    """
+    cells = []
+    for image, rows in zip(images[:MAX_GRID_IMAGES], targets[:MAX_GRID_IMAGES], strict=True):
+        height, width = image.shape[1:]
+        rgb = np.ascontiguousarray(np.broadcast_to(image.transpose(1, 2, 0), (height, width, 3)))
+        boxes = rows[rows[:, 2] > 0]
+        centre, half = boxes[:, :2], boxes[:, 2:4] / 2
+        xyxy = np.concatenate([centre - half, centre + half], axis=1)
+        ids = [int(class_id) for class_id in boxes[:, 4]]
+        scaled = xyxy * np.array([width, height, width, height], np.float32)
+        cells.append(GridImage(rgb, scaled, ids, [class_name(names, class_id) for class_id in ids]))
+    return image_grid(cells)
 
 
 def has_matplotlib() -> bool:
     """Whether charts can be drawn."""
     return importlib.util.find_spec("matplotlib") is not None
-
-
-def warn_without_matplotlib() -> None:
-    """Say so if charts are wanted that cannot be drawn."""
-    if not has_matplotlib():
-        logger.warning("no charts: they need matplotlib (pip install matplotlib)")

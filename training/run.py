@@ -1,9 +1,10 @@
-"""One training run: its parts put together, its hooks, its end."""
+"""One training run: its parts, its hooks, its end."""
 
 from __future__ import annotations
 
 import contextlib
 import logging
+import multiprocessing
 import random
 import signal
 from collections.abc import Callable, Iterable, Sequence
@@ -11,21 +12,35 @@ from pathlib import Path
 from types import FrameType, TracebackType
 from typing import Any
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 
-from data.loader import TrainBatch
+from data.augment.albumentations import read_albumentations
+from data.dataset import ClassHierarchy
+from data.evaluation_set import make_classification_set
+from data.image_cache import CacheOptions
+from data.loader import TrainBatch, TrainLoader
+from data.sampling import class_balanced_weights
+from data.training_set import BoxOptions, LoaderOptions, RectOptions, training_loader
+from models.batchnorm import BatchNorm
+from models.fit import classes_of
+from models.heads.softmax import Softmax
+from models.network import Network
+from models.plan import Plan, make_plan
 from models.training import Training
 from models.weights import save_weights
-from training.build import make_ema, make_evaluation, make_loader, make_network, make_progress, make_saver, make_trainer
-from training.checkpoint import Checkpoint, random_state, restore_random_state
-from training.ema import LAST_PART
-from training.history import TrainingHistory
-from training.loop import Update, run
-from training.options import TrainOptions, without_effect
-from training.prepare import Sets
-from training.results import Results, warn_without_matplotlib
-from training.tensorboard import Board, board_wanted
-from training.validation import EvaluationHook, usual_period
+from training.adversarial import AdversarialPerturbation
+from training.checkpoint import Checkpoint, Saver, random_state, restore_random_state
+from training.history import Board, TrainingHistory, board_wanted
+from training.loop import Precision, Trainer, Update, run
+from training.optimizer import LAST_PART, AdamW, DarknetOptimizer, Ema
+from training.options import TrainOptions
+from training.prepare import DataSplits, box_head, load_start
+from training.progress import DarknetLines, EpochBar
+from training.results import ResultFiles, has_matplotlib
+from training.schedule import Schedule
+from training.validation import ClassificationEvaluation, Evaluation, EvaluationHook, Evaluator, default_period
 from utils.cfg import Cfg
 from utils.device import select_device
 from utils.errors import DataLoadingError, InputError, RunError
@@ -34,18 +49,19 @@ from utils.processes import Processes
 
 logger = logging.getLogger(__name__)
 
+_FP16_SCALE = 65536.0
 _SIGNALS = (signal.SIGINT, signal.SIGTERM)
 
 
 class StopRequest:
-    """Context manager; `received` is true once a signal came. A second one ends the process at once (KeyboardInterrupt)."""
+    """Context manager; `received` becomes true with the first signal. A second one raises KeyboardInterrupt at once."""
 
     def __init__(self) -> None:
         self.received = False
         self._before: dict[signal.Signals, Any] = {}
 
     def __enter__(self) -> StopRequest:
-        self._before = {number: signal.signal(number, self._note) for number in _SIGNALS}
+        self._before = {number: signal.signal(number, self._handle) for number in _SIGNALS}
         return self
 
     def __exit__(
@@ -54,77 +70,88 @@ class StopRequest:
         for number, handler in self._before.items():
             signal.signal(number, handler)
 
-    def _note(self, number: int, frame: FrameType | None) -> None:
+    def _handle(self, number: int, frame: FrameType | None) -> None:
         if self.received:
             raise KeyboardInterrupt
         self.received = True
-        logger.info("%s: stopping after this iteration, once more to stop at once", signal.Signals(number).name)
+        logger.info("%s: stopping after this iteration; once more to stop at once", signal.Signals(number).name)
 
 
 class Run:
-    """A training from its fitted cfg on; `checkpoint`: the state to go on from; `processes`: those that train together.
+    """A training from its fitted cfg on. checkpoint: the state to resume from. processes: those that train together.
 
     Raises InputError for what cannot be trained.
     """
 
     def __init__(
         self,
-        settings: TrainOptions,
+        options: TrainOptions,
         cfg: Cfg,
-        sets: Sets,
+        splits: DataSplits,
         checkpoint: Checkpoint | None = None,
         processes: Processes | None = None,
     ) -> None:
-        random.seed(settings.seed)
-        torch.manual_seed(settings.seed)
-        self.settings, self.cfg, self.sets = settings, cfg, sets
-        self.options = ScheduleOptions.from_raw(cfg.sections[0])
-        self.processes = together = processes or Processes()
-        device = together.device or select_device(settings.device)
-        self.network = make_network(settings, cfg, checkpoint, device, together)
-        training = Training(self.network, settings.freeze)
-        self.trainer = make_trainer(settings, training, self.options, device, self._files, together)
-        self.history = TrainingHistory.for_length(self.options.max_batches)
-        self.ema = make_ema(self.network, self.options)
-        self.examination = self._examination()
+        random.seed(options.seed)
+        torch.manual_seed(options.seed)
+        self.options, self.cfg, self.splits = options, cfg, splits
+        self.schedule = ScheduleOptions.from_raw(cfg.sections[0])
+        self.last = self.schedule.max_batches
+        self.processes = processes or Processes()
+        self.device = self.processes.device or select_device(options.device)
+        self.network = self._make_network(checkpoint)
+        self.trainer = self._make_trainer()
+        self.history = TrainingHistory.for_length(self.last)
+        self.ema = None
+        if self.schedule.ema_alpha:
+            self.ema = Ema(dict(self.network.named_parameters()), self.schedule.ema_alpha, self.last)
+        self.evaluation = self._make_evaluation()
         if checkpoint is not None:
-            self._continue_from(checkpoint)
+            self._restore(checkpoint)
         self._refuse_finished()
-        self._warn_without_effect()
-        self._board = board_wanted(settings.tensorboard)
-        self.loader = make_loader(settings, cfg, sets, self.network, self.trainer)
+        self._warn_of_no_effect()
+        self._board = board_wanted(options.tensorboard)
+        self.loader = self._make_loader()
         if checkpoint is not None:
             restore_random_state(checkpoint.random)
 
-    @property
-    def last(self) -> int:
-        return self.options.max_batches
-
     def execute(self, folder: Path) -> bool:
-        """Train to the end, writing into `folder`; false if a signal ended it before, with the state saved. Raises RunError."""
-        settings, examination = self.settings, self.examination
-        saver = make_saver(settings, self.sets, self.last, folder / "weights", self.state, self.write_weights)
-        results = self._results(folder, saver.last_every)
-        results.labels(self.sets, self.network.plan)
-        examination.on_done, examination.show = results.write, results.validation
-        if not settings.nosave:
-            examination.on_best = saver.best
-        progress = make_progress(settings, self.history, self.sets.images, self.trainer.batch, self.last)
-        hooks: list[Callable[[Update], None]] = [self.history.add, self._average, progress, saver, examination, results]
-        if settings.nosave:
-            hooks.remove(saver)
-        saver.tidy()
+        """Train to the end and write into `folder`; False if a signal ended it early, with the state saved. Raises RunError."""
+        save = not self.options.no_save
+        saver = self._make_saver(folder / "weights")
+        results = self._make_results(folder, saver.last_every)
+        results.write_labels(self.splits, self.network.plan)
+        evaluation = self.evaluation
+        evaluation.on_done, evaluation.on_best_result = results.write, results.write_validation
+        if save:
+            evaluation.on_best = saver.best
+        progress: EpochBar | DarknetLines
+        if self.options.print == "darknet":
+            progress = DarknetLines(self.history, self.last)
+        else:
+            progress = EpochBar(self.history, self.splits.images, self.trainer.batch, self.last)
+        saving = [saver] if save else []
+        hooks: list[Callable[[Update], None]] = [
+            self.history.add,
+            self._average,
+            progress,
+            *saving,
+            evaluation,
+            results,
+        ]
+        saver.remove_unfinished()
         try:
-            interrupted = self._train(results.previewed(self.loader, self.sets.train.names), hooks)
+            interrupted = self._train(results.previewed(self.loader, self.splits.train.names), hooks)
         except (RunError, KeyboardInterrupt) as error:
-            with contextlib.suppress(RunError):  # of two failures the first one says what is wrong
+            with contextlib.suppress(RunError):  # the first failure is the one to report
                 if isinstance(error, DataLoadingError):
                     saver.last()
                 results.write()
+            if (path := folder / "weights" / "last.pt").exists():
+                logger.info("the last checkpoint is %s", path)
             raise
         finally:
             progress.close()
-            results.unusable(self.loader.findings)
+            results.write_problems(self.loader.findings)
             results.close()
         results.write()
         if interrupted:
@@ -133,86 +160,197 @@ class Run:
             saver.final()
         return not interrupted
 
-    def follow(self) -> bool:
-        """`execute` for all processes but the main one: train along; nothing is written, measured or said."""
+    def train_along(self) -> bool:
+        """`execute` for all processes but the main one: nothing is written, evaluated or logged."""
         return not self._train(self.loader, [self._average])
 
     def _train(self, batches: Iterable[TrainBatch], hooks: Sequence[Callable[[Update], None]]) -> bool:
         """Whether a signal, to any of the processes, ended it."""
 
         def ended() -> bool:
-            return self.processes.any(stop.received or self.examination.exhausted)
+            return self.processes.any(stop.received or self.evaluation.exhausted)
 
         with StopRequest() as stop:
             try:
                 run(self.trainer, batches, self.last, hooks, ended)
-            except DataLoadingError:  # a signal to the whole group may have ended a worker that was just starting
+            except (
+                DataLoadingError
+            ):  # a signal to the whole process group may have ended a worker that was just starting
                 if not stop.received or self.processes.count > 1:
                     raise
         return self.processes.any(stop.received)
 
     def state(self) -> Checkpoint:
-        """Everything a continuation needs."""
+        """Everything needed to resume."""
         scaler = self.trainer.precision.scaler
         return Checkpoint(
             cfg=self.cfg.text,
-            names=list(self.sets.train.names),
+            names=list(self.splits.train.names),
             model=self.network.state_dict(),
             optimizer=self.trainer.optimizer.state_dict(),
             iteration=self.trainer.iteration,
             seen=self.trainer.seen,
-            best=self.examination.best,
+            best=self.evaluation.best,
             ema=self.ema.state_dict() if self.ema else {},
             scaler=scaler.state_dict() if scaler else {},
             random=random_state(),
-            loader={"seed": self.settings.seed, "iteration": self.trainer.iteration},
-            history=self.history.state_dict() | self.examination.state_dict(),
-            settings=self.settings.plain(),
+            loader={"seed": self.options.seed, "iteration": self.trainer.iteration},
+            history=self.history.state_dict() | self.evaluation.state_dict(),
+            settings=self.options.plain(),
         )
 
     def write_weights(self, path: Path) -> None:
-        """The network as a .weights file."""
+        """Write the network as a .weights file."""
         self.network.seen = self.trainer.seen
         save_weights(self.network, path)
 
-    def _files(self, batch: object) -> list[str]:
-        return [str(path) for path in self.loader.files(batch)]  # type: ignore[arg-type]
+    def _make_network(self, checkpoint: Checkpoint | None) -> Network:
+        """The network with its initial weights, the same in all processes."""
+        options, network = self.options, Network(make_plan(self.cfg))
+        if checkpoint is not None:
+            try:
+                network.load_state_dict(checkpoint.model)
+            except RuntimeError as error:  # names or sizes differ
+                reason = " ".join(str(error).split()[:40])
+                raise InputError(f"{self.cfg.path}: the checkpoint's tensors do not fit: {reason}") from None
+        elif options.weights is not None:
+            load_start(network, options.weights, clear=options.clear)
+        for module in network.modules():
+            if isinstance(module, BatchNorm):
+                module.momentum = module.momentum if options.bn_momentum is None else options.bn_momentum
+                module.processes = self.processes if options.sync_bn else module.processes
+        network.to(self.device)
+        self.processes.share(list(network.state_dict().values()))
+        return network
 
-    def _examination(self) -> EvaluationHook:
-        settings = self.settings
+    def _make_trainer(self) -> Trainer:
+        """The trainer, at the iteration that the weights have reached."""
+        options, schedule, count = self.options, self.schedule, self.processes.count
+        training = Training(self.network, options.freeze)
+        batch, subdivisions = batch_sizes(self.network.plan)
+        if batch // subdivisions % count:
+            text = f"batch={batch}, subdivisions={subdivisions} make {batch // subdivisions} images per forward pass"
+            raise InputError(f"[net] {text}, expected a multiple of {count}, one part for each process")
+        adversary = None
+        if schedule.adversarial_lr:
+            adversary = AdversarialPerturbation(
+                rate=schedule.adversarial_lr, burn_in=schedule.burn_in, max_batches=self.last, seed=options.seed
+            )
+        optimizer = AdamW if options.adamw else DarknetOptimizer
+        trainer = Trainer(
+            training,
+            optimizer(training.tensors(schedule.burn_in), schedule),
+            Schedule(schedule, cosine=options.cos_lr, seed=options.seed),
+            batch=batch,
+            subdivisions=subdivisions,
+            device=self.device,
+            precision=_precision(options.amp, schedule.loss_scale, self.device),
+            channels_last=options.channels_last,
+            files=lambda batch: [str(path) for path in self.loader.files(batch)],
+            max_norm=options.clip_grad_norm,
+            adversary=adversary,
+            processes=self.processes,
+        )
+        trainer.iteration = self.network.seen // batch
+        return trainer
+
+    def _make_evaluation(self) -> EvaluationHook:
+        options = self.options
         return EvaluationHook(
-            evaluation=make_evaluation(settings, self.sets, self.network.plan, self.trainer),
+            evaluator=None if options.no_val else self._make_evaluator(),
             network=self.network,
             history=self.history,
-            period=settings.eval_period or usual_period(self.sets.images, self.trainer.batch),
-            earliest=0 if settings.eval_period else self.options.burn_in,
+            period=options.eval_period or default_period(self.splits.images, self.trainer.batch),
+            earliest=0 if options.eval_period else self.schedule.burn_in,
             last=self.last,
-            patience=settings.patience,
-            darknet=settings.print == "darknet",
+            patience=options.patience,
+            darknet=options.print == "darknet",
             at=self.trainer.iteration,
         )
 
-    def _results(self, folder: Path, every: int) -> Results:
-        plots = not self.settings.noplots
-        if plots:
-            warn_without_matplotlib()
-        top = self.options.max_chart_loss
-        board = Board(folder, self.history) if self._board else None
-        history, last = self.history, self.last
-        metric = self.examination.evaluation.metric if self.examination.evaluation else ""
-        return Results(
-            folder=folder, history=history, plots=plots, last=last, top=top, every=every, metric=metric, board=board
+    def _make_evaluator(self) -> Evaluator:
+        plan, val = self.network.plan, self.splits.val
+        head, workers = box_head(plan), self.options.workers
+        batch = max(1, self.trainer.batch // self.trainer.subdivisions)
+        if head is None:
+            exam = make_classification_set(val, "val", classes_of(plan), plan.cfg.path)
+            return ClassificationEvaluation(exam=exam, batch=batch, workers=workers, device=self.device)
+        return Evaluation(data=val, classes=head.classes, batch=batch, workers=workers, device=self.device)
+
+    def _make_loader(self) -> TrainLoader:
+        """Batches from the trainer's iteration on."""
+        options, plan, boxes = self.options, self.network.plan, None
+        head = box_head(plan)
+        if head is not None:
+            jitter, resize = head.jitter, head.resize
+            boxes = BoxOptions(
+                classes=head.classes, jitter=jitter, resize=resize, random=head.random, max_boxes=head.max_truths
+            )
+        elif options.albumentations is not None:
+            raise InputError("--albumentations changes boxes, it cannot be used for a classifier")
+        loading = LoaderOptions(
+            seed=options.seed,
+            workers=options.workers,
+            start=self.trainer.iteration,
+            pin_memory=self.device.type == "cuda",
+            cache=_cache_options(options.cache_images, options.project, options.workers),
+            albumentations=read_albumentations(options.albumentations) if options.albumentations else None,
+            weights=_class_weights(self.splits, classifier=boxes is None) if options.class_balanced else None,
+            rect=_rect_options(self.splits, plan) if options.rect else None,
+            rank=self.processes.rank,
+            world_size=self.processes.count,
+        )
+        return training_loader(
+            self.splits.train,
+            self.cfg.sections[0],
+            boxes,
+            hierarchy=_hierarchy(self.network),
+            size_wh=(plan.input.width, plan.input.height),
+            channels=plan.input.channels,
+            batch=self.trainer.batch,
+            subdivisions=self.trainer.subdivisions,
+            letter_box=plan.net.letter_box,
+            options=loading,
         )
 
-    def _continue_from(self, checkpoint: Checkpoint) -> None:
+    def _make_saver(self, folder: Path) -> Saver:
+        """Saves at the intervals of the original: savelast and saveweights of the .data file, else by the length of the run."""
+        data, period = self.splits.train.options, self.options.save_period
+        if period is None:
+            period = _whole(data.get("saveweights"), 1000 if self.last < 10_000 else 10_000)
+        return Saver(
+            folder=folder,
+            stem=Path(self.options.cfg or "network.cfg").stem,
+            checkpoint=self.state,
+            write_weights=self.write_weights,
+            last_every=_whole(data.get("savelast"), 100) or self.last,
+            keep_every=period,
+        )
+
+    def _make_results(self, folder: Path, period: int) -> ResultFiles:
+        plots, evaluator = not self.options.no_plots, self.evaluation.evaluator
+        if plots and not has_matplotlib():
+            logger.warning("no charts: they need matplotlib (pip install matplotlib)")
+        return ResultFiles(
+            folder=folder,
+            history=self.history,
+            plots=plots,
+            last=self.last,
+            max_loss=self.schedule.max_chart_loss,
+            period=period,
+            metric=evaluator.metric if evaluator else "",
+            board=Board(folder, self.history) if self._board else None,
+        )
+
+    def _restore(self, checkpoint: Checkpoint) -> None:
         self.trainer.iteration = checkpoint.iteration
         try:
             self.trainer.optimizer.load_state_dict(checkpoint.optimizer)
         except (ValueError, KeyError) as error:
             raise InputError(f"{self.cfg.path}: the checkpoint's optimizer does not fit: {error}") from None
         self.history.load_state_dict(checkpoint.history)
-        self.examination.best = checkpoint.best
-        self.examination.load_state_dict(checkpoint.history)
+        self.evaluation.best = checkpoint.best
+        self.evaluation.load_state_dict(checkpoint.history)
         if self.ema:
             self.ema.load_state_dict(checkpoint.ema)
         if self.trainer.precision.scaler:
@@ -226,19 +364,96 @@ class Run:
             text = f"the weights have seen {self.trainer.seen} images, which is iteration {self.trainer.iteration}"
             raise InputError(f"{place}: {text}: nothing is left to train; use --clear, or more --iterations")
 
-    def _warn_without_effect(self) -> None:
-        for text in without_effect(self.settings, self.network.plan):
-            logger.warning("%s", text)
-        if self.options.loss_scale != 1 and self.trainer.precision.scaler is None:
-            logger.warning("[net] loss_scale=%g has no effect without --amp fp16", self.options.loss_scale)
-        if self.settings.sync_bn and self.processes.count == 1:
-            logger.warning("--sync-bn has no effect in one process; torchrun starts several")
-        if self.options.adam and self.settings.adamw:
-            logger.warning("[net] adam=1 has no effect beside --adamw")
-        if self.options.ema_alpha and self.last <= 2 * LAST_PART:
-            text = "[net] ema_alpha=%g has no effect in %d iterations, the average needs more than %d"
-            logger.warning(text, self.options.ema_alpha, self.last, 2 * LAST_PART)
+    def _warn_of_no_effect(self) -> None:
+        """Warn of flags and keys of [net] that are set and have no effect."""
+        options, schedule = self.options, self.schedule
+        fp16, average = self.trainer.precision.scaler is not None, schedule.ema_alpha
+        checks = (
+            ("--patience", "with --no-val", options.no_val and options.patience),
+            ("--eval-period", "with --no-val", options.no_val and options.eval_period),
+            ("--save-period", "with --no-save", options.no_save and options.save_period),
+            ("--clear", "without --weights", options.clear and options.weights is None),
+            ("--multi-scale", "on a classifier", options.multi_scale and box_head(self.network.plan) is None),
+            ("--sync-bn", "in one process; torchrun starts several", options.sync_bn and self.processes.count == 1),
+            (f"[net] loss_scale={schedule.loss_scale:g}", "without --amp fp16", schedule.loss_scale != 1 and not fp16),
+            ("[net] adam=1", "with --adamw", schedule.adam and options.adamw),
+            (
+                f"[net] ema_alpha={average:g}",
+                f"in {self.last} iterations, the average needs more than {2 * LAST_PART}",
+                average and self.last <= 2 * LAST_PART,
+            ),
+        )
+        for what, reason, applies in checks:
+            if applies:
+                logger.warning("%s has no effect %s", what, reason)
 
     def _average(self, update: Update) -> None:
         if self.ema:
             self.ema.update(update.iteration)
+
+
+def batch_sizes(plan: Plan) -> tuple[int, int]:
+    """Images per weight update and forward passes in it; a remainder is cut off, as in the original.
+
+    Raises InputError for a batch of one image, which the original refuses too.
+    """
+    batch, subdivisions = max(1, plan.net.batch), max(1, plan.net.subdivisions)
+    if batch == 1:
+        text = "[net] batch=1 is for detection; set batch and subdivisions, or --batch-size"
+        raise InputError(f"{plan.cfg.path}: {text}")
+    used = max(1, batch // subdivisions) * subdivisions
+    if used != batch:
+        text = "[net] batch=%d is not a multiple of subdivisions=%d: using %d images per update"
+        logger.warning(text, batch, subdivisions, used)
+    return used, subdivisions
+
+
+def _precision(amp: str | None, loss_scale: float, device: torch.device) -> Precision:
+    if amp is None:
+        return Precision()
+    if amp == "fp16":
+        if device.type != "cuda":
+            raise InputError(f"--amp fp16 needs a CUDA device, this is {device}; use --amp bf16")
+        scale = loss_scale if loss_scale != 1 else _FP16_SCALE
+        return Precision(dtype=torch.float16, scaler=torch.amp.GradScaler("cuda", init_scale=scale))
+    return Precision(dtype=torch.bfloat16)
+
+
+def _cache_options(kind: str | None, project: str, workers: int) -> CacheOptions | None:
+    if kind is None:
+        return None
+    copied = workers > 0 and multiprocessing.get_start_method() != "fork"
+    return CacheOptions(kind=kind, folder=Path(project) / "cache", shared=copied)
+
+
+def _class_weights(splits: DataSplits, *, classifier: bool) -> NDArray[np.float64]:
+    """Sampling weight of each training image, by the rarity of its classes."""
+    checked, train = splits.checked, splits.train
+    if classifier:
+        paths, labels = [str(path) for path in train.splits["train"]], train.labels_in_paths
+        pairs = [(i, c) for i, path in enumerate(paths) for c, label in enumerate(labels) if label in path]
+        image_of, class_ids = np.array(pairs, np.int64).reshape(-1, 2).T
+    else:
+        image_of, class_ids = np.repeat(np.arange(checked.images), checked.per_image), checked.class_ids
+    if len(np.unique(class_ids)) < 2:
+        logger.warning("--class-balanced has no effect with fewer than two classes")
+    return class_balanced_weights(checked.images, image_of, class_ids)
+
+
+def _rect_options(splits: DataSplits, plan: Plan) -> RectOptions:
+    sizes_wh = np.zeros((splits.checked.images, 2), np.int64)
+    sizes_wh[splits.checked.readable] = splits.checked.sizes_wh
+    widths = [step.shape.width for step in plan.box_heads]
+    return RectOptions(sizes_wh, max((plan.input.width // width for width in widths), default=1))
+
+
+def _hierarchy(network: Network) -> ClassHierarchy | None:
+    """The tree of classes of the last [softmax], if it has one (parser.c parse_network_cfg_custom)."""
+    tree = next((layer.tree for layer in reversed(list(network)) if isinstance(layer, Softmax)), None)
+    if tree is None:
+        return None
+    return ClassHierarchy(parents=tree.parents, group_sizes=np.bincount(tree.groups).tolist())
+
+
+def _whole(text: str | None, default: int) -> int:
+    return int(text) if text is not None and text.isdigit() else default

@@ -18,16 +18,16 @@ logger = logging.getLogger(__name__)
 class Schedule:
     """Learning rate by iteration. `iteration` counts weight updates from 1, as the original does when it applies a rate.
 
-    cosine: after burn-in, half a cosine from learning_rate down to learning_rate_min at max_batches, whatever the policy.
-    seed: for policy `random`, whose rate is the same for the same seed and iteration.
-    Raises InputError for a policy that lacks what it needs; an unknown policy is constant, with a warning, as in the original.
+    cosine: after burn-in, half a cosine from learning_rate down to learning_rate_min at max_batches, instead of the policy.
+    seed: of policy `random`, whose rate depends on seed and iteration only.
+    Raises InputError for a policy that lacks its parameters. An unknown policy is constant, as in the original, with a warning.
     """
 
     def __init__(self, options: ScheduleOptions, *, cosine: bool = False, seed: int = 0) -> None:
         self.options = options
         self.seed = seed
         if not cosine and options.policy not in POLICIES:
-            logger.warning("policy=%s is unknown, the learning rate stays constant", options.policy)
+            logger.warning("[net] policy=%s is unknown, the learning rate stays constant", options.policy)
         policies = _BY_POLICY | {"random": self._random}
         self._after_burn_in = _cosine if cosine else policies.get(options.policy, _constant)
         _refuse_incomplete(options, "cosine" if cosine else options.policy)
@@ -59,7 +59,7 @@ def _refuse_incomplete(options: ScheduleOptions, policy: str) -> None:
 
 
 def _single(value: float) -> float:
-    """The value as the original holds it, in single precision: raised to a high power the difference is visible."""
+    """The value in single precision, as the original holds it: the difference shows in high powers."""
     return float(np.float32(value))
 
 

@@ -1,4 +1,4 @@
-"""Measuring a network in the middle of its training."""
+"""Evaluation of a network during its training."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ class EvaluationResult:
 
     @property
     def columns(self) -> dict[str, float]:
-        """The numbers for results.csv."""
+        """Metrics for results.csv."""
         darknet, coco = self.metrics.darknet, self.metrics.coco.statistics
         return {
             _MAP: darknet.mean_average_precision(),
@@ -55,13 +55,13 @@ class EvaluationResult:
         }
 
     def text(self, darknet: bool) -> str:
-        """Lines for the console; `darknet`: in the original's words."""
+        """Text for the console; `darknet`: as the original prints it."""
         metrics = self.metrics
         return darknet_text(metrics.darknet, metrics.names, 0) if darknet else table(metrics)
 
 
 class Result(Protocol):
-    """What an evaluation gives."""
+    """The outcome of an evaluation."""
 
     @property
     def columns(self) -> dict[str, float]: ...
@@ -69,8 +69,8 @@ class Result(Protocol):
     def text(self, darknet: bool) -> str: ...
 
 
-class Measuring(Protocol):
-    """An evaluation: of boxes here, of classes in class_evaluation.py. metric: the column that says which network is best."""
+class Evaluator(Protocol):
+    """Evaluates a network. metric: the column that decides which weights are best."""
 
     @property
     def metric(self) -> str: ...
@@ -80,7 +80,7 @@ class Measuring(Protocol):
 
 @dataclass(frozen=True, kw_only=True)
 class Evaluation:
-    """Measures a network with boxes on split `val` of a data set, by the protocol of the original's `detector map`."""
+    """Evaluates a network with boxes on split `val` of a data set, by the protocol of the original's `detector map`."""
 
     data: Dataset
     classes: int
@@ -112,8 +112,8 @@ class Evaluation:
         return EvaluationResult(metrics=metrics, exam=exam, order=found.order, detections=detections, truths=truths)
 
 
-def usual_period(images: int, batch: int) -> int:
-    """Iterations between evaluations, as in the original. images: of the training split."""
+def default_period(images: int, batch: int) -> int:
+    """Iterations between evaluations, as in the original. images: number of training images."""
     return max(_EPOCHS * images // batch, _LEAST)
 
 
@@ -121,13 +121,12 @@ def usual_period(images: int, batch: int) -> int:
 class EvaluationHook:
     """Hook: evaluates every `period` iterations, not before `earliest`, and at iteration `last` (detector.c train_detector).
 
-    evaluation: None, if nothing is measured. patience: evaluations without a better result after which `exhausted` is set; 0:
-    never. darknet: report in the original's words. on_best: called when a result is the best so far, and `show` with it.
-    on_done: called after each.
-    best: the best result. at: iteration of the latest evaluation. without_gain: evaluations since the best one.
+    patience: evaluations without a better result until `exhausted`; 0: no limit. darknet: report as the original does.
+    on_best, on_best_result: called when a result is the best so far; on_done: after each.
+    best: the best metric so far. at: iteration of the latest evaluation. without_gain: evaluations since the best one.
     """
 
-    evaluation: Measuring | None
+    evaluator: Evaluator | None
     network: Network
     history: TrainingHistory
     period: int
@@ -136,7 +135,7 @@ class EvaluationHook:
     patience: int = 0
     darknet: bool = False
     on_best: Callable[[], None] = lambda: None
-    show: Callable[[Result], None] = lambda result: None
+    on_best_result: Callable[[Result], None] = lambda result: None
     on_done: Callable[[], None] = lambda: None
     best: float = -1.0
     at: int = 0
@@ -154,20 +153,20 @@ class EvaluationHook:
 
     def __call__(self, update: Update) -> None:
         due = max(self.at + self.period, self.earliest)
-        if self.evaluation is None or (update.iteration < due and update.iteration != self.last):
+        if self.evaluator is None or (update.iteration < due and update.iteration != self.last):
             return
         self.at = update.iteration
-        examined = self.evaluation(self.network)
-        values, metric = examined.columns, self.evaluation.metric
-        logger.info("\niteration %d\n%s", update.iteration, examined.text(self.darknet))
+        result = self.evaluator(self.network)
+        values, metric = result.columns, self.evaluator.metric
+        logger.info("\niteration %d\n%s", update.iteration, result.text(self.darknet))
         self.history.evaluated(values)
         self.without_gain += 1
         if values[metric] >= self.best:
             self.best, self.without_gain = values[metric], 0
             self.on_best()
-            self.show(examined)
+            self.on_best_result(result)
         if self.exhausted:
-            logger.info("%d evaluations without a better %s: training ends", self.without_gain, metric)
+            logger.info("no better %s in %d evaluations: stopping", metric, self.without_gain)
         self.on_done()
 
 
@@ -179,12 +178,12 @@ class ClassificationResult:
 
     @property
     def columns(self) -> dict[str, float]:
-        """The numbers for results.csv."""
+        """Metrics for results.csv."""
         accuracy = self.accuracy
         return {"top1": accuracy.top(1), f"top{accuracy.k}": accuracy.top(accuracy.k)}
 
     def text(self, darknet: bool) -> str:
-        """Lines for the console; `darknet`: in the original's words (classifier.c train_classifier)."""
+        """Text for the console; `darknet`: as the original prints it (classifier.c train_classifier)."""
         accuracy = self.accuracy
         if darknet:
             return f" accuracy top{accuracy.k} = {accuracy.top(accuracy.k):f} "
@@ -193,7 +192,7 @@ class ClassificationResult:
 
 @dataclass(frozen=True, kw_only=True)
 class ClassificationEvaluation:
-    """Measures a classifier as the original does during training (validate_classifier_single)."""
+    """Evaluates a classifier as the original does during training (validate_classifier_single)."""
 
     exam: ClassificationSet
     batch: int

@@ -2,15 +2,12 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
 import cv2
 import numpy as np
 import pytest
 
 from data.augment.colour import Distortion, apply_blur, distort, limit_blur
 from data.augment.geometry import CropWindow, crop_and_resize
-from training.images import batch_sheet, save_batch
 
 RNG = np.random.default_rng(0)
 IMAGE = RNG.integers(0, 256, (60, 80, 3), np.uint8)
@@ -85,16 +82,3 @@ def test_blur_of_the_background_keeps_boxes_sharp() -> None:
 def test_small_objects_limit_the_blur(blur: int, sides: list[tuple[float, float]], expected: int) -> None:
     truth = np.float32([[0.5, 0.5, w, h, 0] for w, h in sides]).reshape(-1, 5)
     assert limit_blur(blur, truth, (416, 416)) == expected
-
-
-def test_preview_shows_every_image_with_its_boxes(tmp_path: Path) -> None:
-    images = np.zeros((5, 3, 64, 96), np.uint8)
-    truth = np.zeros((5, 10, 5), np.float32)
-    truth[1, 0] = (0.5, 0.5, 0.5, 0.5, 1)
-    sheet = batch_sheet(images, truth, ["a", "b"])
-    assert sheet.shape == (2 * 277, 3 * 416, 3)
-    inside = sheet[10:267, 426:822]
-    assert (inside > 60).any() and not (sheet[10:267, 10:400] > 60).any()
-    assert (sheet[277:, 832:] == 255).all()  # no sixth image
-    save_batch(tmp_path / "train_batch0.jpg", images[:, :1], truth, ["a", "b"])
-    assert cv2.imread(str(tmp_path / "train_batch0.jpg")).shape == sheet.shape

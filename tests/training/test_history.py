@@ -6,14 +6,16 @@ import csv
 import re
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 
 from training.charts import write_chart, write_results
-from training.ema import Ema
 from training.history import TrainingHistory
 from training.loop import Update
+from training.optimizer import Ema
 from training.progress import DarknetLines, EpochBar
+from training.results import batch_sheet
 
 
 def update(iteration: int, loss: float = 2.0) -> Update:
@@ -83,19 +85,6 @@ def test_ema_runs_from_the_middle_and_is_applied_a_thousand_iterations_before_th
             assert weights["w"].item() == pytest.approx(expected)
 
 
-def test_swapping_the_average_in_and_out_changes_nothing() -> None:
-    weights = {"w": torch.tensor([1.0])}
-    ema = Ema(weights, 0.5, 3000)
-    ema.update(1500)
-    weights["w"].fill_(3.0)
-    ema.update(1501)
-    ema.swap()
-    assert weights["w"].item() == 2.0
-    ema.swap()
-    assert weights["w"].item() == 3.0
-    assert ema.averages["w"].item() == 2.0
-
-
 def test_the_line_of_the_original() -> None:
     history, lines = TrainingHistory(), list[str]()
     line = DarknetLines(history, 1000, lines.append)
@@ -124,3 +113,15 @@ def test_results_of_evaluations_are_told_apart() -> None:
     history.add(update(1))
     history.evaluated({"mAP_0.5": 0.5, "F1": 0.25})
     assert history.metrics == ["mAP_0.5", "F1"]
+
+
+def test_preview_shows_every_image_with_its_boxes() -> None:
+    images = np.zeros((5, 3, 64, 96), np.uint8)
+    truth = np.zeros((5, 10, 5), np.float32)
+    truth[1, 0] = (0.5, 0.5, 0.5, 0.5, 1)
+    sheet = batch_sheet(images, truth, ["a", "b"])
+    assert sheet.shape == (2 * 277, 3 * 416, 3)
+    inside = sheet[10:267, 426:822]
+    assert (inside > 60).any() and not (sheet[10:267, 10:400] > 60).any()
+    assert (sheet[277:, 832:] == 255).all()  # no sixth image
+    assert batch_sheet(images[:, :1], truth, ["a", "b"]).shape == sheet.shape

@@ -57,7 +57,7 @@ def train_and(event: Callable[[], None], monkeypatch: pytest.MonkeyPatch, *flags
             event()
 
     monkeypatch.setattr(Saver, "__call__", hook)
-    command = ["--cfg", "my.cfg", "--data", "my.data", "--noplots", "--notest", "--device", "cpu"]
+    command = ["--cfg", "my.cfg", "--data", "my.data", "--no-plots", "--no-val", "--device", "cpu"]
     return run_script(train.main, [*command, *flags])
 
 

@@ -68,7 +68,7 @@ def test_losses_are_the_originals(tmp_path: Path) -> None:
     command = [
         sys.executable, "train.py", "--cfg", str(tmp_path / "prn.cfg"), "--data", str(tmp_path / "my.data"),
         "--weights", str(tmp_path / "start.weights"), "--project", str(tmp_path / "runs"),
-        "--device", "cpu", "--workers", "0", "--notest", "--noplots", "--print", "darknet",
+        "--device", "cpu", "--workers", "0", "--no-val", "--no-plots", "--print", "darknet",
     ]  # fmt: skip
     output = subprocess.run(
         command, cwd=REPOSITORY, env=os.environ | PLAIN, check=True, stdout=subprocess.PIPE, text=True

@@ -69,7 +69,7 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
 
 
 def arguments(*flags: str) -> list[str]:
-    return ["--cfg", "my.cfg", "--data", "my.data", "--workers", "0", "--noplots", *flags]
+    return ["--cfg", "my.cfg", "--data", "my.data", "--workers", "0", "--no-plots", *flags]
 
 
 def spoilt(losses: Callable[..., Any]) -> Callable[..., Any]:
@@ -130,8 +130,8 @@ def weights(name: str) -> np.ndarray[tuple[int], np.dtype[np.float32]]:
 )
 def test_two_processes_train_as_one(keys: str, flags: tuple[str, ...]) -> None:
     Path("my.cfg").write_text(CFG.format(keys=keys, layer=""))
-    assert run_script(train.main, arguments("--name", "one", "--notest", *flags)) == EXIT_OK
-    assert together(arguments("--name", "two", "--notest", *flags)) == [EXIT_OK, EXIT_OK]
+    assert run_script(train.main, arguments("--name", "one", "--no-val", *flags)) == EXIT_OK
+    assert together(arguments("--name", "two", "--no-val", *flags)) == [EXIT_OK, EXIT_OK]
     np.testing.assert_allclose(weights("two"), weights("one"), rtol=0, atol=1e-5)
     first, second = (load_checkpoint(f"runs/train/{name}/weights/last.pt") for name in ("one", "two"))
     assert second.seen == first.seen == 80
@@ -149,8 +149,8 @@ def test_only_the_first_process_writes_and_speaks() -> None:
 
 def test_a_signal_to_one_process_stops_both_and_they_go_on_bit_for_bit() -> None:
     Path("my.cfg").write_text(CFG.format(keys=NORMALISED, layer=DROPOUT))
-    assert together(arguments("--name", "whole", "--notest")) == [EXIT_OK, EXIT_OK]
-    assert together(arguments("--name", "parts", "--notest"), "stop") == [EXIT_INTERRUPTED, EXIT_INTERRUPTED]
+    assert together(arguments("--name", "whole", "--no-val")) == [EXIT_OK, EXIT_OK]
+    assert together(arguments("--name", "parts", "--no-val"), "stop") == [EXIT_INTERRUPTED, EXIT_INTERRUPTED]
     last = Path("runs/train/parts/weights/last.pt")
     assert load_checkpoint(last).iteration == 4
     assert together(["--resume", str(last), "--workers", "0"]) == [EXIT_OK, EXIT_OK]
@@ -160,19 +160,19 @@ def test_a_signal_to_one_process_stops_both_and_they_go_on_bit_for_bit() -> None
 def test_when_one_process_dies_the_other_fails_and_the_checkpoint_stays() -> None:
     Path("my.cfg").write_text(CFG.format(keys=NORMALISED, layer=""))
     Path("my.data").write_text(Path("my.data").read_text() + "savelast=3\n")
-    assert together(arguments("--notest", "--sync-bn"), "kill") == [EXIT_FAILED, -signal.SIGKILL]
+    assert together(arguments("--no-val", "--sync-bn"), "kill") == [EXIT_FAILED, -signal.SIGKILL]
     assert "another one is gone" in Path("said0.txt").read_text()
     assert load_checkpoint("runs/train/exp/weights/last.pt").iteration == 3
 
 
 def test_a_loss_that_is_not_finite_in_one_process_ends_both() -> None:
     Path("my.cfg").write_text(CFG.format(keys=NORMALISED, layer=""))
-    assert together(arguments("--notest", "--sync-bn"), "nan") == [EXIT_FAILED, EXIT_FAILED]
+    assert together(arguments("--no-val", "--sync-bn"), "nan") == [EXIT_FAILED, EXIT_FAILED]
     assert "the loss is not finite: iteration 5" in Path("said1.txt").read_text()
     assert "the loss of another process is not finite" in Path("said0.txt").read_text()
 
 
 def test_a_batch_that_cannot_be_divided_is_refused() -> None:
     Path("my.cfg").write_text(CFG.format(keys=PLAIN, layer="").replace("subdivisions=2", "subdivisions=8"))
-    assert together(arguments("--notest")) == [EXIT_BAD_INPUT, EXIT_BAD_INPUT]
+    assert together(arguments("--no-val")) == [EXIT_BAD_INPUT, EXIT_BAD_INPUT]
     assert "expected a multiple of 2" in Path("said0.txt").read_text()

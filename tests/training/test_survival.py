@@ -51,7 +51,7 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
 
 
 def flags(*more: str) -> list[str]:
-    return ["--cfg", "my.cfg", "--data", "my.data", "--workers", "0", "--notest", "--noplots", *more]
+    return ["--cfg", "my.cfg", "--data", "my.data", "--workers", "0", "--no-val", "--no-plots", *more]
 
 
 def last(name: str = "exp") -> Path:
@@ -97,7 +97,7 @@ def test_thirty_iterations_are_twelve_a_kill_and_eighteen(folder: Path) -> None:
 def test_a_few_kills_at_random_moments(folder: Path) -> None:
     outcome = campaign(folder, kills=5, every=2)
     assert (outcome.kills, outcome.readable, outcome.same) == (5, 5, True)
-    assert outcome.oldest <= 2
+    assert outcome.most_lost <= 2
     assert not list(folder.rglob("*.part"))
 
 

@@ -9,9 +9,8 @@ from typing import Any
 
 import pytest
 
-from training.history import TrainingHistory
+from training.history import Board, TrainingHistory, board_wanted
 from training.loop import Update
-from training.tensorboard import Board, board_wanted
 from utils.errors import InputError
 
 

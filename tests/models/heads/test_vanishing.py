@@ -11,7 +11,7 @@ import torch
 from models.network import Network
 from models.plan import make_plan
 from models.training import Training
-from training.adversarial import AdversarialPerturbation, moved
+from training.adversarial import AdversarialPerturbation, perturb
 from utils import cfg
 
 CLASSES, ANCHORS, SIDE = 3, 2, 4
@@ -73,7 +73,7 @@ def test_a_image_moves_as_the_original_says(head: str) -> None:
         delta = 0.5 * plain_delta(values, "Gauss" in head).reshape(-1, SIDE * SIDE)
         wanted.append((image + 0.01 * (weights.T @ delta).reshape(3, SIDE, SIDE)).clamp(0, 1))
     gradient = training.attack(images, truth, 8)
-    torch.testing.assert_close(moved(images, gradient, 0.01).double(), torch.stack(wanted), rtol=1e-4, atol=1e-5)
+    torch.testing.assert_close(perturb(images, gradient, 0.01).double(), torch.stack(wanted), rtol=1e-4, atol=1e-5)
     assert (torch.stack(wanted) - images).abs().max() > 0.05
     assert all(parameter.grad is None for parameter in network.parameters())
 
@@ -86,7 +86,7 @@ def test_the_attack_makes_objects_vanish_and_keeps_statistics() -> None:
     images, truth = torch.rand(2, 3, 4, 4), torch.zeros(2, 6, 5)
     training.losses(images, truth, 2)
     before = {name: value.clone() for name, value in network.state_dict().items()}
-    attacked = moved(images, training.attack(images, truth, 8), 0.001)
+    attacked = perturb(images, training.attack(images, truth, 8), 0.001)
     assert all(torch.equal(value, before[name]) for name, value in network.state_dict().items())
     assert all(module.training for module in network.modules())
     network.eval()
@@ -103,7 +103,7 @@ def test_gradients_that_end_before_the_image_leave_it(extra: str, moves: bool) -
 
 
 def test_what_is_no_number_becomes_black() -> None:
-    assert moved(torch.ones(1, 1, 1, 2), torch.tensor([[[[float("nan"), 0.25]]]]), 1.0).flatten().tolist() == [0, 0.75]
+    assert perturb(torch.ones(1, 1, 1, 2), torch.tensor([[[[float("nan"), 0.25]]]]), 1.0).flatten().tolist() == [0, 0.75]
 
 
 def test_half_of_the_passes_are_attacked_after_burn_in() -> None:
