@@ -1,4 +1,4 @@
-"""Write a network for other engines: ONNX, OpenVINO, TorchScript; each is run at once and compared with the network.
+"""Export a network to ONNX, OpenVINO or TorchScript; each file is run and compared with the network before it is kept.
 
 examples:
   python export.py --cfg yolov4.cfg --weights yolov4.weights --names coco.names --include onnx openvino
@@ -8,26 +8,26 @@ examples:
 
 from __future__ import annotations
 
-import argparse
 import logging
 import sys
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any, Literal
 
 import torch
 
 from data.formats.darknet import read_names
-from inference.backends import OnnxRuntimeSession, OpenVinoSession, Session, TorchScriptSession
-from inference.detector import Detector
-from inference.exported import ExportedModel
+from inference.backends import ExportedModel, OnnxRuntimeSession, OpenVinoSession, Session, TorchScriptSession
 from models.export.build import OUTPUTS, ExportOptions
 from models.export.onnx import save_onnx
 from models.export.openvino import save_openvino
 from models.export.torchscript import save_torchscript
 from models.export.verify import HALF_TOLERANCE, TOLERANCE, Expected, difference, expected, sorted_rows
+from models.fit import classes_of
 from models.formats.files import LoadedModel, LoadOptions, load_model
 from models.network import Network
-from utils.cli import EXIT_OK, above_zero, positive, run_script, script_parser, share
+from utils.cli import EXIT_OK, flags_of, input_size, options_from, positive, run_script, script_parser
 from utils.errors import InputError, RunError
 from utils.files import staged
 
@@ -44,100 +44,110 @@ FORMATS: dict[str, tuple[str, Saver, Opener]] = {
 }
 
 
-def parse_arguments(arguments: Sequence[str] | None) -> argparse.Namespace:
+@dataclass(frozen=True, kw_only=True)
+class ExportFlags:
+    """The flags of export.py. output: None is "boxes" for detectors, "raw" for classifiers."""
+
+    cfg: str | None
+    weights: str
+    names: str | None
+    include: tuple[str, ...]
+    out: str | None
+    img_size: tuple[int, ...]
+    batch_size: int
+    dynamic: tuple[str, ...]
+    output: Literal["raw", "boxes", "nms"] | None
+    opset: int
+    half: bool
+    conf_thres: float | None
+    iou_thres: float | None
+    max_det: int | None
+    tolerance: float | None
+    no_check: bool
+    ema: bool
+    trust_pickle: bool
+
+
+def parse_arguments(arguments: Sequence[str] | None) -> ExportFlags:
     parser = script_parser("export.py", __doc__)
-    add = parser.add_argument
-    add("--cfg", help="cfg file; .pt and .safetensors files written by this program have theirs inside")
-    add("--weights", required=True, metavar="FILE", help=".weights, .pt or .safetensors")
-    add("--names", help="names file to store in the model; default: those inside .pt or .safetensors")
-    add("--include", nargs="+", choices=FORMATS, default=["onnx"], help="formats to write, default onnx")
+    add = flags_of(parser)
+    add("--cfg", help="Darknet cfg file; not needed for .pt and .safetensors files of this program")
+    add("--weights", required=True, help=".weights, .pt or .safetensors file")
+    add("--names", help="class names to store in the model, one per line; default: those inside .pt or .safetensors")
+    add("--include", nargs="+", choices=FORMATS, default=("onnx",), help="formats to write, default onnx")
     add("--out", metavar="FILE", help="path without extension; default: the weights' name, in the current folder")
-    add(
-        "--img-size",
-        type=int,
-        nargs="+",
-        default=[],
-        metavar="N",
-        help="input size, or width height; default: the cfg's",
-    )
-    add("--batch-size", type=int, default=1, help="images at a time, default 1")
-    add("--dynamic", nargs="+", choices=("batch", "size"), default=[], help="what may change from run to run")
-    add("--output", choices=OUTPUTS, help="raw: heads as in the network (default of classifiers); boxes: all boxes "
-        "and scores (default); nms: boxes that are left after suppression")  # fmt: skip
-    add("--opset", type=int, default=ExportOptions.opset, help=f"of ONNX, default {ExportOptions.opset}")
-    add("--half", action="store_true", help="16-bit floats inside; input and outputs stay in 32")
-    add("--conf-thres", type=share, help="least score for --output nms, default 0.25")
-    add("--iou-thres", type=share, help="overlap for --output nms, default 0.45")
-    add("--max-det", type=above_zero, help="most boxes of a class for --output nms, default 300")
+    add("--img-size")
+    add("--batch-size")
+    add("--dynamic", nargs="+", choices=("batch", "size"), default=(), help="what may change from run to run")
+    add("--output", choices=OUTPUTS, help="raw: outputs of the heads (default for classifiers); boxes: all boxes and "
+        "scores (default for detectors); nms: boxes after NMS")  # fmt: skip
+    add("--opset", type=int, default=ExportOptions.opset, help="ONNX opset, default %(default)s")
+    add("--half", help="16-bit floats inside; inputs and outputs stay 32-bit")
+    add("--conf-thres", default=None, help="confidence threshold of --output nms, default 0.25")
+    add("--iou-thres", default=None, help="NMS IoU threshold of --output nms, default 0.45")
+    add("--max-det", default=None, help="maximum number of boxes per class of --output nms, default 300")
     add("--tolerance", type=positive, help=f"largest difference, default {TOLERANCE:g}, with --half {HALF_TOLERANCE:g}")
-    add("--no-check", action="store_true", help="write without running the result")
-    add("--ema", action="store_true", help="the averages of a training run in the place of its weights")
-    add("--trust-pickle", action="store_true", help="read .pt by pickle: it runs whatever code the file asks for")
-    return parser.parse_args(arguments)
+    add("--no-check", action="store_true", help="do not run and compare the result")
+    add("--ema")
+    add("--trust-pickle")
+    return options_from(ExportFlags, parser, arguments)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    options = parse_arguments(arguments)
-    _refuse_sizes(options)
-    network, names = _network(options)
-    settings = _settings(options)
-    _warn_of_suppression(network, settings)
-    checks = [] if options.no_check else expected(network, settings)
+    flags = parse_arguments(arguments)
+    network, names = _network(flags)
+    options = _options(flags, network)
+    _warn_of_suppression(network, options)
+    checks = [] if flags.no_check else expected(network, options)
     network.fold()
-    base = Path(options.out or Path(options.weights).stem)
-    for kind in options.include:
+    base = Path(flags.out or Path(flags.weights).stem)
+    for kind in flags.include:
         suffix, save, opener = FORMATS[kind]
         path = base.with_name(base.name + suffix)
         with staged(path) as target:
-            save(network, target, settings, names)
+            save(network, target, options, names)
             error = _largest_difference(target, opener, checks)
-            _judge(path, error, options)
+            _judge(path, error, flags.tolerance or (HALF_TOLERANCE if flags.half else TOLERANCE))
         print(f"{path}: {_megabytes(path):.1f} MB, {_verdict(error)}")
     return EXIT_OK
 
 
-def _refuse_sizes(options: argparse.Namespace) -> None:
-    if options.batch_size < 1 or any(size < 1 for size in options.img_size) or len(options.img_size) > 2:
-        raise InputError("--batch-size, --img-size: expected whole numbers above zero, of sizes one or two")
-
-
-def _settings(options: argparse.Namespace) -> ExportOptions:
-    chosen = {"conf": options.conf_thres, "iou": options.iou_thres, "max_det": options.max_det}
-    chosen = {name: value for name, value in chosen.items() if value is not None}
-    if chosen and options.output != "nms":
+def _options(flags: ExportFlags, network: Network) -> ExportOptions:
+    given = {"conf": flags.conf_thres, "iou": flags.iou_thres, "max_det": flags.max_det}
+    chosen: dict[str, Any] = {name: value for name, value in given.items() if value is not None}
+    if chosen and flags.output != "nms":
         logger.warning("--conf-thres, --iou-thres and --max-det have no effect without --output nms")
     return ExportOptions(
-        outputs=options.output,
-        opset=options.opset,
-        batch=None if "batch" in options.dynamic else options.batch_size,
-        dynamic_size="size" in options.dynamic,
-        half=options.half,
+        outputs=flags.output or ("boxes" if network.plan.box_heads else "raw"),
+        opset=flags.opset,
+        batch=None if "batch" in flags.dynamic else flags.batch_size,
+        dynamic_size="size" in flags.dynamic,
+        half=flags.half,
         **chosen,
     )
 
 
-def _network(options: argparse.Namespace) -> LoadedModel:
-    width, height = (options.img_size[0], options.img_size[-1]) if options.img_size else (None, None)
-    reading = LoadOptions(
-        cfg=options.cfg, width=width, height=height, ema=options.ema, trust_pickle=options.trust_pickle
-    )
-    network, names = load_model(options.weights, reading)
-    names = read_names(options.names) if options.names else names
-    options.output = options.output or ("boxes" if network.plan.box_heads else "raw")
-    if options.output != "raw" or network.plan.box_heads:
-        classes = Detector(network).classes
+def _network(flags: ExportFlags) -> LoadedModel:
+    width, height = input_size(flags.img_size) or (None, None)
+    reading = LoadOptions(cfg=flags.cfg, width=width, height=height, ema=flags.ema, trust_pickle=flags.trust_pickle)
+    network, names = load_model(flags.weights, reading)
+    names = read_names(flags.names) if flags.names else names
+    if network.plan.box_heads:
+        classes = classes_of(network.plan)
         if names and len(names) != classes:
-            place = options.names or options.weights
+            place = flags.names or flags.weights
             raise InputError(f"{place}: has {len(names)} names, {network.plan.cfg.path} has classes={classes}")
+    elif flags.output not in (None, "raw"):
+        raise InputError(f"{network.plan.cfg.path}: has no boxes, expected --output raw")
     return LoadedModel(network, names)
 
 
-def _warn_of_suppression(network: Network, settings: ExportOptions) -> None:
-    if settings.outputs != "nms":
+def _warn_of_suppression(network: Network, options: ExportOptions) -> None:
+    if options.outputs != "nms":
         return
     kind = network.plan.box_sections[-1].suppression()[0]
     if kind != "default":
-        logger.warning("the cfg asks for nms_kind=%s, the suppression inside the model compares plain IoU", kind)
+        logger.warning("the cfg has nms_kind=%s, but NMS inside the model compares plain IoU", kind)
 
 
 def _largest_difference(path: Path, opener: Opener, checks: Sequence[Expected]) -> float | None:
@@ -154,11 +164,10 @@ def _largest_difference(path: Path, opener: Opener, checks: Sequence[Expected]) 
     return max(errors)
 
 
-def _judge(path: Path, error: float | None, options: argparse.Namespace) -> None:
-    limit = options.tolerance or (HALF_TOLERANCE if options.half else TOLERANCE)
+def _judge(path: Path, error: float | None, limit: float) -> None:
     if error is not None and not error <= limit:
         raise RunError(
-            f"{path}: is not written, its outputs differ from the network's by {error:.2g}, more than {limit:g}"
+            f"{path}: is not written: its outputs differ from the network's by {error:.2g}, more than {limit:g}"
         )
 
 

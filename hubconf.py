@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from inference.predictor import Predictor
+from inference.predictor import Model
 from models.network import Network
 
 dependencies = ["torch", "numpy", "cv2"]
@@ -22,8 +22,8 @@ def darknet(cfg: str, weights: str | None = None, device: str = "cpu", **size: A
     return load(cfg, weights, device, **size)
 
 
-def predictor(cfg: str, weights: str, device: str = "cpu", **options: Any) -> Predictor:
-    """A detector: `predict` takes images and gives boxes; see models.load_predictor."""
-    from inference.opening import load_predictor
+def predictor(cfg: str | None = None, weights: str | None = None, device: str = "cpu", **options: Any) -> Model:
+    """A detector or classifier from any model file, ready for images; see inference.model.open_model."""
+    from inference.model import open_model
 
-    return load_predictor(cfg, weights, device, **options)
+    return open_model(weights, cfg=cfg, device=device, **options)

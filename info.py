@@ -8,10 +8,10 @@ examples:
 
 from __future__ import annotations
 
-import argparse
 import json
 import sys
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +23,7 @@ from models.summary import key_report, layer_facts, layer_loads, layer_table, pe
 from profiling.energy import energy_counter
 from profiling.plots import LayerProfile, plot_layers
 from profiling.timing import steady, time_forward
-from utils.cli import EXIT_BAD_INPUT, EXIT_OK, run_script, script_parser
+from utils.cli import EXIT_BAD_INPUT, EXIT_OK, flags_of, input_size, options_from, run_script, script_parser
 from utils.device import select_device
 from utils.errors import InputError
 from utils.files import write_text
@@ -31,31 +31,39 @@ from utils.files import write_text
 MEASURED_RUNS = 10
 
 
-def parse_arguments(arguments: Sequence[str] | None) -> argparse.Namespace:
+@dataclass(frozen=True, kw_only=True)
+class InfoOptions:
+    """The flags of info.py."""
+
+    cfg: tuple[str, ...]
+    img_size: tuple[int, ...]
+    json: str | None
+    plot: str | None
+    device: str
+
+
+def parse_arguments(arguments: Sequence[str] | None) -> InfoOptions:
     parser = script_parser("info.py", __doc__)
-    parser.add_argument("--cfg", nargs="+", required=True, metavar="FILE", help="Darknet cfg files")
-    parser.add_argument(
-        "--img-size", type=int, nargs="+", metavar="N", help="count at this size (width, or width height)"
-    )
-    parser.add_argument("--json", metavar="OUT", help="also write everything as a JSON list, an object for each file")
-    parser.add_argument(
+    add = flags_of(parser)
+    add("--cfg", nargs="+", required=True, help="Darknet cfg files")
+    add("--img-size")
+    add("--json", metavar="OUT", help="also write everything as a JSON list with an object for each file")
+    add(
         "--plot",
         metavar="OUT",
-        help="draw work and traffic of each layer as a PNG; print memory access, and speed and energy as measured",
+        help="draw cost and memory access of each layer as a PNG; print memory access, and measured speed and energy",
     )
-    parser.add_argument("--device", default="", help="where --plot measures: cpu, or the index of a GPU")
-    return parser.parse_args(arguments)
+    add("--device", help="where --plot measures: cpu, mps, or a CUDA index; default: a GPU if there is one")
+    return options_from(InfoOptions, parser, arguments)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     options = parse_arguments(arguments)
-    sizes = options.img_size or [None]
-    if len(sizes) > 2 or any(size is not None and size < 1 for size in sizes):
-        raise InputError("--img-size: expected one or two whole numbers above zero")
+    width, height = input_size(options.img_size) or (None, None)
     results, plans = [], []
     for path in options.cfg:
         try:
-            plan = read_plan(path, width=sizes[0], height=sizes[-1])
+            plan = read_plan(path, width=width, height=height)
         except InputError as error:
             print(f"error: {error}", file=sys.stderr)
             results.append({"cfg": path, "error": str(error), "layers": [], "total": {}})
@@ -68,7 +76,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         for plan in plans:
             print(efficiency_text(plan, device))
         plot_layers(options.plot, [profile_of(plan) for plan in plans])
-        print(f"{options.plot}: work and traffic of each layer")
+        print(f"{options.plot}: cost and memory access of each layer")
     failed = sum(result["error"] is not None for result in results)
     if len(results) > 1:
         print(f"{len(results) - failed} of {len(results)} files understood")
@@ -112,7 +120,7 @@ def efficiency_text(plan: Plan, device: torch.device) -> str:
     network = steady(Network(plan)).fold().to(device)
     images = torch.rand(1, shape.channels, shape.height, shape.width, device=device)
     timing = time_forward(network, images, MEASURED_RUNS, counter)
-    energy = "energy: this machine offers no counter that may be read"
+    energy = "energy: no readable counter on this machine"
     if counter and timing.joules is not None:
         energy = f"energy {timing.joules:.3f} J an image ({counter.name}, the whole processor)"
     return (

@@ -1,7 +1,7 @@
 """Detection on video, end to end, against the engine alone: what decoding, fitting and boxes cost beside each backend.
 
 A clip is generated, the model is exported, and then the two take turns: a pass of detect.py's own loop over the clip
-(--nosave), and as many runs of the bare engine on an image that is ready. What counts is the ratio within one run: of elapsed
+(--no-save), and as many runs of the bare engine on an image that is ready. What counts is the ratio within one run: of elapsed
 time, and of processor time of all threads, which does not depend on what else the machine does. Take trained weights: random ones
 find thousands of boxes, whose suppression then takes most of the time. The default is the shipped detector of blood cells.
 
@@ -28,13 +28,11 @@ import torch
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
 
+
 import detect
 import export
-from inference.exported import ExportedModel
-from inference.opening import RuntimeOptions, open_predictor
-from inference.pipeline import run
-from inference.predictor import Predictor
-from models.formats.files import LoadOptions
+from inference.backends import ExportedModel
+from inference.model import open_model
 from utils.cfg import read
 from utils.letterbox import KERNELS
 from utils.memory import keep_freed_memory
@@ -75,8 +73,7 @@ def write_clip(path: Path, frames: int, size_wh: tuple[int, int]) -> None:
 def passes(backend: str, model: Path, cfg: Path, clip: Path, options: argparse.Namespace, folder: Path) -> str:
     """Medians of the turns as a row of a table."""
     frames = options.frames
-    reading = LoadOptions(cfg=str(cfg) if backend == "torch" else None)
-    network = open_predictor(model, RuntimeOptions(backend=backend, reading=reading)).predictor.network
+    network = open_model(model, cfg=str(cfg) if backend == "torch" else None, backend=backend).network
     shape = network.plan.input
     images = torch.rand(1, shape.channels, shape.height, shape.width)
 
@@ -88,7 +85,7 @@ def passes(backend: str, model: Path, cfg: Path, clip: Path, options: argparse.N
                 else:
                     network(images)
 
-    flags = ["--weights", str(model), "--backend", backend, "--source", str(clip), "--nosave", "--conf-thres"]
+    flags = ["--weights", str(model), "--backend", backend, "--source", str(clip), "--no-save", "--conf-thres"]
     flags += [
         str(options.conf),
         "--resize",
@@ -98,15 +95,14 @@ def passes(backend: str, model: Path, cfg: Path, clip: Path, options: argparse.N
         *(["--cfg", str(cfg)] * (backend == "torch")),
     ]
     arguments = detect.parse_arguments(flags)
-    predictor, names = detect.open_any(arguments)
-    assert isinstance(predictor, Predictor)
+    detector = detect.open_the_model(arguments)
 
     def whole() -> float:
         with contextlib.closing(detect.open_frames(str(clip))) as source, contextlib.redirect_stderr(io.StringIO()):
             target = detect.run_folder(folder / "runs", "a", exist_ok=True)
-            with detect.Recorder(target, names, detect.record_options(arguments)) as recorder:
-                tally = run(predictor, source, recorder, names, False, arguments)
-        return sum(tally.objects.values()) / max(tally.images, 1)
+            with detect.Recorder(target, detect.record_options(arguments, detector)) as recorder:
+                found = detect.run(detector, source, recorder, arguments)
+        return sum(found.objects.values()) / max(found.images, 1)
 
     found = whole()
     turns = [(timed(alone), timed(whole)) for _ in range(options.turns)]

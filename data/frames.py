@@ -1,4 +1,4 @@
-"""Where detection gets its images from: one iterator over files, folders, lists, videos, cameras and streams.
+"""Where detection gets its images from: one iterator over files, folders, lists, videos, cameras, streams and arrays.
 
     with open_frames("street.mp4") as frames:
         for item in frames:
@@ -20,10 +20,12 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
+from typing import Any
 from urllib.parse import urlparse
 
 import cv2
 import numpy as np
+import torch
 from numpy.typing import NDArray
 
 from data.image import IMAGE_SUFFIXES, read_image
@@ -88,82 +90,6 @@ RETRY_AFTER_S = 1.0
 TIMEOUT_MS = 10_000
 
 
-@dataclass(frozen=True)
-class Newest:
-    """image: uint8 (h, w, 3) RGB. index: number of the frame since the start, time_s: seconds since the start."""
-
-    image: NDArray[np.uint8]
-    index: int
-    time_s: float
-
-
-class LiveReader:
-    """Reads all the time in a thread and keeps the last frame, so that the reader is never behind.
-
-    A stream that breaks off is opened again, RETRIES times. Raises InputError when it cannot be opened at first.
-    """
-
-    def __init__(self, device: int | str, name: str, stride: int = 1) -> None:
-        self._device, self._name, self._stride = device, name, stride
-        self._capture = _open(device)
-        if not self._capture.isOpened():
-            self._capture.release()
-            what = "camera" if isinstance(device, int) else "stream"
-            raise InputError(f"{name}: {what} cannot be opened")
-        self.video = describe(self._capture, name)
-        self._news = threading.Condition()
-        self._bgr: tuple[NDArray[np.uint8], int, float] | None = None
-        self._ended = False
-        self._stop = threading.Event()
-        self._thread = threading.Thread(target=self._run, name="live", daemon=True)
-        self._thread.start()
-
-    def newest(self) -> Newest | None:
-        """Wait for a frame not seen yet; None when there will be no more."""
-        with self._news:
-            self._news.wait_for(lambda: self._bgr is not None or self._ended)
-            if self._bgr is None:
-                return None
-            (bgr, index, time_s), self._bgr = self._bgr, None
-        return Newest(np.asarray(cv2.cvtColor(bgr, cv2.COLOR_BGR2RGB), np.uint8), index, time_s)
-
-    def close(self) -> None:
-        """End the thread and let go of the device."""
-        self._stop.set()
-        self._thread.join(TIMEOUT_MS / 1000)
-
-    def _run(self) -> None:
-        try:
-            self._read()
-        finally:
-            self._capture.release()
-            with self._news:
-                self._ended = True
-                self._news.notify_all()
-
-    def _read(self) -> None:
-        start, index, tries = time.monotonic(), 0, 0
-        while not self._stop.is_set():
-            good, bgr = self._capture.read()
-            if good:
-                if index % self._stride == 0:
-                    self._publish((np.asarray(bgr, np.uint8), index, time.monotonic() - start))
-                index, tries = index + 1, 0
-            elif tries < RETRIES:
-                tries += 1
-                logger.warning("%s: no frame, opening again (%d of %d)", self._name, tries, RETRIES)
-                self._capture.release()
-                self._stop.wait(RETRY_AFTER_S)
-                self._capture = _open(self._device)
-            else:
-                break
-
-    def _publish(self, frame: tuple[NDArray[np.uint8], int, float]) -> None:
-        with self._news:
-            self._bgr = frame
-            self._news.notify_all()
-
-
 def _open(device: int | str) -> cv2.VideoCapture:
     if isinstance(device, int):
         return cv2.VideoCapture(device)
@@ -180,10 +106,11 @@ _URL = re.compile(r"[a-z][a-z0-9+.-]*://", re.IGNORECASE)
 
 @dataclass(frozen=True, kw_only=True)
 class Frame:
-    """One image. image: uint8 (height, width, 3) RGB. path: the file, camera or stream it comes from.
+    """One image on its way from the source to the drawn result.
 
-    index: number of the frame in its video or stream, from 0; 0 for an image file. time_s: seconds from its start.
-    video: what is known of the video or stream; None for an image file.
+    image: uint8 (height, width, 3) RGB. path: the file, camera or stream it comes from.
+    index: number of the frame in its video or stream, from 0; 0 for an image. time_s: seconds from its start.
+    video: what is known of the video or stream; None for an image. live: it comes from a camera or stream.
     """
 
     image: NDArray[np.uint8]
@@ -191,6 +118,17 @@ class Frame:
     index: int = 0
     time_s: float = 0.0
     video: Video | None = None
+    live: bool = False
+
+    @property
+    def stem(self) -> str:
+        """Name for files made of this image; frames of a video carry their number."""
+        stem = Path(self.path).stem
+        return stem if self.video is None else f"{stem}_{self.index}"
+
+    @property
+    def size_wh(self) -> tuple[int, int]:
+        return self.image.shape[1], self.image.shape[0]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -236,26 +174,56 @@ class Frames:
             self._items.close()
 
 
-def open_frames(source: str, *, vid_stride: int = 1) -> Frames:
-    """Frames of `source`: image, video, folder, glob pattern, `.txt` list, camera number or URL.
+def open_frames(source: Any, *, vid_stride: int = 1) -> Frames:
+    """Frames of an image, video, folder, glob pattern, `.txt` list, camera number, URL, image in memory, or list of these.
 
-    vid_stride: every how many frames of a video or stream one is taken. Images are turned upright by their EXIF
-    orientation. Raises InputError when there is no such source or nothing in it.
+    An image in memory is what `as_image` takes; a list holds files, folders, patterns and images. vid_stride: take every
+    Nth frame of a video or stream. Images are turned upright by their EXIF orientation.
+    Raises InputError when there is no such source or nothing in it.
     """
     if vid_stride < 1:
         raise InputError(f"vid-stride: cannot be {vid_stride}, expected 1 or more")
     _silence_opencv()
-    if source.isascii() and source.isdigit() and not Path(source).exists():
-        if int(source) > _LAST_CAMERA:
-            raise InputError(f"{source}: no such file or folder, and no number of a camera")
-        return Frames(source, LiveFrames(int(source), source, vid_stride), total=None, live=True)
-    if _URL.match(source):
-        if _is_live(source):
-            return Frames(source, LiveFrames(source, source, vid_stride), total=None, live=True)
-        files = [source]
+    name = str(source) if isinstance(source, (str, Path, int)) else "images"
+    entries: list[str | Frame] = []
+    if isinstance(source, (list, tuple)):
+        for number, each in enumerate(source):
+            entries += map(str, find_files(str(each))) if isinstance(each, (str, Path)) else [_in_memory(each, number)]
+    elif not isinstance(source, (str, Path, int)):
+        entries = [_in_memory(source, 0)]
+    elif name.isascii() and name.isdigit() and not Path(name).exists():
+        if int(name) > _LAST_CAMERA:
+            raise InputError(f"{name}: no such file or folder, and no number of a camera")
+        return Frames(name, LiveFrames(int(name), name, vid_stride), total=None, live=True)
+    elif _URL.match(name):
+        if _is_live(name):
+            return Frames(name, LiveFrames(name, name, vid_stride), total=None, live=True)
+        entries = [name]
     else:
-        files = [str(path) for path in find_files(source)]
-    return Frames(source, Prefetch(_read_all(files, vid_stride), _AHEAD), total=_count(files, vid_stride), live=False)
+        entries = [str(path) for path in find_files(name)]
+    return Frames(name, Prefetch(_read_all(entries, vid_stride), _AHEAD), total=_count(entries, vid_stride), live=False)
+
+
+def _in_memory(value: Any, number: int) -> Frame:
+    return Frame(image=as_image(value, f"image {number}"), path=f"image{number}")
+
+
+def as_image(value: Any, place: str) -> NDArray[np.uint8]:
+    """An image in memory as uint8 (height, width, 3) RGB; `place` names it in the error.
+
+    Taken are such arrays, PIL images, and PyTorch tensors (3, height, width), of uint8 or of floats in [0, 1].
+    Raises InputError for anything else.
+    """
+    if hasattr(value, "convert"):  # PIL
+        value = np.asarray(value.convert("RGB"))
+    elif isinstance(value, torch.Tensor) and value.ndim == 3:
+        planes = value.detach().cpu().permute(1, 2, 0)
+        value = ((planes * 255).round().clamp(0, 255).to(torch.uint8) if planes.is_floating_point() else planes).numpy()
+    is_image = isinstance(value, np.ndarray) and value.dtype == np.uint8 and value.ndim == 3 and value.shape[2] == 3
+    if not is_image or not value.size:
+        kind = f"{value.dtype} {tuple(value.shape)}" if hasattr(value, "shape") else type(value).__name__
+        raise InputError(f"{place}: is {kind}, expected uint8 (height, width, 3), colours red, green, blue")
+    return np.ascontiguousarray(value)
 
 
 def _is_live(url: str) -> bool:
@@ -275,29 +243,31 @@ def _silence_opencv() -> None:
         cv2.utils.logging.setLogLevel(cv2.utils.logging.LOG_LEVEL_SILENT)
 
 
-def _read_all(files: list[str], stride: int) -> Iterator[Frame | Failure]:
-    for path in files:
+def _read_all(entries: list[str | Frame], stride: int) -> Iterator[Frame | Failure]:
+    for path in entries:
         try:
-            if is_video(path):
-                yield from _read_video(path, stride)
+            if isinstance(path, Frame):
+                yield path
+            elif is_video(path):
+                yield from read_video(path, stride)
             else:
                 yield Frame(image=read_image(path, upright=True), path=path)
         except InputError as error:
-            yield Failure(path=path, reason=str(error))
+            yield Failure(path=str(path), reason=str(error))
 
 
-def _read_video(path: str, stride: int) -> Iterator[Frame]:
-    """Raises InputError, after the last good frame, when the video ends long before its time."""
+def read_video(path: str, stride: int = 1) -> Iterator[Frame]:
+    """Every `stride`th frame of a video file. Raises InputError, after the last good frame, when the video is cut off."""
     with open_video(path) as (capture, video):
         for index, image in video_frames(capture, video, stride):
             yield Frame(image=image, path=path, index=index, time_s=index / video.fps, video=video)
 
 
-def _count(files: list[str], stride: int) -> int | None:
+def _count(entries: list[str | Frame], stride: int) -> int | None:
     """Images and frames in all; None when a video does not say how many it has."""
     total = 0
-    for path in files:
-        if not is_video(path):
+    for path in entries:
+        if isinstance(path, Frame) or not is_video(path):
             total += 1
             continue
         try:
@@ -311,26 +281,71 @@ def _count(files: list[str], stride: int) -> int | None:
 
 
 class LiveFrames:
-    """Frames of a camera (number) or stream (URL), the newest each time."""
+    """Frames of a camera (number) or stream (URL), the newest each time: a thread reads all the time and keeps the last one.
+
+    A stream that breaks off is opened again, RETRIES times. Raises InputError when it cannot be opened at first.
+    """
 
     def __init__(self, device: int | str, name: str, stride: int) -> None:
-        self._reader = LiveReader(device, name, stride)
-        self._name = name
+        self._device, self._name, self._stride = device, name, stride
+        self._capture = _open(device)
+        if not self._capture.isOpened():
+            self._capture.release()
+            what = "camera" if isinstance(device, int) else "stream"
+            raise InputError(f"{name}: {what} cannot be opened")
+        self._video = describe(self._capture, name)
+        self._news = threading.Condition()
+        self._bgr: tuple[NDArray[np.uint8], int, float] | None = None
+        self._ended = False
+        self._stop = threading.Event()
+        self._thread = threading.Thread(target=self._run, name="live", daemon=True)
+        self._thread.start()
 
     def __iter__(self) -> Iterator[Frame | Failure]:
         return self
 
     def __next__(self) -> Frame | Failure:
-        newest = self._reader.newest()
-        if newest is None:
-            raise StopIteration
-        return Frame(
-            image=newest.image,
-            path=self._name,
-            index=newest.index,
-            time_s=newest.time_s,
-            video=self._reader.video,
-        )
+        """Wait for a frame not seen yet; the end when there will be no more."""
+        with self._news:
+            self._news.wait_for(lambda: self._bgr is not None or self._ended)
+            if self._bgr is None:
+                raise StopIteration
+            (bgr, index, time_s), self._bgr = self._bgr, None
+        image = np.asarray(cv2.cvtColor(bgr, cv2.COLOR_BGR2RGB), np.uint8)
+        return Frame(image=image, path=self._name, index=index, time_s=time_s, video=self._video, live=True)
 
     def close(self) -> None:
-        self._reader.close()
+        """End the thread and release the device."""
+        self._stop.set()
+        self._thread.join(TIMEOUT_MS / 1000)
+
+    def _run(self) -> None:
+        try:
+            self._read()
+        finally:
+            self._capture.release()
+            with self._news:
+                self._ended = True
+                self._news.notify_all()
+
+    def _read(self) -> None:
+        start, index, tries = time.monotonic(), 0, 0
+        while not self._stop.is_set():
+            good, bgr = self._capture.read()
+            if good:
+                if index % self._stride == 0:
+                    self._publish((np.asarray(bgr, np.uint8), index, time.monotonic() - start))
+                index, tries = index + 1, 0
+            elif tries < RETRIES:
+                tries += 1
+                logger.warning("%s: no frame, opening again (%d of %d)", self._name, tries, RETRIES)
+                self._capture.release()
+                self._stop.wait(RETRY_AFTER_S)
+                self._capture = _open(self._device)
+            else:
+                break
+
+    def _publish(self, frame: tuple[NDArray[np.uint8], int, float]) -> None:
+        with self._news:
+            self._bgr = frame
+            self._news.notify_all()

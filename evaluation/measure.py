@@ -1,4 +1,4 @@
-"""From detections and truths to every protocol's numbers, and from those to files."""
+"""From detections and ground truth to every protocol's numbers, and to files."""
 
 from __future__ import annotations
 

@@ -1,12 +1,14 @@
-"""What one run of test.py is asked to do."""
+"""The flags of test.py as a record, and the model they name."""
 
 from __future__ import annotations
 
 import logging
-from collections.abc import Sequence
 from dataclasses import dataclass
 
 from evaluation.metrics.darknet import NMS_THRESH, SCORE_THRESH
+from inference.model import open_model
+from inference.predictor import Model
+from utils.cli import input_size
 from utils.errors import InputError
 
 logger = logging.getLogger(__name__)
@@ -14,10 +16,10 @@ logger = logging.getLogger(__name__)
 
 @dataclass(frozen=True, kw_only=True)
 class EvaluationOptions:
-    """The flags of test.py, with their meaning.
+    """The flags of test.py.
 
     img_size: nothing (the cfg's), a side, or width and height; `study` takes several sides. conf_thres: nothing (the
-    usual), or one; `study` takes several. letter_box: None is the cfg's. print: "table" or "darknet".
+    default), or one; `study` takes several. letter_box: None is the cfg's. print: "table" or "darknet".
     """
 
     cfg: str | None
@@ -52,15 +54,25 @@ class EvaluationOptions:
     exist_ok: bool
 
 
-def one_size(settings: EvaluationOptions) -> Sequence[int]:
-    """The one input size of a run. Raises InputError."""
-    if len(settings.img_size) > 2:
-        raise InputError(f"--img-size: found {len(settings.img_size)} numbers, expected one, or width and height")
-    return settings.img_size
+def make_model(settings: EvaluationOptions, side: int | None = None) -> Model:
+    """The model, at the size of --img-size or with a square input of `side` pixels. Raises InputError."""
+    if settings.weights is None:
+        logger.warning("no --weights: the network is random")
+    return open_model(
+        settings.weights,
+        cfg=settings.cfg,
+        names=settings.names,
+        backend=settings.backend,
+        device=settings.device,
+        img_size=input_size(settings.img_size) if side is None else (side, side),
+        half=settings.half,
+        ema=settings.ema,
+        trust_pickle=settings.trust_pickle,
+    )
 
 
 def one_confidence(settings: EvaluationOptions) -> float:
-    """The one least score of a run, with a warning where the numbers will not be the original's. Raises InputError."""
+    """The one confidence threshold of a run, with a warning where the numbers will not be the original's. Raises InputError."""
     if len(settings.conf_thres) > 1:
         raise InputError(f"--conf-thres: found {len(settings.conf_thres)} values, expected one (study takes several)")
     confidence = settings.conf_thres[0] if settings.conf_thres else 0.001

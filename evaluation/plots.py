@@ -1,4 +1,4 @@
-"""Images of detection quality: curves over the confidence, confusion of classes, quality against latency."""
+"""Charts: curves over the confidence, confusion matrix, quality against latency, labels of a data set."""
 
 from __future__ import annotations
 
@@ -86,7 +86,7 @@ def plot_study(path: str | Path, rows: Sequence[dict[str, Any]]) -> None:
             axis.plot([row["ms"] for row in own], [100 * row[key] for row in own], marker="o", label=f"{threshold:g}")
             for row in own:
                 axis.annotate(row["size"], (row["ms"], 100 * row[key]), textcoords="offset points", xytext=(4, 4))
-        axis.set(xlabel="network and boxes, ms per image", ylabel=f"COCO {title}, %")
+        axis.set(xlabel="inference and NMS, ms per image", ylabel=f"COCO {title}, %")
         axis.grid(alpha=0.3)
         axis.legend(title="confidence threshold", frameon=False)
     save(chart, path)

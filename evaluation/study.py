@@ -7,12 +7,12 @@ import time
 from typing import Any
 
 from data.sources import open_data
-from evaluation.doctor import examined, plots_wanted
+from evaluation.doctor import checked_set, plots_wanted
 from evaluation.measure import measure
 from evaluation.metrics.report import Metrics
-from evaluation.options import EvaluationOptions, one_confidence, one_size
+from evaluation.options import EvaluationOptions, make_model, one_confidence
 from evaluation.plots import plot_study
-from evaluation.run import by, make_predictor, outcome, run_pass, speed_text
+from evaluation.run import by, outcome, predict_set, speed_text
 from utils.errors import InputError
 from utils.files import run_folder, write_text
 
@@ -22,28 +22,27 @@ CONFIDENCES = (0.001, 0.01, 0.1, 0.25)
 def study(settings: EvaluationOptions) -> int:
     """Quality against latency over input sizes and confidences."""
     confidences = settings.conf_thres or CONFIDENCES
-    cfg_size = 0 if settings.img_size else make_predictor(settings, ()).size_wh[0]
-    sizes = settings.img_size or [cfg_size * k // 4 // 32 * 32 for k in (2, 3, 4, 5)]
+    sizes = settings.img_size or [make_model(settings).size_wh[0] * k // 4 // 32 * 32 for k in (2, 3, 4, 5)]
     rows: list[dict[str, Any]] = []
-    predictor = make_predictor(settings, sizes[:1])
-    exam, _ = examined(settings, predictor)
+    model = make_model(settings, sizes[0])
+    exam, _ = checked_set(settings, model)
     folder = run_folder(settings.project, settings.name, exist_ok=settings.exist_ok)
     for size in sizes:
-        predictor = make_predictor(settings, [size])
-        found = run_pass(settings, predictor, exam.images, confidences)
-        truths = [exam.ground_truth(i, found.sizes_wh[i]) for i in found.order]
+        model = make_model(settings, size)
+        predictions = predict_set(settings, model, exam.images, confidences)
+        truths = [exam.ground_truth(i, wh) for i, wh in zip(predictions.indices, predictions.sizes_wh, strict=True)]
+        image_ids = exam.image_ids(predictions.indices)
         for way, conf in enumerate(confidences):
-            detections = found.detections(way)
-            metrics, _ = measure(detections, truths, exam.names, exam.image_ids(found.order), exam.category_ids)
-            rows.append(_row(size, conf, metrics, found.milliseconds(way)))
+            metrics, _ = measure(predictions.found[way], truths, exam.names, image_ids, exam.category_ids)
+            rows.append(_row(size, conf, metrics, predictions.statistics.milliseconds(way)))
             print(_text(rows[-1]))
         write_text(folder / "study.json", json.dumps(rows, indent=1) + "\n")
-        if found.interrupted:
+        if predictions.statistics.interrupted:
             break
     if plots_wanted(settings):
         plot_study(folder / "study.png", rows)
     print(f"Results saved to {folder}")
-    return outcome(exam.images, found)
+    return outcome(exam.images, predictions)
 
 
 def _row(size: int, conf: float, metrics: Metrics, speed: dict[str, float]) -> dict[str, Any]:
@@ -53,7 +52,7 @@ def _row(size: int, conf: float, metrics: Metrics, speed: dict[str, float]) -> d
         "ap": metrics.coco.statistics["AP"],
         "ap50": metrics.coco.statistics["AP50"],
         "darknet_map_area": metrics.darknet.mean_average_precision(),
-        "ms": speed["network"] + speed["boxes"],
+        "ms": speed["inference"] + speed["postprocess"],
         "speed_ms": speed,
     }
 
@@ -61,25 +60,32 @@ def _row(size: int, conf: float, metrics: Metrics, speed: dict[str, float]) -> d
 def _text(row: dict[str, Any]) -> str:
     return (
         f"{row['size']:>5} px, confidence {row['conf_thres']:<5g}: AP {row['ap']:.4f}, AP50 {row['ap50']:.4f}, "
-        f"Darknet {row['darknet_map_area']:.4f}, network and boxes {row['ms']:.1f} ms"
+        f"Darknet {row['darknet_map_area']:.4f}, inference and NMS {row['ms']:.1f} ms"
     )
 
 
 def speed(settings: EvaluationOptions) -> int:
-    """Time only: no labels are read, nothing is measured but the clock."""
-    predictor = make_predictor(settings, one_size(settings))
+    """Measure time only; no labels are read."""
+    model = make_model(settings)
     split = settings.split or "val"
     images = open_data(settings.data, split, names=settings.names).splits[split]
     if not images:
         raise InputError(f"{settings.data}: no images in split '{split}'")
     folder = run_folder(settings.project, settings.name, exist_ok=settings.exist_ok)
     start = time.perf_counter()
-    found = run_pass(settings, predictor, images, [one_confidence(settings)])
-    rate = len(found.order) / (time.perf_counter() - start)
-    times = found.milliseconds()
-    facts: dict[str, Any] = {"cfg": settings.cfg, "input": list(predictor.size_wh), "batch_size": settings.batch_size}
-    facts |= {"device": str(predictor.device), "images": len(found.order), "images_per_second": rate}
-    write_text(folder / "speed.json", json.dumps(facts | {"speed_ms": times}, indent=1) + "\n")
-    print(f"Speed: {speed_text(times)} an image of {by(predictor.size_wh)}; {rate:.1f} images a second in all")
+    predictions = predict_set(settings, model, images, [one_confidence(settings)])
+    rate = len(predictions.indices) / (time.perf_counter() - start)
+    times = predictions.statistics.milliseconds()
+    facts = {
+        "cfg": settings.cfg,
+        "input": list(model.size_wh),
+        "batch_size": settings.batch_size,
+        "device": str(model.device),
+        "images": len(predictions.indices),
+        "images_per_second": rate,
+        "speed_ms": times,
+    }
+    write_text(folder / "speed.json", json.dumps(facts, indent=1) + "\n")
+    print(f"Speed: {speed_text(times)} per image of {by(model.size_wh)}; {rate:.1f} images/s overall")
     print(f"Results saved to {folder}")
-    return outcome(images, found)
+    return outcome(images, predictions)

@@ -1,4 +1,4 @@
-"""Detection from Python: load a model, find objects in images, count them, draw them, keep them as plain data.
+"""Detection from Python: open a model, detect objects in images, count them, draw them, convert them to plain data.
 
 python examples/api.py --cfg yolov4.cfg --weights yolov4.weights --names coco.names --out drawn street.jpg dog.jpg
 """
@@ -14,10 +14,10 @@ import cv2
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))  # not needed by a script beside detect.py
 
-from data.formats.darknet import read_names
+
 from data.image import read_image
-from inference.detector import Selection
-from inference.opening import load_predictor
+from inference.model import open_model
+from inference.predictor import NmsOptions
 from inference.results import found_text
 from utils.cli import EXIT_OK, run_script
 from utils.draw import annotate
@@ -36,22 +36,21 @@ def parse_arguments(arguments: Sequence[str] | None) -> argparse.Namespace:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     options = parse_arguments(arguments)
-    names = read_names(options.names)
-    model = load_predictor(options.cfg, options.weights)
+    model = open_model(options.weights, cfg=options.cfg, names=options.names)
 
     # Images are arrays, uint8 (height, width, 3), red first. cv2.imread gives blue first: turn it with [..., ::-1].
     images = [read_image(path, upright=True) for path in options.images]
-    results = model.predict(images, Selection(conf=0.25, iou=0.45))
+    results = model.predict(images, NmsOptions(conf=0.25, iou=0.45))
 
     for path, image, found in zip(options.images, images, results, strict=True):
-        print(f"{path}: {found_text(found.class_ids, names)}")
+        print(f"{path}: {found_text(found.class_ids, model.names)}")
         for (left, top, right, bottom), score, class_id in found:
-            print(f"  {names[class_id]} {score:.2f} at {left:.0f}, {top:.0f}, {right:.0f}, {bottom:.0f}")
+            print(f"  {model.names[class_id]} {score:.2f} at {left:.0f}, {top:.0f}, {right:.0f}, {bottom:.0f}")
         large = found.select((found.xyxy[:, 2:] - found.xyxy[:, :2]).min(axis=1) >= 10)  # numpy does the rest
-        drawn = annotate(image, large, names)
+        drawn = annotate(image, large, model.names)
         with atomic_write(Path(options.out) / f"{Path(path).stem}.png") as stream:
             stream.write(cv2.imencode(".png", drawn[..., ::-1])[1].tobytes())
-        plain = found.to_dict(names)  # for the library supervision: sv.Detections(**plain)
+        plain = found.to_dict(model.names)  # for the library supervision: sv.Detections(**plain)
         assert len(plain["class_id"]) == len(found)
     return EXIT_OK
 

@@ -1,8 +1,9 @@
-"""ONNX models in ONNX Runtime."""
+"""Exported models and the engines that run them."""
 
 from __future__ import annotations
 
 import logging
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -10,12 +11,16 @@ import cv2
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from torch import Tensor
 
 from models.export.metadata import Metadata
 from models.export.onnx import read_onnx_metadata
 from models.export.openvino import read_pairs
 from models.export.torchscript import read_torchscript
+from models.heads.base import Candidates
+from models.layers.base import Layer
 from models.onnx_graph import INPUT
+from models.plan import Plan
 from utils.errors import InputError
 from utils.packages import need
 
@@ -25,7 +30,7 @@ Arrays = list[NDArray[np.float32]]
 
 
 class Session(Protocol):
-    """A model loaded by an engine. metadata: what its file says of it."""
+    """A model loaded by an engine. metadata: what its file says about it."""
 
     metadata: Metadata
 
@@ -42,7 +47,7 @@ _PROVIDERS = {"cpu": "CPUExecutionProvider", "cuda": "CUDAExecutionProvider"}
 
 
 class OnnxRuntimeSession:
-    """Raises InputError for a file that is no ONNX model of this program, and when the package is missing."""
+    """ONNX Runtime. Raises InputError for a file that is not an ONNX model of this program, and without the package."""
 
     def __init__(self, path: str | Path, device: torch.device) -> None:
         self.metadata = Metadata.from_pairs(read_onnx_metadata(path), str(path))
@@ -53,14 +58,14 @@ class OnnxRuntimeSession:
 
 
 def open_session(model: bytes, place: str, device: torch.device) -> Any:
-    """A session of ONNX Runtime with as many threads as PyTorch uses. Raises InputError for a model that it refuses."""
+    """A session of ONNX Runtime with as many threads as PyTorch uses. Raises InputError for a model that it cannot load."""
     library = need("onnxruntime", "onnxruntime")
     options = library.SessionOptions()
     options.intra_op_num_threads = torch.get_num_threads()
-    options.log_severity_level = 3  # its remarks on float16 on a CPU and the like are not the user's business
+    options.log_severity_level = 3  # warnings about float16 on a CPU and the like do not concern the user
     wanted = _PROVIDERS.get(device.type, _PROVIDERS["cpu"])
     if wanted not in library.get_available_providers():
-        logger.warning("%s: this onnxruntime has no %s, the CPU is used", place, wanted)
+        logger.warning("%s: this onnxruntime lacks %s, using the CPU", place, wanted)
         wanted = _PROVIDERS["cpu"]
     try:
         return library.InferenceSession(model, options, providers=[wanted])
@@ -70,11 +75,11 @@ def open_session(model: bytes, place: str, device: torch.device) -> Any:
         library.capi.onnxruntime_pybind11_state.InvalidProtobuf,
         library.capi.onnxruntime_pybind11_state.NotImplemented,
     ) as error:
-        raise InputError(f"{place}: ONNX Runtime refuses it: {str(error).splitlines()[0]}") from None
+        raise InputError(f"{place}: ONNX Runtime cannot load it: {str(error).splitlines()[0]}") from None
 
 
 class OpenVinoSession:
-    """Raises InputError for a file that is no model of this program, and when the package is missing."""
+    """OpenVINO. Raises InputError for a file that is not a model of this program, and without the package."""
 
     def __init__(self, path: str | Path, device: torch.device) -> None:
         library = need("openvino", "openvino")
@@ -86,7 +91,7 @@ class OpenVinoSession:
         try:
             model = core.read_model(str(path))
         except RuntimeError as error:
-            raise InputError(f"{path}: OpenVINO refuses it: {str(error).strip().splitlines()[-1]}") from None
+            raise InputError(f"{path}: OpenVINO cannot load it: {str(error).strip().splitlines()[-1]}") from None
         is_onnx = Path(path).suffix == ".onnx"
         pairs = read_onnx_metadata(path) if is_onnx else read_pairs(model)
         self.metadata = Metadata.from_pairs(pairs, str(path))
@@ -98,7 +103,7 @@ class OpenVinoSession:
 
 
 def _settings() -> dict[str, Any]:
-    """Full precision (some processors would compute in bfloat16), and as many threads as PyTorch uses."""
+    """Full precision (OpenVINO computes in bfloat16 on some processors), and as many threads as PyTorch uses."""
     return {
         "INFERENCE_PRECISION_HINT": "f32",
         "PERFORMANCE_HINT": "LATENCY",
@@ -107,7 +112,7 @@ def _settings() -> dict[str, Any]:
 
 
 class OpenCvSession:
-    """Raises InputError for a file that is no ONNX model of this program, or that this OpenCV cannot read."""
+    """OpenCV. Raises InputError for a file that is not an ONNX model of this program, or that this OpenCV cannot load."""
 
     def __init__(self, path: str | Path, device: torch.device) -> None:
         self.metadata = Metadata.from_pairs(read_onnx_metadata(path), str(path))
@@ -115,7 +120,7 @@ class OpenCvSession:
         try:
             self._net = cv2.dnn.readNetFromONNX(str(Path(path)))
         except cv2.error as error:
-            raise InputError(f"{path}: OpenCV {cv2.__version__} refuses it: {error.err}") from None
+            raise InputError(f"{path}: OpenCV {cv2.__version__} cannot load it: {error.err}") from None
         self.names = list(self._net.getUnconnectedOutLayersNames())
 
     def run(self, images: NDArray[np.float32]) -> Arrays:
@@ -127,7 +132,7 @@ class OpenCvSession:
 
 
 class TorchScriptSession:
-    """Raises InputError for a file that is no TorchScript of this program."""
+    """PyTorch. Raises InputError for a file that is not a TorchScript model of this program."""
 
     def __init__(self, path: str | Path, device: torch.device) -> None:
         self._model, pairs = read_torchscript(path, device)
@@ -137,3 +142,75 @@ class TorchScriptSession:
     def run(self, images: NDArray[np.float32]) -> Arrays:
         with torch.inference_mode():
             return [each.cpu().numpy() for each in self._model(torch.from_numpy(images).to(self._device))]
+
+
+_DETECTION = 7  # values of a row of outputs="nms": image, class, score, box
+
+
+class ExportedModel:
+    """Stands for a network: called the same way; of its layers it has the heads only, which decode raw outputs.
+
+    size_wh: another input size than the model's own, in pixels. Raises InputError when the model's size is fixed.
+    """
+
+    def __init__(self, session: Session, place: str, size_wh: tuple[int, int] | None = None) -> None:
+        self.session, self.metadata = session, session.metadata
+        self._least = self.metadata.conf or 0.0  # the threshold of the NMS inside the model
+        own = self.metadata.size_wh
+        if size_wh not in (None, own) and not self.metadata.dynamic_size:
+            raise InputError(
+                f"{place}: its input is {own[0]}x{own[1]}, it cannot run at {size_wh[0]}x{size_wh[1]}; "
+                "export it at that size, or with --dynamic size"
+            )
+        width, height = size_wh or own
+        self.plan: Plan = self.metadata.description.plan(place, width=width, height=height)
+
+    def __iter__(self) -> Iterator[Layer]:
+        for step in self.plan.steps:
+            yield step.section.build(step.site) if step in self.plan.heads else Layer()
+
+    def __call__(self, images: Tensor) -> tuple[Tensor, ...]:
+        arrays = np.ascontiguousarray(images.float().cpu().numpy())
+        return tuple(torch.from_numpy(each) for each in self._run(arrays))
+
+    def _run(self, images: NDArray[np.float32]) -> Arrays:
+        """A model of fixed batch takes the images in parts, the last one filled up."""
+        batch = self.metadata.batch
+        if batch is None or len(images) == batch:
+            return self.session.run(images)
+        parts = []
+        for start in range(0, len(images), batch):
+            part = images[start : start + batch]
+            missing = np.zeros((batch - len(part), *images.shape[1:]), np.float32)
+            parts.append(self._cut(self.session.run(np.concatenate((part, missing))), start, len(part)))
+        return [np.concatenate(same) for same in zip(*parts, strict=True)]
+
+    def _cut(self, outputs: Arrays, start: int, count: int) -> Arrays:
+        if self.metadata.outputs != "nms":
+            return [each[:count] for each in outputs]
+        (rows,) = outputs
+        rows = rows.reshape(-1, _DETECTION)
+        rows = rows[rows[:, 0] < count].copy()
+        rows[:, 0] += start
+        return [rows]
+
+    def candidates(self, outputs: Sequence[Tensor], conf: float, classes: int) -> Candidates:
+        """Boxes above `conf` of a model that decodes them itself (outputs="boxes" or "nms")."""
+        if self.metadata.outputs == "nms":
+            return self._of_rows(outputs[0].reshape(-1, _DETECTION), conf, classes)
+        boxes, scores = outputs
+        scores = torch.where(scores > conf, scores, 0.0)
+        image, place = (scores.amax(2) > 0).nonzero().unbind(1)
+        chosen = scores[image, place]
+        return Candidates(image, boxes[image, place], chosen, chosen.amax(1) if len(chosen) else chosen.new_zeros(0))
+
+    def _of_rows(self, rows: Tensor, conf: float, classes: int) -> Candidates:
+        if conf < self._least:
+            logger.warning(
+                "the model has NMS inside with a confidence threshold of %g: lower scores are missing", self._least
+            )
+            self._least = 0.0  # warned once
+        rows = rows[rows[:, 2] > conf]
+        scores = rows.new_zeros(len(rows), classes)
+        scores[torch.arange(len(rows)), rows[:, 1].long()] = rows[:, 2]
+        return Candidates(rows[:, 0].long(), rows[:, 3:], scores, rows[:, 2])

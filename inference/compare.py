@@ -11,17 +11,18 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from inference.detector import Detector, Selection
-from inference.exported import ExportedDetector, ExportedModel
-from inference.opening import RuntimeOptions, is_exported, open_exported
+from inference.backends import ExportedModel
+from inference.detector import Detector
+from inference.model import open_network
+from inference.predictor import NmsOptions
 from models.export.verify import difference
-from models.formats.files import LoadOptions, load_model
+from models.formats.files import LoadOptions
 from models.network import Network
 from utils.boxes import iou, pairwise, xyxy_to_cxcywh
 from utils.detections import Detections
-from utils.letterbox import Letterbox, network_input
+from utils.letterbox import Letterbox, Preprocessing
 
-PARTED = 1e-3  # standard deviations of a layer's output that rounding does not explain
+LAYER_TOLERANCE = 1e-3  # standard deviations of a layer's output; more is not rounding
 SAME_OVERLAP, SAME_SCORE = 0.99, 0.01  # of boxes that count as the same
 _PART = 16  # layers that are computed and held at a time
 
@@ -37,8 +38,8 @@ class LayerDifference:
     spread: float
 
     @property
-    def parted(self) -> bool:
-        return not self.largest <= PARTED * max(self.spread, 1e-6)
+    def differs(self) -> bool:
+        return not self.largest <= LAYER_TOLERANCE * max(self.spread, 1e-6)
 
 
 @dataclass(frozen=True)
@@ -113,7 +114,7 @@ class Verdict(NamedTuple):
     text: str
 
 
-class Pair:
+class Comparison:
     """Models `a` and `b` at one input size: the one given, else that of `a`. Raises InputError for what cannot be opened."""
 
     def __init__(self, a: Side, b: Side, size_wh: tuple[int, int] | None = None) -> None:
@@ -137,32 +138,33 @@ class Pair:
 
         `show` is given the lines of the report.
         """
-        net = self.models[0].plan.net
-        fit = Letterbox(image_wh=(image.shape[1], image.shape[0]), network_wh=self.size_wh, letter_box=net.letter_box)
-        images = torch.from_numpy(network_input(image, fit))[None]
-        parted = self._layers(images, every_layer, show)
+        letter_box = self.models[0].plan.net.letter_box
+        preprocess = Preprocessing(network_wh=self.size_wh, channels=self.channels, letter_box=letter_box)
+        pixels, letterbox = preprocess(image)
+        images = torch.from_numpy(pixels)[None]
+        differs = self._layers(images, every_layer, show)
         with torch.inference_mode():
             outputs = [tuple(model(images)) for model in self.models]
         close = self._outputs(outputs, show)
-        matches = self._boxes(outputs, fit, conf, show)
-        return _verdict(parted, close, matches)
+        matches = self._boxes(outputs, letterbox, conf, show)
+        return _verdict(differs, close, matches)
 
     def _layers(self, images: Tensor, every_layer: bool, show: Show) -> LayerDifference | None:
         """The first layer whose difference rounding does not explain."""
         a, b = self.models
         if isinstance(a, ExportedModel) or isinstance(b, ExportedModel):
-            show("layers: an exported model has its outputs only")
+            show("layers: not compared, an exported model gives its outputs only")
             return None
         first, count = None, 0
         show(f"{'layer':>5} {'type':<16} {'largest':>9} {'mean':>9} {'spread':>9}")
         for row in layer_differences(a, b, images):
             count += 1
-            first = first or (row if row.parted else None)
+            first = first or (row if row.differs else None)
             if every_layer or row is first:
                 show(f"{row.index:>5} {row.name:<16} {row.largest:>9.2g} {row.mean:>9.2g} {row.spread:>9.2g}")
         alike = count == len(a.plan.steps) == len(b.plan.steps)
         if not alike:
-            show(f"layers: the first {count} are of the same type and shape, then the networks differ")
+            show(f"layers: the first {count} have the same type and shape, then the networks differ")
         elif first is None:
             show(f"layers: all {count} agree")
         return first
@@ -171,16 +173,18 @@ class Pair:
         """Whether they are close; None if the two models give different things."""
         mine, theirs = ([each.float().numpy() for each in found] for found in outputs)
         if [each.shape for each in mine] != [each.shape for each in theirs]:
-            show("outputs: of different shapes, not compared")
+            show("outputs: not compared, their shapes differ")
             return None
         error = difference(mine, theirs, "raw")
         show(f"outputs: largest difference {error:.2g}, relative to their size")
         return error <= _CLOSE
 
-    def _boxes(self, outputs: list[tuple[Tensor, ...]], fit: Letterbox, conf: float, show: Show) -> BoxMatches | None:
+    def _boxes(
+        self, outputs: list[tuple[Tensor, ...]], letterbox: Letterbox, conf: float, show: Show
+    ) -> BoxMatches | None:
         detectors = [_detector(model) for model in self.models]
         found = [
-            detector.detections(output, [fit], Selection(conf=conf))[0]
+            detector.postprocess((output,), [letterbox], NmsOptions(conf=conf))[0]
             for detector, output in zip(detectors, outputs, strict=True)
             if detector is not None
         ]
@@ -197,25 +201,21 @@ class Pair:
 def _opened(side: Side, size_wh: tuple[int, int] | None) -> Network | ExportedModel:
     width, height = size_wh or (None, None)
     reading = LoadOptions(cfg=side.cfg, width=width, height=height, own_cfg=True)
-    if is_exported(side.path):
-        return open_exported(side.path, RuntimeOptions(backend=side.backend, reading=reading))
-    return load_model(side.path, reading).network
+    return open_network(side.path, reading, side.backend)[0]
 
 
 def _detector(model: Network | ExportedModel) -> Detector | None:
-    if not model.plan.box_heads:
-        return None
-    return ExportedDetector(model) if isinstance(model, ExportedModel) else Detector(model)
+    return Detector(model) if model.plan.box_heads else None
 
 
-def _verdict(parted: LayerDifference | None, close: bool | None, matches: BoxMatches | None) -> Verdict:
-    if parted is not None:
-        return Verdict(False, f"verdict: they part at layer {parted.index} [{parted.name}]")
+def _verdict(differs: LayerDifference | None, close: bool | None, matches: BoxMatches | None) -> Verdict:
+    if differs is not None:
+        return Verdict(False, f"verdict: they differ from layer {differs.index} [{differs.name}] on")
     if matches is not None and (matches.only_a or matches.only_b):
         return Verdict(False, "verdict: their boxes differ")
     if close is False:
         return Verdict(False, "verdict: their outputs differ")
     if close is None and (matches is None or not matches.same):
-        why = "" if matches is None else ": no boxes; take an image with objects (--image) or a lower --conf-thres"
-        return Verdict(False, f"verdict: nothing that both give could be compared{why}")
-    return Verdict(True, "verdict: the same but for rounding")
+        why = "" if matches is None else ": no boxes; use an image with objects (--image) or a lower --conf-thres"
+        return Verdict(False, f"verdict: nothing could be compared{why}")
+    return Verdict(True, "verdict: the same up to rounding")

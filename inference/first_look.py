@@ -1,4 +1,4 @@
-"""What to try after the first look: one line each, to be copied."""
+"""The model and images that come with the project, and what to try after a first look at them."""
 
 from __future__ import annotations
 
@@ -6,13 +6,37 @@ import shutil
 import sys
 from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
+
+from utils.errors import InputError
 
 ROOT = Path(__file__).resolve().parent.parent
+SHIPPED = ROOT / "weights" / "scenes"
+SAMPLES = ROOT / "data" / "samples"
+
+
+class ModelFiles(NamedTuple):
+    """Flags that name a model."""
+
+    cfg: str | None
+    weights: str
+    names: str | None
+
+
+def model_files(cfg: str | None, weights: str | None, names: str | None) -> ModelFiles:
+    """The files given, or without any those of the shipped model. Raises InputError for a cfg without weights."""
+    if weights is not None:
+        return ModelFiles(cfg, weights, names)
+    if cfg is not None:
+        raise InputError("--weights is required: expected a .weights, .pt, .safetensors or exported model file")
+    print(f"no --cfg and --weights: using weights/{SHIPPED.name}.weights, a small detector of drawn scenes", flush=True)
+    cfg, weights, own_names = (str(SHIPPED.with_suffix(suffix)) for suffix in (".cfg", ".weights", ".names"))
+    return ModelFiles(cfg, weights, names or own_names)
 
 
 @dataclass(frozen=True)
 class Suggestion:
-    """what: in words. script: the script and its flags, from the root of the project. packages: requirements file, if any."""
+    """what: in words. script: a script and its flags, run from the project's root. packages: requirements file, if any."""
 
     what: str
     script: str
@@ -40,7 +64,7 @@ STEPS = (
 
 
 def next_steps() -> str:
-    """The steps with the interpreter that runs, as it is called here; where to go if that is not the current folder."""
+    """The steps, with the current interpreter, and the folder to run them in unless it is the current one."""
     python = interpreter()
     head = "What to try next" + ("" if Path.cwd() == ROOT else f", in {ROOT}") + ":"
     lines = [head]

@@ -1,117 +1,250 @@
-"""A network made ready for detection on a device: images in, detections out."""
+"""Networks ready to run: forward pass and post-processing behind one interface, timed stage by stage."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from dataclasses import replace
+import time
+from abc import ABC, abstractmethod
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass, field
+from functools import partial
+from typing import Any, ClassVar, Generic, NamedTuple, Protocol, TypeVar
 
-import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor
 
-from inference.detector import Detector, Runnable, Selection
-from models.heads.base import Candidates
-from utils.detections import Detections
-from utils.errors import InputError
-from utils.letterbox import KERNELS, Letterbox, network_input, to_gray
+from data.batches import Batch, batches_of
+from data.frames import Failure, Frame, as_image
+from models.fit import classes_of
+from models.layers.base import Layer
+from models.plan import Plan
+from utils.letterbox import KERNELS, Letterbox, Preprocessing
 
-Outputs = tuple[tuple[Tensor, ...], ...]
+T = TypeVar("T")
+Outputs = tuple[tuple[Tensor, ...], ...]  # of the heads, for the images and, with augment, for their mirror images
+Postprocess = Callable[[Outputs, Sequence[Letterbox]], list[Any]]
 
 
-class Predictor:
-    """Forward pass and boxes of a network in evaluation mode, as two steps that can be timed one by one.
+class Runnable(Protocol):
+    """A Network, or an exported model that stands for one.
 
-    half: 16-bit floats; the network must have been converted. mirrored: look at the mirror image of each image too.
-    single: call every detection class 0; the selection ought to be agnostic then.
-    Raises InputError for a cfg without boxes.
+    Called with images (n, channels, height, width) it returns the outputs of the heads, or what an exported model makes of
+    them. Of the layers, only heads are used.
     """
+
+    @property
+    def plan(self) -> Plan: ...
+
+    @property
+    def __call__(self) -> Any: ...
+
+    def __iter__(self) -> Iterator[Layer]: ...
+
+
+@dataclass(frozen=True, kw_only=True)
+class NmsOptions:
+    """Which boxes are kept.
+
+    conf: confidence threshold, exclusive as in the original. iou: NMS IoU threshold. agnostic: suppress across classes.
+    max_det: most boxes of an image, the best ones; None: all. classes: the classes wanted; None: all. single_class: call
+    every class 0, which implies agnostic. rank_above: also give each box's rank in the list that the original, at this
+    threshold, has after NMS.
+    """
+
+    conf: float = 0.25
+    iou: float = 0.45
+    agnostic: bool = False
+    max_det: int | None = None
+    classes: tuple[int, ...] | None = None
+    single_class: bool = False
+    rank_above: float | None = None
+
+
+@dataclass(kw_only=True)
+class RunStatistics:
+    """What a run has done so far, complete or not.
+
+    images: how many have passed. objects: detections of each class. failures: images that could not be read.
+    Seconds, added up: `waiting` for images, `preprocess` in the threads that prepare them, `inference`, and `postprocess`,
+    one entry for each way of post-processing. interrupted: ended early by Ctrl-C.
+    """
+
+    images: int = 0
+    objects: Counter[int] = field(default_factory=Counter)
+    failures: list[Failure] = field(default_factory=list)
+    waiting: float = 0.0
+    preprocess: float = 0.0
+    inference: float = 0.0
+    postprocess: list[float] = field(default_factory=list)
+    interrupted: bool = False
+
+    def milliseconds(self, way: int = 0) -> dict[str, float]:
+        """Time of each stage per image; preparing images goes on beside the other stages."""
+        per_image = 1000 / max(1, self.images)
+        return {
+            "waiting": self.waiting * per_image,
+            "preprocess": self.preprocess * per_image,
+            "inference": self.inference * per_image,
+            "postprocess": self.postprocess[way] * per_image if self.postprocess else 0.0,
+        }
+
+
+class Step(NamedTuple, Generic[T]):
+    """A batch that went through the network. found: for each way of post-processing, a result for each image.
+
+    speed: milliseconds per image of preprocess, inference and (first way) postprocess.
+    """
+
+    batch: Batch[T]
+    found: list[list[Any]]
+    speed: dict[str, float]
+
+
+class Model(ABC):
+    """A network in evaluation mode on its device. Detector and Classifier are the two kinds.
+
+    names: of the classes; by default class 0, class 1, ... half: 16-bit floats; the network must have been converted.
+    Raises InputError for a cfg without a head.
+    """
+
+    task: ClassVar[str]
 
     def __init__(
         self,
         network: Runnable,
-        device: torch.device,
+        device: torch.device | None = None,
         *,
+        names: Sequence[str] = (),
         half: bool = False,
-        mirrored: bool = False,
-        single: bool = False,
     ) -> None:
-        self.network, self.device, self.mirrored, self.single = network, device, mirrored, single
+        shape = network.plan.input
+        self.network, self.device = network, device or torch.device("cpu")
         self.dtype = torch.float16 if half else torch.float32
-        self.detector = Detector(network)
-        self.size_wh = (network.plan.input.width, network.plan.input.height)
+        self.classes = classes_of(network.plan)
+        self.names = tuple(names) or tuple(f"class {number}" for number in range(self.classes))
+        self.size_wh, self.channels = (shape.width, shape.height), shape.channels
+
+    def preprocessing(self, letter_box: bool | None = None, kernel: str = KERNELS[0]) -> Preprocessing:
+        """How images become inputs. letter_box: keep the aspect ratio; None: as the cfg says."""
+        boxed = self.network.plan.net.letter_box if letter_box is None else letter_box
+        centre = self.task == Classifier.task
+        return Preprocessing(
+            network_wh=self.size_wh, channels=self.channels, letter_box=boxed, kernel=kernel, centre=centre
+        )
+
+    def forward(self, images: Tensor, *, augment: bool = False) -> Outputs:
+        """Outputs for images (b, channels, height, width); with `augment` also for their mirror images."""
+        images = images.to(self.device, self.dtype)
+        views = (images, images.flip(3)) if augment else (images,)
+        return tuple(self.network(view) for view in views)
+
+    @abstractmethod
+    def postprocess(self, outputs: Outputs, letterboxes: Sequence[Letterbox], options: NmsOptions) -> list[Any]:
+        """A result for each image: Detections in its own pixels, or the probability of each class, float32 (classes,)."""
 
     def predict(
         self,
-        images: Sequence[NDArray[np.uint8]],
-        selection: Selection | None = None,
+        images: Sequence[Any],
+        options: NmsOptions | None = None,
         *,
         letter_box: bool | None = None,
         kernel: str = KERNELS[0],
         batch_size: int = 8,
-    ) -> list[Detections]:
-        """Detections of each image, in its own pixels, best first.
+        augment: bool = False,
+    ) -> list[Any]:
+        """A result for each image in memory, see `postprocess`.
 
-        images: uint8 (height, width, 3) RGB, of any sizes. letter_box: keep the aspect ratio; None: as the cfg says.
-        kernel: see utils.resize.network_input. batch_size: most images in one forward pass.
-        Raises InputError for what is no such image.
+        images: of any sizes, what `data.frames.as_image` takes, such as uint8 (height, width, 3) RGB. batch_size: most
+        images in one forward pass. Raises InputError for what is no such image.
         """
-        boxed = self.network.plan.net.letter_box if letter_box is None else letter_box
-        make, found = self.boxes(selection or Selection()), []
-        for start in range(0, len(images), batch_size):
-            group = [
-                self._fitted(number, images[number], boxed, kernel) for number in range(start, len(images))[:batch_size]
-            ]
-            with torch.inference_mode():
-                outputs = self.forward(torch.from_numpy(np.stack([pixels for pixels, _ in group])))
-                found += make(outputs, [fit for _, fit in group])
-        return found
+        frames = (Frame(image=as_image(each, f"image {n}"), path=f"image{n}") for n, each in enumerate(images))
+        batches = batches_of(frames, self.preprocessing(letter_box, kernel), batch_size)
+        way = partial(self.postprocess, options=options or NmsOptions())
+        return [each for step in self.run(batches, [way], augment=augment) for each in step.found[0]]
 
-    def forward(self, images: Tensor) -> Outputs:
-        """Outputs of the heads for images (b, channels, height, width), and on demand for their mirror images."""
-        images = images.to(self.device, self.dtype)
-        views = (images, images.flip(3)) if self.mirrored else (images,)
-        return tuple(self.network(view) for view in views)
+    def run(
+        self,
+        batches: Iterable[Batch[T]],
+        ways: Sequence[Postprocess],
+        statistics: RunStatistics | None = None,
+        *,
+        augment: bool = False,
+        warm_up: bool = False,
+    ) -> Iterator[Step[T]]:
+        """Every batch through the network and each way of post-processing, with the time of each stage in `statistics`.
 
-    def boxes(self, selection: Selection) -> Callable[[Outputs, Sequence[Letterbox]], list[Detections]]:
-        """What makes detections, in pixels of the images, out of the outputs of `forward`."""
+        warm_up: run the first batch twice, the first time untimed, because the first run of a network sets it up.
+        """
+        statistics = statistics or RunStatistics()
+        statistics.postprocess = [0.0] * len(ways)
+        begin = time.perf_counter()
+        for batch in batches:
+            statistics.waiting += time.perf_counter() - begin
+            statistics.failures += batch.failures
+            if warm_up and batch.items:
+                self._step(batch, ways, RunStatistics(postprocess=[0.0] * len(ways)), augment)
+                warm_up = False
+            yield self._step(batch, ways, statistics, augment)
+            begin = time.perf_counter()
 
-        def make(outputs: Outputs, fits: Sequence[Letterbox]) -> list[Detections]:
-            views = [self.detector.candidates(view, selection.conf, self.size_wh) for view in outputs]
-            found = views[0] if len(views) == 1 else _with_mirrored(*views)
-            chosen = self.detector.choose(found, fits, selection)
-            return [_single_class(each) for each in chosen] if self.single else chosen
-
-        return make
-
-    def _fitted(
-        self, number: int, image: NDArray[np.uint8], letter_box: bool, kernel: str
-    ) -> tuple[NDArray[np.float32], Letterbox]:
-        if image.dtype != np.uint8 or image.ndim != 3 or image.shape[2] != 3 or not image.size:
-            what = f"{image.dtype} {image.shape}"
-            raise InputError(f"image {number}: is {what}, expected uint8 (height, width, 3), colours red, green, blue")
-        fit = Letterbox(image_wh=(image.shape[1], image.shape[0]), network_wh=self.size_wh, letter_box=letter_box)
-        if self.network.plan.input.channels == 1:
-            image = to_gray(image)
-        return network_input(np.ascontiguousarray(image), fit, kernel), fit
-
-    def wait(self) -> None:
-        """Until a GPU has done what it was given."""
+    @torch.inference_mode()
+    def _step(self, batch: Batch[T], ways: Sequence[Postprocess], statistics: RunStatistics, augment: bool) -> Step[T]:
+        count = len(batch.items)
+        if not count:
+            return Step(batch, [[] for _ in ways], {})
+        times = [time.perf_counter()]
+        outputs = self.forward(batch.images, augment=augment)
         if self.device.type == "cuda":
             torch.cuda.synchronize(self.device)
+        times.append(time.perf_counter())
+        found = []
+        for way, postprocess in enumerate(ways):
+            found.append(postprocess(outputs, batch.letterboxes))
+            times.append(time.perf_counter())
+            statistics.postprocess[way] += times[-1] - times[-2]
+        statistics.images += count
+        statistics.preprocess += batch.seconds
+        statistics.inference += times[1] - times[0]
+        seconds = {
+            "preprocess": batch.seconds,
+            "inference": times[1] - times[0],
+            "postprocess": times[2] - times[1],
+        }
+        return Step(batch, found, {stage: 1000 * value / count for stage, value in seconds.items()})
 
 
-def _single_class(found: Detections) -> Detections:
-    return replace(found, class_ids=np.zeros_like(found.class_ids))
+class Classifier(Model):
+    """A network without boxes: probabilities of classes."""
 
+    task = "classify"
 
-def _with_mirrored(plain: Candidates, mirrored: Candidates) -> Candidates:
-    """Candidates of the images and, mirrored back, those of their mirror images."""
-    boxes = mirrored.cxcywh_rel.clone()
-    boxes[:, 0] = 1 - boxes[:, 0]
-    return Candidates(
-        image=torch.cat([plain.image, mirrored.image]),
-        cxcywh_rel=torch.cat([plain.cxcywh_rel, boxes]),
-        scores=torch.cat([plain.scores, mirrored.scores]),
-        objectness=torch.cat([plain.objectness, mirrored.objectness]),
-    )
+    def __init__(
+        self,
+        network: Runnable,
+        device: torch.device | None = None,
+        *,
+        names: Sequence[str] = (),
+        half: bool = False,
+    ) -> None:
+        super().__init__(network, device, names=names, half=half)
+        self.tree = next((tree for layer in network if (tree := getattr(layer, "tree", None)) is not None), None)
+
+    def postprocess(
+        self,
+        outputs: Outputs,
+        letterboxes: Sequence[Letterbox] = (),
+        options: NmsOptions | None = None,
+        *,
+        leaves_only: bool = False,
+    ) -> list[Any]:
+        """Probability of each class, float32 (classes,) on the CPU, for each image; of its mirror image too: the mean.
+
+        Of a tree of classes they are those from the top down (tree.c hierarchy_predictions). leaves_only: 0 for classes
+        that have others below them, as the original measures.
+        """
+        found = torch.stack([view[-1].float().flatten(1) for view in outputs]).mean(0).cpu()
+        if self.tree is not None:
+            found = self.tree.absolute(found)
+            if leaves_only:
+                found[:, [parent for parent in set(self.tree.parents) if parent >= 0]] = 0
+        return list(found.numpy())

@@ -5,7 +5,6 @@ from __future__ import annotations
 import queue
 import threading
 import time
-from collections.abc import Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,20 +15,25 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+from data.frames import Frame
 from data.video import VideoWriter
-from inference.results import CropWriter, CsvWriter, JsonWriter, LabelWriter, ResultWriter, Seen
+from inference.results import CropWriter, JsonWriter, LabelWriter, Result, ResultWriter, class_csv, detection_csv
 from utils.draw import annotate
 from utils.errors import InputError, RunError
 from utils.files import atomic_write
 
 _WAITING = 8  # frames between the network and the writer
-_LONGEST_GAP = 250  # frames of a live source that one image may stand for
+_LONGEST_GAP = 250  # frames of a live source that one frame may stand in for
 _IMAGE_SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff"})
 
 
 @dataclass(frozen=True, kw_only=True)
 class RecordOptions:
-    """What is written. media: annotated images and videos; show: a window with them; the rest as the flags of detect.py."""
+    """What is written.
+
+    media: annotated images and videos. show: a window with them. top_classes: results.csv of a classifier. The rest is as the
+    flags of detect.py say.
+    """
 
     media: bool = True
     show: bool = False
@@ -38,6 +42,7 @@ class RecordOptions:
     json: bool = False
     csv: bool = False
     crops: bool = False
+    top_classes: bool = False
     thickness: int | None = None
     hide_labels: bool = False
     hide_scores: bool = False
@@ -51,10 +56,10 @@ class Recorder:
     seconds: time spent drawing and writing. Raises RunError, from `add` or at the end, when something cannot be written.
     """
 
-    def __init__(self, folder: Path, names: Sequence[str], options: RecordOptions) -> None:
+    def __init__(self, folder: Path, options: RecordOptions) -> None:
         self.seconds = 0.0
-        self._folder, self._names, self._options = folder, names, options
-        self._queue: queue.Queue[Seen | None] = queue.Queue(_WAITING)
+        self._folder, self._options = folder, options
+        self._queue: queue.Queue[Result | None] = queue.Queue(_WAITING)
         self._error: BaseException | None = None
         self._stack = ExitStack()
         self._video: VideoWriter | None = None
@@ -78,30 +83,32 @@ class Recorder:
         if kind is None and failed is not None:
             raise failed
 
-    def add(self, seen: Seen) -> None:
+    def add(self, result: Result) -> None:
         """Hand over one image or frame; waits while the thread is several behind."""
         if self._error is not None:
             raise self._error
-        self._queue.put(seen)
+        self._queue.put(result)
 
     def _open_writers(self) -> list[ResultWriter]:
-        options, folder, names = self._options, self._folder, self._names
+        options, folder = self._options, self._folder
         writers: list[ResultWriter] = []
         if options.labels_txt:
             writers.append(LabelWriter(folder / "labels", with_scores=options.scores_in_txt))
         if options.json:
-            writers.append(self._stack.enter_context(JsonWriter(folder / "results.json", names)))
+            writers.append(self._stack.enter_context(JsonWriter(folder / "results.json")))
         if options.csv:
-            writers.append(self._stack.enter_context(CsvWriter(folder / "results.csv", names)))
+            writers.append(self._stack.enter_context(detection_csv(folder / "results.csv")))
+        if options.top_classes:
+            writers.append(self._stack.enter_context(class_csv(folder / "results.csv")))
         if options.crops:
-            writers.append(CropWriter(folder / "crops", names))
+            writers.append(CropWriter(folder / "crops"))
         return writers
 
     def _run(self) -> None:
         try:
-            while (seen := self._queue.get()) is not None:
+            while (result := self._queue.get()) is not None:
                 start = time.perf_counter()
-                self._record(seen)
+                self._record(result)
                 self.seconds += time.perf_counter() - start
         except (RunError, InputError, OSError, cv2.error) as error:
             self._error = (
@@ -112,45 +119,45 @@ class Recorder:
         finally:
             self._close_video()
 
-    def _record(self, seen: Seen) -> None:
+    def _record(self, result: Result) -> None:
         for writer in self._writers:
-            writer.add(seen)
+            writer.add(result)
         options = self._options
         if not options.media and not options.show:
             return
         drawn = annotate(
-            seen.image,
-            seen.found,
-            self._names,
+            result.frame.image,
+            result.detections,
+            result.names,
             thickness=options.thickness,
             labels=not options.hide_labels,
             scores=not options.hide_scores,
         )
-        if options.media and seen.index is None:
-            self._write_image(seen, drawn)
+        if options.media and result.frame.video is None:
+            self._write_image(result.frame, drawn)
         elif options.media:
-            self._write_frame(seen, drawn)
+            self._write_frame(result.frame, drawn)
         if options.show:
-            _show(drawn, wait=seen.index is None)
+            _show(drawn, wait=result.frame.video is None)
 
-    def _write_image(self, seen: Seen, drawn: NDArray[np.uint8]) -> None:
-        suffix = Path(seen.path).suffix.lower()
-        name = self._free_name(seen.path, suffix if suffix in _IMAGE_SUFFIXES else ".jpg")
+    def _write_image(self, frame: Frame, drawn: NDArray[np.uint8]) -> None:
+        suffix = Path(frame.path).suffix.lower()
+        name = self._free_name(frame.path, suffix if suffix in _IMAGE_SUFFIXES else ".jpg")
         with atomic_write(self._folder / name) as stream:
             stream.write(cv2.imencode(Path(name).suffix, drawn[:, :, ::-1])[1].tobytes())
 
-    def _write_frame(self, seen: Seen, drawn: NDArray[np.uint8]) -> None:
-        assert seen.index is not None
-        if self._video is None or self._video_path != seen.path:
+    def _write_frame(self, frame: Frame, drawn: NDArray[np.uint8]) -> None:
+        assert frame.video is not None
+        if self._video is None or self._video_path != frame.path:
             self._close_video()
-            name = self._free_name(_stream_name(seen.path), ".mp4")
-            fps = seen.fps if seen.live else seen.fps / self._options.vid_stride
+            name = self._free_name(_stream_name(frame.path), ".mp4")
+            fps = frame.video.fps if frame.live else frame.video.fps / self._options.vid_stride
             self._video = VideoWriter(self._folder / name, fps, self._options.codec)
-            self._video_path, self._next_index = seen.path, seen.index
+            self._video_path, self._next_index = frame.path, frame.index
         repeats = 1
-        if seen.live:  # frames that were dropped are made up for, so that the video keeps the time
-            repeats = min(max(seen.index - self._next_index + 1, 1), _LONGEST_GAP)
-            self._next_index = seen.index + 1
+        if frame.live:  # frames that were dropped are made up for, so that the video keeps the time
+            repeats = min(max(frame.index - self._next_index + 1, 1), _LONGEST_GAP)
+            self._next_index = frame.index + 1
         for _ in range(repeats):
             self._video.write(drawn)
 

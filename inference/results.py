@@ -1,12 +1,12 @@
-"""Detections as files: label text, COCO json, csv, cut-out images. Each writer is a context manager with `add`."""
+"""The result of one frame, and results as text and files: labels, COCO JSON, CSV, crops."""
 
 from __future__ import annotations
 
 import csv
 import json
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Protocol
@@ -15,9 +15,49 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+from data.frames import Frame
 from utils.detections import Detections
 from utils.errors import RunError
 from utils.files import atomic_write, write_text
+
+TOP = 5  # classes reported for each image by a classifier
+
+
+@dataclass(frozen=True, kw_only=True)
+class Result:
+    """What a model found in one frame.
+
+    names: of the classes. detections: of a detector. probabilities: of a classifier, float32 (classes,); None for a detector.
+    speed: milliseconds of "preprocess", "inference" and "postprocess"; in a batch each image has its share.
+    """
+
+    frame: Frame
+    names: tuple[str, ...]
+    detections: Detections = field(default_factory=Detections.empty)
+    probabilities: NDArray[np.float32] | None = None
+    speed: dict[str, float] = field(default_factory=dict)
+
+    def top(self, count: int = TOP) -> list[tuple[str, float]]:
+        """The most probable classes of a classifier, best first; of equal ones the first class."""
+        assert self.probabilities is not None, "a detector has no probabilities"
+        order = np.argsort(-self.probabilities, kind="stable")[:count]
+        return [(self.names[place], float(self.probabilities[place])) for place in order]
+
+    def lines(self, style: str) -> list[str]:
+        """What the console shows: "darknet" in the original's wording; frames of a video then have lines, else none."""
+        frame, milliseconds = self.frame, self.speed["inference"]
+        if self.probabilities is not None:
+            place = frame.path if frame.video is None else f"{frame.path} frame {frame.index}"
+            found = [f"{name}: {p:f}" for name, p in self.top()]
+            text = ", ".join(f"{name} {p:.3f}" for name, p in self.top())
+        else:
+            place, found = frame.path, darknet_lines(self.detections, self.names)
+            text = f"{frame.size_wh[0]}x{frame.size_wh[1]} {found_text(self.detections.class_ids, self.names)}"
+            if style != "darknet" and frame.video is not None:
+                return []
+        if style == "darknet":
+            return [f"{place}: Predicted in {milliseconds:f} milli-seconds.", *found]
+        return [f"{place}: {text}, {milliseconds:.1f} ms"]
 
 
 def found_text(class_ids: NDArray[np.int64], names: Sequence[str], most: int | None = None) -> str:
@@ -40,38 +80,10 @@ def darknet_lines(found: Detections, names: Sequence[str]) -> list[str]:
     return [f"{names[found.class_ids[place]]}: {found.scores[place] * 100:.0f}%" for place in order]
 
 
-@dataclass(frozen=True, kw_only=True)
-class Seen:
-    """One image or frame with what was found in it.
-
-    path: the file or address it came from. index, time_s: frame number from 0 and its time in seconds, None for images.
-    fps: frames a second of its video; live: it comes from a camera or stream. image: uint8 RGB (height, width, 3), without
-    anything drawn on it.
-    """
-
-    path: str
-    image: NDArray[np.uint8]
-    found: Detections
-    index: int | None = None
-    time_s: float | None = None
-    fps: float = 0.0
-    live: bool = False
-
-    @property
-    def stem(self) -> str:
-        """Name for files of this image; frames of a video carry their number."""
-        stem = Path(self.path).stem
-        return stem if self.index is None else f"{stem}_{self.index}"
-
-    @property
-    def size_wh(self) -> tuple[int, int]:
-        return self.image.shape[1], self.image.shape[0]
-
-
 class ResultWriter(Protocol):
     """What every writer offers."""
 
-    def add(self, seen: Seen) -> None: ...
+    def add(self, result: Result) -> None: ...
 
 
 def label_text(found: Detections, size_wh: tuple[int, int], *, with_scores: bool = False) -> str:
@@ -90,10 +102,10 @@ class LabelWriter:
     def __init__(self, folder: Path, *, with_scores: bool = False) -> None:
         self._folder, self._with_scores = folder, with_scores
 
-    def add(self, seen: Seen) -> None:
-        if len(seen.found):
-            text = label_text(seen.found, seen.size_wh, with_scores=self._with_scores)
-            write_text(self._folder / f"{seen.stem}.txt", text)
+    def add(self, result: Result) -> None:
+        if len(result.detections):
+            text = label_text(result.detections, result.frame.size_wh, with_scores=self._with_scores)
+            write_text(self._folder / f"{result.frame.stem}.txt", text)
 
 
 class JsonWriter:
@@ -102,8 +114,8 @@ class JsonWriter:
     category_id is the class index of the cfg. The file appears whole when the run ends, also when it is interrupted.
     """
 
-    def __init__(self, path: Path, names: Sequence[str]) -> None:
-        self._path, self._names = path, names
+    def __init__(self, path: Path) -> None:
+        self._path = path
         self._stack = ExitStack()
 
     def __enter__(self) -> JsonWriter:
@@ -121,18 +133,18 @@ class JsonWriter:
         else:
             self._stack.__exit__(kind, error, trace)
 
-    def add(self, seen: Seen) -> None:
-        stem = Path(seen.path).stem
-        common: dict[str, Any] = {"image_id": int(stem) if stem.isdecimal() else stem, "file_name": seen.path}
-        if seen.index is not None:
-            common |= {"frame": seen.index, "time_s": None if seen.time_s is None else round(seen.time_s, 6)}
-        for (x1, y1, x2, y2), score, class_id in seen.found:
-            box = [round(float(value), 3) for value in (x1, y1, x2 - x1, y2 - y1)]
+    def add(self, result: Result) -> None:
+        frame = result.frame
+        stem = Path(frame.path).stem
+        common: dict[str, Any] = {"image_id": int(stem) if stem.isdecimal() else stem, "file_name": frame.path}
+        if frame.video is not None:
+            common |= {"frame": frame.index, "time_s": round(frame.time_s, 6)}
+        for (x1, y1, x2, y2), score, class_id in result.detections:
             entry = {
                 **common,
                 "category_id": class_id,
-                "name": self._names[class_id],
-                "bbox": box,
+                "name": result.names[class_id],
+                "bbox": [round(float(value), 3) for value in (x1, y1, x2 - x1, y2 - y1)],
                 "score": round(score, 6),
             }
             self._stream.write(self._separator + json.dumps(entry).encode())
@@ -140,54 +152,71 @@ class JsonWriter:
 
 
 class CsvWriter:
-    """One row for each detection, written out after every image so that another program can follow."""
+    """Rows for each image, flushed after every image so that another program can follow."""
 
-    COLUMNS = ("file_name", "frame", "time_s", "class_id", "name", "score", "x1", "y1", "x2", "y2")
-
-    def __init__(self, path: Path, names: Sequence[str]) -> None:
-        self._path, self._names = path, names
+    def __init__(
+        self, path: Path, columns: Sequence[str], rows: Callable[[Result], Iterable[Sequence[Any]]], end: str = "\r\n"
+    ) -> None:
+        self._path, self._columns, self._rows_of, self._end = path, columns, rows, end
 
     def __enter__(self) -> CsvWriter:
         try:
             self._stream = self._path.open("w", newline="", encoding="utf-8")
         except OSError as error:
             raise RunError(f"{self._path}: cannot be written: {error.strerror}") from error
-        self._rows = csv.writer(self._stream)
-        self._rows.writerow(self.COLUMNS)
+        self._rows = csv.writer(self._stream, lineterminator=self._end)
+        self._rows.writerow(self._columns)
         return self
 
     def __exit__(self, *_: object) -> None:
         self._stream.close()
 
-    def add(self, seen: Seen) -> None:
-        place = [
-            seen.path,
-            "" if seen.index is None else seen.index,
-            "" if seen.time_s is None else f"{seen.time_s:.6f}",
-        ]
-        for box, score, class_id in seen.found:
-            self._rows.writerow([*place, class_id, self._names[class_id], f"{score:.6f}", *(f"{v:.2f}" for v in box)])
+    def add(self, result: Result) -> None:
+        self._rows.writerows(self._rows_of(result))
         self._stream.flush()
+
+
+def detection_csv(path: Path) -> CsvWriter:
+    """A row for each detection."""
+    columns = ("file_name", "frame", "time_s", "class_id", "name", "score", "x1", "y1", "x2", "y2")
+    return CsvWriter(path, columns, _detection_rows)
+
+
+def _detection_rows(result: Result) -> Iterator[Sequence[Any]]:
+    frame = result.frame
+    place = (frame.path, "", "") if frame.video is None else (frame.path, frame.index, f"{frame.time_s:.6f}")
+    for box, score, class_id in result.detections:
+        yield (*place, class_id, result.names[class_id], f"{score:.6f}", *(f"{value:.2f}" for value in box))
+
+
+def class_csv(path: Path) -> CsvWriter:
+    """A row for each of the most probable classes."""
+    return CsvWriter(path, ("file", "frame", "rank", "class", "probability"), _class_rows, end="\n")
+
+
+def _class_rows(result: Result) -> Iterator[Sequence[Any]]:
+    for rank, (name, probability) in enumerate(result.top(), start=1):
+        yield result.frame.path, result.frame.index, rank, name, f"{probability:.6f}"
 
 
 class CropWriter:
     """`folder/<class>/<stem>_<number>.jpg`: each object cut out of its image."""
 
-    def __init__(self, folder: Path, names: Sequence[str]) -> None:
-        self._folder, self._names = folder, names
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
 
-    def add(self, seen: Seen) -> None:
-        width, height = seen.size_wh
-        for number, (box, _, class_id) in enumerate(seen.found):
-            x1, y1, x2, y2 = (int(value) for value in np.clip(box.round(), 0, (width, height, width, height)))
+    def add(self, result: Result) -> None:
+        frame = result.frame
+        for number, (box, _, class_id) in enumerate(result.detections):
+            x1, y1, x2, y2 = (int(value) for value in np.clip(box.round(), 0, frame.size_wh * 2))
             if x2 <= x1 or y2 <= y1:
                 continue
-            cut = np.ascontiguousarray(seen.image[y1:y2, x1:x2, ::-1])
-            folder = self._folder / _file_name(self._names[class_id])
-            with atomic_write(folder / f"{seen.stem}_{number}.jpg") as stream:
-                stream.write(cv2.imencode(".jpg", cut)[1].tobytes())
+            crop = np.ascontiguousarray(frame.image[y1:y2, x1:x2, ::-1])
+            folder = self._folder / _file_name(result.names[class_id])
+            with atomic_write(folder / f"{frame.stem}_{number}.jpg") as stream:
+                stream.write(cv2.imencode(".jpg", crop)[1].tobytes())
 
 
 def _file_name(name: str) -> str:
-    """A class name without what file systems do not like."""
+    """A class name without characters that file systems refuse."""
     return "".join(letter if letter.isalnum() or letter in " -_." else "_" for letter in name).strip(". ") or "_"

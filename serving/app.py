@@ -1,9 +1,9 @@
 """The web application: a page, and an endpoint that takes a file and answers in JSON.
 
     GET  /         the page
-    GET  /model    what the network is: names and colours of its classes, limits
+    GET  /model    about the model: names and colours of its classes, limits
     POST /detect   body: the bytes of an image or video; ?conf=0.25&iou=0.45; answers {"frames": [...], "complete": true}
-    POST /stream   the same as lines of JSON while the video is being looked at; ?images=1 adds each frame as a JPEG
+    POST /stream   the same as lines of JSON while the video is being read; ?images=1 adds each frame as a JPEG
 
 An error is {"error": "one readable sentence"} with status 400, 413 (too large), 415 (no image or video) or 422 (damaged).
 """
@@ -36,7 +36,7 @@ LEAST_CONF = 0.01
 _PAGE = Path(__file__).resolve().parent / "page"
 _UPLOAD = "upload"
 _FILES = {"/": "page.html", "/page.js": "page.js", "/page.css": "page.css"}
-# A page of another site cannot send these without asking first, which is not allowed to it.
+# Browsers send these from another site's page only after a preflight request, which is refused.
 _BODIES = ("image/", "video/", "application/octet-stream")
 _HEADERS = {
     "Content-Security-Policy": "default-src 'none'; script-src 'self'; style-src 'self'; connect-src 'self'; "
@@ -49,37 +49,37 @@ _HEADERS = {
 
 @dataclass(frozen=True, kw_only=True)
 class Limits:
-    """upload_bytes: largest file. hosts: names under which the server may be addressed; ("*",): any."""
+    """upload_bytes: largest file. hosts: host names that requests may use; ("*",): any."""
 
     upload_bytes: int
     hosts: tuple[str, ...]
 
 
-def make_app(analyst: DetectionService, title: str, limits: Limits) -> Starlette:
+def make_app(service: DetectionService, title: str, limits: Limits) -> Starlette:
     """The application; `title` names the model."""
     facts = {
         "title": title,
-        "classes": analyst.names,
-        "colours": ["#{:02x}{:02x}{:02x}".format(*class_colour(number)) for number in range(len(analyst.names))],
-        "input": list(analyst.predictor.size_wh),
+        "classes": service.model.names,
+        "colours": ["#{:02x}{:02x}{:02x}".format(*class_colour(number)) for number in range(len(service.model.names))],
+        "input": list(service.model.size_wh),
         "upload_bytes": limits.upload_bytes,
-        "frames": analyst.most_frames,
+        "frames": service.most_frames,
     }
 
     async def model(request: Request) -> Response:
         return JSONResponse(facts)
 
     async def detect(request: Request) -> Response:
-        question = _question(request)
+        wanted = _wanted(request)
         with await _received(request, limits.upload_bytes) as folder:
-            return JSONResponse(await run_in_threadpool(_answer, analyst, Path(folder) / _UPLOAD, question))
+            return JSONResponse(await run_in_threadpool(_answer, service, Path(folder) / _UPLOAD, wanted))
 
     async def stream(request: Request) -> Response:
-        question = _question(request)
+        wanted = _wanted(request)
         folder = await _received(request, limits.upload_bytes)
-        lines = _lines(analyst, Path(folder.name) / _UPLOAD, question)
+        lines = _lines(service, Path(folder.name) / _UPLOAD, wanted)
         try:
-            first = await run_in_threadpool(next, lines)  # a file that cannot be used at all has a status of its own
+            first = await run_in_threadpool(next, lines)  # a file that cannot be used at all gets its own status
         except BaseException:
             folder.cleanup()
             raise
@@ -108,8 +108,8 @@ def _file(name: str) -> Any:
     return send
 
 
-def _question(request: Request) -> DetectionRequest:
-    """The question in the address. Raises HTTPException 400."""
+def _wanted(request: Request) -> DetectionRequest:
+    """The detection request in the query string. Raises HTTPException 400."""
     unknown = set(request.query_params) - {"conf", "iou", "images"}
     if unknown:
         raise HTTPException(400, f"{sorted(unknown)[0]}: unknown parameter, expected conf, iou or images")
@@ -157,18 +157,18 @@ async def _received(request: Request, limit: int) -> tempfile.TemporaryDirectory
     return folder
 
 
-def _answer(analyst: DetectionService, path: Path, question: DetectionRequest) -> dict[str, Any]:
+def _answer(service: DetectionService, path: Path, wanted: DetectionRequest) -> dict[str, Any]:
     with readable(path):
-        *frames, end = analyst.frames(path, question)
+        *frames, end = service.frames(path, wanted)
     return {"frames": frames} | end
 
 
-def _lines(analyst: DetectionService, path: Path, question: DetectionRequest) -> Iterator[str]:
-    """Raises InputError before the first line, and says it in the last line afterwards."""
+def _lines(service: DetectionService, path: Path, wanted: DetectionRequest) -> Iterator[str]:
+    """Raises InputError before the first line; a later error is the last line."""
     any_yet = False
     try:
         with readable(path):
-            for facts in analyst.frames(path, question):
+            for facts in service.frames(path, wanted):
                 yield json.dumps(facts) + "\n"
                 any_yet = True
     except InputError as error:
@@ -182,7 +182,7 @@ async def _streamed(first: str, lines: Iterator[str], folder: tempfile.Temporary
         yield first
         async for line in iterate_in_threadpool(lines):
             yield line
-    finally:  # also when the client has gone away
+    finally:  # also when the client has disconnected
         lines.close()  # type: ignore[attr-defined]
         folder.cleanup()
 
@@ -200,7 +200,7 @@ async def _damaged(request: Request, error: InputError) -> Response:
 
 
 class _Headers:
-    """Adds what keeps a browser from doing more with the page than it is for."""
+    """Adds security headers."""
 
     def __init__(self, app: ASGIApp) -> None:
         self.app = app

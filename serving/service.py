@@ -1,4 +1,4 @@
-"""From an uploaded file to what was found in it, frame by frame."""
+"""Detection in uploaded files, frame by frame."""
 
 from __future__ import annotations
 
@@ -14,10 +14,11 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+from data.frames import Frame, read_video
 from data.image import declared_size, read_image
-from data.video import open_video, video_frames
-from inference.detector import Selection
-from inference.predictor import Predictor
+from data.video import open_video
+from inference.detector import Detector
+from inference.predictor import Model, NmsOptions
 from utils.detections import Detections
 from utils.errors import InputError
 
@@ -27,12 +28,12 @@ _JPEG_QUALITY = 85
 
 
 class UnknownKind(InputError):
-    """The upload is neither an image nor a video of the kinds taken."""
+    """The upload is neither an image nor a video of an accepted kind."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class DetectionRequest:
-    """What a client wants to know. images: send each frame along as a JPEG, for display."""
+    """What a client asks for. images: return each frame as a JPEG too, for display."""
 
     conf: float = 0.25
     iou: float = 0.45
@@ -40,45 +41,53 @@ class DetectionRequest:
 
 
 class DetectionService:
-    """Finds objects in uploads; requests take turns on the network, frame by frame.
+    """Detects objects in uploads; requests take turns on the network, frame by frame.
 
-    names: of the classes. most_frames: frames of a video that are looked at.
+    most_frames: frames read of a video. Raises InputError for a model without boxes.
     """
 
-    def __init__(self, predictor: Predictor, names: Sequence[str], *, most_frames: int) -> None:
-        self.predictor, self.names, self.most_frames = predictor, tuple(names), most_frames
+    def __init__(self, model: Model, *, most_frames: int) -> None:
+        if not isinstance(model, Detector):
+            raise InputError(f"{model.network.plan.cfg.path}: is a classifier, expected a detector")
+        self.model, self.most_frames = model, most_frames
         self._turn = threading.Lock()
 
-    def frames(self, path: Path, question: DetectionRequest) -> Iterator[dict[str, Any]]:
-        """For each frame of an image or video file its facts as plain data, and at last {"complete": whether all were seen}.
+    def frames(self, path: Path, request: DetectionRequest) -> Iterator[dict[str, Any]]:
+        """Plain data for each frame of an image or video file, and at last {"complete": whether all were read}.
 
         Raises InputError for a file that cannot be used, also in the middle of a video.
         """
-        video = is_video(path)
         complete = True
-        for index, time_s, image in self._video(path) if video else self._image(path):
-            if index >= self.most_frames:
+        for frame in _frames(path):
+            if frame.index >= self.most_frames:
                 complete = False
                 break
-            yield self._found(image, question) | (
-                {"index": index, "time_s": round(time_s, 4)} if video else {"index": 0}
-            )
+            with self._turn:
+                (found,) = self.model.predict(
+                    [frame.image], NmsOptions(conf=request.conf, iou=request.iou, max_det=1000)
+                )
+            width, height = frame.size_wh
+            facts = {
+                "width": width,
+                "height": height,
+                "detections": plain(found, self.model.names),
+                "index": frame.index,
+            }
+            if frame.video is not None:
+                facts["time_s"] = round(frame.time_s, 4)
+            if request.images:
+                facts["jpeg"] = _jpeg(frame.image)
+            yield facts
         yield {"complete": complete}
 
-    def _found(self, image: NDArray[np.uint8], question: DetectionRequest) -> dict[str, Any]:
-        with self._turn:
-            (found,) = self.predictor.predict([image], Selection(conf=question.conf, iou=question.iou, max_det=1000))
-        facts = {"width": image.shape[1], "height": image.shape[0], "detections": plain(found, self.names)}
-        return facts | ({"jpeg": _jpeg(image)} if question.images else {})
 
-    def _image(self, path: Path) -> Iterator[tuple[int, float, NDArray[np.uint8]]]:
-        yield 0, 0.0, read_image(path, upright=True)
-
-    def _video(self, path: Path) -> Iterator[tuple[int, float, NDArray[np.uint8]]]:
-        with open_video(str(path)) as (capture, video):
+def _frames(path: Path) -> Iterator[Frame]:
+    if is_video(path):
+        with open_video(str(path)) as (_, video):
             _refuse_huge(*video.size_wh)
-            for index, image in video_frames(capture, video):
-                yield index, index / video.fps, image
+        yield from read_video(str(path))
+    else:
+        yield Frame(image=read_image(path, upright=True), path=str(path))
 
 
 def plain(found: Detections, names: Sequence[str]) -> list[dict[str, Any]]:
@@ -95,9 +104,9 @@ def plain(found: Detections, names: Sequence[str]) -> list[dict[str, Any]]:
 
 
 def is_video(path: Path) -> bool:
-    """Whether an upload is a video; only containers that cannot refer to other files or addresses are taken.
+    """Whether an upload is a video; only containers that cannot refer to other files or addresses are accepted.
 
-    Its first bytes decide, neither its name nor what the client says. Raises UnknownKind, and InputError for a damaged or
+    Its first bytes decide, not its name or the client's content type. Raises UnknownKind, and InputError for a damaged or
     huge image.
     """
     with path.open("rb") as stream:

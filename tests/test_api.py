@@ -1,4 +1,4 @@
-"""The Python side: load_predictor, predict, plain data, torch.hub and the example."""
+"""The Python side: open_model, predict, plain data, torch.hub and the example."""
 
 from __future__ import annotations
 
@@ -11,9 +11,8 @@ import numpy as np
 import pytest
 import torch
 
-from inference.detector import Selection
-from inference.opening import load_predictor
-from inference.predictor import Predictor
+from inference.model import open_model
+from inference.predictor import Model, NmsOptions
 from models import load
 from models.weights import save_weights
 from tests.paths import REPOSITORY
@@ -26,12 +25,12 @@ def image(width: int, height: int) -> np.ndarray:
 
 
 @pytest.fixture(params=[1, 3])
-def model(request: pytest.FixtureRequest, tmp_path: Path) -> Predictor:
+def model(request: pytest.FixtureRequest, tmp_path: Path) -> Model:
     cfg, weights, _ = make_small_model(tmp_path, request.param)
-    return load_predictor(cfg, weights)
+    return open_model(weights, cfg=cfg)
 
 
-def test_boxes_are_in_pixels_of_each_image(model: Predictor) -> None:
+def test_boxes_are_in_pixels_of_each_image(model: Model) -> None:
     sizes = [(128, 64), (64, 64), (40, 90)]
     found = model.predict([image(*size) for size in sizes], batch_size=2)
     assert [len(each) for each in found] == [64] * 3
@@ -41,39 +40,40 @@ def test_boxes_are_in_pixels_of_each_image(model: Predictor) -> None:
         assert set(each.class_ids.tolist()) == {1}
 
 
-def test_letter_box_is_the_cfgs_unless_given(model: Predictor) -> None:
+def test_letter_box_is_the_cfgs_unless_given(model: Model) -> None:
     (boxed,) = model.predict([image(128, 64)], letter_box=True)
     assert np.ptp(boxed.xyxy[0, ::2]) == pytest.approx(32) and np.ptp(boxed.xyxy[0, 1::2]) == pytest.approx(32)
 
 
-def test_selection_and_no_images(model: Predictor) -> None:
+def test_selection_and_no_images(model: Model) -> None:
     assert model.predict([]) == []
-    assert [len(each) for each in model.predict([image(64, 64)], Selection(conf=0.99))] == [0]
-    assert [len(each) for each in model.predict([image(64, 64)], Selection(max_det=5))] == [5]
+    assert [len(each) for each in model.predict([image(64, 64)], NmsOptions(conf=0.99))] == [0]
+    assert [len(each) for each in model.predict([image(64, 64)], NmsOptions(max_det=5))] == [5]
 
 
 @pytest.mark.parametrize(
     "wrong", [np.zeros((8, 8, 3), np.float32), np.zeros((8, 8), np.uint8), np.zeros((0, 8, 3), np.uint8)]
 )
-def test_what_is_no_image_is_refused(model: Predictor, wrong: np.ndarray) -> None:
+def test_what_is_no_image_is_refused(model: Model, wrong: np.ndarray) -> None:
     with pytest.raises(InputError, match=r"image 1: is .*, expected uint8 \(height, width, 3\)"):
         model.predict([image(64, 64), wrong])
 
 
 def test_half_is_for_a_gpu(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="half"):
-        load_predictor(*make_small_model(tmp_path)[:2], half=True)
+        open_model(make_small_model(tmp_path)[1], device="cpu", half=True)
 
 
 @pytest.mark.parametrize("device", ["foo", "cuda:63"])
 def test_a_device_that_is_not_there_is_refused(device: str, tmp_path: Path) -> None:
     cfg, weights, _ = make_small_model(tmp_path, 1)
-    for door in (load, load_predictor):
-        with pytest.raises(InputError, match=device):
-            door(cfg, weights, device)
+    with pytest.raises(InputError, match=device):
+        load(cfg, weights, device)
+    with pytest.raises(InputError, match=device):
+        open_model(weights, cfg=cfg, device=device)
 
 
-def test_plain_data_has_supervisions_names(model: Predictor) -> None:
+def test_plain_data_has_supervisions_names(model: Model) -> None:
     (found,) = model.predict([image(64, 64)])
     plain = found.to_dict(["cat", "dog"])
     assert set(plain) == {"xyxy", "confidence", "class_id", "data"}
@@ -118,8 +118,8 @@ def test_a_higher_threshold_is_a_filter(kind: str, tmp_path: Path) -> None:
         item.tensor.data.copy_(torch.randn(item.tensor.shape, generator=random))
     save_weights(network, weights)
     noise = np.random.default_rng(5).integers(0, 256, (64, 64, 3), np.uint8)
-    model = load_predictor(cfg, weights)
-    (low,), (high,) = (model.predict([noise], Selection(conf=conf)) for conf in (0.05, 0.4))
+    model = open_model(weights, cfg=cfg)
+    (low,), (high,) = (model.predict([noise], NmsOptions(conf=conf)) for conf in (0.05, 0.4))
     same = low.select(low.scores > np.float32(0.4))
     assert 0 < len(high) < len(low) < 128
     assert np.array_equal(same.xyxy, high.xyxy) and np.array_equal(same.class_ids, high.class_ids)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import json
 from pathlib import Path
+from typing import Any
 
 import cv2
 import numpy as np
@@ -17,8 +18,7 @@ from data.dataset import class_of_path
 from data.evaluation_set import make_classification_set
 from data.sources import open_data
 from evaluation.metrics.accuracy import NO_CLASS, Accuracy, ranks
-from inference import classify as naming
-from inference.classifier import Classifier
+from inference.predictor import Classifier, Outputs
 from models.network import Network
 from models.plan import make_plan
 from models.weights import save_weights
@@ -61,13 +61,14 @@ def test_the_first_label_in_a_path_counts() -> None:
 def test_of_a_tree_the_products_from_the_top_and_its_leaves(tmp_path: Path) -> None:
     (tmp_path / "a.tree").write_text("animal -1\nthing -1\ncat 0\ndog 0\n")
     text = f"[net]\nwidth=1\nheight=1\nchannels=4\n[softmax]\ntree={tmp_path / 'a.tree'}\n"
-    classifier = Classifier(Network(make_plan(parse(text))).eval(), torch.device("cpu"))
+    classifier = Classifier(Network(make_plan(parse(text))).eval())
     images = torch.tensor([0.0, 0.0, 0.0, 1.0]).log().nan_to_num(neginf=-50).view(1, 4, 1, 1)
     images[0, 0] = images[0, 1] = 0.0
     with torch.inference_mode():
-        torch.testing.assert_close(classifier.probabilities(images), torch.tensor([[0.5, 0.5, 0.0, 0.5]]))
-        leaves = classifier.leaf_probabilities(images)
-    torch.testing.assert_close(leaves, torch.tensor([[0.0, 0.5, 0.0, 0.5]]))
+        outputs = classifier.forward(images)
+        (found,), (leaves,) = classifier.postprocess(outputs), classifier.postprocess(outputs, leaves_only=True)
+    np.testing.assert_allclose(found, [0.5, 0.5, 0.0, 0.5], atol=1e-6)
+    np.testing.assert_allclose(leaves, [0.0, 0.5, 0.0, 0.5], atol=1e-6)
 
 
 @pytest.fixture
@@ -151,7 +152,7 @@ def test_images_that_cannot_be_read_are_left_out_and_fail_the_run(coloured: Path
 def test_a_classifier_without_a_class_is_refused() -> None:
     text = "[net]\nwidth=8\nheight=8\nchannels=3\n[convolutional]\nfilters=2\n"
     with pytest.raises(InputError, match="no layer with a loss"):
-        Classifier(Network(make_plan(parse(text))), torch.device("cpu"))
+        Classifier(Network(make_plan(parse(text))))
 
 
 def named(*flags: str) -> int:
@@ -163,7 +164,7 @@ def test_detect_script_names_what_a_classifier_sees(coloured: Path, capsys: pyte
     assert named("--names", "my.names") == EXIT_OK
     lines = capsys.readouterr().out.splitlines()
     assert lines[0].startswith("n0_0.png: red 0.576, green 0.212, blue 0.212, ") and "n2_5.png: blue 0.576" in lines[5]
-    assert lines[6] == "6 images named"
+    assert lines[6] == "6 images classified"
     rows = list(csv.DictReader((coloured / "runs" / "detect" / "exp" / "results.csv").open()))
     assert len(rows) == 18
     assert rows[0] == {"file": "n0_0.png", "frame": "0", "rank": "1", "class": "red", "probability": "0.576117"}
@@ -189,18 +190,19 @@ def test_detect_script_goes_on_after_a_image_that_cannot_be_read(
     (coloured / "n1_1.png").write_bytes(b"no image")
     assert named() == EXIT_FAILED
     said = capsys.readouterr()
-    assert "5 images named; 1 could not be read" in said.out and "skipped: n1_1.png" in said.err
+    assert "5 images classified; 1 could not be read" in said.out and "skipped: n1_1.png" in said.err
 
 
 def test_ctrl_c_keeps_what_has_been_named(coloured: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    calls = []
+    forward, calls = Classifier.forward, []
 
-    def interrupted(*arguments: object) -> list[tuple[str, float]]:
+    def interrupted(*arguments: Any, **options: Any) -> Outputs:
         calls.append(arguments)
         if len(calls) == 3:
             raise KeyboardInterrupt
-        return [("red", 0.5)]
+        return forward(*arguments, **options)
 
-    monkeypatch.setattr(naming, "_best", interrupted)
-    assert named() == EXIT_INTERRUPTED
-    assert (coloured / "runs" / "detect" / "exp" / "results.csv").read_text().count("red") == 2
+    monkeypatch.setattr(Classifier, "forward", interrupted)
+    assert named("--names", "my.names") == EXIT_INTERRUPTED
+    rows = list(csv.DictReader((coloured / "runs" / "detect" / "exp" / "results.csv").open()))
+    assert [row["class"] for row in rows if row["rank"] == "1"] == ["red", "red"]

@@ -184,7 +184,7 @@ def test_other_kinds_of_files(model: list[str], tmp_path: Path, suffix: str) -> 
     assert len(found) == 64 and found[0]["name"] == "dog"
 
 
-@pytest.mark.parametrize(("given", "message"), [(["--cfg"], "--weights is missing"), (["--weights"], "cfg")])
+@pytest.mark.parametrize(("given", "message"), [(["--cfg"], "--weights is required"), (["--weights"], "cfg")])
 def test_half_a_model(
     model: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str], given: list[str], message: str
 ) -> None:

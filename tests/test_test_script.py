@@ -14,7 +14,7 @@ import cv2
 import numpy as np
 import pytest
 
-from data.evaluation_set import ImageLoader
+from data.batches import ImageLoader
 from evaluation import doctor
 from models.load import load
 from models.weights import save_weights
@@ -218,7 +218,7 @@ def test_speed_needs_no_labels(case: Case) -> None:
         path.with_suffix(".txt").unlink()
     assert case.run("--task", "speed") == 0
     facts = case.json("speed.json")
-    assert facts["images"] == 3 and facts["speed_ms"]["network"] > 0
+    assert facts["images"] == 3 and facts["speed_ms"]["inference"] > 0
 
 
 def test_run_folders_count_up(case: Case) -> None:

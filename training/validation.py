@@ -8,18 +8,18 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
+import numpy as np
 import torch
 
 from data.annotations import Dataset
-from data.evaluation_set import ClassificationSet, EvaluationSet, ImageLoader, make_evaluation_set
+from data.evaluation_set import ClassificationSet, EvaluationSet, make_evaluation_set
 from evaluation.measure import measure
 from evaluation.metrics.accuracy import Accuracy
 from evaluation.metrics.darknet import SCORE_THRESH
 from evaluation.metrics.report import Metrics, darknet_text, table
-from evaluation.run import ClassPass, Pass, classify, evaluate
-from inference.classifier import Classifier
-from inference.detector import Selection
-from inference.predictor import Predictor
+from evaluation.run import predict_images
+from inference.model import model_of
+from inference.predictor import NmsOptions
 from models.network import Network
 from training.history import TrainingHistory
 from training.loop import Update
@@ -92,24 +92,15 @@ class Evaluation:
     def __call__(self, network: Network) -> EvaluationResult:
         plan = network.plan
         exam = make_evaluation_set(self.data, "val", self.classes, plan.cfg.path)
-        predictor = Predictor(copy.deepcopy(network).fold(pack=self.device.type == "cpu"), self.device)
-        loader = ImageLoader(
-            exam.images,
-            predictor.size_wh,
-            letter_box=plan.net.letter_box,
-            channels=plan.input.channels,
-            batch_size=self.batch,
-            workers=max(1, self.workers),
-        )
-        found = Pass()
-        for _ in evaluate(predictor.forward, [predictor.boxes(Selection(conf=SCORE_THRESH))], loader, found):
-            pass
-        if found.failures:
-            logger.warning("%d of %d images of split 'val' cannot be read", len(found.failures), len(exam.images))
-        truths = [exam.ground_truth(index, found.sizes_wh[index]) for index in found.order]
-        ids, detections = exam.image_ids(found.order), found.detections(0)
-        metrics, _ = measure(detections, truths, exam.names, ids, exam.category_ids)
-        return EvaluationResult(metrics=metrics, exam=exam, order=found.order, detections=detections, truths=truths)
+        model, ways = model_of(copy.deepcopy(network), self.device), [NmsOptions(conf=SCORE_THRESH)]
+        predictions = predict_images(model, exam.images, ways, batch_size=self.batch, workers=self.workers)
+        if predictions.unreadable:
+            count = len(predictions.unreadable)
+            logger.warning("%d of %d images of split 'val' cannot be read", count, len(exam.images))
+        order, (detections,) = predictions.indices, predictions.found
+        truths = [exam.ground_truth(index, wh) for index, wh in zip(order, predictions.sizes_wh, strict=True)]
+        metrics, _ = measure(detections, truths, exam.names, exam.image_ids(order), exam.category_ids)
+        return EvaluationResult(metrics=metrics, exam=exam, order=order, detections=detections, truths=truths)
 
 
 def default_period(images: int, batch: int) -> int:
@@ -201,22 +192,12 @@ class ClassificationEvaluation:
     metric: str = "top1"
 
     def __call__(self, network: Network) -> ClassificationResult:
-        plan = network.plan
-        classifier = Classifier(copy.deepcopy(network).fold(pack=self.device.type == "cpu"), self.device)
-        loader = ImageLoader(
-            self.exam.images,
-            classifier.size_wh,
-            channels=plan.input.channels,
-            batch_size=self.batch,
-            workers=max(1, self.workers),
-            centre=True,
-        )
-        found = ClassPass()
-        for _ in classify(classifier.leaf_probabilities, loader, found):
-            pass
-        if found.failures:
-            logger.warning("%d of %d images of split 'val' cannot be read", len(found.failures), len(self.exam.images))
-        probabilities = found.probabilities(classifier.classes)
-        truth = self.exam.classes_of(found.order)
+        model = model_of(copy.deepcopy(network), self.device)
+        predictions = predict_images(model, self.exam.images, batch_size=self.batch, workers=self.workers)
+        if predictions.unreadable:
+            count = len(predictions.unreadable)
+            logger.warning("%d of %d images of split 'val' cannot be read", count, len(self.exam.images))
+        probabilities = np.array(predictions.found[0], np.float32).reshape(-1, model.classes)
+        truth = self.exam.classes_of(predictions.indices)
         accuracy = Accuracy.of(probabilities, truth, self.exam.names, self.exam.top)
         return ClassificationResult(accuracy=accuracy)

@@ -19,13 +19,13 @@ class Detections:
     xyxy: float32 (n, 4), left, top, right, bottom in pixels of the original image (not clipped to it).
     scores: float32 (n,), objectness times class probability, in [0, 1].
     class_ids: int64 (n,). A box with several classes above the threshold stands here once for each.
-    listed: int64 (n,) where asked for: place of the box in the original's own list (see inference/detector.py).
+    ranks: int64 (n,) where asked for: place of the box in the original's own list (see inference/detector.py).
     """
 
     xyxy: NDArray[np.float32]
     scores: NDArray[np.float32]
     class_ids: NDArray[np.int64]
-    listed: NDArray[np.int64] | None = None
+    ranks: NDArray[np.int64] | None = None
 
     def __post_init__(self) -> None:
         n = len(self.scores)
@@ -45,7 +45,7 @@ class Detections:
             xyxy=self.xyxy[chosen],
             scores=self.scores[chosen],
             class_ids=self.class_ids[chosen],
-            listed=None if self.listed is None else self.listed[chosen],
+            ranks=None if self.ranks is None else self.ranks[chosen],
         )
 
     def to_dict(self, names: Sequence[str] = ()) -> dict[str, Any]:

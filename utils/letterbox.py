@@ -85,6 +85,31 @@ KERNELS = ("darknet", "opencv")
 GRAY = 0.5  # letterbox_image fills the border with it
 
 
+@dataclass(frozen=True, kw_only=True)
+class Preprocessing:
+    """How images become inputs of one network.
+
+    network_wh: its input in pixels. channels: 3 (RGB) or 1 (grayscale). letter_box: keep the aspect ratio. kernel: see
+    `network_input`. centre: take the middle of the image only, as classifiers do (see `centre_crop`).
+    """
+
+    network_wh: tuple[int, int]
+    channels: int = 3
+    letter_box: bool = False
+    kernel: str = KERNELS[0]
+    centre: bool = False
+
+    def __call__(self, image: NDArray[np.uint8]) -> tuple[NDArray[np.float32], Letterbox]:
+        """uint8 (H, W, 3) RGB, or gray (H, W, 1), to float32 (channels, height, width) in [0, 1], and where it lies in it."""
+        if self.channels == 1 and image.shape[2] == 3:
+            image = to_gray(image)
+        wh = (image.shape[1], image.shape[0])
+        letterbox = Letterbox(image_wh=wh, network_wh=self.network_wh, letter_box=self.letter_box)
+        if self.centre:
+            return centre_crop(image, self.network_wh, self.kernel), letterbox
+        return network_input(image, letterbox, self.kernel), letterbox
+
+
 def network_input(image: NDArray[np.uint8], letterbox: Letterbox, kernel: str = "darknet") -> NDArray[np.float32]:
     """The image as the network reads it: uint8 (H, W, C) to float32 (C, height, width) of the network in [0, 1].
 

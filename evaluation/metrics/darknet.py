@@ -7,7 +7,7 @@ confidence threshold, where it is wrong: there the original forgets that it took
 
 The counts at the confidence threshold have another quirk. There, of several detections of one object, the first in the
 original's list is the one that may be right, even if its own score is below the threshold. That list is sorted by the
-scores of the last class, boxes without one by those of the class before, and so on; `Detections.listed` tells.
+scores of the last class, boxes without one by those of the class before, and so on; `Detections.ranks` tells.
 """
 
 from __future__ import annotations
@@ -126,9 +126,9 @@ def darknet_map(
 
 def _first_listed(match: Ints, found: Detections) -> Bools:
     """Whether a detection is the first in the original's list that matches its object; without a list the best."""
-    if found.listed is None:
+    if found.ranks is None:
         return first_of_each(match)
-    order = np.argsort(found.listed, kind="stable")
+    order = np.argsort(found.ranks, kind="stable")
     first = np.zeros(len(match), np.bool_)
     first[order] = first_of_each(match[order])
     return first

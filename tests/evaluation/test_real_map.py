@@ -19,14 +19,14 @@ import pytest
 import torch
 from numpy.typing import NDArray
 
-import data.evaluation_set as image_loader
-from data.evaluation_set import EvaluationSet, ImageLoader
+import data.batches as batches
+from data.evaluation_set import EvaluationSet
 from data.image import read_image
 from data.sources import open_data
 from evaluation.metrics.darknet import NMS_THRESH, SCORE_THRESH, DarknetMap, darknet_map
-from evaluation.run import Pass, evaluate
-from inference.detector import Selection
-from inference.predictor import Predictor
+from evaluation.run import predict_images
+from inference.model import model_of
+from inference.predictor import NmsOptions
 from models.load import load
 from tests.paths import REFERENCE, shared
 
@@ -69,16 +69,14 @@ def _originals_pixels() -> dict[Path, NDArray[np.uint8]]:
     return images
 
 
-def _measure(model: str, letter_box: int) -> DarknetMap:
-    folder = shared(f"weights/{FOLDERS[model]}")
-    network = load(next(folder.glob("*.cfg")), next(folder.glob("*.weights"))).fold()
-    predictor, exam, found = Predictor(network, torch.device("cpu")), _exam(), Pass()
-    boxes = predictor.boxes(Selection(conf=SCORE_THRESH, iou=NMS_THRESH, list_above=SCORE_THRESH))
-    loader = ImageLoader(exam.images, predictor.size_wh, letter_box=bool(letter_box))
-    for _ in evaluate(predictor.forward, [boxes], loader, found):
-        pass
-    truths = [exam.ground_truth(i, found.sizes_wh[i]) for i in found.order]
-    return darknet_map(found.detections(0), truths, predictor.detector.classes)
+def _measure(name: str, letter_box: int) -> DarknetMap:
+    folder = shared(f"weights/{FOLDERS[name]}")
+    network = load(next(folder.glob("*.cfg")), next(folder.glob("*.weights")))
+    model, exam = model_of(network, torch.device("cpu")), _exam()
+    ways = [NmsOptions(conf=SCORE_THRESH, iou=NMS_THRESH, rank_above=SCORE_THRESH)]
+    predictions = predict_images(model, exam.images, ways, letter_box=bool(letter_box))
+    truths = [exam.ground_truth(i, wh) for i, wh in zip(predictions.indices, predictions.sizes_wh, strict=True)]
+    return darknet_map(predictions.found[0], truths, model.classes)
 
 
 def _check(ours: DarknetMap, result: dict[str, Any], tolerance: float) -> None:
@@ -90,7 +88,7 @@ def _check(ours: DarknetMap, result: dict[str, Any], tolerance: float) -> None:
 @pytest.mark.parametrize(("model", "letter_box"), RUNS)
 def test_equals_the_original(model: str, letter_box: int, monkeypatch: pytest.MonkeyPatch) -> None:
     pixels = _originals_pixels()
-    monkeypatch.setattr(image_loader, "read_image", lambda path, channels: pixels[path])
+    monkeypatch.setattr(batches, "read_image", lambda path: pixels[path])
     ours = _measure(model, letter_box)
     for result in RESULTS:
         if (result["model"], result["letter_box"]) != (model, letter_box):

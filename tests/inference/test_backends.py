@@ -13,8 +13,8 @@ import torch
 
 import convert
 import export
-from inference.detector import Selection
-from inference.opening import BACKENDS, RuntimeOptions, open_predictor
+from inference.model import BACKENDS, open_model
+from inference.predictor import NmsOptions
 from models.formats.files import LoadOptions
 from models.network import Network
 from models.plan import read_plan
@@ -73,16 +73,13 @@ def weights(tmp_path: Path) -> Path:
     return path
 
 
-def found_by(path: Path, engine: str | None, selection: Selection, *, mirrored: bool = False) -> list[Detections]:
-    run = RuntimeOptions(
-        backend=engine, reading=LoadOptions(cfg=CFG if path.suffix == ".weights" else None), mirrored=mirrored
-    )
-    predictor = open_predictor(path, run).predictor
-    width, height = predictor.size_wh
+def found_by(path: Path, engine: str | None, nms: NmsOptions, *, augment: bool = False) -> list[Detections]:
+    model = open_model(path, cfg=CFG if path.suffix == ".weights" else None, backend=engine, device="cpu")
+    width, height = model.size_wh
     images = torch.rand(3, 3, height, width, generator=torch.Generator().manual_seed(3))
     fits = [Letterbox(image_wh=(2 * width, height), network_wh=(width, height))] * 3
     with torch.inference_mode():
-        return predictor.boxes(selection)(predictor.forward(images), fits)
+        return model.postprocess(model.forward(images, augment=augment), fits, nms)
 
 
 @pytest.fixture(scope="module")
@@ -94,18 +91,18 @@ def models(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-@pytest.mark.parametrize(("output", "mirrored"), [("raw", False), ("raw", True), ("boxes", False)])
+@pytest.mark.parametrize(("output", "augment"), [("raw", False), ("raw", True), ("boxes", False)])
 @pytest.mark.parametrize(("suffix", "engine"), WAYS)
-def test_the_same_boxes(models: Path, suffix: str, engine: str | None, output: str, mirrored: bool) -> None:
+def test_the_same_boxes(models: Path, suffix: str, engine: str | None, output: str, augment: bool) -> None:
     needed(suffix, engine)
-    selection = Selection(conf=0.2, iou=0.4)
+    nms = NmsOptions(conf=0.2, iou=0.4)
     weights = models / f"{output}.weights"
-    expected = found_by(weights, None, selection, mirrored=mirrored)
+    expected = found_by(weights, None, nms, augment=augment)
     assert sum(map(len, expected)) > 20
     path = weights.with_suffix(suffix)
     if not path.exists():
         made(CFG, weights, suffix, "--output", output)
-    for one, other in zip(expected, found_by(path, engine, selection, mirrored=mirrored), strict=True):
+    for one, other in zip(expected, found_by(path, engine, nms, augment=augment), strict=True):
         assert len(one) == len(other)
         assert np.abs(one.scores - other.scores).max() < 1e-4
         assert np.array_equal(one.class_ids, other.class_ids)
@@ -117,8 +114,8 @@ def test_suppression_inside(weights: Path, engine: str) -> None:
     needed(".onnx", engine)
     flags = ("--output", "nms", "--conf-thres", "0.2", "--iou-thres", "0.4", "--max-det", "100000")
     path = made(CFG, weights, ".onnx", *flags)
-    expected = found_by(weights, None, Selection(conf=0.2, iou=0.4))
-    for one, other in zip(expected, found_by(path, engine, Selection(conf=0.2, iou=0.4)), strict=True):
+    expected = found_by(weights, None, NmsOptions(conf=0.2, iou=0.4))
+    for one, other in zip(expected, found_by(path, engine, NmsOptions(conf=0.2, iou=0.4)), strict=True):
         assert len(one) == len(other) and np.abs(one.scores - other.scores).max() < 1e-4
 
 
@@ -136,13 +133,13 @@ def test_real_weights_find_what_the_original_found(
     path = copied.with_suffix(suffix)
     if not path.exists():
         made(source / f"{name}.cfg", copied, suffix)
-    predictor, _ = open_predictor(path, RuntimeOptions(backend=engine))
+    model = open_model(path, backend=engine, device="cpu")
     image = cv2.imread(str(shared("datasets/pictures") / f"{recorded['image_name']}.png"))[:, :, ::-1]
     size = (image.shape[1], image.shape[0])
-    fit = Letterbox(image_wh=size, network_wh=predictor.size_wh, letter_box=bool(recorded["letterbox"]))
+    fit = Letterbox(image_wh=size, network_wh=model.size_wh, letter_box=bool(recorded["letterbox"]))
     images = torch.from_numpy(network_input(np.ascontiguousarray(image), fit))[None]
     with torch.inference_mode():
-        found = predictor.boxes(Selection(conf=recorded["thresh"]))(predictor.forward(images), [fit])[0]
+        found = model.postprocess(model.forward(images), [fit], NmsOptions(conf=recorded["thresh"]))[0]
     left = list(found)
     for box in recorded["detections"]:
         x, y, w, h = box["box"]
@@ -161,12 +158,9 @@ def test_size_that_contradicts_the_model(weights: Path) -> None:
     needed(".onnx", "onnxruntime")
     path = made(CFG, weights, ".onnx")
     with pytest.raises(InputError, match="it cannot run at 640x640"):
-        open_predictor(path, RuntimeOptions(reading=LoadOptions(width=640, height=640)))
+        open_model(path, img_size=(640, 640))
     dynamic = made(CFG, weights, ".onnx", "--dynamic", "size", "batch")
-    assert open_predictor(dynamic, RuntimeOptions(reading=LoadOptions(width=160, height=96))).predictor.size_wh == (
-        160,
-        96,
-    )
+    assert open_model(dynamic, img_size=(160, 96)).size_wh == (160, 96)
 
 
 @pytest.mark.parametrize(
@@ -179,7 +173,7 @@ def test_size_that_contradicts_the_model(weights: Path) -> None:
 def test_engines_that_do_not_fit(weights: Path, suffix: str, engine: str, message: str) -> None:
     path = made(CFG, weights, suffix)
     with pytest.raises(InputError, match=message):
-        open_predictor(path, RuntimeOptions(backend=engine, reading=LoadOptions(cfg=CFG)))
+        open_model(path, cfg=CFG, backend=engine)
     assert engine in BACKENDS
 
 
@@ -189,7 +183,7 @@ def test_files_that_are_no_models(name: str, content: bytes, tmp_path: Path) -> 
     needed(Path(name).suffix, "onnxruntime")
     (tmp_path / name).write_bytes(content)
     with pytest.raises(InputError, match=name):
-        open_predictor(tmp_path / name, RuntimeOptions())
+        open_model(tmp_path / name)
 
 
 def test_a_model_that_differs_is_not_written(weights: Path) -> None:
@@ -213,7 +207,7 @@ def test_compare(weights: Path, suffix: str, engine: str | None, capsys: pytest.
     flags = ["--backend", "torch", engine] if engine else []
     assert convert.main(["compare", str(weights), str(path), "--cfg", str(CFG), "--conf-thres", "0.2", *flags]) == 0
     text = capsys.readouterr().out
-    assert "0 only in the first, 0 only in the second" in text and "the same but for rounding" in text
+    assert "0 only in the first, 0 only in the second" in text and "the same up to rounding" in text
 
 
 def test_compare_says_where_networks_part(weights: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -224,7 +218,7 @@ def test_compare_says_where_networks_part(weights: Path, capsys: pytest.CaptureF
         list(network)[1].weights[0] += 0.01  # type: ignore[operator, index]
     save_model(network, weights.with_name("b.weights"))
     assert convert.main(["compare", str(weights), str(weights.with_name("b.weights")), "--cfg", str(CFG)]) == 1
-    assert "they part at layer 1 [convolutional]" in capsys.readouterr().out
+    assert "they differ from layer 1 [convolutional] on" in capsys.readouterr().out
 
 
 def test_compare_takes_the_cfg_for_the_file_without_one(weights: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -232,7 +226,7 @@ def test_compare_takes_the_cfg_for_the_file_without_one(weights: Path, capsys: p
     cfg = str(weights.with_name("b.cfg"))
     assert convert.main(["fold", "--weights", str(checkpoint), "--out", str(folded), "--out-cfg", cfg]) == 0
     assert convert.main(["compare", str(checkpoint), str(folded), "--cfg", cfg]) == 0
-    assert "the same but for rounding" in capsys.readouterr().out
+    assert "the same up to rounding" in capsys.readouterr().out
 
 
 def test_compare_of_nothing_is_not_the_same(weights: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -240,12 +234,12 @@ def test_compare_of_nothing_is_not_the_same(weights: Path, capsys: pytest.Captur
     path = made(CFG, weights, ".onnx")
     arguments = ["compare", str(weights), str(path), "--cfg", str(CFG), "--conf-thres", "1"]
     assert convert.main([*arguments, "--backend", "torch", "opencv"]) == 1
-    assert "nothing that both give could be compared: no boxes" in capsys.readouterr().out
+    assert "nothing could be compared: no boxes" in capsys.readouterr().out
 
 
 def test_flags_that_cannot_act_on_an_exported_model(weights: Path, caplog: pytest.LogCaptureFixture) -> None:
     needed(".onnx", None)
-    open_predictor(made(CFG, weights, ".onnx"), RuntimeOptions(reading=LoadOptions(ema=True, partial=True)))
+    open_model(made(CFG, weights, ".onnx"), ema=True, partial=True)
     assert "--ema has no effect" in caplog.text and "--partial has no effect" in caplog.text
 
 
@@ -278,10 +272,10 @@ def test_flags_of_suppression_without_it(weights: Path, caplog: pytest.LogCaptur
 def test_a_lower_score_than_the_model_s_own(weights: Path, caplog: pytest.LogCaptureFixture) -> None:
     needed(".onnx", "opencv")
     path = made(CFG, weights, ".onnx", "--output", "nms", "--conf-thres", "0.5", "--no-check")
-    found_by(path, "onnxruntime" if importlib.util.find_spec("onnxruntime") else "opencv", Selection(conf=0.5))
+    found_by(path, "onnxruntime" if importlib.util.find_spec("onnxruntime") else "opencv", NmsOptions(conf=0.5))
     assert "are missing" not in caplog.text
-    found_by(path, "onnxruntime" if importlib.util.find_spec("onnxruntime") else "opencv", Selection(conf=0.2))
-    assert "from a score of 0.5 on: lower ones are missing" in caplog.text
+    found_by(path, "onnxruntime" if importlib.util.find_spec("onnxruntime") else "opencv", NmsOptions(conf=0.2))
+    assert "threshold of 0.5: lower scores are missing" in caplog.text
 
 
 def test_openvino_s_weights_are_a_file_of_their_own(weights: Path) -> None:
@@ -289,4 +283,4 @@ def test_openvino_s_weights_are_a_file_of_their_own(weights: Path) -> None:
     path = made(CFG, weights, ".xml")
     path.with_suffix(".bin").unlink()
     with pytest.raises(InputError, match=r"a\.bin with its weights is missing"):
-        open_predictor(path, RuntimeOptions())
+        open_model(path)

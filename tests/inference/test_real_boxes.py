@@ -11,7 +11,8 @@ import numpy as np
 import pytest
 import torch
 
-from inference.detector import Detector, Selection
+from inference.detector import Detector
+from inference.predictor import NmsOptions
 from models import load
 from models.network import Network
 from tests.paths import REFERENCE, shared
@@ -56,7 +57,7 @@ def test_every_recorded_box_is_found(recorded: dict[str, Any]) -> None:
     images = torch.from_numpy(network_input(np.ascontiguousarray(image), fit))[None]
     with torch.inference_mode():
         outputs = net(images)
-        found = Detector(net).detections(outputs, [fit], Selection(conf=recorded["thresh"], iou=0.45))[0]
+        found = Detector(net).postprocess((outputs,), [fit], NmsOptions(conf=recorded["thresh"], iou=0.45))[0]
     expected = [(box["box"], box["class"], box["prob"]) for box in recorded["detections"]]
     left = [(box * 1.0, class_id, score) for box, score, class_id in found]
     for (x, y, w, h), class_id, score in expected:

@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 
-from inference.opening import load_predictor
+from inference.model import open_model
 from tests.small_model import make_small_model
 
 UPLOAD_BYTES, MOST_FRAMES = 300_000, 40
@@ -28,9 +28,11 @@ def running(folder: Path) -> Iterator[int]:
     from serving.app import Limits, make_app
     from serving.service import DetectionService
 
-    cfg, weights, _ = make_small_model(folder)
-    analyst = DetectionService(load_predictor(cfg, weights), ("cat", "dog"), most_frames=MOST_FRAMES)
-    app = make_app(analyst, "small", Limits(upload_bytes=UPLOAD_BYTES, hosts=LOCAL))
+    cfg, weights, names = make_small_model(folder)
+    model = open_model(weights, cfg=cfg, names=names, device="cpu")
+    app = make_app(
+        DetectionService(model, most_frames=MOST_FRAMES), "small", Limits(upload_bytes=UPLOAD_BYTES, hosts=LOCAL)
+    )
     server = uvicorn.Server(uvicorn.Config(app, log_level="warning"))
     with listen(LOCAL[0], 0) as place:
         thread = threading.Thread(target=server.run, kwargs={"sockets": [place]}, daemon=True)

@@ -10,8 +10,7 @@ import numpy as np
 import pytest
 import torch
 
-from inference.backends import OnnxRuntimeSession, OpenCvSession
-from inference.exported import ExportedModel
+from inference.backends import ExportedModel, OnnxRuntimeSession, OpenCvSession
 from models.activations import ACTIVATIONS
 from models.catalog import SECTIONS
 from models.export.build import ExportOptions, build_graph

@@ -1,0 +1,118 @@
+"""Batches for inference: images from a list of files or from a source of frames, fitted to the network's input."""
+
+from __future__ import annotations
+
+import time
+from collections import deque
+from collections.abc import Generator, Iterable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
+from itertools import islice
+from pathlib import Path
+from typing import Generic, TypeVar
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from data.frames import Failure, Frame
+from data.image import read_image
+from utils.errors import InputError
+from utils.letterbox import Letterbox, Preprocessing
+
+T = TypeVar("T")
+
+_BATCHES_AHEAD = 2
+
+
+@dataclass(frozen=True, kw_only=True)
+class Batch(Generic[T]):
+    """images: float32 (b, channels, height, width) in [0, 1]. items, letterboxes: (b,), what each image is (its frame, or its
+    place in a list of files), and where it lies in the input.
+
+    failures: images that could not be read, which are not among the images (b may be 0). seconds: time that reading
+    (from a list of files) and fitting took, added up over the threads.
+    """
+
+    images: torch.Tensor
+    items: tuple[T, ...]
+    letterboxes: tuple[Letterbox, ...]
+    failures: tuple[Failure, ...] = ()
+    seconds: float = 0.0
+
+
+@dataclass(frozen=True)
+class _Fitted(Generic[T]):
+    item: T
+    pixels: NDArray[np.float32]
+    letterbox: Letterbox
+    seconds: float
+
+
+def _batch(fitted: Sequence[_Fitted[T]], failures: Sequence[Failure]) -> Batch[T]:
+    """`seconds` is that of the images alone."""
+    pixels = [each.pixels for each in fitted]
+    joined = pixels[0][None] if len(pixels) == 1 else np.stack(pixels) if pixels else np.zeros((0, 0, 0, 0), np.float32)
+    return Batch(
+        images=torch.from_numpy(joined),
+        items=tuple(each.item for each in fitted),
+        letterboxes=tuple(each.letterbox for each in fitted),
+        failures=tuple(failures),
+        seconds=sum(each.seconds for each in fitted),
+    )
+
+
+def batches_of(
+    frames: Iterable[Frame | Failure], preprocess: Preprocessing, batch_size: int = 1
+) -> Generator[Batch[Frame], None, None]:
+    """Batches of up to `batch_size` frames, in order. Failures come with the batch that is filled when they occur."""
+    fitted: list[_Fitted[Frame]] = []
+    failures: list[Failure] = []
+    for frame in frames:
+        if isinstance(frame, Failure):
+            failures.append(frame)
+            continue
+        start = time.perf_counter()
+        fitted.append(_Fitted(frame, *preprocess(frame.image), time.perf_counter() - start))
+        if len(fitted) == batch_size:
+            yield _batch(fitted, failures)
+            fitted, failures = [], []
+    if fitted or failures:
+        yield _batch(fitted, failures)
+
+
+class ImageLoader:
+    """Iterable over Batch[int] of image files. Threads read ahead; decoding and resizing release Python's lock.
+
+    workers: threads, at least 1.
+    """
+
+    def __init__(
+        self, images: Sequence[Path], preprocess: Preprocessing, *, batch_size: int = 16, workers: int = 2
+    ) -> None:
+        self.images, self.preprocess = images, preprocess
+        self.batch_size, self.workers = batch_size, max(1, workers)
+
+    def __iter__(self) -> Iterator[Batch[int]]:
+        waiting: deque[Future[_Fitted[int] | Failure]] = deque()
+        pool = ThreadPoolExecutor(self.workers, thread_name_prefix="images")
+        try:
+            unread = iter(range(len(self.images)))
+            for first in range(0, len(self.images), self.batch_size):
+                ahead = self.batch_size * (1 + _BATCHES_AHEAD)
+                chosen = islice(unread, ahead - len(waiting))
+                waiting.extend(pool.submit(self._read, index) for index in chosen)
+                size = min(self.batch_size, len(self.images) - first)
+                read = [waiting.popleft().result() for _ in range(size)]
+                fitted = [each for each in read if not isinstance(each, Failure)]
+                yield _batch(fitted, [each for each in read if isinstance(each, Failure)])
+        finally:
+            pool.shutdown(cancel_futures=True)
+
+    def _read(self, index: int) -> _Fitted[int] | Failure:
+        start = time.perf_counter()
+        try:
+            image = read_image(self.images[index])
+        except InputError as error:
+            return Failure(path=str(self.images[index]), reason=str(error))
+        return _Fitted(index, *self.preprocess(image), time.perf_counter() - start)

@@ -1,0 +1,123 @@
+"""Quality and speed at one input size: metrics of three protocols for boxes, accuracy for classes."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from data.evaluation_set import EvaluationSet, make_classification_set
+from data.image import read_image, save_image
+from data.sources import open_data
+from evaluation.doctor import checked_set, plots_wanted, save_report
+from evaluation.measure import measure, write_metrics, write_plots
+from evaluation.metrics.accuracy import Accuracy
+from evaluation.metrics.report import Metrics, coco_text, darknet_text, table
+from evaluation.options import EvaluationOptions, make_model, one_confidence
+from evaluation.plots import plot_confusion
+from evaluation.run import Predictions, by, outcome, predict_set, speed_text
+from inference.predictor import Classifier
+from inference.results import label_text
+from utils.detections import GroundTruth
+from utils.draw import comparison
+from utils.files import run_folder, write_text
+
+WORST = 8
+
+
+def validate(settings: EvaluationOptions) -> int:
+    """Measure quality and speed at one size and confidence; of a classifier its accuracy."""
+    confidence = one_confidence(settings)
+    model = make_model(settings)
+    if isinstance(model, Classifier):
+        return _validate_classifier(settings, model)
+    exam, checked = checked_set(settings, model)
+    folder = run_folder(settings.project, settings.name, exist_ok=settings.exist_ok)
+    predictions = predict_set(settings, model, exam.images, [confidence])
+    start = time.perf_counter()
+    truths = [exam.ground_truth(i, wh) for i, wh in zip(predictions.indices, predictions.sizes_wh, strict=True)]
+    image_ids = exam.image_ids(predictions.indices)
+    metrics, rows = measure(predictions.found[0], truths, exam.names, image_ids, exam.category_ids)
+    speed = predictions.statistics.milliseconds()
+    speed |= {"metrics": 1000 * (time.perf_counter() - start) / max(1, len(truths))}
+    keys = ("cfg", "weights", "data", "split", "iou_thres", "letter_box")
+    facts: dict[str, Any] = {
+        **{key: getattr(settings, key) for key in keys},
+        "input": list(model.size_wh),
+        "complete": len(predictions.indices) == len(exam.images),
+        "unreadable": predictions.unreadable,
+        "conf_thres": confidence,
+        "speed_ms": speed,
+        "findings": checked.counts,
+    }
+    write_metrics(folder, metrics, facts)
+    if settings.save_json:
+        write_text(folder / "results.json", json.dumps(rows) + "\n")
+    if settings.save_txt or settings.save_conf:
+        _save_labels(folder / "labels", exam, predictions, settings.save_conf)
+    _print_metrics(settings, metrics)
+    print(f"Speed: {speed_text(speed)} per image of {by(model.size_wh)}")
+    save_report(folder, checked, settings)
+    if plots_wanted(settings):
+        write_plots(folder, metrics)
+        _save_worst(folder / "worst", exam, predictions, truths, metrics)
+    print(f"Results saved to {folder}")
+    return outcome(exam.images, predictions)
+
+
+def _save_labels(folder: Path, exam: EvaluationSet, predictions: Predictions, with_scores: bool) -> None:
+    rows = zip(predictions.indices, predictions.sizes_wh, predictions.found[0], strict=True)
+    for i, size_wh, detections in rows:
+        text = label_text(detections, size_wh, with_scores=with_scores)
+        write_text(folder / f"{exam.images[i].stem}.txt", text)
+
+
+def _save_worst(
+    folder: Path, exam: EvaluationSet, predictions: Predictions, truths: Sequence[GroundTruth], metrics: Metrics
+) -> None:
+    """Labels beside predictions for the images that lose most recall."""
+    confusion = metrics.confusion
+    for rank, i in enumerate(confusion.worst(WORST).tolist(), 1):
+        path, detections = exam.images[predictions.indices[i]], predictions.found[0][i]
+        confident = detections.scores > np.float32(confusion.conf_thresh)
+        hits, right = confusion.hits[i], confusion.right[i][confident]
+        sheet = comparison(read_image(path, 3), truths[i], detections.select(confident), exam.names, hits, right)
+        save_image(folder / f"{rank}_{path.stem}.jpg", sheet)
+
+
+def _print_metrics(settings: EvaluationOptions, metrics: Metrics) -> None:
+    if settings.print == "darknet":
+        print(darknet_text(metrics.darknet, metrics.names, settings.points))
+    else:
+        print(f"{table(metrics, every_class=settings.verbose)}\n{coco_text(metrics.coco)}")
+
+
+def _validate_classifier(settings: EvaluationOptions, model: Classifier) -> int:
+    """Measure how often the best class, and the best few, are right (classifier.c validate_classifier_single)."""
+    split = settings.split or "val"
+    dataset = open_data(settings.data, split, names=settings.names)
+    exam = make_classification_set(dataset, split, model.classes, model.network.plan.cfg.path)
+    folder = run_folder(settings.project, settings.name, exist_ok=settings.exist_ok)
+    predictions = predict_set(settings, model, exam.images, [0.0])
+    probabilities = np.array(predictions.found[0], np.float32).reshape(-1, model.classes)
+    accuracy = Accuracy.of(probabilities, exam.classes_of(predictions.indices), exam.names, exam.top)
+    if settings.print == "darknet":
+        last = len(accuracy.ranks) - 1
+        print(f"{last}: top 1: {accuracy.top(1):f}, top {accuracy.k}: {accuracy.top(accuracy.k):f}")
+    else:
+        print(accuracy.table())
+    print(f"Speed: {speed_text(predictions.statistics.milliseconds())} per image of {by(model.size_wh)}")
+    facts = {key: getattr(settings, key) for key in ("cfg", "weights", "data", "split")}
+    facts |= {"unreadable": predictions.unreadable, **accuracy.to_json()}
+    write_text(folder / "metrics.json", json.dumps(facts, indent=1) + "\n")
+    rows = zip(predictions.indices, accuracy.predicted.tolist(), probabilities, strict=True)
+    lines = [f"{exam.images[i]}\t{exam.names[best]}\t{found[best]:.6f}\n" for i, best, found in rows]
+    write_text(folder / "predictions.tsv", "".join(lines))
+    if plots_wanted(settings):
+        plot_confusion(folder / "confusion_matrix.png", accuracy.matrix(), exam.names)
+    print(f"Results saved to {folder}")
+    return outcome(exam.images, predictions)

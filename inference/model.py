@@ -1,0 +1,120 @@
+"""`open_model`: a model from any file, ready to run."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import torch
+
+from data.formats.darknet import class_names
+from inference.backends import (
+    ExportedModel,
+    OnnxRuntimeSession,
+    OpenCvSession,
+    OpenVinoSession,
+    Session,
+    TorchScriptSession,
+)
+from inference.detector import Detector
+from inference.predictor import Classifier, Model
+from models.formats.files import LoadOptions, load_model
+from models.network import Network
+from utils.device import select_device
+from utils.errors import InputError
+
+logger = logging.getLogger(__name__)
+
+# Engine -> extensions of its files and what opens them. The first engine with an extension is its default.
+_ENGINES: dict[str, tuple[tuple[str, ...], Callable[[str | Path, torch.device], Session]]] = {
+    "onnxruntime": ((".onnx",), OnnxRuntimeSession),
+    "openvino": ((".xml", ".onnx"), OpenVinoSession),
+    "opencv": ((".onnx",), OpenCvSession),
+    "torchscript": ((".torchscript",), TorchScriptSession),
+}
+TORCH = "torch"
+BACKENDS = (TORCH, *_ENGINES)
+
+
+def open_model(
+    path: str | Path | None,
+    *,
+    cfg: str | Path | None = None,
+    names: str | Path | Sequence[str] | None = None,
+    backend: str | None = None,
+    device: str | torch.device = "",
+    img_size: tuple[int, int] | None = None,
+    half: bool = False,
+    ema: bool = False,
+    trust_pickle: bool = False,
+    partial: bool = False,
+) -> Model:
+    """The detector or classifier in a .weights, .pt, .safetensors, .onnx, .xml or .torchscript file, ready to run.
+
+    path: None gives random weights. cfg: for .weights files; the others have theirs inside. names: a names file, or the names
+    themselves; default: those in the file, or class 0, class 1, ... backend: one of BACKENDS; None: by the extension.
+    device: as `select_device` takes it; "" is a GPU if there is one. img_size: another input width and height in pixels.
+    half: 16-bit floats, on a GPU only. ema: the EMA weights of a training checkpoint. trust_pickle: read .pt files with
+    pickle, which runs any code inside. partial: load what fits of a .weights file.
+    Raises InputError for files, engines, sizes and names that do not go together.
+    """
+    device = select_device(device) if isinstance(device, str) else device
+    if half and device.type == "cpu":
+        raise InputError("--half: 16-bit floats need a GPU, this run is on the CPU")
+    width, height = img_size or (None, None)
+    reading = LoadOptions(
+        cfg=cfg, device=device, width=width, height=height, ema=ema, trust_pickle=trust_pickle, partial=partial
+    )
+    network, own_names = open_network(path, reading, backend)
+    if isinstance(network, ExportedModel):
+        if half:
+            raise InputError(f"{path}: --half has no effect on an exported model; export it with --half")
+        device = torch.device("cpu")  # of the tensors that go in and come out; the engine has its own
+    model = model_of(network, device, half=half)
+    if names is None and own_names:
+        if len(own_names) != model.classes:
+            text = f"has {len(own_names)} names in it for {model.classes} classes; give others with --names"
+            raise InputError(f"{path}: {text}")
+        model.names = own_names
+    elif isinstance(names, (str, Path)):
+        model.names = class_names(names, model.classes, cfg or str(path))
+    elif names is not None:
+        if len(names) != model.classes:
+            raise InputError(f"names: found {len(names)}, {cfg or path} has classes={model.classes}")
+        model.names = tuple(names)
+    return model
+
+
+def open_network(
+    path: str | Path | None, reading: LoadOptions, backend: str | None = None
+) -> tuple[Network | ExportedModel, tuple[str, ...]]:
+    """What a file holds as it is, and the class names in it. Raises InputError as `open_model`."""
+    if path is None or not any(Path(path).suffix in suffixes for suffixes, _ in _ENGINES.values()):
+        if backend not in (None, TORCH):
+            raise InputError(f"--backend {backend}: runs exported models, not {path}; see export.py")
+        network, names = load_model(path, reading)
+        return network, names
+    possible = [name for name, (suffixes, _) in _ENGINES.items() if Path(path).suffix in suffixes]
+    engine = backend or possible[0]
+    if engine not in possible:
+        raise InputError(f"{path}: --backend {engine} cannot run it, expected {' or '.join(possible)}")
+    for flag, given in (("--ema", reading.ema), ("--partial", reading.partial)):
+        if given:
+            logger.warning("%s: %s has no effect on an exported model", path, flag)
+    session = _ENGINES[engine][1](path, torch.device(reading.device))
+    own = session.metadata
+    model = ExportedModel(session, str(path), (reading.width or own.size_wh[0], reading.height or own.size_wh[1]))
+    return model, own.description.names
+
+
+def model_of(network: Network | ExportedModel, device: torch.device, *, half: bool = False) -> Model:
+    """A network on `device` as a detector or, if its heads have no boxes, a classifier. It is folded for inference in place."""
+    if isinstance(network, Network):
+        network.fold(pack=device.type == "cpu")
+        if half:
+            network.half()
+    plan = network.plan
+    if not plan.box_heads and any(step.section.is_head for step in plan.steps):
+        return Classifier(network, device, half=half)
+    return Detector(network, device, half=half)
