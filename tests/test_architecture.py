@@ -41,6 +41,8 @@ FLOORS = (
     ("models", "models.fit", "models.summary", "models.published"),
 )
 
+FOR_SCRIPTS = ("utils.cli", "utils.version")
+
 
 @functools.cache
 def _graph() -> dict[str, frozenset[str]]:
@@ -90,6 +92,18 @@ def test_arrows_inside_models_run_down() -> None:
         for target in (each for each in graph[name] if _room(each) == "models"):
             assert _floor(target) <= _floor(name), f"{name} imports {target} of a higher floor"
     assert not {each for each in graph["models.onnx_graph"] if _room(each) == "models"}
+
+
+def test_utils_serve_several_rooms() -> None:
+    """What one room uses alone lives in that room. Helpers that other helpers import count for the rooms of those."""
+    graph = _graph()
+
+    def rooms(helper: str) -> set[str]:
+        users = [name for name, targets in graph.items() if helper in targets and _room(name) in ALLOWED]
+        return {room for name in users for room in (rooms(name) if _room(name) == "utils" else {_room(name)})}
+
+    helpers = {name for name in graph if _room(name) == "utils"} - {"utils", *FOR_SCRIPTS}
+    assert not {helper: rooms(helper) for helper in helpers if len(rooms(helper)) < 2}
 
 
 def test_nothing_imports_a_script() -> None:
