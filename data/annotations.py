@@ -16,6 +16,8 @@ from numpy.typing import ArrayLike, NDArray
 from utils.detections import GroundTruth
 from utils.errors import InputError
 
+MALFORMED = "malformed label"
+
 
 @dataclass(frozen=True, kw_only=True)
 class Finding:
@@ -76,6 +78,11 @@ class Annotation:
 
     def __len__(self) -> int:
         return len(self.class_ids)
+
+    @property
+    def unusable(self) -> bool:
+        """Whether there are labels, but none that can be read: the image is no negative example."""
+        return not len(self) and any(finding.kind == MALFORMED for finding in self.findings)
 
     @classmethod
     def of(

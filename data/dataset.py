@@ -93,8 +93,10 @@ class TrainingDataset(torch.utils.data.Dataset[TrainSample]):
                 except InputError as error:
                     findings.append(image_finding(self.images[index], error))
                     continue
-                used.append(index)
-                return Sample(image, self._ground_truth(self.images[index], findings))
+                ground_truth = self._ground_truth(self.images[index], findings)
+                if ground_truth is not None:
+                    used.append(index)
+                    return Sample(image, ground_truth)
             raise _NoReadableImage
 
         try:
@@ -103,8 +105,8 @@ class TrainingDataset(torch.utils.data.Dataset[TrainSample]):
             return None, findings, used
         return sample, findings, used
 
-    def _ground_truth(self, image: Path, findings: list[Finding]) -> NDArray[np.float32]:
-        """Ground truth as in `Sample`; what is wrong with it is added to the findings."""
+    def _ground_truth(self, image: Path, findings: list[Finding]) -> NDArray[np.float32] | None:
+        """Ground truth as in `Sample`, None if the image cannot be used; what is wrong is added to the findings."""
         raise NotImplementedError
 
     def _batched(self, ground_truth: NDArray[np.float32] | None) -> NDArray[np.float32]:
@@ -123,7 +125,8 @@ class _NoReadableImage(Exception):
 class DetectionDataset(TrainingDataset):
     """Samples of a split with boxes. Crowd and difficult boxes are left out, as in the original's label converters.
 
-    Labels that cannot be used are reported and left out. Raises InputError if the split has no images.
+    Labels that cannot be used are reported and left out, and so are images whose labels are all malformed. Raises
+    InputError if the split has no images.
     """
 
     augment: DetectionAugment
@@ -144,9 +147,11 @@ class DetectionDataset(TrainingDataset):
         super().__init__(data.splits[split], augment, seed=seed, channels=channels, cache=cache, sampler=sampler)
         self.read = data.read
 
-    def _ground_truth(self, image: Path, findings: list[Finding]) -> NDArray[np.float32]:
+    def _ground_truth(self, image: Path, findings: list[Finding]) -> NDArray[np.float32] | None:
         labels, classes = self.read(image), self.augment.classes
         findings.extend(labels.findings)
+        if labels.unusable:
+            return None
         for class_id in np.unique(labels.class_ids[(labels.class_ids < 0) | (labels.class_ids >= classes)]):
             text = f"class {class_id}, expected 0 to {classes - 1}; the box is left out"
             place = str(labels.label_path or labels.image)

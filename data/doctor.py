@@ -1,6 +1,6 @@
-"""The dataset doctor: looks at every image and label before anything is trained or measured on them.
+"""The dataset doctor: checks every image and label of a split before training or evaluation.
 
-Images are not decoded: size and end of file are read from their bytes (data/image.py).
+Images are not decoded; their headers tell size and orientation (data/image.py).
 """
 
 from __future__ import annotations
@@ -15,34 +15,35 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from data.annotations import Annotation, Dataset, Finding, image_finding
-from data.image import image_size
+from data.annotations import MALFORMED, Annotation, Dataset, Finding, image_finding
+from data.image import ImageHeader, image_header
 from utils.errors import InputError
 
-# What follows from each kind of finding, in the order of the report.
+# Consequence of each kind of finding, in the order of the report.
 CONSEQUENCES = {
     "image missing": "the image cannot be used",
     "image unreadable": "the image cannot be used",
     "malformed image entry": "the entry is not used",
     "labels missing": "the image counts as background",
-    "malformed label": "the label is not used, the rest of its file is",
+    MALFORMED: "the label is not used; training skips an image that has no other label",
     "class beyond names": "the label is not used",
-    "degenerate box": "training leaves it out, in a test it can never be found",
-    "out of range": "training clips it or leaves it out, a test takes it as it is",
-    "duplicate label": "used as often as it stands there",
-    "duplicate image": "used as often as it stands there",
-    "size differs": "the labels' own size is used to place the boxes",
+    "degenerate box": "training leaves it out; an evaluation can never match it",
+    "out of range": "training clips it or leaves it out; an evaluation uses it as it is",
+    "duplicate label": "every copy is used",
+    "duplicate image": "every copy is used",
+    "size differs": "boxes are placed by the size that the labels state",
     "class count": "the names count",
 }
-_SLACK_PX = 1.5  # rounding to whole pixels, and counting them from 0 or 1, is no mistake
+_SLACK_PX = 1.5  # rounding to whole pixels, and counting them from 0 or from 1, are no errors
 _SAME = 1e-6
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class DatasetReport:
-    """What a split holds and what is wrong with it.
+    """What a split contains, and what is wrong with it.
 
     images: images in the list. readable: bool (images,). background: readable images without labels.
+    turned: images that reading turns upright (EXIF orientation).
     class_counts: int64 (classes,), labels of each class. sizes_wh: int64 (readable images, 2) in pixels.
     cxcywh_rel: float64 (labels, 4), all usable labels. class_ids: int64 (labels,). per_image: labels of each image.
     """
@@ -52,6 +53,7 @@ class DatasetReport:
     images: int
     readable: NDArray[np.bool_]
     background: int
+    turned: int
     class_counts: NDArray[np.int64]
     sizes_wh: NDArray[np.int64]
     cxcywh_rel: NDArray[np.float64]
@@ -65,34 +67,45 @@ class DatasetReport:
 
     @property
     def counts(self) -> dict[str, int]:
-        """Findings of each kind, in the order of the report; kinds that did not occur are left out."""
+        """Number of findings of each kind that occurred, in the order of the report."""
         counter = Counter(finding.kind for finding in self.findings)
         return {kind: counter[kind] for kind in CONSEQUENCES if counter[kind]}
 
+    def require_labels(self, source: object) -> None:
+        """Raises InputError without a usable label or image, and names the first thing that is wrong, missing images first."""
+        if self.labels and self.readable.any():
+            return
+        what = "no usable labels" if self.readable.any() else f"none of the {self.images} images can be read"
+        first = next((finding for kind in CONSEQUENCES for finding in self.findings if finding.kind == kind), None)
+        raise InputError(
+            f"{source}: {what} in split '{self.split}'{f', the first finding is {first}' if first else ''}"
+        )
+
 
 def check_dataset(dataset: Dataset, split: str, *, workers: int = 4) -> DatasetReport:
-    """Look at every image and label of a split. Raises InputError when the split has no images.
-
-    workers: threads that read at the same time.
-    """
+    """Check every image and label of a split. workers: reading threads. Raises InputError if there are no images."""
     images = dataset.splits[split]
     if not images:
         raise InputError(f"{dataset.source}: no images in split '{split}'")
     classes = len(dataset.names)
     with ThreadPoolExecutor(max(1, workers)) as pool:
-        examined = list(pool.map(partial(_examine_image, dataset, classes), images))
-    annotations = [annotation for annotation, _, _ in examined]
-    sizes = [size for _, size, _ in examined]
+        checked = list(pool.map(partial(_check_image, dataset, classes), images))
+    annotations = [annotation for annotation, _, _ in checked]
+    headers = [header for _, header, _ in checked]
     findings = [*dataset.findings, *_duplicate_images(images, dataset.source)]
-    findings += [finding for _, _, own in examined for finding in own]
+    findings += [finding for _, _, own in checked for finding in own]
     return DatasetReport(
         split=split,
         names=dataset.names,
         images=len(images),
-        readable=np.array([size is not None for size in sizes]),
-        background=sum(size is not None and not len(a) for a, size in zip(annotations, sizes, strict=True)),
+        readable=np.array([header is not None for header in headers]),
+        background=sum(
+            header is not None and not len(labels) and not labels.unusable
+            for labels, header in zip(annotations, headers, strict=True)
+        ),
+        turned=sum(header is not None and bool(header.turned) for header in headers),
         class_counts=np.bincount(np.concatenate([a.class_ids for a in annotations]), minlength=classes),
-        sizes_wh=np.array([size for size in sizes if size is not None], np.int64).reshape(-1, 2),
+        sizes_wh=np.array([header.size_wh for header in headers if header is not None], np.int64).reshape(-1, 2),
         cxcywh_rel=np.concatenate([a.cxcywh_rel for a in annotations]),
         class_ids=np.concatenate([a.class_ids for a in annotations]),
         per_image=np.array([len(a) for a in annotations], np.int64),
@@ -100,23 +113,22 @@ def check_dataset(dataset: Dataset, split: str, *, workers: int = 4) -> DatasetR
     )
 
 
-def _examine_image(
-    dataset: Dataset, classes: int, image: Path
-) -> tuple[Annotation, tuple[int, int] | None, list[Finding]]:
-    """Usable labels, size and findings of one image."""
+def _check_image(dataset: Dataset, classes: int, image: Path) -> tuple[Annotation, ImageHeader | None, list[Finding]]:
+    """Usable labels, header (None if unreadable) and findings of one image."""
     annotation = dataset.read(image)
     findings = list(annotation.findings)
-    size_wh = None
+    header = None
     try:
-        size_wh = image_size(image)
+        header = image_header(image)
     except InputError as error:
         findings.append(image_finding(image, error))
+    size_wh = header.size_wh if header else None
     if size_wh and annotation.size_wh and size_wh != annotation.size_wh:
         text = f"is {_by(size_wh)}, its labels in {annotation.label_path} say {_by(annotation.size_wh)}"
         findings.append(Finding(kind="size differs", place=str(image), text=text))
     findings += _box_findings(annotation, classes, size_wh)
     usable = annotation.class_ids < classes if classes else np.ones(len(annotation), np.bool_)
-    return annotation.select(usable), size_wh, findings
+    return annotation.select(usable), header, findings
 
 
 def _by(size_wh: tuple[int, int]) -> str:
@@ -131,12 +143,12 @@ def _box_findings(annotation: Annotation, classes: int, size_wh: tuple[int, int]
     beyond = annotation.class_ids >= classes if classes else np.zeros(len(annotation), np.bool_)
     degenerate = (size <= 0).any(axis=1)
     outside = ((centre - size / 2 < -slack) | (centre + size / 2 > 1 + slack)).any(axis=1)
-    # A degenerate box is no more than a point: that it lies outside as well adds nothing.
+    # A degenerate box is not reported a second time for lying outside.
     kinds = {
         "class beyond names": (beyond, "class id {id} is not among the {classes} names"),
         "degenerate box": (degenerate, "box {box} has no area"),
         "out of range": (outside & ~degenerate, "box {box} reaches outside the image"),
-        "duplicate label": (_repeats(annotation), "class {id}, box {box} stands here twice"),
+        "duplicate label": (_repeats(annotation), "class {id}, box {box} is listed twice"),
     }
     place = str(annotation.label_path or annotation.image)
     for kind, (mask, text) in kinds.items():
@@ -149,7 +161,7 @@ def _box_findings(annotation: Annotation, classes: int, size_wh: tuple[int, int]
 
 
 def _repeats(annotation: Annotation) -> NDArray[np.bool_]:
-    """True for labels that stood there before."""
+    """True for labels that repeat an earlier one."""
     rows = np.column_stack([annotation.class_ids, np.round(annotation.cxcywh_rel / _SAME)])
     repeats = np.ones(len(rows), np.bool_)
     repeats[np.unique(rows, axis=0, return_index=True)[1]] = False
@@ -159,18 +171,21 @@ def _repeats(annotation: Annotation) -> NDArray[np.bool_]:
 def _duplicate_images(images: Iterable[Path], source: Path) -> Iterator[Finding]:
     for image, count in Counter(images).items():
         if count > 1:
-            text = f"stands {count} times in the list of {source}"
+            text = f"is listed {count} times in {source}"
             yield Finding(kind="duplicate image", place=str(image), text=text)
 
 
-def report(diagnosis: DatasetReport, *, examples: int = 3) -> str:
-    """Text for the console: counts, and for each kind of finding the first few with file and line."""
-    d = diagnosis
+def report(d: DatasetReport, *, examples: int = 3) -> str:
+    """Text for the console: counts, and the first few findings of each kind with file and line."""
     present = int((d.class_counts > 0).sum())
     lines = [
         f"{d.split}: {d.images} images ({int(d.readable.sum())} readable, {d.background} background), "
         f"{d.labels} labels, {present} of {len(d.names)} classes"
     ]
+    if d.turned:
+        lines.append(
+            f"  {d.turned} images are turned upright by their EXIF orientation; labels must refer to the upright image"
+        )
     for kind, count in d.counts.items():
         lines.append(f"  {count} x {kind}: {CONSEQUENCES[kind]}")
         own = [finding for finding in d.findings if finding.kind == kind]
@@ -178,12 +193,12 @@ def report(diagnosis: DatasetReport, *, examples: int = 3) -> str:
         if count > examples:
             lines.append(f"      and {count - examples} more")
     if not d.counts:
-        lines.append("  nothing wrong found")
+        lines.append("  no problems found")
     return "\n".join(lines)
 
 
 def full_text(diagnosis: DatasetReport) -> str:
-    """Every finding, a line each: kind, place and line, text, separated by tabs; then labels of each class."""
+    """Every finding on a line of tab-separated kind, place and text; then the number of labels of each class."""
     rows = [f"{finding.kind}\t{finding}" for finding in diagnosis.findings]
     counts = zip(diagnosis.names, diagnosis.class_counts.tolist(), strict=False)
     return "\n".join([*rows, *(f"labels of class\t{name}\t{count}" for name, count in counts)]) + "\n"

@@ -28,11 +28,11 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from data.formats.darknet import read_list
 from data.image import IMAGE_SUFFIXES, read_image
 from data.prefetch import Prefetch
 from data.video import VIDEO_SUFFIXES, Video, describe, open_video, video_frames
 from utils.errors import InputError
-from utils.files import read_text
 
 logger = logging.getLogger(__name__)
 
@@ -57,7 +57,8 @@ def find_files(source: str) -> list[Path]:
     except OSError as error:  # no right to read it, or a name that is too long
         raise InputError(f"{source}: cannot be read: {error.strerror}") from None
     if found:
-        return _from_list(path) if path.suffix.lower() == ".txt" else [path]
+        is_list = path.suffix.lower() == ".txt"
+        return _not_empty(list(read_list(path)), source, "list names no") if is_list else [path]
     if _GLOB & set(source):
         matches = (Path(each) for each in glob.iglob(source, recursive=True))  # noqa: PTH207, absolute patterns
         return _not_empty(sorted(each for each in matches if _known(each)), source, "pattern matches no")
@@ -72,17 +73,6 @@ def _not_empty(paths: list[Path], source: str, what: str) -> list[Path]:
     if not paths:
         raise InputError(f"{source}: {what} images or videos")
     return paths
-
-
-def _from_list(path: Path) -> list[Path]:
-    """A path a line, relative to the working folder (as the original has it) or else to the list's."""
-    lines = (line.strip() for line in read_text(path, "list").splitlines())
-    entries = [Path(line) for line in lines if line]
-    beside = [path.parent / entry for entry in entries]
-    chosen = [
-        near if not entry.exists() and near.exists() else entry for entry, near in zip(entries, beside, strict=True)
-    ]
-    return _not_empty(chosen, str(path), "list names no")
 
 
 RETRIES = 3
@@ -150,15 +140,16 @@ class Frames:
         self._items = items
 
     def __iter__(self) -> Iterator[Frame | Failure]:
-        anything, reason = False, "it has no frames"
+        frames, failures = 0, list[str]()
         for item in self._items:
             if isinstance(item, Frame):
-                anything = True
+                frames += 1
             else:
-                reason = item.reason
+                failures.append(item.reason)
             yield item
-        if not anything:
-            raise InputError(f"{self.source}: nothing in it could be read: {reason}")
+        if not frames:
+            first = f"the first of {len(failures)} is {failures[0]}" if len(failures) > 1 else "".join(failures)
+            raise InputError(f"{self.source}: no image or frame could be read: {first or 'it has no frames'}")
 
     def __enter__(self) -> Frames:
         return self
@@ -251,7 +242,7 @@ def _read_all(entries: list[str | Frame], stride: int) -> Iterator[Frame | Failu
             elif is_video(path):
                 yield from read_video(path, stride)
             else:
-                yield Frame(image=read_image(path, upright=True), path=path)
+                yield Frame(image=read_image(path), path=path)
         except InputError as error:
             yield Failure(path=str(path), reason=str(error))
 

@@ -1,4 +1,7 @@
-"""Reading and writing image files: the right pixels, or one error that names the file and what is wrong with it."""
+"""Reading and writing image files: the right pixels, or one error that names the file and what is wrong with it.
+
+Images are turned upright by their EXIF orientation, everywhere, as in the original when it is built with OpenCV.
+"""
 
 from __future__ import annotations
 
@@ -7,7 +10,7 @@ import os
 import re
 import struct
 from pathlib import Path
-from typing import BinaryIO
+from typing import BinaryIO, NamedTuple
 
 import cv2
 import numpy as np
@@ -27,72 +30,87 @@ IMAGE_SUFFIXES = frozenset(
 MAX_PIXELS = 1 << 28
 """Largest image that is decoded (0.8 GB of RGB): a few kilobytes of PNG can claim any size."""
 
-_HEAD = 64
-_FIRST_BYTES = 16
-# JPEG's start-of-frame markers: C0..CF without C4 (Huffman tables), C8 (reserved) and CC (arithmetic conditioning).
+_HEADER_BYTES, _SHOWN_BYTES = 64, 16
+# JPEG's start-of-frame markers: C0..CF except C4 (Huffman tables), C8 (reserved) and CC (arithmetic conditioning).
 _FRAME_MARKERS = frozenset(range(0xC0, 0xD0)) - {0xC4, 0xC8, 0xCC}
 _STANDALONE_MARKERS = frozenset({0x01, *range(0xD0, 0xD9)})
+_APP1, _ORIENTATION_TAG, _TRANSPOSED_FROM = 0xE1, 0x0112, 5
 _PNM = re.compile(rb"P[1-6](?:\s|#[^\n]*\n)+(\d+)(?:\s|#[^\n]*\n)+(\d+)\s")
 
 
-def image_size(path: str | Path) -> tuple[int, int]:
-    """Width and height in pixels as stored (an EXIF rotation is not applied, as in the original's decoder).
+class ImageHeader(NamedTuple):
+    """What an image file's header declares.
 
-    JPEG, PNG, BMP, GIF, PNM and WebP from the header, others by decoding.
-    Raises InputError when the file is missing, empty, cut off or no image.
+    size_wh: in pixels. turned: whether reading turns the image upright; None if unknown (EXIF outside JPEG), size_wh is
+    then the stored size.
+    """
+
+    size_wh: tuple[int, int]
+    turned: bool | None = False
+
+
+def image_size(path: str | Path) -> tuple[int, int]:
+    """Width and height in pixels of the upright image; see `image_header`."""
+    return image_header(path).size_wh
+
+
+def image_header(path: str | Path) -> ImageHeader:
+    """Size and orientation of an image: JPEG, PNG, BMP, GIF, PNM and WebP from the header, others by decoding.
+
+    Raises InputError if the file is missing, empty, truncated or no image.
     """
     try:
         with Path(path).open("rb") as stream:
-            size_wh = declared_size(stream, path)
+            header = declared_header(stream, path)
     except OSError as error:
         raise InputError(f"{path}: image cannot be read: {error.strerror or error}") from error
-    if size_wh is None:
-        size_wh = _size_by_decoding(path)
-    if min(size_wh) < 1:
-        raise InputError(f"{path}: image is damaged: its size is {size_wh[0]}x{size_wh[1]}")
-    return size_wh
+    if header is None or header.turned is None:
+        height, width, _ = read_image(path).shape
+        header = ImageHeader((width, height), header is not None and header.size_wh != (width, height))
+    width, height = header.size_wh
+    if min(width, height) < 1:
+        raise InputError(f"{path}: image is damaged: its size is {width}x{height}")
+    return header
 
 
-def declared_size(stream: BinaryIO, path: str | Path) -> tuple[int, int] | None:
-    """Width and height as the header tells them; None for a kind of file not known here. `path` is for the message.
+def declared_header(stream: BinaryIO, path: str | Path) -> ImageHeader | None:
+    """What the header declares; None for other formats. `path` is for the message.
 
-    Raises InputError when the stream is empty, damaged or cut off.
+    Raises InputError if the stream is empty, damaged or truncated.
     """
     try:
-        size_wh = _size(stream)
-        if size_wh is not None:
+        header = _read_header(stream)
+        if header is not None:
             _check_end(stream)
     except (struct.error, IndexError, ValueError) as error:
         raise InputError(f"{path}: image is damaged: {error}") from None
-    return size_wh
+    return header
 
 
-def _size(stream: BinaryIO) -> tuple[int, int] | None:
-    head = stream.read(_HEAD)
+def _read_header(stream: BinaryIO) -> ImageHeader | None:
+    head = stream.read(_HEADER_BYTES)
     if not head:
         raise ValueError("the file is empty")
     if head.startswith(b"\xff\xd8"):
-        return _jpeg_size(stream)
+        return _jpeg_header(stream)
     if head.startswith(b"\x89PNG\r\n\x1a\n"):
-        return _pair(struct.unpack(">II", head[16:24]))
+        width, height = struct.unpack(">II", head[16:24])
+        return ImageHeader((width, height), None if _png_has_exif(stream) else False)
     if head.startswith(b"BM"):
         width, height = struct.unpack("<ii", head[18:26])
-        return width, abs(height)
+        return ImageHeader((width, abs(height)))
     if head.startswith((b"GIF87a", b"GIF89a")):
-        return _pair(struct.unpack("<HH", head[6:10]))
+        width, height = struct.unpack("<HH", head[6:10])
+        return ImageHeader((width, height))
     if head.startswith(b"RIFF") and head[8:12] == b"WEBP":
-        return _webp_size(head)
+        return _webp_header(head)
     found = _PNM.match(head)
-    return (int(found[1]), int(found[2])) if found else None
+    return ImageHeader((int(found[1]), int(found[2]))) if found else None
 
 
-def _pair(values: tuple[int, ...]) -> tuple[int, int]:
-    width, height = values
-    return width, height
-
-
-def _jpeg_size(stream: BinaryIO) -> tuple[int, int]:
+def _jpeg_header(stream: BinaryIO) -> ImageHeader:
     stream.seek(2)
+    orientation = 1
     while True:
         byte = stream.read(1)
         if not byte:
@@ -107,49 +125,74 @@ def _jpeg_size(stream: BinaryIO) -> tuple[int, int]:
         (length,) = struct.unpack(">H", stream.read(2))
         if marker in _FRAME_MARKERS:
             height, width = struct.unpack(">xHH", stream.read(5))
-            return width, height
-        stream.seek(length - 2, os.SEEK_CUR)
+            size_wh = (height, width) if orientation >= _TRANSPOSED_FROM else (width, height)
+            return ImageHeader(size_wh, orientation != 1)
+        if marker == _APP1 and orientation == 1:
+            orientation = _exif_orientation(stream.read(length - 2))
+        else:
+            stream.seek(length - 2, os.SEEK_CUR)
 
 
-def _webp_size(head: bytes) -> tuple[int, int]:
+def _exif_orientation(segment: bytes) -> int:
+    """Orientation, 1 to 8, from the first directory of an EXIF segment; 1 if it has none."""
+    tiff = segment[6:]
+    order = {b"II": "<", b"MM": ">"}.get(tiff[:2])
+    if not segment.startswith(b"Exif\0\0") or order is None:
+        return 1
+    try:
+        (offset,) = struct.unpack_from(f"{order}I", tiff, 4)
+        (entries,) = struct.unpack_from(f"{order}H", tiff, offset)
+        for number in range(entries):
+            tag, _, _, value = struct.unpack_from(f"{order}HHIH", tiff, offset + 2 + 12 * number)
+            if tag == _ORIENTATION_TAG:
+                return value if 1 <= value <= 8 else 1
+    except struct.error:  # cut off: decoders ignore it
+        pass
+    return 1
+
+
+def _png_has_exif(stream: BinaryIO) -> bool:
+    """Whether a chunk eXIf comes before the pixels, where OpenCV looks for it."""
+    stream.seek(8)
+    while len(start := stream.read(8)) == 8:
+        length, kind = struct.unpack(">I4s", start)
+        if kind in (b"eXIf", b"IDAT"):
+            return bool(kind == b"eXIf")
+        stream.seek(length + 4, os.SEEK_CUR)
+    return False
+
+
+def _webp_header(head: bytes) -> ImageHeader:
     kind = head[12:16]
     if kind == b"VP8X":
-        return int.from_bytes(head[24:27], "little") + 1, int.from_bytes(head[27:30], "little") + 1
+        size_wh = int.from_bytes(head[24:27], "little") + 1, int.from_bytes(head[27:30], "little") + 1
+        return ImageHeader(size_wh, None if head[20] & 0x08 else False)  # 0x08: has EXIF
     if kind == b"VP8L":
         (bits,) = struct.unpack("<I", head[21:25])
-        return (bits & 0x3FFF) + 1, (bits >> 14 & 0x3FFF) + 1
+        return ImageHeader(((bits & 0x3FFF) + 1, (bits >> 14 & 0x3FFF) + 1))
     width, height = struct.unpack("<HH", head[26:30])
-    return width & 0x3FFF, height & 0x3FFF
+    return ImageHeader((width & 0x3FFF, height & 0x3FFF))
 
 
 def _check_end(stream: BinaryIO) -> None:
-    """The closing mark of a JPEG or PNG file. Some cameras write padding behind it."""
+    """Raises ValueError if a JPEG or PNG file lacks its end marker. Some cameras write padding after it."""
     stream.seek(0)
     head = stream.read(4)
     end = stream.seek(0, os.SEEK_END)
     stream.seek(max(0, end - 4096))
     tail = stream.read()
     if head.startswith(b"\xff\xd8") and b"\xff\xd9" not in tail:
-        raise ValueError("the JPEG file is cut off")
+        raise ValueError("the JPEG file is truncated")
     if head.startswith(b"\x89PNG") and b"IEND" not in tail:
-        raise ValueError("the PNG file is cut off")
+        raise ValueError("the PNG file is truncated")
 
 
-def _size_by_decoding(path: str | Path) -> tuple[int, int]:
-    data = np.fromfile(path, np.uint8)
-    image = cv2.imdecode(data, cv2.IMREAD_UNCHANGED | cv2.IMREAD_IGNORE_ORIENTATION)
-    if image is None:
-        raise InputError(f"{path}: no image of a known kind")
-    return int(image.shape[1]), int(image.shape[0])
+def read_image(path: str | Path, channels: int = 3) -> Image:
+    """An image file as uint8 (height, width, channels), upright: RGB for 3 channels, grey for 1.
 
-
-def read_image(path: str | Path, channels: int = 3, *, upright: bool = False) -> Image:
-    """An image file as uint8 (height, width, channels): RGB for 3 channels, gray for 1.
-
-    Gray, palette and CMYK images become RGB, 16-bit ones keep their upper 8 bits, transparency is dropped; so it
-    is in the original's decoder. `upright` turns the image as its EXIF orientation says. Without it pixels are as
-    stored, as in the original's decoder and as `image_size` and labels count them.
-    Raises InputError for a file that is missing, empty, cut off, no image, or larger than MAX_PIXELS.
+    Grey, palette and CMYK images become RGB, 16-bit ones keep their upper 8 bits, transparency is dropped, as in the
+    original's decoder. Raises InputError for a file that is missing, empty, truncated, no image, or larger than
+    MAX_PIXELS.
     """
     assert channels in (1, 3), channels
     try:
@@ -158,22 +201,22 @@ def read_image(path: str | Path, channels: int = 3, *, upright: bool = False) ->
         raise InputError(f"{path}: no such image") from None
     except (OSError, ValueError) as error:  # ValueError: a zero byte in the name
         raise InputError(f"{path}: image cannot be read: {getattr(error, 'strerror', None) or error}") from None
-    image = _decode(data, path, upright)
+    image = _decode(data, path)
     return to_gray(image) if channels == 1 else image
 
 
-def _decode(data: bytes, path: str | Path, upright: bool) -> Image:
-    size_wh = declared_size(io.BytesIO(data), path)
-    if size_wh is not None and size_wh[0] * size_wh[1] > MAX_PIXELS:
-        raise InputError(f"{path}: image is {size_wh[0]}x{size_wh[1]} pixels, expected at most {MAX_PIXELS} in all")
-    flags = cv2.IMREAD_COLOR if upright else cv2.IMREAD_COLOR | cv2.IMREAD_IGNORE_ORIENTATION
+def _decode(data: bytes, path: str | Path) -> Image:
+    header = declared_header(io.BytesIO(data), path)
+    if header is not None and header.size_wh[0] * header.size_wh[1] > MAX_PIXELS:
+        width, height = header.size_wh
+        raise InputError(f"{path}: image is {width}x{height} pixels, expected at most {MAX_PIXELS} in all")
     try:
-        bgr = cv2.imdecode(np.frombuffer(data, np.uint8), flags)
+        bgr = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_COLOR)
     except cv2.error as error:  # OpenCV's own limit of pixels, and codecs that it was built without
         raise InputError(f"{path}: image cannot be decoded: {error.err}") from None
     if bgr is None:
-        kind = "image is damaged or cut off" if size_wh else "no image of a known kind"
-        raise InputError(f"{path}: {kind}: {len(data)} bytes that begin with {data[:_FIRST_BYTES]!r}")
+        what = "image is damaged or truncated" if header else "no image of a known format"
+        raise InputError(f"{path}: {what}: {len(data)} bytes that begin with {data[:_SHOWN_BYTES]!r}")
     return np.asarray(cv2.cvtColor(bgr, cv2.COLOR_BGR2RGB), np.uint8)
 
 

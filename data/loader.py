@@ -124,7 +124,7 @@ class TrainLoader:
             images, ground_truth, findings = self._next(loaded)
             self._report(findings)
             if not len(images):
-                raise DataLoadingError(f"no training image can be read: {findings[-1]}")
+                raise DataLoadingError(f"no training image can be used: {findings[0]}")
             yield TrainBatch(images=images, ground_truth=ground_truth, iteration=iteration, subdivision=subdivision)
 
     def _next(self, loaded: Iterator[Any]) -> Any:

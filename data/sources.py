@@ -103,7 +103,7 @@ def _list_or_folder(path: Path) -> tuple[Path, ...]:
 
 def _open_darknet(path: Path, names: tuple[str, ...] | None) -> Dataset:
     """`.data`: entries are meant from the working folder (the original), the file's folder or the one above it."""
-    options = darknet.parse_data(read_text(path, "data"), str(path))
+    options = darknet.parse_data(read_text(path, "data", paths=True), str(path))
     bases = (Path(), path.parent, path.parent.parent)
     labels = _path_labels(path, options, bases)
     if labels and "names" not in options:

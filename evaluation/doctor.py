@@ -15,7 +15,6 @@ from evaluation.options import EvaluationOptions
 from evaluation.plots import plot_labels
 from inference.predictor import Model
 from utils.cli import EXIT_OK
-from utils.errors import InputError
 from utils.files import run_folder, write_text
 
 logger = logging.getLogger(__name__)
@@ -39,9 +38,7 @@ def checked_set(settings: EvaluationOptions, model: Model) -> tuple[EvaluationSe
     cfg = model.network.plan.cfg.path
     evaluation_set = make_evaluation_set(dataset, split, model.classes, cfg, single_class=settings.single_cls)
     checked = _check(dataset, split, settings)
-    if not checked.labels:
-        example = next((f": {finding}" for finding in checked.findings if finding.kind == "labels missing"), "")
-        raise InputError(f"{settings.data}: no labels to measure against{example}")
+    checked.require_labels(dataset.source)
     return evaluation_set, checked
 
 

@@ -39,7 +39,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     model = open_model(options.weights, cfg=options.cfg, names=options.names)
 
     # Images are arrays, uint8 (height, width, 3), red first. cv2.imread gives blue first: turn it with [..., ::-1].
-    images = [read_image(path, upright=True) for path in options.images]
+    images = [read_image(path) for path in options.images]
     results = model.predict(images, NmsOptions(conf=0.25, iou=0.45))
 
     for path, image, found in zip(options.images, images, results, strict=True):

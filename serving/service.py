@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from data.frames import Frame, read_video
-from data.image import declared_size, read_image
+from data.image import declared_header, read_image
 from data.video import open_video
 from inference.detector import Detector
 from inference.predictor import Model, NmsOptions
@@ -87,7 +87,7 @@ def _frames(path: Path) -> Iterator[Frame]:
             _refuse_huge(*video.size_wh)
         yield from read_video(str(path))
     else:
-        yield Frame(image=read_image(path, upright=True), path=str(path))
+        yield Frame(image=read_image(path), path=str(path))
 
 
 def plain(found: Detections, names: Sequence[str]) -> list[dict[str, Any]]:
@@ -114,10 +114,10 @@ def is_video(path: Path) -> bool:
     if head[4:8] == b"ftyp" or head.startswith(b"\x1a\x45\xdf\xa3") or (head[:4] == b"RIFF" and head[8:12] == b"AVI "):
         return True
     with path.open("rb") as stream:
-        size_wh = declared_size(stream, "upload")
-    if size_wh is None:
+        header = declared_header(stream, "upload")
+    if header is None:
         raise UnknownKind("upload: expected an image (JPEG, PNG, WebP, BMP, GIF) or a video (MP4, MOV, WebM, MKV, AVI)")
-    _refuse_huge(*size_wh)
+    _refuse_huge(*header.size_wh)
     return False
 
 

@@ -248,7 +248,7 @@ def _no_boxes(case: Case) -> None:
 
 BAD = {
     "no images": (_no_images, [], "no images in split 'val'"),
-    "no labels": (_no_labels, [], "no labels to measure against"),
+    "no labels": (_no_labels, [], "no usable labels in split"),
     "names and cfg disagree": (_three_names, [], "has 3 names, but"),
     "cfg without boxes": (_no_boxes, [], "gives boxes"),
     "split that is not there": (None, ["--split", "nowhere"], "no split 'nowhere'"),

@@ -1,7 +1,8 @@
-"""Writing files so that nobody ever sees half of one, and naming run folders."""
+"""Text files in, whole files out, and run folders."""
 
 from __future__ import annotations
 
+import codecs
 import os
 import tempfile
 from collections.abc import Iterator
@@ -14,10 +15,10 @@ from utils.errors import InputError, RunError
 
 @contextmanager
 def atomic_write(path: str | Path) -> Iterator[BinaryIO]:
-    """Binary stream to a temporary neighbour of `path`, renamed onto `path` when the block ends well.
+    """A binary stream to a temporary file beside `path`, renamed to `path` when the block succeeds.
 
-    On any exception the temporary file is removed and an existing `path` is left as it was.
-    Raises RunError when the folder cannot be written or the disk is full.
+    On any exception the temporary file is removed and an existing file stays as it was. Raises RunError if the folder
+    cannot be written or the disk is full.
     """
     path = Path(path)
     try:
@@ -42,10 +43,10 @@ def atomic_write(path: str | Path) -> Iterator[BinaryIO]:
 
 @contextmanager
 def staged(path: str | Path) -> Iterator[Path]:
-    """A path of the same name in a temporary folder beside `path`; when the block ends well, all files in it are moved over.
+    """A path of the same name in a temporary folder beside `path`; its files move there when the block succeeds.
 
-    On any exception the temporary folder is removed and existing files are left as they were. Errors of ours that name the
-    temporary path name `path` instead. Raises RunError when the folder cannot be written or the disk is full.
+    On any exception the temporary folder is removed and existing files stay as they were. InputError and RunError name
+    `path` in place of the temporary one. Raises RunError if the folder cannot be written or the disk is full.
     """
     path = Path(path)
     try:
@@ -76,11 +77,12 @@ def write_text(path: str | Path, text: str) -> None:
         stream.write(text.encode("utf-8"))
 
 
-def read_text(path: str | Path, what: str, *, exact: bool = False) -> str:
+def read_text(path: str | Path, what: str, *, exact: bool = False, paths: bool = False) -> str:
     """Text of a file the user named; `what` ("cfg", "names", ...) is for the message. Raises InputError.
 
-    Bytes that are not UTF-8 are kept through `surrogateescape`, so that the text can be written back unchanged. A byte order
-    mark, which editors on Windows put in front, is left out, unless `exact`.
+    UTF-8, or UTF-16 with a byte order mark; the mark is dropped. Other bytes are an error, unless the text holds `paths`:
+    they are kept through `surrogateescape`, so that they still name the file. `exact`: keep everything, to write the
+    text back unchanged.
     """
     try:
         data = Path(path).read_bytes()
@@ -88,11 +90,27 @@ def read_text(path: str | Path, what: str, *, exact: bool = False) -> str:
         raise InputError(f"{path}: no such {what} file") from None
     except OSError as error:
         raise InputError(f"{path}: {what} file cannot be read: {error.strerror}") from error
-    return data.decode("utf-8" if exact else "utf-8-sig", "surrogateescape")
+    if exact:
+        return data.decode("utf-8", "surrogateescape")
+    try:
+        text = data.decode(encoding_of(data), "surrogateescape" if paths else "strict")
+    except UnicodeDecodeError as error:
+        place = f"{path}:{data.count(bytes([10]), 0, error.start) + 1}"
+        raise InputError(
+            f"{place}: byte 0x{data[error.start]:02x} is not UTF-8, expected the {what} as UTF-8"
+        ) from None
+    if "\0" in text:
+        raise InputError(f"{path}: contains zero bytes, expected the {what} as UTF-8 text")
+    return text
+
+
+def encoding_of(data: bytes) -> str:
+    """Codec of a text: UTF-16 where a byte order mark says so, as some Windows programs write it; else UTF-8."""
+    return "utf-16" if data.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)) else "utf-8-sig"
 
 
 def run_folder(project: str | Path, name: str, *, exist_ok: bool = False) -> Path:
-    """A folder `project/name`, or `project/name2`, `name3`, ... when it exists; created before it is returned."""
+    """Create the folder `project/name`, or `name2`, `name3`, ... if it exists."""
     base = Path(project) / name
     number = 1
     while True:

@@ -10,7 +10,7 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any, TypeGuard
 
-from data.annotations import Annotation, Finding
+from data.annotations import MALFORMED, Annotation, Finding
 from utils.errors import InputError
 from utils.files import read_text
 
@@ -40,6 +40,7 @@ def read_json(path: Path) -> Json:
         raise InputError(f"{path}{f':{line}' if line else ''}: no json: {error}") from None
     if not isinstance(content, dict):
         raise InputError(f"{path}: is a json {type(content).__name__}, expected COCO's object with 'images'")
+    content.setdefault("annotations", [])  # image_info_test-dev2017.json has none
     for key in ("images", "annotations", "categories"):
         if not isinstance(content.get(key), list):
             raise InputError(f"{path}: no list '{key}', expected COCO's images, annotations and categories")
@@ -68,7 +69,7 @@ def parse_coco(
             image_id, row = _box(entry, images, class_of)
         except ValueError as error:
             text = f"annotations[{number}]: {error}"
-            findings.append(Finding(kind="malformed label", place=place, text=text))
+            findings.append(Finding(kind=MALFORMED, place=place, text=text))
             continue
         boxes_of[image_id].append(row)
     annotations = []

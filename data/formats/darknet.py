@@ -1,7 +1,7 @@
-"""Darknet's data sets: `.data`, `.names`, lists of images and a text file of labels for each image.
+"""Darknet's data sets: `.data`, `.names`, image lists, and a text file of labels for each image.
 
-A label is a line `class cx cy w h`, relative to the image. Difficult objects (Pascal VOC) stand in label files
-of their own, named by the list `difficult=` of the `.data` file, line by line beside `valid=`.
+A label is a line `class cx cy w h`, relative to the image. Difficult objects (Pascal VOC) have label files of their
+own, listed by `difficult=` of the `.data` file in the order of `valid=`.
 """
 
 from __future__ import annotations
@@ -13,11 +13,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import NamedTuple
 
-from data.annotations import Annotation, Finding
+from data.annotations import MALFORMED, Annotation, Finding
 from utils.errors import CfgError, InputError
-from utils.files import read_text
+from utils.files import encoding_of, read_text
 
-# replace_image_to_label (src/utils.c): the only folders which the original looks behind; a plain /images/ is not one.
+# replace_image_to_label (src/utils.c): the only folders that the original replaces; a plain /images/ is not among them.
 _ORIGINAL_FOLDERS = (
     ("/images/train2017/", "/labels/train2017/"),
     ("/images/val2017/", "/labels/val2017/"),
@@ -31,10 +31,10 @@ _REAL = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?", re.ASCII)
 
 
 def label_candidates(image: Path) -> tuple[Path, ...]:
-    """Where the labels of an image may be, first choice first.
+    """Where the labels of an image may be, in order of preference.
 
-    The image's own folder; the original's replacements (src/utils.c, replace_image_to_label);
-    the last `/images/` replaced by `/labels/`, as the Ultralytics lineage has it.
+    The image's own folder; the original's replacements (replace_image_to_label, src/utils.c); the last `/images/`
+    replaced by `/labels/`, as in Ultralytics data sets.
     """
     posix = image.as_posix()
     original = posix
@@ -47,7 +47,7 @@ def label_candidates(image: Path) -> tuple[Path, ...]:
 
 
 class _Rows(NamedTuple):
-    """Labels of one text: cxcywh_rel, class ids and line numbers, row by row, and what could not be read."""
+    """Labels of a text: cxcywh_rel, class id and line number of each, and what could not be read."""
 
     boxes: list[list[float]]
     class_ids: list[int]
@@ -56,9 +56,9 @@ class _Rows(NamedTuple):
 
 
 def parse_labels(text: str, place: str) -> _Rows:
-    """Labels of a label file's text; a bad line costs that line alone.
+    """Labels of a label file; a malformed line is skipped, where the original stops reading (read_boxes, src/data.c).
 
-    The original stops reading at the first bad line (src/data.c, read_boxes).
+    A sixth value, the confidence that `detect.py --save-conf` writes, is ignored.
     """
     rows = _Rows([], [], [], [])
     for number, line in enumerate(text.splitlines(), 1):
@@ -67,32 +67,32 @@ def parse_labels(text: str, place: str) -> _Rows:
             continue
         problem = _bad_label(words)
         if problem:
-            rows.findings.append(Finding(kind="malformed label", place=place, line=number, text=problem))
+            rows.findings.append(Finding(kind=MALFORMED, place=place, line=number, text=problem))
             continue
         rows.class_ids.append(int(words[0]))
-        rows.boxes.append([float(word) for word in words[1:]])
+        rows.boxes.append([float(word) for word in words[1:5]])
         rows.lines.append(number)
     return rows
 
 
 def _bad_label(words: Sequence[str]) -> str | None:
-    if len(words) != 5:
+    if len(words) not in (5, 6):
         shape = ", not the corners of a polygon" if len(words) > 6 and len(words) % 2 else ""
         return f"found {len(words)} values, expected 5: class cx cy w h{shape}"
     if not _WHOLE.fullmatch(words[0]) or int(words[0]) < 0:
-        return f"class id: cannot read '{words[0]}', expected a whole number from 0 on"
+        return f"class id: cannot read '{words[0]}', expected an integer, 0 or above"
     if len(words[0].lstrip("+0")) > _ID_DIGITS:
         return f"class id: {words[0]} is too large"
-    for name, word in zip(("cx", "cy", "w", "h"), words[1:], strict=True):
+    for name, word in zip(("cx", "cy", "w", "h", "confidence"), words[1:], strict=False):
         if not _REAL.fullmatch(word) or not math.isfinite(float(word)):
             return f"{name}: cannot read '{word}', expected a finite number"
     return None
 
 
 def format_labels(annotation: Annotation, *, difficult: bool = False) -> str:
-    """Text of a label file: the ordinary objects, or the difficult ones. Crowds are left out, the format has none.
+    """Text of a label file: the ordinary objects, or the difficult ones. Crowds have no place in the format.
 
-    17 digits at most: what is read back is the same float64.
+    Up to 17 digits, so that reading gives the same float64 values.
     """
     chosen = (annotation.difficult == difficult) & ~annotation.crowd
     rows = zip(annotation.class_ids[chosen].tolist(), annotation.cxcywh_rel[chosen].tolist(), strict=True)
@@ -101,10 +101,7 @@ def format_labels(annotation: Annotation, *, difficult: bool = False) -> str:
 
 @dataclass(frozen=True)
 class TextLabels:
-    """Reads the labels of an image from its text file.
-
-    difficult: label file of the difficult objects of an image, for the images that have one.
-    """
+    """Reads the labels of an image from its text file. difficult: label files of images with difficult objects."""
 
     difficult: Mapping[Path, Path] = field(default_factory=dict)
 
@@ -116,7 +113,7 @@ class TextLabels:
                 break
         else:
             tried = ", ".join(map(str, candidates))
-            missing = Finding(kind="labels missing", place=str(image), text=f"no labels; tried {tried}")
+            missing = Finding(kind="labels missing", place=str(image), text=f"no label file; tried {tried}")
             return Annotation.of(image, findings=(missing,))
         easy = parse_labels(text, str(path))
         hard_path = self.difficult.get(image)
@@ -134,13 +131,14 @@ class TextLabels:
 
 def _text_if_there(path: Path) -> str | None:
     try:
-        return path.read_bytes().decode("utf-8-sig", "replace")
+        data = path.read_bytes()
     except OSError:
         return None
+    return data.decode(encoding_of(data), "replace")
 
 
 def parse_data(text: str, place: str) -> dict[str, str]:
-    """Options of a `.data` file. For a repeated key the first value holds, as in the original (option_find)."""
+    """Options of a `.data` file. The first value of a repeated key counts, as in the original (option_find)."""
     options: dict[str, str] = {}
     for number, line in enumerate(text.splitlines(), 1):
         bare = line.strip()
@@ -159,7 +157,7 @@ def format_data(options: Mapping[str, str]) -> str:
 
 
 def parse_names(text: str) -> tuple[str, ...]:
-    """Class names, one a line in order of id; empty lines at the end do not count."""
+    """Class names, one per line in the order of their ids; trailing empty lines are ignored."""
     return tuple(line.strip() for line in text.rstrip().splitlines())
 
 
@@ -169,30 +167,30 @@ def format_names(names: Iterable[str]) -> str:
 
 
 def read_names(path: str | Path) -> tuple[str, ...]:
-    """Names file. Raises InputError when there is none or it is empty."""
+    """Class names of a file. Raises InputError if it is missing or empty."""
     names = parse_names(read_text(path, "names"))
     if not names:
-        raise InputError(f"{path}: no names, expected one class name a line")
+        raise InputError(f"{path}: no names, expected one class name per line")
     return names
 
 
 def parse_list(text: str) -> tuple[str, ...]:
-    """Entries of a list of images, one a line; empty lines do not count."""
+    """Entries of an image list, one per line; empty lines are ignored."""
     return tuple(bare for line in text.splitlines() if (bare := line.strip()))
 
 
 def format_list(paths: Iterable[Path]) -> str:
-    """Text of a list of images."""
+    """Text of an image list."""
     return "".join(f"{path}\n" for path in paths)
 
 
 def read_list(path: Path) -> tuple[Path, ...]:
-    """Images of a list file.
+    """Paths of a list file.
 
-    A relative entry is meant from the working folder, as in the original, or from the list's own folder;
-    which of the two is settled once, by the first entry.
+    Relative entries are relative to the working directory, as in the original, or to the folder of the list; the first
+    entry decides.
     """
-    entries = parse_list(read_text(path, "list"))
+    entries = parse_list(read_text(path, "list", paths=True))
     if not entries:
         return ()
     here = (Path(entries[0]).is_absolute() or Path(entries[0]).exists()) and not entries[0].startswith("./")
@@ -201,9 +199,9 @@ def read_list(path: Path) -> tuple[Path, ...]:
 
 
 def class_names(path: str | Path | None, classes: int, cfg: str | Path) -> tuple[str, ...]:
-    """Names for all `classes` of `cfg`, from a names file; without one "class 0", "class 1", ...
+    """Names of the `classes` of `cfg` from a names file; "class 0", "class 1", ... without one.
 
-    Raises InputError when the file has another number of names.
+    Raises InputError if the file has a different number of names.
     """
     if path is None:
         return tuple(f"class {number}" for number in range(classes))

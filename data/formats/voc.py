@@ -13,7 +13,7 @@ from pathlib import Path
 from xml.parsers import expat
 from xml.sax.saxutils import escape
 
-from data.annotations import Annotation, Finding
+from data.annotations import MALFORMED, Annotation, Finding
 from utils.errors import InputError
 from utils.files import read_text
 
@@ -75,13 +75,13 @@ def parse_annotation(data: bytes, place: str, image: Path, class_of: Mapping[str
     try:
         root = _parse_xml(data)
     except expat.ExpatError as error:
-        bad = Finding(kind="malformed label", place=place, line=getattr(error, "lineno", None), text=f"no xml: {error}")
+        bad = Finding(kind=MALFORMED, place=place, line=getattr(error, "lineno", None), text=f"no xml: {error}")
         return Annotation.of(image, label_path=Path(place), findings=(bad,))
     top = root.find("annotation") or root
     size_wh = _size(top)
     if size_wh is None:
         text = "size: width and height must be whole numbers above 0; its labels are not used"
-        bad = Finding(kind="malformed label", place=place, line=top.line, text=text)
+        bad = Finding(kind=MALFORMED, place=place, line=top.line, text=text)
         return Annotation.of(image, label_path=Path(place), findings=(bad,))
     boxes, ids, lines, difficult, findings = [], [], [], [], []
     for thing in (child for child in top.children if child.tag == "object"):
@@ -89,7 +89,7 @@ def parse_annotation(data: bytes, place: str, image: Path, class_of: Mapping[str
             left, top_edge, right, bottom = _edges(thing)
             ids.append(_class_id(thing, class_of))
         except ValueError as error:
-            findings.append(Finding(kind="malformed label", place=place, line=thing.line, text=str(error)))
+            findings.append(Finding(kind=MALFORMED, place=place, line=thing.line, text=str(error)))
             continue
         width, height = size_wh
         centre = ((left + right) / 2 - 1, (top_edge + bottom) / 2 - 1)

@@ -13,8 +13,10 @@ import pytest
 from numpy.typing import NDArray
 
 from data import image as image_module
+from data.evaluation_set import ImageLoader
 from data.frames import Failure, Frame, open_frames
-from data.image import read_image
+from data.image import image_header, image_size, read_image
+from data.image_cache import RAM, CacheOptions, open_cache
 from utils.errors import InputError
 
 WIDTH, HEIGHT = 40, 24
@@ -113,30 +115,45 @@ def test_cmyk(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("orientation", range(1, 9))
-def test_exif_orientation(orientation: int, tmp_path: Path) -> None:
-    (tmp_path / "a.jpg").write_bytes(with_exif(encode("jpg"), orientation))
-    stored = read_image(tmp_path / "a.jpg")
-    assert stored.shape == (HEIGHT, WIDTH, 3)
-    upright = read_image(tmp_path / "a.jpg", upright=True)
+def test_images_are_turned_upright_everywhere(orientation: int, tmp_path: Path) -> None:
+    path = tmp_path / "a.jpg"
+    path.write_bytes(encode("jpg"))
+    stored = read_image(path)
+    path.write_bytes(with_exif(encode("jpg"), orientation))
     # TIFF 6.0: orientations 5 to 8 exchange rows and columns.
     turned = stored.transpose(1, 0, 2) if orientation >= 5 else stored
     flip_rows, flip_columns = orientation in (3, 4, 7, 8), orientation in (2, 3, 6, 7)
     turned = turned[:: -1 if flip_rows else 1, :: -1 if flip_columns else 1]
+    upright = read_image(path)
     assert np.abs(upright.astype(int) - turned).max() <= 2
-    with open_frames(str(tmp_path / "a.jpg")) as frames:
-        (frame,) = frames
+    assert image_header(path) == (upright.shape[1::-1], orientation != 1)
+    with open_frames(str(path)) as source:
+        (frame,) = source
     assert isinstance(frame, Frame) and (frame.image == upright).all()
+    cache = open_cache([path], 3, CacheOptions(kind=RAM, folder=tmp_path))
+    assert cache is not None and (np.asarray(cache[0]) == upright).all()
+    (batch,) = ImageLoader([path], (WIDTH, HEIGHT))
+    assert batch.letterboxes[0].image_wh == upright.shape[1::-1]
+
+
+@pytest.mark.parametrize("kind", ["png", "webp"])
+def test_exif_outside_jpeg_is_read_as_the_decoder_reads_it(kind: str, tmp_path: Path) -> None:
+    image = pytest.importorskip("PIL.Image")
+    exif = image.Exif()
+    exif[0x0112] = 6
+    image.fromarray(scene()).save(tmp_path / f"a.{kind}", exif=exif)
+    assert image_size(tmp_path / f"a.{kind}") == read_image(tmp_path / f"a.{kind}").shape[1::-1]
 
 
 # Name of the case -> file name, bytes, what the reason must say.
 BAD: dict[str, tuple[str, Callable[[], bytes], str]] = {
     "empty": ("a.jpg", lambda: b"", "empty"),
-    "truncated JPEG": ("a.jpg", lambda: encode("jpg")[:-200], "cut off|damaged"),
-    "JPEG without its end": ("a.jpg", lambda: encode("jpg")[:-2], "cut off"),
-    "half a JPEG": ("a.jpg", lambda: encode("jpg", scene(640, 480))[:9000], "cut off"),
+    "truncated JPEG": ("a.jpg", lambda: encode("jpg")[:-200], "truncated|damaged"),
+    "JPEG without its end": ("a.jpg", lambda: encode("jpg")[:-2], "truncated"),
+    "half a JPEG": ("a.jpg", lambda: encode("jpg", scene(640, 480))[:9000], "truncated"),
     "JPEG cut in its header": ("a.jpg", lambda: encode("jpg")[:30], "damaged"),
     "two bytes of a JPEG": ("a.jpg", lambda: b"\xff\xd8", "damaged"),
-    "truncated PNG": ("a.png", lambda: encode("png")[:-30], "cut off"),
+    "truncated PNG": ("a.png", lambda: encode("png")[:-30], "truncated"),
     "PNG with broken data": ("a.png", lambda: png_claiming(100, 100), "damaged"),
     "truncated BMP": ("a.bmp", lambda: encode("bmp")[:500], "damaged"),
     "truncated WebP": ("a.webp", lambda: encode("webp")[:60], "damaged"),

@@ -167,6 +167,15 @@ def test_a_broken_image_costs_itself_and_is_listed_once(
     assert len([record for record in caplog.records if "broken.jpg" in record.message]) == 1
 
 
+def test_an_image_whose_labels_are_all_malformed_is_no_sample(scenes: Path, tmp_path: Path) -> None:
+    for name, labels in (("good", "0 .5 .5 .2 .2"), ("negative", ""), ("malformed", "0.5 .5 .2 .2")):
+        (tmp_path / f"{name}.jpg").write_bytes(open_data(scenes).splits["train"][0].read_bytes())
+        (tmp_path / f"{name}.txt").write_text(labels)
+    dataset = DetectionDataset(open_data(tmp_path), "all", _augment(), seed=0)
+    used = {path.stem for slot in range(40) for path in dataset.files(KEY._replace(slot=slot))}
+    assert used == {"good", "negative"}
+
+
 def test_no_readable_image_at_all(tmp_path: Path) -> None:
     (tmp_path / "broken.jpg").write_bytes(b"\xff\xd8 no image")
     dataset = DetectionDataset(open_data(tmp_path), "all", _augment(), seed=0)

@@ -1,14 +1,17 @@
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 import pytest
 
+from data.annotations import MALFORMED
 from data.doctor import CONSEQUENCES, check_dataset, full_text, report
 from data.sources import open_data
 from evaluation.plots import plot_labels
 from tests.data.sets import small_set, write_png
+from tests.data.test_bad_images import HEIGHT, WIDTH, encode, with_exif
 from tests.paths import shared
 from utils.errors import InputError
 
@@ -120,3 +123,33 @@ def test_image_of_the_labels(labels: str, tmp_path: Path) -> None:
     plot_labels(target, found.names, found.class_counts, found.cxcywh_rel, found.sizes_wh, found.per_image)
     assert target.stat().st_size > 5000
     assert np.array_equal(found.class_counts, [1 if labels else 0, 0])
+
+
+def test_an_image_whose_labels_are_all_malformed_is_no_background(tmp_path: Path) -> None:
+    found = check_dataset(open_data(_set(tmp_path, "one two\n0 .5\n")), "train")
+    assert (found.counts, found.background, found.labels) == ({MALFORMED: 2}, 0, 0)
+
+
+def test_images_that_are_turned_upright_are_counted(tmp_path: Path) -> None:
+    path = _set(tmp_path, GOOD)
+    (tmp_path / "a.png").write_bytes(with_exif(encode("jpg"), 6))
+    found = check_dataset(open_data(path), "train")
+    assert found.turned == 1 and found.sizes_wh.tolist() == [[HEIGHT, WIDTH]]
+    assert "1 images are turned upright" in report(found)
+
+
+@pytest.mark.parametrize(
+    ("spoil", "message"),
+    [
+        (lambda image: image.unlink(), "none of the 1 images can be read in split 'train'.*a.png: no such image"),
+        (lambda image: image.with_suffix(".txt").unlink(), "no usable labels in split 'train'.*no label file; tried"),
+        (lambda image: image.with_suffix(".txt").write_text("x"), r"no usable labels.*a\.txt:1: found 1 values"),
+    ],
+)
+def test_required_labels_name_what_is_missing_first(
+    spoil: Callable[[Path], object], message: str, tmp_path: Path
+) -> None:
+    path = _set(tmp_path, GOOD)
+    spoil(tmp_path / "a.png")
+    with pytest.raises(InputError, match=message):
+        check_dataset(open_data(path), "train").require_labels(path)

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+import os
 from dataclasses import replace
 from pathlib import Path
 
@@ -285,3 +286,53 @@ def test_coco_text_is_stable(tmp_path: Path) -> None:
     assert content["annotations"][2]["bbox"] == [10.25, 3, 9.75, 4.5]
     assert content["annotations"][1]["iscrowd"] == 1 and content["annotations"][0]["area"] == 700.5
     assert {category["id"] for category in content["categories"]} == {4, 9, 90}
+
+
+def test_coco_without_annotations_lists_its_images(tmp_path: Path) -> None:
+    """image_info_test-dev2017.json: images and categories only."""
+    images = [{"id": 5, "file_name": "5.jpg", "width": 8, "height": 9}]
+    (tmp_path / "info.json").write_text(json.dumps({"images": images, "categories": [{"id": 3, "name": "car"}]}))
+    dataset = open_data(tmp_path / "info.json", "val")
+    (labels,) = dataset.annotations("val")
+    assert (labels.image, labels.image_id, len(labels)) == (tmp_path / "5.jpg", 5, 0)
+    assert dataset.names == ("car",) and not dataset.findings
+
+
+def test_the_confidence_of_saved_detections_is_ignored() -> None:
+    rows = darknet.parse_labels("3 .5 .25 .2 .1 0.875\n3 .5 .25 .2 .1 high\n", "a.txt")
+    assert (rows.class_ids, rows.boxes, rows.lines) == ([3], [[0.5, 0.25, 0.2, 0.1]], [1])
+    assert "confidence: cannot read 'high'" in rows.findings[0].text
+
+
+@pytest.mark.parametrize("encoding", ["utf-16", "utf-8-sig", "utf-8"])
+def test_texts_of_windows_programs_are_read(encoding: str, tmp_path: Path) -> None:
+    image = write_png(tmp_path / "bær.png", (8, 8))
+    image.with_suffix(".txt").write_text("0 .5 .5 .25 .25\n", encoding)
+    (tmp_path / "list.txt").write_text(f"{image}\n", encoding)
+    (tmp_path / "my.names").write_text("bær\n", encoding)
+    dataset = open_data(tmp_path / "list.txt", names=tmp_path / "my.names")
+    (labels,) = dataset.annotations("all")
+    assert dataset.names == ("bær",) and labels.image == image and labels.class_ids.tolist() == [0]
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        ("cat\nbær\n".encode("latin-1"), r"my\.names:2: byte 0xe6 is not UTF-8"),
+        ("cat\n".encode("utf-16-le"), "contains zero bytes"),
+    ],
+)
+def test_names_of_another_encoding_are_refused(content: bytes, message: str, tmp_path: Path) -> None:
+    (tmp_path / "my.names").write_bytes(content)
+    with pytest.raises(InputError, match=message):
+        darknet.read_names(tmp_path / "my.names")
+
+
+def test_a_list_may_name_files_that_are_not_utf8(tmp_path: Path) -> None:
+    name = os.fsdecode(b"b\xe6r.png")
+    try:
+        image = write_png(tmp_path / name, (8, 8))
+    except OSError:
+        pytest.skip("this file system takes UTF-8 names only")
+    (tmp_path / "list.txt").write_bytes(os.fsencode(image))
+    assert darknet.read_list(tmp_path / "list.txt") == (image,)

@@ -21,7 +21,7 @@ def test_agrees_with_the_decoder(kind: str, size_wh: tuple[int, int], tmp_path: 
     assert image_size(path) == size_wh
 
 
-@pytest.mark.parametrize(("keep", "message"), [(0, "empty"), (3, "damaged"), (200, "damaged|cut off")])
+@pytest.mark.parametrize(("keep", "message"), [(0, "empty"), (3, "damaged"), (200, "damaged|truncated")])
 @pytest.mark.parametrize("kind", ["jpg", "png"])
 def test_damaged(kind: str, keep: int, message: str, tmp_path: Path) -> None:
     path = tmp_path / f"a.{kind}"
