@@ -73,8 +73,8 @@ def require_labels(plan: Plan, splits: DataSplits) -> None:
     """Report on the labels, for networks with boxes. Raises InputError if not one label can be used."""
     if not plan.box_heads:
         return
-    logger.info("%s", report(sets.diagnosis))
-    sets.diagnosis.require_labels(sets.train.source)
+    logger.info("%s", report(splits.checked))
+    splits.checked.require_labels(splits.train.source)
 
 
 def box_head(plan: Plan) -> BoxSection | None:
