@@ -86,6 +86,8 @@ def _bad_label(words: Sequence[str]) -> str | None:
     for name, word in zip(("cx", "cy", "w", "h", "confidence"), words[1:], strict=False):
         if not _REAL.fullmatch(word) or not math.isfinite(float(word)):
             return f"{name}: cannot read '{word}', expected a finite number"
+    if len(words) == 6 and not 0 <= float(words[5]) <= 1:
+        return f"confidence: {words[5]} is out of range, expected 0 to 1 (or 5 values: class cx cy w h)"
     return None
 
 

@@ -114,7 +114,8 @@ def test_missing_labels_name_every_path_tried(tmp_path: Path) -> None:
     [
         ("0 .5 .5 .1", "found 4 values"),
         ("0 .1 .1 .2 .1 .2 .2", "found 7 values, expected 5: class cx cy w h, not the corners of a polygon"),
-        ("0 .5 .5 .1 .1 .9", "found 6 values"),
+        ("0 .5 .5 .1 .1 90", "confidence: 90 is out of range"),
+        ("0 .5 .5 .1 .1 .9 1 1", "found 8 values"),
         ("zero .5 .5 .1 .1", "class id: cannot read 'zero'"),
         ("-1 .5 .5 .1 .1", "class id: cannot read '-1'"),
         ("1.5 .5 .5 .1 .1", "class id: cannot read '1.5'"),
