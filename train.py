@@ -18,7 +18,8 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from data.image_cache import DISK, RAM
-from models.plan import read_plan
+from models.fit import read_plan_to_fit
+from models.heads.anchors import beside
 from training.checkpoint import Checkpoint, load_checkpoint, require_cfg
 from training.options import TrainOptions, write_record
 from training.prepare import DataSplits, fit_cfg, open_splits, require_labels
@@ -38,7 +39,7 @@ from utils.cli import (
     whole,
 )
 from utils.errors import InputError
-from utils.files import run_folder
+from utils.files import read_text, run_folder, write_text
 from utils.net_options import ScheduleOptions
 from utils.processes import Processes, joined
 
@@ -98,6 +99,8 @@ def make_parser() -> argparse.ArgumentParser:
     add("--cos-lr", action="store_true", help="cosine learning rate schedule")
     add("--freeze", type=above_zero, default=0, metavar="N", help="freeze the first N layers")
     add("--bn-momentum", type=share, metavar="M", help="batch-norm momentum, default 0.01 (the original's GPU build)")
+    text = "evaluate a young network with batch-norm statistics of training images; saved weights are not affected"
+    add("--calibrate-bn", action=argparse.BooleanOptionalAction, default=True, help=text)
     add("--sync-bn", action="store_true", help="batch normalization over the images of all processes")
     add("--amp", choices=("bf16", "fp16"), help="mixed precision: 16-bit forward pass")
     text = "memory layout; usually the faster one"
@@ -148,7 +151,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def _new_run(options: TrainOptions, processes: Processes) -> Run:
     if options.cfg is None:
         raise InputError("expected --cfg, or --resume to continue a run")
-    plan = read_plan(options.cfg)
+    plan = read_plan_to_fit(options.cfg)
     splits = _open_splits(options, processes)
     require_labels(plan, splits)
     return Run(options, fit_cfg(plan, options, splits), splits, processes=processes)
@@ -166,8 +169,16 @@ def _open_splits(options: TrainOptions, processes: Processes) -> DataSplits:
 def _new_folder(options: TrainOptions, cfg: Cfg) -> Path:
     folder = run_folder(options.project, options.name, exist_ok=options.exist_ok)
     cfg.write(folder / Path(options.cfg or cfg.path).name)
+    _copy_named_files(cfg, folder)
     write_record(folder / "opt.yaml", options, cfg)
     return folder
+
+
+def _copy_named_files(cfg: Cfg, folder: Path) -> None:
+    """Copy the class trees and maps that the cfg names, so that its copy in the run folder finds them."""
+    for entry in (entry for raw in cfg.sections[1:] for entry in raw.entries if entry.key in ("tree", "map")):
+        if not Path(entry.value).is_absolute() and ".." not in Path(entry.value).parts:
+            write_text(folder / entry.value, read_text(beside(entry.value, cfg.path), entry.key))
 
 
 def _resumed_run(options: TrainOptions, path: Path, processes: Processes) -> Run:
@@ -180,7 +191,7 @@ def _resumed_run(options: TrainOptions, path: Path, processes: Processes) -> Run
     splits = _open_splits(resumed, processes)
     _require_names(checkpoint, path, splits)
     if options.cfg is not None:
-        require_cfg(checkpoint, path, fit_cfg(read_plan(options.cfg), resumed, splits))
+        require_cfg(checkpoint, path, fit_cfg(read_plan_to_fit(options.cfg), resumed, splits))
     if checkpoint.iteration >= ScheduleOptions.from_raw(cfg.sections[0]).max_batches:
         text = "to train longer, start a new run with --weights and more --iterations"
         raise InputError(f"{path}: the run is complete at iteration {checkpoint.iteration}; {text}")

@@ -50,6 +50,9 @@ class BatchNorm(nn.Module):
             self.rolling_variance.lerp_(variance.to(self.rolling_variance.dtype), self.momentum)
         return y
 
+    def start_batch(self) -> None:
+        """Call before the first subdivision of a batch."""
+
     def affine(self) -> tuple[Tensor, Tensor]:
         """(factor, offset) of each channel at inference, in double precision as in network.c fuse_conv_batchnorm."""
         factor = self.scales.double() / torch.sqrt(self.rolling_variance.double() + EPS)

@@ -6,16 +6,36 @@ The original has people edit classes and filters in several places by hand.
 from __future__ import annotations
 
 import dataclasses
+import logging
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 from models.heads.base import BoxSection, HeadSection
 from models.layers.base import Step, absolute
 from models.plan import Plan, make_plan
+from utils import cfg as cfg_text
 from utils.cfg import Cfg
-from utils.errors import InputError
+from utils.errors import HeadWidthError, InputError
+
+logger = logging.getLogger(__name__)
 
 _WIDTH_KEYS = ("filters", "output")  # keys that say how many channels a layer gives
+
+
+def read_plan_to_fit(path: str | Path) -> Plan:
+    """Plan of a cfg that is going to be fitted: wrong `filters` before a head are corrected. Raises InputError."""
+    cfg = cfg_text.read(path)
+    while True:
+        try:
+            return make_plan(cfg)
+        except HeadWidthError as error:
+            entry = cfg.sections[error.section].find(error.key)
+            if entry is None or entry.value == str(error.width):
+                raise
+            place = f"{path}:{entry.line}: [{cfg.sections[error.section].name}]"
+            logger.warning("%s %s=%s corrected to %d", place, error.key, entry.value, error.width)
+            cfg = cfg.with_values(error.section, {error.key: error.width})
 
 
 def classes_of(plan: Plan) -> int:

@@ -89,6 +89,7 @@ def command(*flags: str, cfg: str = "my.cfg", data: str = "my.data") -> int:
     return run_script(train.main, ["--cfg", cfg, "--data", data, "--workers", "0", "--no-plots", *flags])
 
 
+@pytest.mark.slow
 def test_a_run_leaves_what_it_should(folder: Path) -> None:
     assert run_script(train.main, ["--cfg", "my.cfg", "--data", "my.data", "--workers", "0"]) == EXIT_OK
     run = folder / "runs" / "train" / "exp"
@@ -176,6 +177,13 @@ def test_flags_change_the_cfg_and_are_recorded(folder: Path) -> None:
     assert "steps=2\n" in text and "adam=1" in text and "num=3" in text and "mask=0,1,2" in text
     record = (run / "opt.yaml").read_text()
     assert "  iterations: 3\n" in record and '  max_batches: "3"\n' in record
+
+
+def test_wrong_filters_before_a_head_are_corrected(folder: Path, caplog: pytest.LogCaptureFixture) -> None:
+    Path("my.cfg").write_text((NET.format(rate=0.01) + BOXES).replace("filters=14", "filters=255"))
+    assert command("--no-val", "--iterations", "1") == EXIT_OK
+    assert "[convolutional] filters=255 corrected to 14" in caplog.text
+    assert "filters=16\n" in (folder / "runs" / "train" / "exp" / "my.cfg").read_text()
 
 
 def test_any_key_of_net_can_be_set_for_one_run(folder: Path) -> None:
@@ -292,9 +300,11 @@ def test_a_classifier_whose_labels_are_in_no_path_is_refused(folder: Path, capsy
 
 
 def test_a_tree_of_classes_is_trained_by_groups_of_siblings(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    (folder / "my.tree").write_text("cat\ndog 0\nemu 0\n")
+    """With the tree beside the cfg; resumed from the run folder, which has a copy."""
+    Path("cfg").mkdir()
+    Path("cfg/my.tree").write_text("cat\ndog 0\nemu 0\n")
     text = NET.format(rate=0.01).replace("mosaic=1\n", "") + CLASSES.replace("groups=1", "tree=my.tree")
-    Path("my.cfg").write_text(text.replace("filters=2\n", "filters=3\n"))
+    Path("cfg/my.cfg").write_text(text.replace("filters=2\n", "filters=3\n"))
     targets, loss = set[tuple[float, ...]](), Softmax.loss
 
     def spy(self: Softmax, x: torch.Tensor, truth: torch.Tensor, size_wh: tuple[int, int], seen: int) -> object:
@@ -302,7 +312,9 @@ def test_a_tree_of_classes_is_trained_by_groups_of_siblings(folder: Path, monkey
         return loss(self, x, truth, size_wh, seen)
 
     monkeypatch.setattr(Softmax, "loss", spy)
-    assert command() == EXIT_OK
+    last = stopped(folder, monkeypatch, cfg="cfg/my.cfg")
+    Path("cfg/my.tree").unlink()
+    assert run_script(train.main, ["--resume", str(last), "--workers", "0"]) == EXIT_OK
     assert targets == {(1, MASKED_TARGET, MASKED_TARGET), (1, 1, 0), (1, 0, 1)}
 
 
@@ -342,6 +354,7 @@ def broken_label(text: str) -> None:
         (lambda: None, ("--img-size", "32", "32", "32"), "--img-size"),
         (lambda: None, ("--anchors", "many"), "--anchors"),
         (lambda: None, ("--amp", "fp16", "--device", "cpu"), "fp16"),
+        (lambda: None, ("--device", "0,1"), "torchrun --nproc_per_node 2 train.py"),
         (lambda: None, ("--set", "learning_rat=1"), "did you mean learning_rate?"),
         (lambda: None, ("--set", "burn_in=long"), "cannot read 'long'"),
         (lambda: None, ("--set", "jitter=much"), "cannot read 'much'"),
@@ -386,11 +399,11 @@ def test_a_checkpoint_of_another_cfg_is_refused(folder: Path, capsys: pytest.Cap
     assert "filters" in capsys.readouterr().err
 
 
-def stopped(folder: Path, monkeypatch: pytest.MonkeyPatch, *flags: str) -> Path:
+def stopped(folder: Path, monkeypatch: pytest.MonkeyPatch, *flags: str, cfg: str = "my.cfg") -> Path:
     """The checkpoint of a run that was stopped after iteration 3 of 6."""
     with monkeypatch.context() as patch:
         stop_at(patch, 3, signal.SIGINT)
-        assert command("--no-val", *flags) == EXIT_INTERRUPTED
+        assert command("--no-val", *flags, cfg=cfg) == EXIT_INTERRUPTED
     return folder / "runs" / "train" / "exp" / "weights" / "last.pt"
 
 

@@ -51,6 +51,7 @@ class TrainOptions:
     cos_lr: bool
     freeze: int
     bn_momentum: float | None
+    calibrate_bn: bool
     sync_bn: bool
     amp: str | None
     channels_last: bool

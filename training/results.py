@@ -90,14 +90,14 @@ class ResultFiles:
         """
         if not self.plots or not isinstance(result, EvaluationResult):
             return
-        names, threshold = result.exam.names, np.float32(result.metrics.confusion.conf_thresh)
+        names, threshold = result.dataset.names, np.float32(result.metrics.confusion.conf_thresh)
         labels, predictions = list[GridImage](), list[GridImage]()
-        for place, index in enumerate(result.order[:MAX_GRID_IMAGES]):
+        for place, index in enumerate(result.indices[:MAX_GRID_IMAGES]):
             try:
-                image = read_image(result.exam.images[index], 3)
+                image = read_image(result.dataset.images[index], 3)
             except InputError:
                 continue  # deleted since it was evaluated
-            truth, found = result.truths[place], result.detections[place]
+            truth, found = result.ground_truth[place], result.detections[place]
             ids = truth.class_ids.tolist()
             labels.append(GridImage(image, truth.xyxy, ids, [class_name(names, i) for i in ids]))
             found = found.select(found.scores > threshold).select(slice(None, None, -1))

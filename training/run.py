@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 
 from data.augment.albumentations import read_albumentations
 from data.dataset import ClassHierarchy
-from data.evaluation_set import make_classification_set
+from data.evaluation_set import make_classification_set, make_evaluation_set
 from data.image_cache import CacheOptions
 from data.loader import TrainBatch, TrainLoader
 from data.sampling import class_balanced_weights
@@ -40,7 +40,14 @@ from training.prepare import DataSplits, box_head, load_start
 from training.progress import DarknetLines, EpochBar
 from training.results import ResultFiles, has_matplotlib
 from training.schedule import Schedule
-from training.validation import ClassificationEvaluation, Evaluation, EvaluationHook, Evaluator, default_period
+from training.validation import (
+    Calibration,
+    ClassifierEvaluator,
+    DetectorEvaluator,
+    EvaluationHook,
+    Evaluator,
+    default_period,
+)
 from utils.cfg import Cfg
 from utils.device import select_device
 from utils.errors import DataLoadingError, InputError, RunError
@@ -50,6 +57,7 @@ from utils.processes import Processes
 logger = logging.getLogger(__name__)
 
 _FP16_SCALE = 65536.0
+_CALIBRATION_IMAGES, _CALIBRATION_BATCH = 128, 8  # images in all, and at least per forward pass
 _SIGNALS = (signal.SIGINT, signal.SIGTERM)
 
 
@@ -258,6 +266,7 @@ class Run:
         options = self.options
         return EvaluationHook(
             evaluator=None if options.no_val else self._make_evaluator(),
+            calibrate=self._calibrated,
             network=self.network,
             history=self.history,
             period=options.eval_period or default_period(self.splits.images, self.trainer.batch),
@@ -268,14 +277,29 @@ class Run:
             at=self.trainer.iteration,
         )
 
+    def _calibrated(self, network: Network, iterations: int) -> Network:
+        """The network to evaluate after so many iterations."""
+        if not self.options.calibrate_bn:
+            return network
+        images = self.splits.train.splits["train"]
+        calibration = Calibration(
+            images=images[:: max(1, len(images) // _CALIBRATION_IMAGES)][:_CALIBRATION_IMAGES],
+            batch=max(_CALIBRATION_BATCH, self.trainer.batch // self.trainer.subdivisions),
+            workers=self.options.workers,
+            device=self.device,
+            centre=box_head(network.plan) is None,
+        )
+        return calibration(network, iterations * self.trainer.subdivisions)
+
     def _make_evaluator(self) -> Evaluator:
         plan, val = self.network.plan, self.splits.val
         head, workers = box_head(plan), self.options.workers
         batch = max(1, self.trainer.batch // self.trainer.subdivisions)
         if head is None:
-            exam = make_classification_set(val, "val", classes_of(plan), plan.cfg.path)
-            return ClassificationEvaluation(exam=exam, batch=batch, workers=workers, device=self.device)
-        return Evaluation(data=val, classes=head.classes, batch=batch, workers=workers, device=self.device)
+            images = make_classification_set(val, "val", classes_of(plan), plan.cfg.path)
+            return ClassifierEvaluator(dataset=images, batch=batch, workers=workers, device=self.device)
+        labelled = make_evaluation_set(val, "val", head.classes, plan.cfg.path)
+        return DetectorEvaluator(dataset=labelled, batch=batch, workers=workers, device=self.device)
 
     def _make_loader(self) -> TrainLoader:
         """Batches from the trainer's iteration on."""

@@ -1,4 +1,4 @@
-"""Evaluation of a network during its training."""
+"""Evaluation of a network during its training, on split `val`."""
 
 from __future__ import annotations
 
@@ -6,67 +6,44 @@ import copy
 import logging
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, Protocol
 
 import numpy as np
 import torch
 
-from data.annotations import Dataset
-from data.evaluation_set import ClassificationSet, EvaluationSet, make_evaluation_set
+from data.batches import ImageLoader
+from data.evaluation_set import ClassificationSet, EvaluationSet
 from evaluation.measure import measure
 from evaluation.metrics.accuracy import Accuracy
 from evaluation.metrics.darknet import SCORE_THRESH
 from evaluation.metrics.report import Metrics, darknet_text, table
-from evaluation.run import predict_images
+from evaluation.run import Predictions, predict_images
 from inference.model import model_of
 from inference.predictor import NmsOptions
+from models.batchnorm import BatchNorm
 from models.network import Network
 from training.history import TrainingHistory
 from training.loop import Update
 from utils.detections import Detections, GroundTruth
+from utils.letterbox import Preprocessing
+from utils.processes import Processes
 
 logger = logging.getLogger(__name__)
 
 _MAP = "mAP_0.5"
 _EPOCHS, _LEAST = 4, 100  # detector.c train_detector: mAP_epochs, and iterations at least
-
-
-@dataclass(frozen=True, kw_only=True)
-class EvaluationResult:
-    """Result of an evaluation. order: places in `exam.images` of the images that were read; detections, truths: theirs."""
-
-    metrics: Metrics
-    exam: EvaluationSet
-    order: Sequence[int]
-    detections: Sequence[Detections]
-    truths: Sequence[GroundTruth]
-
-    @property
-    def columns(self) -> dict[str, float]:
-        """Metrics for results.csv."""
-        darknet, coco = self.metrics.darknet, self.metrics.coco.statistics
-        return {
-            _MAP: darknet.mean_average_precision(),
-            "precision": darknet.precision,
-            "recall": darknet.recall,
-            "F1": darknet.f1,
-            "AP": max(coco["AP"], 0.0),
-            "AP50": max(coco["AP50"], 0.0),
-        }
-
-    def text(self, darknet: bool) -> str:
-        """Text for the console; `darknet`: as the original prints it."""
-        metrics = self.metrics
-        return darknet_text(metrics.darknet, metrics.names, 0) if darknet else table(metrics)
+_SETTLED = 0.01  # rolling statistics count as settled when at most this share of their initial values is left
 
 
 class Result(Protocol):
-    """The outcome of an evaluation."""
+    """The outcome of an evaluation. columns: metrics for results.csv."""
 
     @property
     def columns(self) -> dict[str, float]: ...
 
-    def text(self, darknet: bool) -> str: ...
+    def text(self, darknet: bool) -> str:
+        """For the console; `darknet`: as the original prints it."""
 
 
 class Evaluator(Protocol):
@@ -78,31 +55,6 @@ class Evaluator(Protocol):
     def __call__(self, network: Network) -> Result: ...
 
 
-@dataclass(frozen=True, kw_only=True)
-class Evaluation:
-    """Evaluates a network with boxes on split `val` of a data set, by the protocol of the original's `detector map`."""
-
-    data: Dataset
-    classes: int
-    batch: int
-    workers: int
-    device: torch.device
-    metric: str = _MAP
-
-    def __call__(self, network: Network) -> EvaluationResult:
-        plan = network.plan
-        exam = make_evaluation_set(self.data, "val", self.classes, plan.cfg.path)
-        model, ways = model_of(copy.deepcopy(network), self.device), [NmsOptions(conf=SCORE_THRESH)]
-        predictions = predict_images(model, exam.images, ways, batch_size=self.batch, workers=self.workers)
-        if predictions.unreadable:
-            count = len(predictions.unreadable)
-            logger.warning("%d of %d images of split 'val' cannot be read", count, len(exam.images))
-        order, (detections,) = predictions.indices, predictions.found
-        truths = [exam.ground_truth(index, wh) for index, wh in zip(order, predictions.sizes_wh, strict=True)]
-        metrics, _ = measure(detections, truths, exam.names, exam.image_ids(order), exam.category_ids)
-        return EvaluationResult(metrics=metrics, exam=exam, order=order, detections=detections, truths=truths)
-
-
 def default_period(images: int, batch: int) -> int:
     """Iterations between evaluations, as in the original. images: number of training images."""
     return max(_EPOCHS * images // batch, _LEAST)
@@ -112,12 +64,14 @@ def default_period(images: int, batch: int) -> int:
 class EvaluationHook:
     """Hook: evaluates every `period` iterations, not before `earliest`, and at iteration `last` (detector.c train_detector).
 
+    calibrate: gives the network to evaluate, from the one in training and the number of iterations.
     patience: evaluations without a better result until `exhausted`; 0: no limit. darknet: report as the original does.
     on_best, on_best_result: called when a result is the best so far; on_done: after each.
     best: the best metric so far. at: iteration of the latest evaluation. without_gain: evaluations since the best one.
     """
 
     evaluator: Evaluator | None
+    calibrate: Callable[[Network, int], Network]
     network: Network
     history: TrainingHistory
     period: int
@@ -147,7 +101,7 @@ class EvaluationHook:
         if self.evaluator is None or (update.iteration < due and update.iteration != self.last):
             return
         self.at = update.iteration
-        result = self.evaluator(self.network)
+        result = self.evaluator(self.calibrate(self.network, update.iteration))
         values, metric = result.columns, self.evaluator.metric
         logger.info("\niteration %d\n%s", update.iteration, result.text(self.darknet))
         self.history.evaluated(values)
@@ -162,42 +116,136 @@ class EvaluationHook:
 
 
 @dataclass(frozen=True, kw_only=True)
+class EvaluationResult:
+    """Result for a detector. indices: places in `dataset.images` of the images that were read; detections, ground_truth: theirs."""
+
+    metrics: Metrics
+    dataset: EvaluationSet
+    indices: Sequence[int]
+    detections: Sequence[Detections]
+    ground_truth: Sequence[GroundTruth]
+
+    @property
+    def columns(self) -> dict[str, float]:
+        darknet, coco = self.metrics.darknet, self.metrics.coco.statistics
+        return {
+            _MAP: darknet.mean_average_precision(),
+            "precision": darknet.precision,
+            "recall": darknet.recall,
+            "F1": darknet.f1,
+            "AP": max(coco["AP"], 0.0),
+            "AP50": max(coco["AP50"], 0.0),
+        }
+
+    def text(self, darknet: bool) -> str:
+        metrics = self.metrics
+        return darknet_text(metrics.darknet, metrics.names, 0) if darknet else table(metrics)
+
+
+@dataclass(frozen=True, kw_only=True)
+class DetectorEvaluator:
+    """Evaluates a network with boxes by the protocol of the original's `detector map`."""
+
+    dataset: EvaluationSet
+    batch: int
+    workers: int
+    device: torch.device
+    metric: str = _MAP
+
+    def __call__(self, network: Network) -> EvaluationResult:
+        dataset = self.dataset
+        predictions = _predict(network, dataset.images, self.batch, self.workers, self.device)
+        indices, (detections,) = predictions.indices, predictions.found
+        truth = [dataset.ground_truth(index, wh) for index, wh in zip(indices, predictions.sizes_wh, strict=True)]
+        metrics, _ = measure(detections, truth, dataset.names, dataset.image_ids(indices), dataset.category_ids)
+        return EvaluationResult(
+            metrics=metrics, dataset=dataset, indices=indices, detections=detections, ground_truth=truth
+        )
+
+
+@dataclass(frozen=True, kw_only=True)
 class ClassificationResult:
-    """Result of an evaluation."""
+    """Result for a classifier."""
 
     accuracy: Accuracy
 
     @property
     def columns(self) -> dict[str, float]:
-        """Metrics for results.csv."""
         accuracy = self.accuracy
         return {"top1": accuracy.top(1), f"top{accuracy.k}": accuracy.top(accuracy.k)}
 
     def text(self, darknet: bool) -> str:
-        """Text for the console; `darknet`: as the original prints it (classifier.c train_classifier)."""
+        """As classifier.c train_classifier prints it, if `darknet`."""
         accuracy = self.accuracy
-        if darknet:
-            return f" accuracy top{accuracy.k} = {accuracy.top(accuracy.k):f} "
-        return accuracy.table()
+        return f" accuracy top{accuracy.k} = {accuracy.top(accuracy.k):f} " if darknet else accuracy.table()
 
 
 @dataclass(frozen=True, kw_only=True)
-class ClassificationEvaluation:
+class ClassifierEvaluator:
     """Evaluates a classifier as the original does during training (validate_classifier_single)."""
 
-    exam: ClassificationSet
+    dataset: ClassificationSet
     batch: int
     workers: int
     device: torch.device
     metric: str = "top1"
 
     def __call__(self, network: Network) -> ClassificationResult:
-        model = model_of(copy.deepcopy(network), self.device)
-        predictions = predict_images(model, self.exam.images, batch_size=self.batch, workers=self.workers)
-        if predictions.unreadable:
-            count = len(predictions.unreadable)
-            logger.warning("%d of %d images of split 'val' cannot be read", count, len(self.exam.images))
-        probabilities = np.array(predictions.found[0], np.float32).reshape(-1, model.classes)
-        truth = self.exam.classes_of(predictions.indices)
-        accuracy = Accuracy.of(probabilities, truth, self.exam.names, self.exam.top)
-        return ClassificationResult(accuracy=accuracy)
+        dataset = self.dataset
+        predictions = _predict(network, dataset.images, self.batch, self.workers, self.device)
+        probabilities = np.array(predictions.found[0], np.float32).reshape(len(predictions.indices), -1)
+        classes = dataset.classes_of(predictions.indices)
+        return ClassificationResult(accuracy=Accuracy.of(probabilities, classes, dataset.names, dataset.top))
+
+
+def _predict(network: Network, images: Sequence[Path], batch: int, workers: int, device: torch.device) -> Predictions:
+    """What a copy of the network finds in the images, with a warning about those that cannot be read."""
+    model, nms = model_of(copy.deepcopy(network), device), NmsOptions(conf=SCORE_THRESH)
+    predictions = predict_images(model, images, [nms], batch_size=batch, workers=workers)
+    if predictions.unreadable:
+        logger.warning("%d of %d images of split 'val' cannot be read", len(predictions.unreadable), len(images))
+    return predictions
+
+
+@dataclass(frozen=True, kw_only=True)
+class Calibration:
+    """Early in a training, gives the network to evaluate the batch-norm statistics of training images.
+
+    Rolling statistics start at zero and take hundreds of forward passes to settle (with momentum 0.01); until then they hide
+    what a network has learnt. Only a copy is changed. images: some of the training set.
+    """
+
+    images: Sequence[Path]
+    batch: int
+    workers: int
+    device: torch.device
+    centre: bool
+
+    def __call__(self, network: Network, passes: int) -> Network:
+        """A calibrated copy; `network` itself if its statistics have settled after so many forward passes."""
+        names = [name for name, each in network.named_modules() if isinstance(each, BatchNorm) and each.training]
+        if all((1 - norm.momentum) ** passes < _SETTLED for norm in _norms(network, names)):
+            return network
+        plan, calibrated = network.plan, copy.deepcopy(network).eval()
+        size_wh, letter_box = (plan.input.width, plan.input.height), plan.net.letter_box
+        preprocess = Preprocessing(
+            network_wh=size_wh, channels=plan.input.channels, letter_box=letter_box, centre=self.centre
+        )
+        norms = _norms(calibrated, names)
+        for norm in norms:
+            norm.train()
+            norm.processes = Processes()
+        loader = ImageLoader(self.images, preprocess, batch_size=self.batch, workers=self.workers)
+        with torch.no_grad():
+            for count, batch in enumerate((batch for batch in loader if batch.items), start=1):
+                for norm in norms:
+                    norm.momentum = 1 / count  # the mean over the batches so far
+                    norm.start_batch()
+                calibrated.head_inputs(batch.images.to(self.device))
+        logger.info("evaluating with batch-norm statistics of %d training images", len(self.images))
+        return calibrated.eval()
+
+
+def _norms(network: Network, names: Sequence[str]) -> list[BatchNorm]:
+    found = (network.get_submodule(name) for name in names)
+    return [norm for norm in found if isinstance(norm, BatchNorm)]

@@ -171,12 +171,11 @@ _SHARED: dict[str, dict[str, Any]] = {
     "--save-conf": {"action": "store_true", "help": "append the score to each line of --save-txt"},
     "--no-save": {"action": "store_true"},
     "--no-plots": {"action": "store_true", "help": "do not draw charts and images"},
-    "--no-test": {"action": "store_true"},
     "--project": {"metavar": "DIR", "help": "parent of the run folders, default %(default)s"},
     "--name": {"default": "exp", "help": "name of the run folder, default exp, then exp2, ..."},
     "--exist-ok": {"action": "store_true", "help": "write into an existing run folder"},
 }
-_ALIASES = {"--no-save": ("--nosave",), "--no-plots": ("--noplots",), "--no-test": ("--notest",)}
+_ALIASES = {"--no-save": ("--nosave",), "--no-plots": ("--noplots",)}
 
 
 class AddFlag(Protocol):

@@ -23,6 +23,9 @@ def select_device(text: str = "") -> torch.device:
         if not torch.backends.mps.is_available():
             raise InputError("--device mps: PyTorch finds no Apple GPU here, expected cpu or a CUDA index")
         return torch.device("mps")
+    if re.fullmatch(r"(cuda:)?\d+(,\d+)+", name):
+        text = f"--device {text}: one process runs on one GPU"
+        raise InputError(f"{text}; to train on several: torchrun --nproc_per_node {name.count(',') + 1} train.py ...")
     match = re.fullmatch(r"(?:cuda:?)?(\d*)", name)
     if not match:
         raise InputError(f"--device {text}: expected cpu, mps, cuda or the index of a CUDA device")

@@ -31,3 +31,12 @@ class CfgError(InputError):
         self.path = str(path)
         self.line = line
         super().__init__(f"{self.path}:{line}: {text}" if line is not None else f"{self.path}: {text}")
+
+
+class HeadWidthError(CfgError):
+    """A head that needs another width of the layer before it, which is cfg section number `section`: `key` must be `width`."""
+
+    def __init__(self, error: CfgError, section: int, key: str, width: int) -> None:
+        Exception.__init__(self, str(error))
+        self.path, self.line = error.path, error.line
+        self.section, self.key, self.width = section, key, width

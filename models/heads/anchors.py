@@ -9,7 +9,7 @@ from pathlib import Path
 
 from models.heads.base import NO_LIMIT, BoxSection
 from models.layers.base import Shape, Site
-from utils.errors import InputError
+from utils.errors import HeadWidthError, InputError
 from utils.files import read_text
 from utils.options import option
 
@@ -56,7 +56,8 @@ def check_filters(site: Site, filters: int, because: str) -> None:
     """Raises CfgError if the layer before has another number of channels than the head needs."""
     if site.input.channels != filters:
         found = site.input.channels
-        raise site.error(f"reads {found} channels, expected filters={filters} in the layer before it for {because}")
+        text = f"reads {found} channels, expected filters={filters} in the layer before it for {because}"
+        raise HeadWidthError(site.error(text), site.index, "filters", filters)
 
 
 def read_class_map(name: str, cfg_path: str) -> list[int]:

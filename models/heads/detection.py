@@ -14,6 +14,7 @@ from models.heads.matching import Truths, cells_of, read_truths
 from models.layers.base import Shape, Site
 from models.onnx_graph import Graph
 from utils.boxes import iou
+from utils.errors import HeadWidthError
 from utils.options import ignored, option
 
 
@@ -49,7 +50,8 @@ class DetectionSection(BoxSection):
         if site.input.outputs != self.filters:
             sizes = f"side={self.side}, num={self.num}, classes={self.classes}"
             found = site.input.outputs
-            raise site.error(f"reads {found} values, expected output={self.filters} in the layer before it for {sizes}")
+            text = f"reads {found} values, expected output={self.filters} in the layer before it for {sizes}"
+            raise HeadWidthError(site.error(text), site.index, "output", self.filters)
         return site.input
 
     def reported_shape(self, site: Site) -> Shape:

@@ -146,6 +146,7 @@ for i in range(1, 100000):
 """
 
 
+@pytest.mark.slow
 def test_a_killed_writer_leaves_a_whole_file(tmp_path: Path) -> None:
     path = tmp_path / "last.pt"
     for attempt in range(3):

@@ -118,5 +118,5 @@ def test_without_any_image_left_the_state_is_saved(
             path.unlink()
 
     assert train_and(delete, monkeypatch, "--workers", "0") == EXIT_FAILED
-    assert "no image can be read any more" in capsys.readouterr().err
+    assert "no training image can be read" in capsys.readouterr().err
     assert saved() == AT

@@ -71,6 +71,7 @@ def same(first: Any, second: Any) -> bool:
     return first == second
 
 
+@pytest.mark.slow
 def test_thirty_iterations_are_twelve_a_kill_and_eighteen(folder: Path) -> None:
     """With mosaic, dropout and multi-scale; max_batches is longer, for the last hundred iterations have one size."""
     prepare(folder, 200, 12, filters=8)
@@ -94,6 +95,7 @@ def test_thirty_iterations_are_twelve_a_kill_and_eighteen(folder: Path) -> None:
     assert [row["loss"] for row in first.history["rows"]] == [row["loss"] for row in second.history["rows"]]
 
 
+@pytest.mark.slow
 def test_a_few_kills_at_random_moments(folder: Path) -> None:
     outcome = campaign(folder, kills=5, every=2)
     assert (outcome.kills, outcome.readable, outcome.same) == (5, 5, True)

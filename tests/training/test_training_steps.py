@@ -92,6 +92,7 @@ def prepare(recording: Any, cfg: Path, folder: Path) -> tuple[Network, Trainer, 
     return network, trainer, [Batch(*part) for part in parts]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("path", RECORDINGS, ids=lambda path: path.stem)
 def test_updates_are_the_originals(path: Path, tmp_path: Path) -> None:
     recording = np.load(path)
