@@ -6,7 +6,7 @@ import csv
 import dataclasses
 import logging
 import signal
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import cv2
@@ -98,8 +98,8 @@ def test_a_run_leaves_what_it_should(folder: Path) -> None:
     assert {"chart.png", "results.png", "train_batch0.jpg", "opt.yaml", "labels.jpg"} <= {
         path.name for path in run.iterdir()
     }
-    shown = [cv2.imread(str(run / f"val_batch0_{what}.jpg")) for what in ("labels", "pred")]
-    assert shown[0].shape == shown[1].shape and (shown[0] != shown[1]).any()
+    labels, predictions = (np.asarray(cv2.imread(str(run / f"val_batch0_{what}.jpg"))) for what in ("labels", "pred"))
+    assert labels.shape == predictions.shape and (labels != predictions).any()
     rows = list(csv.DictReader((run / "results.csv").open()))
     assert [row["iteration"] for row in rows] == ["1", "2", "3", "4", "5", "6"]
     assert rows[-1]["mAP_0.5"]
@@ -330,6 +330,11 @@ def test_a_loss_that_is_not_finite_ends_the_run_and_says_where(capsys: pytest.Ca
     assert "not finite" in said and "iteration 2" in said and "layer" in said and ".png" in said
 
 
+def remove_labels() -> None:
+    for path in Path().glob("*_*.txt"):
+        path.unlink()
+
+
 def broken_label(text: str) -> None:
     for path in Path().glob("*_*.txt"):
         path.write_text(text)
@@ -347,7 +352,7 @@ def broken_label(text: str) -> None:
         ),
         (lambda: broken_label("7 .5 .5 .1 .1\n"), (), "no usable labels"),
         (lambda: broken_label(""), (), "no usable labels"),
-        (lambda: [path.unlink() for path in Path().glob("*_*.txt")], (), "no usable labels"),
+        (remove_labels, (), "no usable labels"),
         (lambda: Path("w.weights").write_bytes(b"\0" * 77), ("--weights", "w.weights"), "w.weights"),
         (lambda: Path("w.pt").write_bytes(b"PK\x03\x04" + b"\0" * 77), ("--weights", "w.pt"), "damaged"),
         (lambda: None, ("--weights", "absent.weights"), "absent.weights"),
@@ -372,9 +377,13 @@ def broken_label(text: str) -> None:
     ],
 )
 def test_what_cannot_be_trained_is_one_clear_error(
-    prepare: object, flags: tuple[str, ...], expected: str, capsys: pytest.CaptureFixture[str], folder: Path
+    prepare: Callable[[], object],
+    flags: tuple[str, ...],
+    expected: str,
+    capsys: pytest.CaptureFixture[str],
+    folder: Path,
 ) -> None:
-    prepare()  # type: ignore[operator]
+    prepare()
     assert command("--no-val", *flags) == EXIT_BAD_INPUT
     errors = [line for line in capsys.readouterr().err.splitlines() if line.startswith("error: ")]
     assert len(errors) == 1 and expected in errors[0]

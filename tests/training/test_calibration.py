@@ -55,7 +55,7 @@ def test_statistics_are_means_over_batches_of_a_copy(tmp_path: Path) -> None:
         variance = torch.stack([part.var((0, 2, 3)) for part in outputs.chunk(3)]).mean(0)
         (norm,) = [each for each in settled.modules() if isinstance(each, BatchNorm)]
         torch.testing.assert_close(norm.rolling_mean, mean, rtol=1e-4, atol=1e-5)
-        torch.testing.assert_close(norm.rolling_variance, variance, rtol=1e-4 if kind == 1 else 2e-2, atol=1e-5)
+        torch.testing.assert_close(norm.rolling_variance, variance, rtol=1e-4 if kind == 1 else 5e-2, atol=1e-5)
 
 
 def test_settled_and_frozen_statistics_are_left_alone(tmp_path: Path) -> None:
