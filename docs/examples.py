@@ -1,16 +1,16 @@
-"""Runs the examples of README and docs as a reader would: every block of commands or Python, in order, from the project's root.
+"""Run the examples of README and docs as a reader would: every block of commands or Python, in order, from the root.
 
 python3 -m docs.examples
 
-Meant for a fresh clone (`.ci/readme` makes one): the first command of README makes the environment that the others use. Blocks
-marked `sh` and `python` run as they stand. An HTML comment right above a block, invisible on the page, says otherwise:
+Meant for a fresh clone (`.ci/readme` makes one): the first command of README creates the environment that all others use.
+Blocks marked `sh` and `python` run as they are. An HTML comment right above a block, invisible on the page, changes that:
 
-    <!-- example: not run, REASON -->     a reason is required
-    <!-- example: add FLAGS -->           FLAGS are added to each command, to make it short (iterations) or find a free port
-    <!-- example: until TEXT -->          ends the command by Ctrl-C as soon as it prints TEXT
+    <!-- example: not run, REASON -->     skip the block; the reason is required
+    <!-- example: add FLAGS -->           add FLAGS to each command, to keep it short or to find a free port
+    <!-- example: until TEXT -->          press Ctrl-C as soon as the command prints TEXT
 
-Files that a reader brings along, such as yolov4.weights or street.jpg, are stood in for by the shipped detector and drawn images.
-Nothing but the standard library is used, because this runs before the environment is there.
+The shipped detector and sample images stand in for the reader's own files, such as yolov4.weights or street.jpg. Only the
+standard library is used, because this runs before the environment exists.
 """
 
 from __future__ import annotations
@@ -42,7 +42,10 @@ _DATA = "classes = 32\ntrain = drawn/scenes-train.txt\nvalid = drawn/scenes-val.
 
 @dataclass(frozen=True, kw_only=True)
 class Example:
-    """A command, or a block of Python. line: in its page. skip: why it is not run. add: further flags. until: what ends it."""
+    """A command or a block of Python.
+
+    line: its line in the page. skip: why it is not run. add: extra flags. until: output that ends it.
+    """
 
     page: str
     line: int
@@ -61,11 +64,11 @@ class Example:
 
 
 class Failed(Exception):
-    """An example that does not do what its page says."""
+    """An example does not do what its page says."""
 
 
 def examples(page: Path) -> Iterator[Example]:
-    """Everything that a page gives to copy. Raises ValueError for a mark that means nothing."""
+    """All commands and Python blocks of a page. Raises ValueError for a malformed mark."""
     text, name = page.read_text("utf-8"), page.relative_to(ROOT).as_posix() if page.is_relative_to(ROOT) else page.name
     for block in _BLOCK.finditer(text):
         marks = _marks(block[1], f"{name}:{text.count(chr(10), 0, block.start()) + 1}")
@@ -75,6 +78,8 @@ def examples(page: Path) -> Iterator[Example]:
             continue
         for command in re.finditer(r"(?:.*\\\n)*.*\S.*", block[3]):
             joined = re.sub(r"\s*\\\n\s*", " ", command[0]).strip()
+            if joined.startswith("#"):
+                continue
             at = line + block[3].count("\n", 0, command.start())
             yield Example(page=name, line=at, kind="sh", text=joined, **marks)
 
@@ -92,13 +97,13 @@ def _marks(comments: str, place: str) -> dict[str, str]:
 
 
 def pages() -> list[Path]:
-    """The pages in the order in which they are followed."""
+    """All pages, in the order in which they run."""
     first = [ROOT / name for name in FIRST]
     return first + sorted(set((ROOT / "docs").glob("*.md")) - set(first))
 
 
 def first_steps() -> Iterator[Example]:
-    """What the first look suggests; see inference/first_look.py."""
+    """The commands that detect.py suggests at its end; see inference/first_look.py."""
     for step in STEPS:
         until = "http://" if step.script == "serve.py" else ""
         add = "--port 0" if until else ""
@@ -106,7 +111,7 @@ def first_steps() -> Iterator[Example]:
 
 
 def stand_ins(environment: dict[str, str]) -> None:
-    """Files that a reader brings along, in the current folder."""
+    """Write stand-ins for the reader's own files into the current folder."""
     shipped = (ROOT / "weights" / "scenes.cfg").read_text("utf-8")
     for name in _MODEL:
         shutil.copy(ROOT / "weights" / "scenes.weights", f"{name}.weights")
@@ -127,8 +132,8 @@ def stand_ins(environment: dict[str, str]) -> None:
 
 
 def run(example: Example, environment: dict[str, str]) -> None:
-    """Raises Failed with what the example printed."""
-    if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:  # as in the background of a script; it would be passed on
+    """Run one example. Raises Failed with its output."""
+    if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:  # in a background job, and children inherit it
         signal.signal(signal.SIGINT, signal.default_int_handler)
     command = ["python", "-"] if example.kind == "python" else ["bash", "-euo", "pipefail", "-c", example.command]
     process = subprocess.Popen(
@@ -148,7 +153,7 @@ def _ended(process: subprocess.Popen[str], given: str) -> str:
         return process.communicate(given, timeout=LIMIT_S)[0]
     except subprocess.TimeoutExpired:
         os.killpg(process.pid, signal.SIGKILL)
-        return f"{process.communicate()[0]}\nnot done after {LIMIT_S:g} seconds"
+        return f"{process.communicate()[0]}\ntimed out after {LIMIT_S:g} seconds"
 
 
 def _interrupted(process: subprocess.Popen[str], until: str) -> str:
@@ -163,13 +168,13 @@ def _interrupted(process: subprocess.Popen[str], until: str) -> str:
 
 
 def active(environment: dict[str, str]) -> dict[str, str]:
-    """The variables that `source .venv/bin/activate` sets."""
+    """The environment after `source .venv/bin/activate`."""
     folder = Path(ENVIRONMENT).resolve()
     return environment | {"VIRTUAL_ENV": str(folder), "PATH": f"{folder / 'bin'}{os.pathsep}{environment['PATH']}"}
 
 
 def follow(chosen: Sequence[Path]) -> None:
-    """Every example of the pages, and after README what the first look suggests. Raises Failed."""
+    """Run every example of the pages, and after README the commands that detect.py suggests. Raises Failed."""
     environment = dict(os.environ)
     for page in chosen:
         for example in (*examples(page), *(first_steps() if page.name == "README.md" else ())):

@@ -1,4 +1,4 @@
-"""The runner of the docs' examples (docs/examples.py); .ci/readme lets it follow the real pages in a fresh clone."""
+"""The runner of the docs' examples (docs/examples.py); .ci/readme runs the real pages in a fresh clone."""
 
 from __future__ import annotations
 
@@ -17,6 +17,7 @@ PAGE = """# A page
 ```sh
 python a.py --x \\
     --y
+# a comment
 b
 ```
 
@@ -42,21 +43,21 @@ x = 1
 """
 
 
-def test_what_a_page_gives_to_copy(tmp_path: Path) -> None:
+def test_examples_of_a_page(tmp_path: Path) -> None:
     page = tmp_path / "page.md"
     page.write_text(PAGE)
     found = [(each.line, each.kind, each.command, each.until, each.skip) for each in examples(page)]
     assert found == [
         (4, "sh", "python a.py --x --y", "", ""),
-        (6, "sh", "b", "", ""),
-        (16, "sh", "python serve.py --port 0", "http", ""),
-        (22, "sh", "fetch", "", "it needs a network"),
-        (26, "python", "x = 1", "", ""),
+        (7, "sh", "b", "", ""),
+        (17, "sh", "python serve.py --port 0", "http", ""),
+        (23, "sh", "fetch", "", "it needs a network"),
+        (27, "python", "x = 1", "", ""),
     ]
 
 
 @pytest.mark.parametrize("mark", ["not run", "skip, because", "until", "add"])
-def test_a_mark_that_means_nothing_is_an_error(mark: str, tmp_path: Path) -> None:
+def test_a_malformed_mark_is_an_error(mark: str, tmp_path: Path) -> None:
     page = tmp_path / "page.md"
     page.write_text(f"text\n\n<!-- example: {mark} -->\n```sh\na\n```\n")
     with pytest.raises(ValueError, match=r"page.md:3: cannot read"):
@@ -64,12 +65,12 @@ def test_a_mark_that_means_nothing_is_an_error(mark: str, tmp_path: Path) -> Non
 
 
 @pytest.mark.parametrize("page", pages(), ids=lambda page: page.name)
-def test_marks_of_the_real_pages_are_understood(page: Path) -> None:
+def test_marks_of_the_real_pages_are_valid(page: Path) -> None:
     found = list(examples(page))
     assert len({each.line for each in found}) == len(found)
 
 
-def test_all_pages_are_followed_and_readme_first() -> None:
+def test_all_pages_run_readme_first() -> None:
     assert pages()[0].name == "README.md" and set((REPOSITORY / "docs").glob("*.md")) < set(pages())
     assert [each.skip for each in first_steps()] == [""] * 6
     first = next(examples(pages()[0]))
@@ -93,11 +94,11 @@ TRAPPED = "trap 'exit 130' INT; echo ready; sleep 20 & wait"
         (example("assert 1 + 1 == 3", "python"), "AssertionError"),
         (example(TRAPPED, until="ready"), ""),
         (example("echo other", until="ready"), "expected 130"),
-        (example("sleep 5"), "not done after"),
+        (example("sleep 5"), "timed out after"),
     ],
     ids=lambda value: str(value)[:40],
 )
-def test_an_example_that_fails_is_noticed(each: Example, fails: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_failing_example_is_reported(each: Example, fails: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(module, "LIMIT_S", 2.0)
     environment = {**os.environ, "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"}
     if fails:
@@ -107,7 +108,7 @@ def test_an_example_that_fails_is_noticed(each: Example, fails: str, monkeypatch
         run(each, environment)
 
 
-def test_following_ends_with_1(
+def test_a_failure_ends_with_exit_code_1(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     page = tmp_path / "page.md"
