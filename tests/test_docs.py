@@ -1,4 +1,4 @@
-"""What README and docs promise: generated pages and images are up to date, commands parse, links lead somewhere."""
+"""README and docs: generated pages and images are up to date, commands parse, links and file names resolve."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ SOURCES = [
 
 
 def commands(page: Path) -> Iterator[str]:
-    """Commands of a page's ```sh blocks that run Python, without what precedes them."""
+    """Python commands of a page's ```sh blocks."""
     for example in examples(page):
         for part in example.command.split("&&") if example.kind == "sh" else ():
             if re.match(r"\s*((\S*/)?python3?|torchrun) ", part):
@@ -42,7 +42,7 @@ COMMANDS = [(page.name, command) for page in PAGES for command in commands(page)
 
 
 def parsed(command: str) -> None:
-    """Let the script read its flags without doing anything; SystemExit is what argparse says to a wrong flag."""
+    """Parse the flags of a command without running it. Raises SystemExit for a wrong flag."""
     _, script, *arguments = shlex.split(command, comments=True)
     if script == "-m":
         script, *arguments = arguments
@@ -79,13 +79,13 @@ def test_commands_parse(page: str, command: str) -> None:
             assert end.code == 0, f"{page}: {command}\n{said.getvalue()}"
 
 
-def test_a_wrong_flag_would_be_noticed() -> None:
+def test_a_wrong_flag_is_noticed() -> None:
     with contextlib.redirect_stderr(io.StringIO()), pytest.raises(SystemExit):
         parsed("python info.py --cfg a.cfg --no-such-flag")
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
-def test_python_examples_name_what_there_is(page: Path) -> None:
+def test_python_examples_import_existing_names(page: Path) -> None:
     for block in re.findall(r"^```python\n(.*?)^```", page.read_text("utf-8"), re.DOTALL | re.MULTILINE):
         for node in ast.walk(ast.parse(block)):
             if isinstance(node, ast.ImportFrom):
@@ -94,7 +94,7 @@ def test_python_examples_name_what_there_is(page: Path) -> None:
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
-def test_relative_links_lead_somewhere(page: Path) -> None:
+def test_relative_links_resolve(page: Path) -> None:
     text = re.sub(r"^```.*?^```", "", page.read_text("utf-8"), flags=re.DOTALL | re.MULTILINE)
     wrong = []
     for target in re.findall(r"\]\(([^)\s]+)\)", text):
@@ -105,6 +105,12 @@ def test_relative_links_lead_somewhere(page: Path) -> None:
         if not path.exists() or (anchor and path.suffix == ".md" and anchor not in anchors(path)):
             wrong.append(target)
     assert not wrong
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_source_files_exist(page: Path) -> None:
+    named = set(re.findall(r"`([\w/]+/\w+\.py)`", page.read_text("utf-8"))) - {"models/layers/name.py"}
+    assert not [name for name in sorted(named) if not (REPOSITORY / name).is_file()]
 
 
 def anchors(page: Path) -> set[str]:
@@ -126,7 +132,7 @@ def test_image_of_readme_is_up_to_date() -> None:
 
 
 @pytest.mark.parametrize("options", [*NET_AUDIENCES, *SECTIONS], ids=lambda options: options.__name__)
-def test_every_key_acts_or_is_said_not_to(options: type) -> None:
+def test_every_key_is_used_or_marked_as_ignored(options: type) -> None:
     text = "\n".join(path.read_text("utf-8") for path in SOURCES)
     fields = [item for item in options.keys().values() if "ignored" not in item.metadata]  # type: ignore[attr-defined]
     unread = [item.name for item in fields if not re.search(rf"\.{item.name}\b|['\"]{item.name}['\"]", text)]

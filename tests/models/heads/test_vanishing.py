@@ -103,7 +103,10 @@ def test_gradients_that_end_before_the_image_leave_it(extra: str, moves: bool) -
 
 
 def test_what_is_no_number_becomes_black() -> None:
-    assert perturb(torch.ones(1, 1, 1, 2), torch.tensor([[[[float("nan"), 0.25]]]]), 1.0).flatten().tolist() == [0, 0.75]
+    assert perturb(torch.ones(1, 1, 1, 2), torch.tensor([[[[float("nan"), 0.25]]]]), 1.0).flatten().tolist() == [
+        0,
+        0.75,
+    ]
 
 
 def test_half_of_the_passes_are_attacked_after_burn_in() -> None:
