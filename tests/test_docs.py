@@ -54,7 +54,8 @@ def parsed(command: str) -> None:
     else:
         assert (REPOSITORY / script).is_file(), f"no script {script}"
         script = script.removesuffix(".py").replace("/", ".")
-    parse = getattr(_module(script), "parse_arguments", None)
+    module = _module(script)
+    parse = getattr(module, "parse_arguments", None) or getattr(module, "parse_options", None)
     assert parse is not None, f"{script} has no parse_arguments"
     parse(arguments)
 
