@@ -80,7 +80,7 @@ class Labels:
     def run(self) -> int:
         written = write_data(open_data(self.source, names=self.names), self.target, copy=self.copy)
         print(f"{written.labels} labels of {written.images} images: {', '.join(map(str, written.files))}")
-        for what, count in written.lost.items():
+        for what, count in written.not_converted.items():
             print(f"not converted: {count} {what}")
         return EXIT_OK
 

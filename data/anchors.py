@@ -20,8 +20,8 @@ class AnchorFit:
     """How well anchors fit boxes.
 
     mean_iou: mean over the boxes of the IoU with the best anchor, both at the same centre ("avg IoU" of the original).
-    recall: best possible recall, the share of boxes for which some anchor differs by less than a factor of 4 in width
-    and in height.
+    recall: best possible recall, the fraction of boxes with an anchor that differs by less than a factor of 4 in width
+    and height.
     """
 
     mean_iou: float
@@ -48,7 +48,7 @@ def anchor_fit(sizes_wh: ArrayLike, anchors_wh: ArrayLike) -> AnchorFit:
 
 
 def usable_sizes(sizes_wh: ArrayLike) -> NDArray[np.float64]:
-    """The boxes that have a width and a height. Raises InputError if there are none."""
+    """The boxes with finite positive sides. Raises InputError if there are none."""
     sizes = np.asarray(sizes_wh, np.float64).reshape(-1, 2)
     sizes = sizes[(np.isfinite(sizes) & (sizes > 0)).all(axis=1)]
     if not len(sizes):
@@ -59,14 +59,14 @@ def usable_sizes(sizes_wh: ArrayLike) -> NDArray[np.float64]:
 def compute_anchors(sizes_wh: ArrayLike, count: int, *, seed: int = 0) -> NDArray[np.float64]:
     """`count` anchors (count, 2) for boxes (n, 2), both in pixels of the network's input, smallest area first.
 
-    k-means with the distance 1 - IoU and the mean as centre, the original's rule; it starts from boxes chosen at
-    random once, this one starts several times from boxes chosen far from each other and keeps the best mean IoU.
-    Raises InputError if there are fewer different boxes than anchors.
+    k-means with distance 1 - IoU and the mean as centre, as in the original, which starts once from random boxes; this
+    starts several times by k-means++ and keeps the best mean IoU. Raises InputError if there are fewer distinct boxes
+    than anchors.
     """
     sizes = usable_sizes(sizes_wh)
     different = len(np.unique(sizes, axis=0))
     if not 1 <= count <= different:
-        raise InputError(f"cannot compute {count} anchors from {different} different box sizes")
+        raise InputError(f"cannot compute {count} anchors from {different} distinct box sizes")
     rng = np.random.default_rng(seed)
     tries = [_kmeans(sizes, _spread_start(sizes, count, rng)) for _ in range(_RESTARTS)]
     best = max(tries, key=lambda centres: shape_iou(sizes, centres).max(axis=1).mean())
@@ -98,7 +98,7 @@ def _kmeans(sizes: NDArray[np.float64], centres: NDArray[np.float64]) -> NDArray
 def anchor_masks(count: int, strides: Sequence[int]) -> tuple[tuple[int, ...], ...]:
     """Indices of `count` anchors, sorted by area, for heads of these strides: the finest head has the smallest anchors.
 
-    Each head has the same number; where that does not come out even, the finer heads have one more.
+    Each head has the same number; the finer heads take the remainder.
     Raises InputError if there are fewer anchors than heads.
     """
     if count < len(strides):

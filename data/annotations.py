@@ -1,7 +1,7 @@
-"""Labels in memory: one type for every format on disk.
+"""Labels in memory, the same for every file format.
 
-A format's reader makes `Annotation`s, its writer takes them; a `Dataset` says which images belong to which
-split and how the labels of one image are read. Boxes are relative to the image, as Darknet's labels are.
+The readers of the formats return `Annotation`s, the writers take them; a `Dataset` lists the images of each split and
+reads the labels of one image. Boxes are relative to the image, like Darknet's labels.
 """
 
 from __future__ import annotations
@@ -21,10 +21,7 @@ MALFORMED = "malformed label"
 
 @dataclass(frozen=True, kw_only=True)
 class Finding:
-    """Something wrong with a data set: `kind` for counting, `place` and `line` to go and look, `text` to read.
-
-    line: 1-based line of `place`, or None where the whole file is meant.
-    """
+    """A problem of a data set. kind: for counting. place: file. line: counted from 1, None for the whole file."""
 
     kind: str
     place: str
@@ -53,9 +50,9 @@ class Annotation:
     crowd, difficult: bool (n,), COCO's `iscrowd` and Pascal VOC's `difficult`.
     areas_px: float64 (n,), COCO's `area` in square pixels, NaN where the format has none.
     lines: int64 (n,), 1-based line of each label in `label_path`, 0 where the format has no lines.
-    label_path: the file the labels came from, None when there is none (an image without labels).
+    label_path: the file with the labels, None if there is none.
     image_id: the image's id in its format (COCO), else None.
-    findings: what was wrong on the way; every bad line stands here and not among the boxes.
+    findings: problems; a malformed label is listed here and not among the boxes.
     """
 
     image: Path
@@ -100,7 +97,7 @@ class Annotation:
         image_id: int | str | None = None,
         findings: tuple[Finding, ...] = (),
     ) -> Annotation:
-        """From anything array-like; what is left out is filled in (no crowd, not difficult, no area, no line)."""
+        """From array-likes; omitted values are no crowd, not difficult, no area, no line."""
         ids = np.asarray(class_ids, np.int64).reshape(-1)
         n = len(ids)
         return cls(
@@ -118,7 +115,7 @@ class Annotation:
         )
 
     def select(self, chosen: NDArray[np.bool_] | NDArray[np.int64]) -> Annotation:
-        """The labels at a mask or at indices; everything about the image is kept."""
+        """The labels at a mask or at indices of the same image."""
         return replace(
             self,
             cxcywh_rel=self.cxcywh_rel[chosen],
@@ -130,7 +127,7 @@ class Annotation:
         )
 
     def ground_truth(self, size_wh: tuple[int, int]) -> GroundTruth:
-        """The labels in pixels of an image of `size_wh`; an unknown area is that of the box."""
+        """The labels in pixels of an image of `size_wh`; unknown areas are those of the boxes."""
         scale = np.array([*size_wh, *size_wh], np.float64)
         centre, half = self.cxcywh_rel[:, :2], self.cxcywh_rel[:, 2:] / 2
         xyxy = np.concatenate([centre - half, centre + half], axis=1) * scale
@@ -147,17 +144,17 @@ class Annotation:
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Dataset:
-    """Descriptor of a data set: cheap to make and to send to worker processes; labels are read on demand.
+    """Description of a data set, cheap to create and to send to worker processes; labels are read on demand.
 
     kind: "darknet", "coco", "voc", "ultralytics" or "images".
     source: the file or folder it was opened from.
     names: class names, in order of class id.
     splits: images of each split ("train", "val", ...), in list order; duplicates are kept.
-    read: labels of one image; raises nothing for bad labels (see Annotation.findings).
+    read: labels of one image; bad labels are findings, not errors.
     category_ids: COCO's category id of each class id, where the data set has its own.
-    path_labels: where given, the texts by which a classifier's images tell their class; see `labels_in_paths`.
-    options: further settings of the file that people rely on (`backup`, `eval`, ... of a `.data`).
-    findings: what was wrong with the lists themselves.
+    path_labels: texts that tell the class of a classifier's image by its path; see `labels_in_paths`.
+    options: further keys of a `.data` file (`backup`, `eval`, ...).
+    findings: problems of the lists.
     """
 
     kind: str
@@ -172,9 +169,9 @@ class Dataset:
 
     @property
     def labels_in_paths(self) -> tuple[str, ...]:
-        """Of each class the text that stands in the paths of its images; the name, if the data set says nothing else."""
+        """The text that occurs in the image paths of each class: `path_labels`, or else the names."""
         return self.path_labels or self.names
 
     def annotations(self, split: str) -> Iterator[Annotation]:
-        """Labels of every image of a split, one after the other."""
+        """Labels of every image of a split, in order."""
         return (self.read(image) for image in self.splits[split])

@@ -1,4 +1,4 @@
-"""A thread that runs an iterator a few items ahead of its reader."""
+"""An iterator that a thread runs a few items ahead of its consumer."""
 
 from __future__ import annotations
 
@@ -13,10 +13,9 @@ _POLL_S = 0.1
 
 
 class Prefetch(Generic[T]):
-    """Iterator over `items`, made `ahead` at a time in a thread; `close` (or the end of `with`) ends the thread.
+    """Iterator over `items`, up to `ahead` of which a thread produces in advance; `close` ends the thread.
 
-    An exception of `items` is raised to the reader in its place in the order. `items` may be a generator: it is
-    closed in the thread, whatever happens to the reader.
+    An exception in `items` is raised to the consumer in order. A generator is closed in the thread in any case.
     """
 
     def __init__(self, items: Iterable[T], ahead: int) -> None:
@@ -40,7 +39,7 @@ class Prefetch(Generic[T]):
         raise StopIteration
 
     def close(self) -> None:
-        """Stop after the item being made; no more items come."""
+        """End the thread after its current item."""
         self._stop.set()
         self._thread.join()
 
@@ -51,7 +50,7 @@ class Prefetch(Generic[T]):
             for item in iterator:
                 if not self._put(item):
                     break
-        except BaseException as error:  # handed to the reader, not handled
+        except BaseException as error:  # passed on to the consumer
             end = _End(error)
         finally:
             close = getattr(iterator, "close", None)

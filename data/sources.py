@@ -1,4 +1,4 @@
-"""Opening a data set by its path: what kind it is follows from the extension and the content."""
+"""Opening a data set; extension and content determine its format."""
 
 from __future__ import annotations
 
@@ -18,12 +18,12 @@ logger = logging.getLogger(__name__)
 
 DATA_SPLITS = {"train": "train", "valid": "val", "test": "test", "trainval": "trainval"}
 ONLY_SPLIT = "all"
-# What stands in for a split that a data set lacks. The original too evaluates on `train` where there is no `valid`.
-_STAND_INS = {"val": ("test", ONLY_SPLIT, "train"), "test": ("val", ONLY_SPLIT), "train": ("trainval", ONLY_SPLIT)}
+# What replaces a split that a data set lacks. The original, too, evaluates on `train` if there is no `valid`.
+_FALLBACKS = {"val": ("test", ONLY_SPLIT, "train"), "test": ("val", ONLY_SPLIT), "train": ("trainval", ONLY_SPLIT)}
 
 
 class LoadedLabels:
-    """Labels that were read all at once (COCO json), by image."""
+    """Labels in memory, by image: of formats that are read as a whole (COCO)."""
 
     def __init__(self, annotations: Iterable[Annotation]) -> None:
         self._by_image = {annotation.image: annotation for annotation in annotations}
@@ -33,16 +33,15 @@ class LoadedLabels:
 
 
 def open_data(path: str | Path, split: str | None = None, *, names: str | Path | None = None) -> Dataset:
-    """Descriptor of the data set at `path`; with `split` it holds that split alone.
+    """The data set at `path`, or only one split of it.
 
-    `.data` (Darknet), `.yaml` (Ultralytics), `.json` (COCO), a folder with Annotations (Pascal VOC) or with COCO's json
-    files (that of the split is read alone), a folder or a `.txt` list of images. `names`: a names file that takes the
-    place of the data set's own.
-    A split that is not there is stood in for by another, with a warning. Raises InputError.
+    `.data` (Darknet), `.yaml` (Ultralytics), `.json` (COCO), a folder with Annotations (Pascal VOC) or with COCO's JSON
+    files (only the one of the split is read), a folder of images, or a `.txt` list of images. names: a names file that
+    replaces the data set's own. A missing split is replaced by a similar one, with a warning. Raises InputError.
     """
     path = Path(path)
     if path.is_dir() and (files := annotation_files(path)):
-        path = choose(files, split, _STAND_INS.get(split or "", ()))
+        path = choose(files, split, _FALLBACKS.get(split or "", ()))
     own_names = darknet.read_names(names) if names is not None else None
     dataset = _opener(path)(path, own_names)
     return dataset if split is None else _only(dataset, split)
@@ -54,35 +53,31 @@ def _opener(path: Path) -> Callable[[Path, tuple[str, ...] | None], Dataset]:
         ".yaml": _open_ultralytics,
         ".yml": _open_ultralytics,
         ".json": _open_coco,
-        ".txt": _open_list,
+        ".txt": _open_images,
     }
     if path.is_dir():
-        return _open_voc if (path / "Annotations").is_dir() else _open_folder
+        return _open_voc if (path / "Annotations").is_dir() else _open_images
     if not path.exists():
         raise InputError(f"{path}: no such data set")
     if path.suffix.lower() not in by_suffix:
         raise InputError(
-            f"{path}: unknown kind of data set, expected {', '.join(by_suffix)}, a Pascal VOC folder or one of images"
+            f"{path}: unknown kind of data set, expected {', '.join(by_suffix)}, or a folder (Pascal VOC, COCO, images)"
         )
     return by_suffix[path.suffix.lower()]
 
 
 def _only(dataset: Dataset, split: str) -> Dataset:
     splits = dataset.splits
-    chosen = split if split in splits else next((s for s in _STAND_INS.get(split, ()) if s in splits), None)
+    chosen = split if split in splits else next((s for s in _FALLBACKS.get(split, ()) if s in splits), None)
     if chosen is None:
         raise InputError(f"{dataset.source}: no split '{split}', expected one of {', '.join(splits)}")
     if chosen not in (split, ONLY_SPLIT):
-        logger.warning("%s: no split '%s', '%s' is used instead", dataset.source, split, chosen)
-    return _with_splits(dataset, {split: splits[chosen]})
-
-
-def _with_splits(dataset: Dataset, splits: Mapping[str, tuple[Path, ...]]) -> Dataset:
-    return replace(dataset, splits=splits)
+        logger.warning("%s: no split '%s', using '%s'", dataset.source, split, chosen)
+    return replace(dataset, splits={split: splits[chosen]})
 
 
 def images_in(folder: Path) -> tuple[Path, ...]:
-    """Every image below a folder, sorted by path. Raises InputError when there is none."""
+    """All images below a folder, sorted by path. Raises InputError if there are none."""
     found = sorted(path for path in folder.rglob("*") if path.suffix.lower() in IMAGE_SUFFIXES)
     if not found:
         raise InputError(f"{folder}: no images, expected files such as .jpg or .png")
@@ -102,7 +97,7 @@ def _list_or_folder(path: Path) -> tuple[Path, ...]:
 
 
 def _open_darknet(path: Path, names: tuple[str, ...] | None) -> Dataset:
-    """`.data`: entries are meant from the working folder (the original), the file's folder or the one above it."""
+    """`.data`: entries are relative to the working directory (as in the original), the file's folder or its parent."""
     options = darknet.parse_data(read_text(path, "data", paths=True), str(path))
     bases = (Path(), path.parent, path.parent.parent)
     labels = _path_labels(path, options, bases)
@@ -110,9 +105,7 @@ def _open_darknet(path: Path, names: tuple[str, ...] | None) -> Dataset:
         names = names or labels
     names, findings = _data_names(path, options, names, bases)
     if labels and len(labels) != len(names):
-        raise InputError(
-            f"{path}: {len(labels)} labels and {len(names)} names, expected as many of one as of the other"
-        )
+        raise InputError(f"{path}: {len(labels)} labels and {len(names)} names, expected the same number")
     splits = {
         split: _list_or_folder(_first_existing(options[key], bases, f"{path}: {key}"))
         for key, split in DATA_SPLITS.items()
@@ -140,7 +133,7 @@ def _open_darknet(path: Path, names: tuple[str, ...] | None) -> Dataset:
 
 
 def _path_labels(path: Path, options: Mapping[str, str], bases: Iterable[Path]) -> tuple[str, ...]:
-    """What classifiers look for in paths, where it is not the names (classifier.c train_classifier, key labels)."""
+    """What a classifier looks for in paths instead of the names (key `labels`, classifier.c train_classifier)."""
     if "labels" not in options:
         return ()
     return darknet.read_names(_first_existing(options["labels"], bases, f"{path}: labels"))
@@ -151,27 +144,17 @@ def _data_names(
 ) -> tuple[tuple[str, ...], tuple[Finding, ...]]:
     if names is None:
         if "names" not in options:
-            raise InputError(f"{path}: no 'names', expected names = <file with one class name a line>")
+            raise InputError(f"{path}: no 'names', expected names = <file with one class name per line>")
         names = darknet.read_names(_first_existing(options["names"], bases, f"{path}: names"))
     count = options.get("classes", str(len(names)))
     if count != str(len(names)):
-        text = f"classes is {count}, but there are {len(names)} names; the names count"
+        text = f"classes is {count}, but there are {len(names)} names; the names determine the classes"
         return names, (Finding(kind="class count", place=str(path), text=text),)
     return names, ()
 
 
-def _open_list(path: Path, names: tuple[str, ...] | None) -> Dataset:
-    return Dataset(
-        kind="images",
-        source=path,
-        names=names or (),
-        splits={ONLY_SPLIT: darknet.read_list(path)},
-        read=darknet.TextLabels(),
-    )
-
-
-def _open_folder(path: Path, names: tuple[str, ...] | None) -> Dataset:
-    splits = {ONLY_SPLIT: images_in(path)}
+def _open_images(path: Path, names: tuple[str, ...] | None) -> Dataset:
+    splits = {ONLY_SPLIT: _list_or_folder(path)}
     return Dataset(kind="images", source=path, names=names or (), splits=splits, read=darknet.TextLabels())
 
 
@@ -200,7 +183,7 @@ def _open_coco(path: Path, names: tuple[str, ...] | None) -> Dataset:
 
 
 def _coco_folder(path: Path, content: coco.Json) -> Path:
-    """Where the images of a json are: beside it, or in one of COCO's usual folders; its own folder if nowhere."""
+    """Where the images of a JSON file are: its own folder or one of COCO's usual ones; its own if none has them."""
     tail = path.stem.rpartition("_")[2]
     here, above = path.parent, path.parent.parent
     folders = [here, here / tail, here / "images", above / tail, above / "images" / tail, above / "images", above]

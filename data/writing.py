@@ -1,4 +1,4 @@
-"""Writing a whole data set in any of the formats: the other half of data/sources.py."""
+"""Writing a data set in any of the formats that data/sources.py opens."""
 
 from __future__ import annotations
 
@@ -20,20 +20,20 @@ Splits = Mapping[str, list[Annotation]]
 
 
 @dataclass(frozen=True)
-class Written:
-    """What a conversion did: files made, images and labels in them, labels that could not be taken along."""
+class Conversion:
+    """A written data set: its files, its images and labels, and how many labels the format cannot express."""
 
     files: tuple[Path, ...]
     images: int
     labels: int
-    lost: Mapping[str, int]
+    not_converted: Mapping[str, int]
 
 
-def write_data(dataset: Dataset, target: str | Path, *, copy: bool = False) -> Written:
-    """Write `dataset` at `target`: `.data` (Darknet), `.json` (COCO), `.yaml` (Ultralytics), no extension: a VOC folder.
+def write_data(dataset: Dataset, target: str | Path, *, copy: bool = False) -> Conversion:
+    """Write a data set to `target`: `.data` (Darknet), `.json` (COCO), `.yaml` (Ultralytics), or a folder (Pascal VOC).
 
-    Formats whose labels lie beside the images get links to the images, or copies with `copy`; the source is left
-    as it is. Raises InputError for an unknown extension or a target that exists, RunError when it cannot be written.
+    Formats with labels beside the images get links to the images, or copies with `copy`. Raises InputError for an
+    unknown extension or a target that exists, RunError if it cannot be written.
     """
     target = Path(target)
     writers: dict[str, Callable[[Dataset, Splits, Path, bool], list[Path]]] = {
@@ -44,57 +44,55 @@ def write_data(dataset: Dataset, target: str | Path, *, copy: bool = False) -> W
         "": _write_voc,
     }
     if target.suffix.lower() not in writers:
-        raise InputError(f"{target}: unknown kind of data set, expected .data, .json, .yaml or a folder (Pascal VOC)")
+        raise InputError(f"{target}: unknown data set format, expected .data, .json, .yaml or a folder (Pascal VOC)")
     if target.exists() and not (target.is_dir() and not any(target.iterdir())):
-        raise InputError(f"{target}: exists already, expected a new name")
+        raise InputError(f"{target}: already exists, expected a new name")
     splits = {split: list(dataset.annotations(split)) for split in dataset.splits}
-    everything = _every(splits)
-    if not dataset.names and any(len(annotation.class_ids) for annotation in everything):
-        raise InputError(f"{dataset.source}: has labels and no class names, expected a names file (--names)")
-    for finding in (*dataset.findings, *(f for annotation in everything for f in annotation.findings)):
+    annotations = _all(splits)
+    if not dataset.names and any(len(annotation.class_ids) for annotation in annotations):
+        raise InputError(f"{dataset.source}: has labels but no class names, expected a names file (--names)")
+    for finding in (*dataset.findings, *(f for annotation in annotations for f in annotation.findings)):
         if finding.kind != "labels missing":
             logger.warning("%s", finding)
-    kept = {split: [_within(annotation, len(dataset.names)) for annotation in splits[split]] for split in splits}
-    suffix = target.suffix.lower()
+    classes, suffix = len(dataset.names), target.suffix.lower()
+    kept = {split: [labels.select(labels.class_ids < classes) for labels in splits[split]] for split in splits}
     files = writers[suffix](dataset, kept, target, copy)
-    lost = _losses(suffix, splits, len(dataset.names))
-    left_out = sum(count for what, count in lost.items() if what.endswith("left out"))
-    return Written(
+    not_converted = _not_converted(suffix, splits, classes)
+    left_out = sum(count for what, count in not_converted.items() if what.endswith("left out"))
+    return Conversion(
         files=tuple(files),
-        images=len(everything),
-        labels=sum(map(len, everything)) - left_out,
-        lost={what: count for what, count in lost.items() if count},
+        images=len(annotations),
+        labels=sum(map(len, annotations)) - left_out,
+        not_converted={what: count for what, count in not_converted.items() if count},
     )
 
 
-def _within(annotation: Annotation, classes: int) -> Annotation:
-    return annotation.select(annotation.class_ids < classes)
-
-
-def _losses(suffix: str, splits: Splits, classes: int) -> dict[str, int]:
-    """How many labels the format cannot express, by what they are."""
+def _not_converted(suffix: str, splits: Splits, classes: int) -> dict[str, int]:
+    """Number of labels that the format cannot express, by kind."""
     difficult = {split: sum(int(a.difficult.sum()) for a in images) for split, images in splits.items()}
-    everything = _every(splits)
-    losses = {
-        "boxes with a class id beyond the names, left out": sum(int((a.class_ids >= classes).sum()) for a in everything)
+    annotations = _all(splits)
+    counts = {
+        "boxes with a class id beyond the names, left out": sum(
+            int((a.class_ids >= classes).sum()) for a in annotations
+        )
     }
     if suffix == ".json":
-        losses["difficult boxes, ordinary now"] = sum(difficult.values())
+        counts["difficult boxes, ordinary now"] = sum(difficult.values())
     else:
-        losses["crowd boxes, left out"] = sum(int(a.crowd.sum()) for a in everything)
+        counts["crowd boxes, left out"] = sum(int(a.crowd.sum()) for a in annotations)
     if suffix in (".yaml", ".yml"):
-        losses["difficult boxes, left out"] = sum(difficult.values())
+        counts["difficult boxes, left out"] = sum(difficult.values())
     if suffix == ".data":
-        losses["difficult boxes outside the split 'val', left out"] = sum(difficult.values()) - difficult.get("val", 0)
-    return losses
+        counts["difficult boxes outside the split 'val', left out"] = sum(difficult.values()) - difficult.get("val", 0)
+    return counts
 
 
-def _sized(annotation: Annotation) -> tuple[int, int]:
+def _size_of(annotation: Annotation) -> tuple[int, int]:
     return annotation.size_wh or image_size(annotation.image)
 
 
-def _placed(annotations: Iterable[Annotation], folder: Path, copy: bool) -> dict[Path, Path]:
-    """Every image in `folder`, as a link or a copy; names that several images share get a number."""
+def _link_images(annotations: Iterable[Annotation], folder: Path, copy: bool) -> dict[Path, Path]:
+    """Link or copy every image into `folder`; images of the same name get a number. Returns the new paths."""
     places: dict[Path, Path] = {}
     taken: set[str] = set()
     for annotation in annotations:
@@ -116,19 +114,21 @@ def _placed(annotations: Iterable[Annotation], folder: Path, copy: bool) -> dict
                 place.symlink_to(image.resolve())
     except OSError as error:
         hint = "" if copy else " (--copy makes copies instead of links)"
-        raise RunError(f"{error.filename}: image cannot be put into {folder}: {error.strerror}{hint}") from error
+        raise RunError(
+            f"{error.filename}: image cannot be linked or copied to {folder}: {error.strerror}{hint}"
+        ) from error
     return places
 
 
-def _every(splits: Splits) -> list[Annotation]:
+def _all(splits: Splits) -> list[Annotation]:
     return [annotation for annotations in splits.values() for annotation in annotations]
 
 
 def _write_darknet(dataset: Dataset, splits: Splits, target: Path, copy: bool) -> list[Path]:
-    """Labels beside the images: where the original looks for them as well."""
+    """Labels beside the images, where the original finds them, too."""
     folder = target.parent.resolve()
-    places = _placed(_every(splits), folder / target.stem, copy)
-    for annotation in _every(splits):
+    places = _link_images(_all(splits), folder / target.stem, copy)
+    for annotation in _all(splits):
         write_text(places[annotation.image].with_suffix(".txt"), darknet.format_labels(annotation))
     names = folder / f"{target.stem}.names"
     write_text(names, darknet.format_names(dataset.names))
@@ -163,11 +163,11 @@ def _write_difficult(annotations: list[Annotation], places: Mapping[Path, Path],
 
 
 def _write_coco(dataset: Dataset, splits: Splits, target: Path, _: bool) -> list[Path]:
-    """One json per split; with several splits its name stands before the extension."""
+    """One JSON file per split; several are told apart by the split's name before the extension."""
     files = []
     for split, images in splits.items():
         path = target if len(splits) == 1 else target.with_name(f"{target.stem}_{split}{target.suffix}")
-        sized = ((image, _sized(image)) for image in images)
+        sized = ((image, _size_of(image)) for image in images)
         folder = path.parent
         write_text(path, coco.format_coco(sized, dataset.names, dataset.category_ids, folder))
         files.append(path)
@@ -176,15 +176,15 @@ def _write_coco(dataset: Dataset, splits: Splits, target: Path, _: bool) -> list
 
 def _write_ultralytics(dataset: Dataset, splits: Splits, target: Path, copy: bool) -> list[Path]:
     root = target.parent / target.stem
-    places = _placed(_every(splits), root / "images", copy)
-    for annotation in _every(splits):
+    places = _link_images(_all(splits), root / "images", copy)
+    for annotation in _all(splits):
         easy = annotation.select(~annotation.difficult)
         write_text(root / "labels" / f"{places[annotation.image].stem}.txt", darknet.format_labels(easy))
     files, lists = [target], {}
     for split, images in splits.items():
         key = "train" if split == "all" else split
         if key not in ultralytics.SPLITS:
-            logger.warning("%s: the format has no split '%s', its list is left out", target, split)
+            logger.warning("%s: the format has no split '%s', its list is not written", target, split)
             continue
         path = root / f"{key}.txt"
         entries = (Path("images") / places[image.image].name for image in images)
@@ -196,10 +196,10 @@ def _write_ultralytics(dataset: Dataset, splits: Splits, target: Path, copy: boo
 
 
 def _write_voc(dataset: Dataset, splits: Splits, target: Path, copy: bool) -> list[Path]:
-    places = _placed(_every(splits), target / "JPEGImages", copy)
-    for annotation in _every(splits):
+    places = _link_images(_all(splits), target / "JPEGImages", copy)
+    for annotation in _all(splits):
         moved = replace(annotation, image=places[annotation.image])
-        text = voc.format_annotation(moved, _sized(annotation), dataset.names)
+        text = voc.format_annotation(moved, _size_of(annotation), dataset.names)
         write_text(target / "Annotations" / f"{moved.image.stem}.xml", text)
     files = []
     for split, images in splits.items():

@@ -1,4 +1,4 @@
-"""Optional packages: the module, or the line that installs it."""
+"""Optional packages: the module, or the command that installs it."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from utils.errors import InputError
 
 
 def need(module: str, package: str) -> Any:
-    """The module. Raises InputError with the pip line when the package is not installed."""
+    """The module. Raises InputError with the pip command if the package is not installed."""
     try:
         return importlib.import_module(module)
     except ModuleNotFoundError as error:

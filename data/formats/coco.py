@@ -1,4 +1,4 @@
-"""COCO's json: images, categories and boxes of one split in one file."""
+"""COCO's JSON: images, categories and boxes of a split in one file."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from utils.files import read_text
 
 Json = dict[str, Any]
 
-# COCO's category ids of the usual 80 classes: 1 to 90 without those that were planned and never labelled.
+# COCO's category ids of its 80 classes: 1 to 90 without those that were planned but never labelled.
 COCO_IDS = tuple(i for i in range(1, 91) if i not in {12, 26, 29, 30, 45, 66, 68, 69, 71, 83})
 
 
@@ -32,15 +32,15 @@ def image_id_of(path: Path) -> int | None:
 
 
 def read_json(path: Path) -> Json:
-    """The file's object. Raises InputError when it is no json, or no COCO json."""
+    """The content of a COCO JSON file; annotations may be missing. Raises InputError."""
     try:
         content = json.loads(read_text(path, "annotation"))
     except (json.JSONDecodeError, RecursionError) as error:
         line = getattr(error, "lineno", None)
-        raise InputError(f"{path}{f':{line}' if line else ''}: no json: {error}") from None
+        raise InputError(f"{path}{f':{line}' if line else ''}: not valid JSON: {error}") from None
     if not isinstance(content, dict):
-        raise InputError(f"{path}: is a json {type(content).__name__}, expected COCO's object with 'images'")
-    content.setdefault("annotations", [])  # image_info_test-dev2017.json has none
+        raise InputError(f"{path}: is a JSON {type(content).__name__}, expected COCO's object with 'images'")
+    content.setdefault("annotations", [])  # test sets without labels, such as image_info_test-dev2017.json
     for key in ("images", "annotations", "categories"):
         if not isinstance(content.get(key), list):
             raise InputError(f"{path}: no list '{key}', expected COCO's images, annotations and categories")
@@ -50,10 +50,10 @@ def read_json(path: Path) -> Json:
 def parse_coco(
     content: Json, place: str, folder: Path
 ) -> tuple[list[Annotation], tuple[str, ...], tuple[int, ...], tuple[Finding, ...]]:
-    """Labels of every image, class names, category ids and what was wrong.
+    """Labels of every image, class names, category ids, and findings.
 
-    folder: where relative `file_name`s are. Class ids follow the order of the category ids, which makes COCO's
-    91 ids the usual 80 classes.
+    folder: of relative `file_name`s. Class ids follow the order of the category ids, which maps COCO's ids up to 90 to
+    its 80 classes.
     """
     categories = sorted(
         (entry["id"], str(entry.get("name", entry["id"])))
@@ -104,13 +104,13 @@ def _images(entries: list[Any], place: str, findings: list[Finding]) -> dict[int
     for number, entry in enumerate(entries):
         problem = None
         if not isinstance(entry, dict) or not _is_id(entry.get("id")):
-            problem = "no whole number 'id'"
+            problem = "no integer 'id'"
         elif entry["id"] in images:
-            problem = f"id {entry['id']} stands here twice"
+            problem = f"id {entry['id']} is listed twice"
         elif not isinstance(entry.get("file_name"), str):
             problem = "no 'file_name'"
         elif not all(_is_id(entry.get(key)) and entry[key] > 0 for key in ("width", "height")):
-            problem = f"{entry['file_name']}: 'width' and 'height' must be whole numbers above 0"
+            problem = f"{entry['file_name']}: 'width' and 'height' must be integers above 0"
         if problem:
             findings.append(Finding(kind="malformed image entry", place=place, text=f"images[{number}]: {problem}"))
         else:
@@ -149,9 +149,9 @@ def format_coco(
     category_ids: Sequence[int] | None,
     folder: Path,
 ) -> str:
-    """Text of a COCO json. Images below `folder` are named relative to it; ids are given where there is none.
+    """Text of a COCO JSON file. Images below `folder` are named relative to it; images without ids are numbered.
 
-    Difficult objects become ordinary ones, the format has no such flag. Pixels are rounded to 1e-9.
+    Difficult objects become ordinary ones, as the format has no such flag. Pixels are rounded to 1e-9.
     """
     ids = list(category_ids) if category_ids else list(range(1, len(names) + 1))
     pairs = list(annotations)
@@ -190,8 +190,7 @@ _PATTERNS = ("instances*.json", "annotations/instances*.json", "*/_annotations.c
 
 
 def split_of(path: Path) -> str | None:
-    """`instances_val2017.json`, `_annotations.coco.json` in `valid/`: a word in the name of file or folder begins with the
-    split."""
+    """The split that a word of the file's or folder's name begins with: instances_val2017.json, valid/_annotations.coco.json."""
     for name in (path.stem, path.parent.name):
         for split in SPLITS:
             if re.search(rf"(?<![a-z]){split}", name.lower()) or split.capitalize() in name:
@@ -200,13 +199,13 @@ def split_of(path: Path) -> str | None:
 
 
 def annotation_files(folder: Path) -> tuple[Path, ...]:
-    """The COCO json files of a folder, by their usual names; empty if there is none."""
+    """The COCO JSON files of a folder, by their usual names."""
     return tuple(path for pattern in _PATTERNS for path in sorted(folder.glob(pattern)))
 
 
-def choose(files: Sequence[Path], split: str | None, stand_ins: Sequence[str]) -> Path:
-    """The file of a split, or of the first of `stand_ins`; the only one there is. Raises InputError if several would do."""
-    for wanted in (split, *stand_ins):
+def choose(files: Sequence[Path], split: str | None, fallbacks: Sequence[str]) -> Path:
+    """The file of a split or of the first of `fallbacks`, or the only file. Raises InputError if it is ambiguous."""
+    for wanted in (split, *fallbacks):
         found = [path for path in files if split_of(path) == wanted]
         if len(found) == 1:
             return found[0]

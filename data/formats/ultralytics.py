@@ -1,4 +1,4 @@
-"""The YAML of the Ultralytics lineage: `path`, `train`, `val`, `test`, and `names` or `nc`. Labels are Darknet's."""
+"""Ultralytics' YAML: `path`, `train`, `val`, `test`, and `names` or `nc`. Labels are Darknet's."""
 
 from __future__ import annotations
 
@@ -6,19 +6,20 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from utils.errors import InputError
+from utils.packages import need
 
 SPLITS = ("train", "val", "test")
 
 
 def parse_yaml(text: str, place: str) -> tuple[tuple[str, ...], dict[str, tuple[str, ...]], str]:
     """Class names, entries of each split and the root folder as written. Raises InputError."""
-    yaml = _yaml()
+    yaml = need("yaml", "pyyaml")
     try:
         content: Any = yaml.safe_load(text)
     except yaml.YAMLError as error:
         mark = getattr(error, "problem_mark", None)
         where = f"{place}:{mark.line + 1}" if mark else place
-        raise InputError(f"{where}: no yaml: {getattr(error, 'problem', error)}") from None
+        raise InputError(f"{where}: not valid YAML: {getattr(error, 'problem', error)}") from None
     if not isinstance(content, dict):
         raise InputError(f"{place}: expected keys such as train, val and names")
     splits: dict[str, tuple[str, ...]] = {}
@@ -53,12 +54,4 @@ def format_yaml(names: Sequence[str], splits: Mapping[str, Sequence[str]], root:
     for split, entries in splits.items():
         content[split] = entries[0] if len(entries) == 1 else list(entries)
     content["names"] = dict(enumerate(names))
-    return str(_yaml().safe_dump(content, sort_keys=False, allow_unicode=True))
-
-
-def _yaml() -> Any:
-    try:
-        import yaml
-    except ImportError:
-        raise InputError("reading .yaml data sets needs PyYAML: pip install pyyaml") from None
-    return yaml
+    return str(need("yaml", "pyyaml").safe_dump(content, sort_keys=False, allow_unicode=True))

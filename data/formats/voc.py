@@ -1,6 +1,6 @@
-"""Pascal VOC: one xml file of labels for each image, lists of image names in ImageSets/Main.
+"""Pascal VOC: an XML file of labels for each image, lists of image names in ImageSets/Main.
 
-Pixels count from 1. The edges follow the original's scripts/voc_label.py: centre minus one, size xmax - xmin.
+Pixels are counted from 1. Boxes follow the original's scripts/voc_label.py: centre minus one, size xmax - xmin.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ class _Element:
     children: list[_Element] = field(default_factory=list)
 
     def find(self, path: str) -> _Element | None:
-        """First descendant at a path such as `size/width`."""
+        """The first descendant at a path such as `size/width`."""
         here: _Element | None = self
         for tag in path.split("/"):
             here = next((child for child in here.children if child.tag == tag), None) if here else None
@@ -45,7 +45,7 @@ class _Element:
 
 
 def _parse_xml(data: bytes) -> _Element:
-    """Tree of elements which know their line. Raises expat.ExpatError; entities of the file's own are refused."""
+    """Tree of elements with line numbers. Raises expat.ExpatError, also for entities that the file declares."""
     root = _Element("", 0)
     open_elements = [root]
     parser = expat.ParserCreate()
@@ -71,16 +71,16 @@ def _parse_xml(data: bytes) -> _Element:
 
 
 def parse_annotation(data: bytes, place: str, image: Path, class_of: Mapping[str, int]) -> Annotation:
-    """Labels of one xml file; an object that cannot be read becomes a finding. A file that is no xml has no labels."""
+    """Labels of an XML file; an object or a file that cannot be read becomes a finding."""
     try:
         root = _parse_xml(data)
     except expat.ExpatError as error:
-        bad = Finding(kind=MALFORMED, place=place, line=getattr(error, "lineno", None), text=f"no xml: {error}")
+        bad = Finding(kind=MALFORMED, place=place, line=getattr(error, "lineno", None), text=f"not valid XML: {error}")
         return Annotation.of(image, label_path=Path(place), findings=(bad,))
     top = root.find("annotation") or root
     size_wh = _size(top)
     if size_wh is None:
-        text = "size: width and height must be whole numbers above 0; its labels are not used"
+        text = "size: width and height must be integers above 0; the labels are not used"
         bad = Finding(kind=MALFORMED, place=place, line=top.line, text=text)
         return Annotation.of(image, label_path=Path(place), findings=(bad,))
     boxes, ids, lines, difficult, findings = [], [], [], [], []
@@ -137,7 +137,7 @@ def _class_id(thing: _Element, class_of: Mapping[str, int]) -> int:
 
 
 def names_in(data: bytes) -> set[str]:
-    """Class names that an xml file uses; none when it is no xml."""
+    """Class names in an XML file; none if it is not valid."""
     try:
         root = _parse_xml(data)
     except expat.ExpatError:
@@ -147,7 +147,7 @@ def names_in(data: bytes) -> set[str]:
 
 
 def format_annotation(annotation: Annotation, size_wh: tuple[int, int], names: tuple[str, ...]) -> str:
-    """Text of an xml file. Crowds are left out, the format has none."""
+    """Text of an XML file. Crowds have no place in the format."""
     width, height = size_wh
     out = [
         "<annotation>",
@@ -173,7 +173,7 @@ def format_annotation(annotation: Annotation, size_wh: tuple[int, int], names: t
 
 @dataclass(frozen=True)
 class XmlLabels:
-    """Reads the labels of an image from `annotations`/<image's name>.xml."""
+    """Reads the labels of an image from `annotations`/NAME.xml."""
 
     annotations: Path
     names: tuple[str, ...]
@@ -183,19 +183,19 @@ class XmlLabels:
         try:
             data = path.read_bytes()
         except OSError:
-            missing = Finding(kind="labels missing", place=str(image), text=f"no labels; tried {path}")
+            missing = Finding(kind="labels missing", place=str(image), text=f"no label file; tried {path}")
             return Annotation.of(image, findings=(missing,))
         return parse_annotation(data, str(path), image, {name: i for i, name in enumerate(self.names)})
 
 
 def order_names(used: Iterable[str]) -> tuple[str, ...]:
-    """The 20 names of Pascal VOC when there is no other among them, else those used, in alphabetical order."""
+    """The 20 names of Pascal VOC if no other name is used, else the used names in alphabetical order."""
     found = set(used)
     return VOC_NAMES if found and found <= set(VOC_NAMES) else tuple(sorted(found))
 
 
 def read_sets(folder: Path) -> dict[str, tuple[str, ...]]:
-    """Image names of every split in `folder`/ImageSets/Main. Per-class lists (name and flag) are passed over."""
+    """Image names of every split in `folder`/ImageSets/Main, without the per-class lists (name and flag)."""
     sets: dict[str, tuple[str, ...]] = {}
     for path in sorted((folder / "ImageSets" / "Main").glob("*.txt")):
         rows = tuple(bare for line in read_text(path, "image set").splitlines() if (bare := line.strip()))

@@ -72,13 +72,13 @@ def test_splits_are_kept(kind: str, tmp_path: Path) -> None:
 def test_loss_is_counted(tmp_path: Path) -> None:
     written = write_data(small_set(tmp_path), tmp_path / "x" / "set.yaml")
     assert (written.labels, written.images) == (7 - 4, 4)
-    assert written.lost == {"crowd boxes, left out": 2, "difficult boxes, left out": 2}
+    assert written.not_converted == {"crowd boxes, left out": 2, "difficult boxes, left out": 2}
 
 
 def test_target_that_exists_is_left_alone(tmp_path: Path) -> None:
     target = tmp_path / "set.json"
     target.write_text("mine")
-    with pytest.raises(InputError, match="exists already"):
+    with pytest.raises(InputError, match="already exists"):
         write_data(small_set(tmp_path), target)
     assert target.read_text() == "mine"
 
@@ -228,7 +228,12 @@ def test_coco_bad_annotation_costs_that_one(box: object, message: str) -> None:
 
 @pytest.mark.parametrize(
     ("text", "message"),
-    [("{", "no json"), ("[]", "is a json list"), ('{"images": []}', "no list 'annotations'"), ("[" * 10**5, "no json")],
+    [
+        ("{", "not valid JSON"),
+        ("[]", "is a JSON list"),
+        ('{"images": []}', "no list 'categories'"),
+        ("[" * 10**5, "not valid JSON"),
+    ],
 )
 def test_coco_bad_file(text: str, message: str, tmp_path: Path) -> None:
     path = tmp_path / "a.json"

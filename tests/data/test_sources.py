@@ -50,10 +50,10 @@ def test_data_file_paths_from_its_own_folder(tmp_path: Path) -> None:
     assert dataset.splits == {"train": (tmp_path / "images" / "a.png",)}
 
 
-def test_missing_split_is_stood_in_for(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+def test_another_split_replaces_a_missing_one(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     with caplog.at_level(logging.WARNING):
         dataset = open_data(_darknet(tmp_path), "val")
-    assert list(dataset.splits) == ["val"] and "'train' is used instead" in caplog.text
+    assert list(dataset.splits) == ["val"] and "using 'train'" in caplog.text
 
 
 def test_names_file_takes_over(tmp_path: Path) -> None:
@@ -74,7 +74,7 @@ def test_folder_of_images(tmp_path: Path) -> None:
 def test_labels_without_names_are_not_dropped(tmp_path: Path) -> None:
     write_png(tmp_path / "in" / "a.png", (20, 10))
     (tmp_path / "in" / "a.txt").write_text("0 .5 .5 .5 .5\n")
-    with pytest.raises(InputError, match="has labels and no class names"):
+    with pytest.raises(InputError, match="has labels but no class names"):
         write_data(open_data(tmp_path / "in"), tmp_path / "out.data")
     assert not (tmp_path / "out.data").exists()
 
