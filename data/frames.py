@@ -1,12 +1,12 @@
-"""Where detection gets its images from: one iterator over files, folders, lists, videos, cameras, streams and arrays.
+"""Sources of images for inference: files, folders, lists, videos, cameras, streams and arrays, as one iterator.
 
     with open_frames("street.mp4") as frames:
         for item in frames:
             if isinstance(item, Failure): ...   # reported and skipped
             else: item.image, item.index, item.time_s, item.video
 
-Files are decoded in a thread ahead of the reader. A camera or a stream gives its newest frame, so a slow reader
-sees fewer frames and never old ones.
+Files are decoded in a thread, ahead of the consumer. A camera or a stream gives its newest frame: a slow consumer gets
+fewer frames, but never old ones.
 """
 
 from __future__ import annotations
@@ -36,62 +36,16 @@ from utils.errors import InputError
 
 logger = logging.getLogger(__name__)
 
-_GLOB = frozenset("*?[")
-
-
-def is_video(path: str | Path) -> bool:
-    return Path(path).suffix.lower() in VIDEO_SUFFIXES
-
-
-def find_files(source: str) -> list[Path]:
-    """Images and videos that `source` names, in the order of their names or of the list. Never empty.
-
-    A folder gives the images and videos in it, not those in its folders. A name that exists is taken as it is,
-    even if it holds `*`, `?` or `[`. Raises InputError.
-    """
-    path = Path(source)
-    try:
-        if path.is_dir():
-            return _not_empty(sorted(each for each in path.iterdir() if _known(each)), source, "folder has no")
-        found = path.exists()
-    except OSError as error:  # no right to read it, or a name that is too long
-        raise InputError(f"{source}: cannot be read: {error.strerror}") from None
-    if found:
-        is_list = path.suffix.lower() == ".txt"
-        return _not_empty(list(read_list(path)), source, "list names no") if is_list else [path]
-    if _GLOB & set(source):
-        matches = (Path(each) for each in glob.iglob(source, recursive=True))  # noqa: PTH207, absolute patterns
-        return _not_empty(sorted(each for each in matches if _known(each)), source, "pattern matches no")
-    raise InputError(f"{source}: no such image, video, folder, list, camera or stream")
-
-
-def _known(path: Path) -> bool:
-    return path.suffix.lower() in IMAGE_SUFFIXES | VIDEO_SUFFIXES and path.is_file()
-
-
-def _not_empty(paths: list[Path], source: str, what: str) -> list[Path]:
-    if not paths:
-        raise InputError(f"{source}: {what} images or videos")
-    return paths
-
-
 RETRIES = 3
 RETRY_AFTER_S = 1.0
 TIMEOUT_MS = 10_000
 
-
-def _open(device: int | str) -> cv2.VideoCapture:
-    if isinstance(device, int):
-        return cv2.VideoCapture(device)
-    timeouts = [cv2.CAP_PROP_OPEN_TIMEOUT_MSEC, TIMEOUT_MS, cv2.CAP_PROP_READ_TIMEOUT_MSEC, TIMEOUT_MS]
-    return cv2.VideoCapture(device, cv2.CAP_FFMPEG, timeouts)
-
-
-_AHEAD = 4  # decoded images that wait for the reader
-_LAST_CAMERA = 2**31 - 1
-_ENDLESS = frozenset({".mjpg", ".mjpeg"})  # what network cameras call their stream
-_OF_FILES = frozenset({"http", "https", "ftp", "file"})  # schemes that deliver files, not only streams
+_AHEAD = 4  # decoded images that wait for the consumer
+_MAX_CAMERA = 2**31 - 1
+_STREAM_SUFFIXES = frozenset({".mjpg", ".mjpeg"})  # of the streams of network cameras
+_FILE_SCHEMES = frozenset({"http", "https", "ftp", "file"})  # which deliver files as well as streams
 _URL = re.compile(r"[a-z][a-z0-9+.-]*://", re.IGNORECASE)
+_GLOB = frozenset("*?[")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -123,16 +77,16 @@ class Frame:
 
 @dataclass(frozen=True, kw_only=True)
 class Failure:
-    """An image or video that could not be read, or not to its end; `reason` is a whole sentence with the place."""
+    """An image or video that could not be read completely; `reason` is a sentence that names it."""
 
     path: str
     reason: str
 
 
 class Frames:
-    """Iterable once over Frame and Failure. total: how many frames are expected, None where nobody knows.
+    """Iterable, once, over Frame and Failure. total: expected number of frames, None if unknown.
 
-    live: a camera or a stream. Iterating raises InputError after the last item when there was no frame at all.
+    live: a camera or a stream. Iterating raises InputError at the end if there was no frame at all.
     """
 
     def __init__(self, source: str, items: Iterator[Frame | Failure], *, total: int | None, live: bool) -> None:
@@ -160,7 +114,7 @@ class Frames:
         self.close()
 
     def close(self) -> None:
-        """End the thread and let go of file or camera."""
+        """End the thread and release file or camera."""
         if isinstance(self._items, (Prefetch, LiveFrames)):
             self._items.close()
 
@@ -183,8 +137,8 @@ def open_frames(source: Any, *, vid_stride: int = 1) -> Frames:
     elif not isinstance(source, (str, Path, int)):
         entries = [_in_memory(source, 0)]
     elif name.isascii() and name.isdigit() and not Path(name).exists():
-        if int(name) > _LAST_CAMERA:
-            raise InputError(f"{name}: no such file or folder, and no number of a camera")
+        if int(name) > _MAX_CAMERA:
+            raise InputError(f"{name}: no such file or folder, and no camera number")
         return Frames(name, LiveFrames(int(name), name, vid_stride), total=None, live=True)
     elif _URL.match(name):
         if _is_live(name):
@@ -193,6 +147,42 @@ def open_frames(source: Any, *, vid_stride: int = 1) -> Frames:
     else:
         entries = [str(path) for path in find_files(name)]
     return Frames(name, Prefetch(_read_all(entries, vid_stride), _AHEAD), total=_count(entries, vid_stride), live=False)
+
+
+def is_video(path: str | Path) -> bool:
+    return Path(path).suffix.lower() in VIDEO_SUFFIXES
+
+
+def find_files(source: str) -> list[Path]:
+    """Images and videos that `source` names, sorted, or in the order of the list; never empty.
+
+    A folder contributes the images and videos directly in it. An existing name may contain `*`, `?` or `[`. Raises
+    InputError.
+    """
+    path = Path(source)
+    try:
+        if path.is_dir():
+            return _not_empty(sorted(each for each in path.iterdir() if _known(each)), source, "folder has no")
+        found = path.exists()
+    except OSError as error:  # no permission, or a name that is too long
+        raise InputError(f"{source}: cannot be read: {error.strerror}") from None
+    if found:
+        is_list = path.suffix.lower() == ".txt"
+        return _not_empty(list(read_list(path)), source, "list names no") if is_list else [path]
+    if _GLOB & set(source):
+        matches = (Path(each) for each in glob.iglob(source, recursive=True))  # noqa: PTH207, absolute patterns
+        return _not_empty(sorted(each for each in matches if _known(each)), source, "pattern matches no")
+    raise InputError(f"{source}: no such image, video, folder, list, camera or stream")
+
+
+def _known(path: Path) -> bool:
+    return path.suffix.lower() in IMAGE_SUFFIXES | VIDEO_SUFFIXES and path.is_file()
+
+
+def _not_empty(paths: list[Path], source: str, what: str) -> list[Path]:
+    if not paths:
+        raise InputError(f"{source}: {what} images or videos")
+    return paths
 
 
 def _in_memory(value: Any, number: int) -> Frame:
@@ -218,16 +208,16 @@ def as_image(value: Any, place: str) -> NDArray[np.uint8]:
 
 
 def _is_live(url: str) -> bool:
-    """Whether an address is one of a stream, not of a file with an end. Raises InputError for an image's."""
+    """Whether a URL is that of a stream and not of a video file. Raises InputError for that of an image."""
     address = urlparse(url)
     suffix = Path(address.path).suffix.lower()
     if suffix in IMAGE_SUFFIXES:
-        raise InputError(f"{url}: is an image's address, expected that of a video or stream; download it first")
-    return address.scheme.lower() not in _OF_FILES or suffix not in VIDEO_SUFFIXES - _ENDLESS
+        raise InputError(f"{url}: is the URL of an image, expected a video or a stream; download the image first")
+    return address.scheme.lower() not in _FILE_SCHEMES or suffix not in VIDEO_SUFFIXES - _STREAM_SUFFIXES
 
 
 def _silence_opencv() -> None:
-    """What OpenCV would print about a bad file is in our message; where its level is set differs from version to version."""
+    """Our own messages report bad files. Where OpenCV's log level is set depends on its version."""
     if hasattr(cv2, "setLogLevel"):
         cv2.setLogLevel(0)
     else:
@@ -248,14 +238,14 @@ def _read_all(entries: list[str | Frame], stride: int) -> Iterator[Frame | Failu
 
 
 def read_video(path: str, stride: int = 1) -> Iterator[Frame]:
-    """Every `stride`th frame of a video file. Raises InputError, after the last good frame, when the video is cut off."""
+    """Every `stride`-th frame of a video file. Raises InputError after the last good frame if the video is truncated."""
     with open_video(path) as (capture, video):
         for index, image in video_frames(capture, video, stride):
             yield Frame(image=image, path=path, index=index, time_s=index / video.fps, video=video)
 
 
 def _count(entries: list[str | Frame], stride: int) -> int | None:
-    """Images and frames in all; None when a video does not say how many it has."""
+    """Total number of images and frames; None if unknown for a video."""
     total = 0
     for path in entries:
         if isinstance(path, Frame) or not is_video(path):
@@ -266,15 +256,15 @@ def _count(entries: list[str | Frame], stride: int) -> int | None:
                 if video.frames is None:
                     return None
                 total += -(-video.frames // stride)
-        except InputError:  # reported when its turn comes
+        except InputError:  # reported when it is read
             continue
     return total
 
 
 class LiveFrames:
-    """Frames of a camera (number) or stream (URL), the newest each time: a thread reads all the time and keeps the last one.
+    """The newest frames of a camera (number) or stream (URL): a thread reads continuously and keeps the last one.
 
-    A stream that breaks off is opened again, RETRIES times. Raises InputError when it cannot be opened at first.
+    A broken stream is reopened up to RETRIES times. Raises InputError if it cannot be opened in the first place.
     """
 
     def __init__(self, device: int | str, name: str, stride: int) -> None:
@@ -285,7 +275,7 @@ class LiveFrames:
             what = "camera" if isinstance(device, int) else "stream"
             raise InputError(f"{name}: {what} cannot be opened")
         self._video = describe(self._capture, name)
-        self._news = threading.Condition()
+        self._changed = threading.Condition()
         self._bgr: tuple[NDArray[np.uint8], int, float] | None = None
         self._ended = False
         self._stop = threading.Event()
@@ -296,9 +286,9 @@ class LiveFrames:
         return self
 
     def __next__(self) -> Frame | Failure:
-        """Wait for a frame not seen yet; the end when there will be no more."""
-        with self._news:
-            self._news.wait_for(lambda: self._bgr is not None or self._ended)
+        """Wait for the next new frame."""
+        with self._changed:
+            self._changed.wait_for(lambda: self._bgr is not None or self._ended)
             if self._bgr is None:
                 raise StopIteration
             (bgr, index, time_s), self._bgr = self._bgr, None
@@ -315,9 +305,9 @@ class LiveFrames:
             self._read()
         finally:
             self._capture.release()
-            with self._news:
+            with self._changed:
                 self._ended = True
-                self._news.notify_all()
+                self._changed.notify_all()
 
     def _read(self) -> None:
         start, index, tries = time.monotonic(), 0, 0
@@ -329,7 +319,7 @@ class LiveFrames:
                 index, tries = index + 1, 0
             elif tries < RETRIES:
                 tries += 1
-                logger.warning("%s: no frame, opening again (%d of %d)", self._name, tries, RETRIES)
+                logger.warning("%s: no frame, reconnecting (%d of %d)", self._name, tries, RETRIES)
                 self._capture.release()
                 self._stop.wait(RETRY_AFTER_S)
                 self._capture = _open(self._device)
@@ -337,6 +327,13 @@ class LiveFrames:
                 break
 
     def _publish(self, frame: tuple[NDArray[np.uint8], int, float]) -> None:
-        with self._news:
+        with self._changed:
             self._bgr = frame
-            self._news.notify_all()
+            self._changed.notify_all()
+
+
+def _open(device: int | str) -> cv2.VideoCapture:
+    if isinstance(device, int):
+        return cv2.VideoCapture(device)
+    timeouts = [cv2.CAP_PROP_OPEN_TIMEOUT_MSEC, TIMEOUT_MS, cv2.CAP_PROP_READ_TIMEOUT_MSEC, TIMEOUT_MS]
+    return cv2.VideoCapture(device, cv2.CAP_FFMPEG, timeouts)

@@ -2,8 +2,8 @@
 
 Every measure takes boxes as cxcywh (centre x, centre y, width, height; any unit, the same for both sides) in tensors
 (..., 4) whose leading shapes broadcast, and returns the broadcast shape: `iou(a, b)` of two (n, 4) tensors compares
-element by element, `pairwise(iou, a, b)` compares everything with everything. Degenerate boxes give the values the
-original gives (0 overlap, no penalty), never a NaN out of 0 / 0. All measures can be differentiated.
+element by element, `pairwise(iou, a, b)` compares everything with everything. Degenerate boxes give the original's
+values (0 overlap, no penalty) and never NaN. All measures are differentiable.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from torch import Tensor
 
 Measure = Callable[[Tensor, Tensor], Tensor]
 
-DIOU_EXPONENT = 0.6  # the original's own exponent of DIoU's penalty in box_diou; the paper (arXiv:1911.08287) has 1
+DIOU_EXPONENT = 0.6  # of the penalty in the original's box_diou; 1 in the paper (arXiv:1911.08287)
 CIOU_GUARD = 1e-6  # box_ciou, in the denominator of alpha
 
 
@@ -38,7 +38,7 @@ def iou(a_cxcywh: Tensor, b_cxcywh: Tensor) -> Tensor:
 
 
 def giou(a_cxcywh: Tensor, b_cxcywh: Tensor) -> Tensor:
-    """IoU minus the share of the enclosing box that neither covers, in [-1, 1]. arXiv:1902.09630, box_giou."""
+    """IoU minus the fraction of the enclosing box that neither covers, in [-1, 1]. arXiv:1902.09630, box_giou."""
     overlap, union = _iou_and_union(a_cxcywh, b_cxcywh)
     width, height = _enclosing(a_cxcywh, b_cxcywh)
     hull = width * height
@@ -49,7 +49,7 @@ def diou(a_cxcywh: Tensor, b_cxcywh: Tensor, exponent: float = DIOU_EXPONENT) ->
     """IoU minus (squared centre distance / squared diagonal of the enclosing box) ** exponent.
 
     Source: box_diou with the default exponent, box_diounms with the cfg's beta_nms. The penalty depends on the unit
-    of each axis: the original measures in parts of the image's width and height.
+    of each axis: the original uses fractions of the image's width and height.
     """
     overlap, _ = _iou_and_union(a_cxcywh, b_cxcywh)
     distance = _distance(a_cxcywh, b_cxcywh)
@@ -58,7 +58,7 @@ def diou(a_cxcywh: Tensor, b_cxcywh: Tensor, exponent: float = DIOU_EXPONENT) ->
 
 
 def ciou(a_cxcywh: Tensor, b_cxcywh: Tensor) -> Tensor:
-    """IoU minus relative centre distance minus a penalty for unlike aspect ratios; `b` is the truth. box_ciou."""
+    """IoU minus relative centre distance minus a penalty for unlike aspect ratios; `b` is the ground truth. box_ciou."""
     overlap, _ = _iou_and_union(a_cxcywh, b_cxcywh)
     width_a, height_a = a_cxcywh[..., 2], a_cxcywh[..., 3]
     width_b, height_b = b_cxcywh[..., 2], b_cxcywh[..., 3]

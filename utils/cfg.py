@@ -1,9 +1,9 @@
 """Cfg text to raw sections and back.
 
 The lexical rules are the original's (parser.c read_cfg, utils.c strip, option_list.c read_option and option_find):
-all blanks, tabs and carriage returns are dropped from a line, also inside values; a line that begins with `#` or `;`
-is a comment; there are no trailing comments; the key ends at the first `=`; of a repeated key the first one counts.
-What the original crashes on or passes over with a message is an error or a warning with file and line.
+spaces, tabs and carriage returns are removed from a line, even inside values; a line that begins with `#` or `;` is a
+comment; there are no trailing comments; the key ends at the first `=`; the first of repeated keys counts. Where the
+original crashes or prints a message, there is an error or a warning with file and line.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ _MAX_CHARACTERS = 16 * 1024 * 1024
 
 
 class Entry(NamedTuple):
-    """One `key=value` line, blanks dropped; `line` counts from 1."""
+    """A line `key=value` without blanks; `line` counts from 1."""
 
     key: str
     value: str
@@ -34,7 +34,7 @@ class Entry(NamedTuple):
 
 @dataclass(frozen=True)
 class RawSection:
-    """One `[name]` with its entries in file order; nothing is interpreted yet."""
+    """A section `[name]` with its uninterpreted entries in file order."""
 
     path: str
     name: str
@@ -60,16 +60,16 @@ class RawSection:
 
 @dataclass(frozen=True)
 class Cfg:
-    """A cfg file: its text exactly as it was, and the sections read from it."""
+    """A cfg file: its exact text, and the sections parsed from it."""
 
     path: str
     text: str
     sections: tuple[RawSection, ...]
 
     def with_values(self, section: int, values: Mapping[str, object]) -> Cfg:
-        """This cfg with keys of one section set; every other line, comments included, stays as it is.
+        """This cfg with some keys of a section set; all other lines, including comments, stay the same.
 
-        The line that counts for a key is rewritten; a key that is not there is added after the section's last entry.
+        The effective line of a key is rewritten; a new key is added after the section's last entry.
         """
         lines = self.text.split("\n")
         raw = self.sections[section]
@@ -89,13 +89,13 @@ class Cfg:
         return parse("\n".join(lines), self.path)
 
     def write(self, path: str | Path) -> None:
-        """Write the text; an unchanged cfg comes out byte for byte as it was read."""
+        """Write the text; an unchanged cfg is written byte for byte as it was read."""
         with atomic_write(path) as stream:
             stream.write(self.text.encode("utf-8", "surrogateescape"))
 
 
 def read(path: str | Path) -> Cfg:
-    """Read a cfg file. Raises InputError (CfgError with the line) for what cannot be a cfg."""
+    """Read a cfg file. Raises InputError (CfgError with the line) if it is no cfg."""
     return parse(read_text(path, "cfg", exact=True), str(path))
 
 
@@ -137,7 +137,7 @@ def _entry(line: str, path: str, number: int) -> Entry | None:
     key, equals, value = line.partition("=")
     if not equals or not key:
         raise CfgError(path, number, f"expected key=value, found {_shorten(line)}")
-    if not value:  # option_list.c read_option reports such a line and goes on without it
+    if not value:  # option_list.c read_option prints such a line and skips it
         logger.warning("%s:%d: %s has no value, its default is used", path, number, key)
         return None
     return Entry(key, value, number)

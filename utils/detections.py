@@ -1,4 +1,4 @@
-"""The one result type: what was found in one image."""
+"""Detections and ground truth of an image."""
 
 from __future__ import annotations
 
@@ -14,12 +14,12 @@ MASKED_TARGET = -1234.0  # SECRET_NUM in the original's C sources: a class or va
 
 @dataclass(frozen=True, kw_only=True)
 class Detections:
-    """Boxes found in one image, best score first.
+    """Boxes found in an image, best score first.
 
     xyxy: float32 (n, 4), left, top, right, bottom in pixels of the original image (not clipped to it).
     scores: float32 (n,), objectness times class probability, in [0, 1].
-    class_ids: int64 (n,). A box with several classes above the threshold stands here once for each.
-    ranks: int64 (n,) where asked for: place of the box in the original's own list (see inference/detector.py).
+    class_ids: int64 (n,). A box with several classes above the threshold is listed once for each.
+    ranks: int64 (n,) on request: position of the box in the original's list (see inference/detector.py).
     """
 
     xyxy: NDArray[np.float32]
@@ -49,9 +49,9 @@ class Detections:
         )
 
     def to_dict(self, names: Sequence[str] = ()) -> dict[str, Any]:
-        """The arrays under the names that the library supervision gives them, for sv.Detections(**found.to_dict()).
+        """The arrays under their names in the library supervision: sv.Detections(**found.to_dict()).
 
-        names: of the classes; with them, the name of each box is there as data["class_name"].
+        names: of the classes; adds data["class_name"].
         """
         values = {"xyxy": self.xyxy, "confidence": self.scores, "class_id": self.class_ids}
         if not names:
@@ -69,9 +69,9 @@ class GroundTruth:
 
     xyxy: float64 (n, 4), left, top, right, bottom in pixels of the original image (not clipped to it).
     class_ids: int64 (n,).
-    crowd: bool (n,), COCO's `iscrowd`: the box covers a group; finding it is neither right nor wrong.
-    difficult: bool (n,), Pascal VOC's `difficult`: not counted as an object, finding it is not a mistake.
-    areas_px: float64 (n,), area that decides small, medium or large in COCO's protocol (of the mask where known).
+    crowd: bool (n,), COCO's `iscrowd`: the box covers a group; detecting it is neither right nor wrong.
+    difficult: bool (n,), Pascal VOC's `difficult`: it does not count as an object, and detecting it is no error.
+    areas_px: float64 (n,), area that determines small, medium or large in COCO's protocol (of the mask if known).
     size_wh: width and height of the image in pixels.
     """
 

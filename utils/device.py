@@ -1,4 +1,4 @@
-"""Where a network runs."""
+"""Selection of the device."""
 
 from __future__ import annotations
 
@@ -10,10 +10,7 @@ from utils.errors import InputError
 
 
 def select_device(text: str = "") -> torch.device:
-    """The device that a --device flag names: "" (a GPU if there is one), "cpu", "0", "cuda:1", "mps".
-
-    Raises InputError for a device that this machine does not have.
-    """
+    """The device that --device names: "" (a GPU if available), "cpu", "0", "cuda:1", "mps". Raises InputError."""
     name = text.strip().lower()
     if not name:
         return torch.device("cuda:0" if torch.cuda.is_available() else "cpu")

@@ -1,4 +1,4 @@
-"""Detections drawn into images."""
+"""Drawing of detections, ground truth and grids of images."""
 
 from __future__ import annotations
 
@@ -20,10 +20,10 @@ Colour = tuple[int, int, int]
 Box = tuple[int, int, int, int]
 
 _FONT = cv2.FONT_HERSHEY_SIMPLEX
-_FONT_PX = 22.0  # height of a capital letter of that font at scale 1
-_LEAST_TEXT_PX = 9.0
-_TEXT_SHARE = 0.018  # height of the text in parts of the image's mean side
-_CROWD = 100  # labels that look for a place of their own; more cannot be read in any way
+_FONT_PX = 22.0  # height of a capital letter at scale 1
+_MIN_TEXT_PX = 9.0
+_TEXT_SHARE = 0.018  # text height as a fraction of the image's mean side
+_MAX_PLACED = 100  # labels that avoid each other; more are unreadable anyway
 _GOLDEN = 0.61803398875
 _OPENCV_DRAWS_UNICODE = int(cv2.__version__.split(".")[0]) >= 5
 
@@ -39,8 +39,8 @@ def annotate(
 ) -> Image:
     """A copy of `image`, uint8 (height, width, 3) RGB, with a box and a label for each detection.
 
-    thickness: of lines in pixels; None: in proportion to the image. The best detections are drawn last, on top, and
-    labels on top of all boxes.
+    thickness: of lines in pixels; None: proportional to the image. The best detections are on top, and labels on top of
+    all boxes.
     """
     best_last = detections.select(slice(None, None, -1))
     texts = [class_name(names, i) + (f" {score:.2f}" if scores else "") for _, score, i in best_last]
@@ -55,9 +55,9 @@ def draw_boxes(
     texts: Sequence[str],
     thickness: int | None = None,
 ) -> Image:
-    """A copy of `image` with boxes (n, 4) in pixels and a label for each of them, or none where `texts` is empty.
+    """A copy of `image` with boxes (n, 4) in pixels and a label for each; no labels if `texts` is empty.
 
-    Later labels have the first choice of a place and lie on top.
+    Later labels are placed first and are drawn on top.
     """
     drawn = image.copy()
     line = thickness or line_thickness(image.shape[1], image.shape[0])
@@ -70,13 +70,13 @@ def draw_boxes(
 
 
 def class_name(names: Sequence[str], class_id: int) -> str:
-    """Its name, or "class 7" where there is none."""
+    """Name of a class, or "class 7" if it has none."""
     return names[class_id] if class_id < len(names) and names[class_id] else f"class {class_id}"
 
 
 @lru_cache(maxsize=4096)
 def class_colour(class_id: int) -> Colour:
-    """RGB of a class, the same in every run. Neighbouring classes are far apart in hue."""
+    """RGB of a class, the same in every run. Consecutive classes differ strongly in hue."""
     hue = (0.02 + class_id * _GOLDEN) % 1.0
     lightness, saturation = ((0.50, 0.85), (0.62, 0.75), (0.38, 0.80))[class_id % 3]
     red, green, blue = colorsys.hls_to_rgb(hue, lightness, saturation)
@@ -84,12 +84,12 @@ def class_colour(class_id: int) -> Colour:
 
 
 def line_thickness(width_px: int, height_px: int) -> int:
-    """Thickness of lines that suits an image of this size."""
+    """Line thickness in pixels for an image of this size."""
     return max(1, round((width_px + height_px) / 2 * 0.0035))
 
 
 def printable(text: str) -> str:
-    """`text` in the letters that this OpenCV's font has: accents are dropped and the rest is "?" before OpenCV 5."""
+    """`text` in characters that OpenCV can draw: before OpenCV 5, accents are dropped and other characters become "?"."""
     text = "".join(c if c.isprintable() else "?" for c in text)
     if _OPENCV_DRAWS_UNICODE:
         return text
@@ -98,7 +98,7 @@ def printable(text: str) -> str:
 
 
 def _inside(box: NDArray[np.floating], image: Image) -> Box:
-    """The box's pixels that lie in the image."""
+    """The box in whole pixels, clipped to the image."""
     height, width = image.shape[:2]
     finite = np.nan_to_num(box.astype(np.float64), nan=0, posinf=1e9, neginf=-1e9)
     clipped = np.clip(finite, 0, [width - 1, height - 1, width - 1, height - 1])
@@ -107,9 +107,9 @@ def _inside(box: NDArray[np.floating], image: Image) -> Box:
 
 
 def _labels(image: Image, places: Sequence[Box], colours: Sequence[Colour], texts: Sequence[str], line: int) -> None:
-    """A filled tab with its text for each box, on its left top corner or where it hides no other tab."""
+    """Draw a filled tab with its text at each box, where it hides no other tab if possible."""
     height, width = image.shape[:2]
-    scale = max(_LEAST_TEXT_PX, _TEXT_SHARE * (width + height) / 2) / _FONT_PX
+    scale = max(_MIN_TEXT_PX, _TEXT_SHARE * (width + height) / 2) / _FONT_PX
     weight = max(1, round(scale * 1.6))
     taken = np.empty((len(texts), 4), np.int64)
     tabs: list[tuple[Box, int, int]] = []
@@ -117,7 +117,7 @@ def _labels(image: Image, places: Sequence[Box], colours: Sequence[Colour], text
         (text_w, text_h), below = cv2.getTextSize(text, _FONT, scale, weight)
         pad = max(2, round(text_h * 0.3))
         choices = _tabs(place, (text_w + 2 * pad, text_h + below // 2 + 2 * pad), (width, height), line)
-        others = taken[: len(tabs) if len(tabs) < _CROWD else 0]
+        others = taken[: len(tabs) if len(tabs) < _MAX_PLACED else 0]
         tab = next((choice for choice in choices if _is_free(choice, others)), choices[0])
         taken[len(tabs)] = tab
         tabs.append((tab, pad, text_h))
@@ -128,7 +128,7 @@ def _labels(image: Image, places: Sequence[Box], colours: Sequence[Colour], text
 
 
 def _tabs(place: Box, tab_wh: tuple[int, int], image_wh: tuple[int, int], line: int) -> list[Box]:
-    """Places for a tab: standing on the box, hanging inside it, below it, by its left or right edge; the first is the best."""
+    """Positions of a tab in order of preference: above the box, inside it, below it, at its left or right edge."""
     left, top, right, bottom = place
     wide, high = tab_wh
     lowest = image_wh[1] - high
@@ -141,7 +141,7 @@ def _tabs(place: Box, tab_wh: tuple[int, int], image_wh: tuple[int, int], line: 
 
 
 def _is_free(tab: Box, taken: NDArray[np.int64]) -> bool:
-    """Whether a tab hides none of those that are `taken`, (n, 4)."""
+    """Whether a tab overlaps none of `taken`, (n, 4)."""
     left, top, right, bottom = tab
     apart = (left >= taken[:, 2]) | (right <= taken[:, 0]) | (top >= taken[:, 3]) | (bottom <= taken[:, 1])
     return bool(apart.all())
@@ -160,7 +160,7 @@ _EMPTY, _AROUND = 255, 114
 
 
 class GridImage(NamedTuple):
-    """An image for a image_grid, uint8 (height, width, 3) RGB; xyxy: (n, 4), pixels of it; texts: at each box."""
+    """An image of a grid, uint8 (height, width, 3) RGB; xyxy: (n, 4) in pixels; texts: labels of the boxes."""
 
     image: Image
     xyxy: NDArray[np.floating]
@@ -169,9 +169,9 @@ class GridImage(NamedTuple):
 
 
 def image_grid(shown: Sequence[GridImage]) -> Image:
-    """The first 16 images in a square of cells, uint8 RGB. Cells have the proportions that most images have."""
+    """The first 16 images in a square grid, uint8 RGB. Cells have the median aspect ratio of the images."""
     shown = shown[:MAX_GRID_IMAGES]
-    assert shown, "a image_grid of no images"
+    assert shown, "no images for a grid"
     columns = math.ceil(math.sqrt(len(shown)))
     ratio = float(np.median([each.image.shape[1] / each.image.shape[0] for each in shown]))
     width, height = (round(CELL_PX * min(1.0, side)) for side in (ratio, 1 / ratio))
@@ -183,7 +183,7 @@ def image_grid(shown: Sequence[GridImage]) -> Image:
 
 
 def _cell(shown: GridImage, size_wh: tuple[int, int]) -> Image:
-    """The image with its boxes in the middle of a cell, as large as it fits. Boxes are drawn at the size that is seen."""
+    """The image with its boxes, resized to fit and centred in a cell. Boxes are drawn after resizing."""
     height, width = shown.image.shape[:2]
     scale = min(size_wh[0] / width, size_wh[1] / height)
     fitted_wh = [max(1, min(round(side * scale), most)) for side, most in zip((width, height), size_wh, strict=True)]

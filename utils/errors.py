@@ -1,7 +1,7 @@
-"""The two ways in which a run ends badly, and the exit code of each.
+"""The errors that end a run, each with its exit code.
 
-Every script maps them (see utils/cli.py): the user's mistake is exit code 2, a run that failed on the
-way is exit code 1, Ctrl-C is 130. A defect of our own is an AssertionError and keeps its traceback.
+Scripts map them (utils/cli.py): a mistake of the user is exit code 2, a failed run is 1, Ctrl-C is 130. A bug of our own
+is an AssertionError and keeps its traceback.
 """
 
 from __future__ import annotations
@@ -10,18 +10,18 @@ from pathlib import Path
 
 
 class InputError(Exception):
-    """The user's mistake: a bad cfg, weights file, label, image, video or flag.
+    """A mistake of the user: a bad cfg, weights file, label, image, video or flag.
 
     The message names the place, the value found and what was expected.
     """
 
 
 class RunError(Exception):
-    """A run that began properly and could not be finished."""
+    """A run that started properly and could not be finished."""
 
 
 class DataLoadingError(RunError):
-    """Nothing more comes of what a run works on; what it has made of the rest is sound and worth saving."""
+    """No more data can be loaded; the results so far are sound and worth saving."""
 
 
 class CfgError(InputError):

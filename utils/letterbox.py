@@ -1,9 +1,9 @@
-"""From an image to the network's input, pixel for pixel as the original does it (src/image.c).
+"""From an image to the network's input, pixel for pixel as in the original (src/image.c).
 
-`resize_image` there is bilinear with the corners aligned: output pixel i looks at i * (in - 1) / (out - 1). OpenCV and
-PyTorch's default align pixel centres of a half-pixel grid instead, which moves every edge by up to half a pixel. On
-five photographs fitted to 320 and 416 pixels the two rules differ by 0.004 to 0.02 of full scale on average (1 to 5
-levels of 255) and by up to 0.38 at sharp edges.
+The original's `resize_image` is bilinear with aligned corners: output pixel i samples i * (in - 1) / (out - 1). OpenCV
+and PyTorch's default align half-pixel centres instead, which moves edges by up to half a pixel. On five photographs
+resized to 320 and 416 pixels the two rules differ by 0.004 to 0.02 of full scale on average (1 to 5 levels of 255) and
+by up to 0.38 at sharp edges.
 """
 
 from __future__ import annotations
@@ -23,10 +23,10 @@ from utils.boxes import cxcywh_to_xyxy, xyxy_to_cxcywh
 
 @dataclass(frozen=True, kw_only=True)
 class Letterbox:
-    """How an image fills the network's input: stretched over all of it, or letterboxed into its middle.
+    """How an image is resized to the network's input: stretched, or letterboxed.
 
     image_wh, network_wh: width and height in pixels, all positive. letter_box: keep the aspect ratio (the cfg's
-    letter_box=1). Boxes are cxcywh_rel: centre and size in parts of the width and height of the frame they lie in.
+    letter_box=1). Boxes are cxcywh_rel: centre and size relative to the width and height of the image or of the input.
     """
 
     image_wh: tuple[int, int]
@@ -35,9 +35,9 @@ class Letterbox:
 
     @property
     def resized_wh(self) -> tuple[int, int]:
-        """Size of the resized image inside the network's input: letterbox_image in src/image.c, whole numbers.
+        """Size of the resized image inside the network's input, in integer arithmetic (letterbox_image, src/image.c).
 
-        At least 1: the original makes an empty image out of one more than `network` times as long as wide.
+        At least 1, where the original gets an empty image from an extreme aspect ratio.
         """
         (width, height), (net_w, net_h) = self.image_wh, self.network_wh
         if not self.letter_box:
@@ -55,8 +55,7 @@ class Letterbox:
     def to_image_rel(self, cxcywh_rel: Tensor) -> Tensor:
         """Boxes (..., 4) of the network's input as boxes (..., 4) of the image, both relative, not clipped.
 
-        Source: correct_yolo_boxes. It takes half of an odd border as x.5 pixels where letterbox_image rounds down;
-        so does this.
+        Like correct_yolo_boxes, this halves an odd border to x.5 pixels, while letterbox_image rounds down.
         """
         ratio, shift = self._ratio_and_shift(cxcywh_rel)
         return torch.cat(((cxcywh_rel[..., :2] - shift) / ratio, cxcywh_rel[..., 2:] / ratio), -1)
@@ -129,10 +128,10 @@ def network_input(image: NDArray[np.uint8], letterbox: Letterbox, kernel: str = 
 
 
 def centre_crop(image: NDArray[np.uint8], network_wh: tuple[int, int], kernel: str = "darknet") -> NDArray[np.float32]:
-    """What a classifier sees of an image: its middle, uint8 (H, W, C) to float32 (C, height, width) of the network in [0, 1].
+    """A classifier's input, the centre of the image: uint8 (H, W, C) to float32 (C, height, width) in [0, 1].
 
-    The shorter side becomes the network's width, then the middle is cut out; where the network is higher than that, pixels of
-    the edge are repeated (image.c resize_min and crop_image, as classifier.c predict_classifier calls them).
+    The shorter side is resized to the network's width, then the centre is cropped; where the network is higher, edge pixels
+    are repeated (resize_min and crop_image in image.c, as predict_classifier in classifier.c calls them).
     """
     height, width, _ = image.shape
     shorter = min(width, height)
@@ -161,14 +160,14 @@ def resize_opencv(image: NDArray[np.uint8], size_wh: tuple[int, int]) -> NDArray
 def resize_darknet(image: NDArray[np.uint8], size_wh: tuple[int, int]) -> NDArray[np.float32]:
     """resize_image of src/image.c: uint8 (H, W, C) to float32 (C, h, w) in [0, 1].
 
-    Columns are gathered first, as whole pixels of 32 bits, which is several times faster than gathering floats.
+    Columns are gathered first, as 32-bit pixels, which is several times faster than gathering floats.
     """
     height, width, _ = image.shape
     if (width, height) == size_wh:
         return _planes(image) / np.float32(255)
     columns, rows = _taps(width, size_wh[0]), _taps(height, size_wh[1])
     low_rows, high_rows = rows.low, rows.high
-    if height > 2 * size_wh[1]:  # most rows are never looked at: leave them out before anything is converted
+    if height > 2 * size_wh[1]:  # most rows are not sampled: drop them before the conversion
         used, places = np.unique(np.concatenate((low_rows, high_rows)), return_inverse=True)
         image, (low_rows, high_rows) = image.take(used, axis=0), places.reshape(2, -1)
     left, right = (torch.from_numpy(_planes(taken)) for taken in _take_columns(image, columns))
@@ -187,13 +186,13 @@ class _Taps(NamedTuple):
     high: NDArray[np.int64]
     weight: NDArray[np.float32]
     last_fades: bool
-    """resize_image leaves the second addend out of the last row. Where rounding puts that row a hair before the last
-    one of the image, nearly all of its light is lost; it is so in the original, and so it is here."""
+    """resize_image omits the second addend in the last row. If rounding places that row just before the last one of the
+    image, it becomes nearly black; this quirk of the original is kept."""
 
 
 @lru_cache(maxsize=64)
 def _taps(size_in: int, size_out: int) -> _Taps:
-    """Where resize_image looks along one axis; its float32 steps are kept, they decide the rounding."""
+    """What resize_image samples along one axis, in float32 as there, which determines the rounding."""
     if size_out == 1 or size_in == 1:
         only = np.full(size_out, size_in - 1 if size_out == 1 else 0)
         return _Taps(only, only, np.zeros(size_out, np.float32), False)

@@ -1,8 +1,8 @@
 """The keys of [net], one option class for each audience.
 
-[net] serves four readers: the network (its input), the schedule, the batching and the augmentation. They live in rooms
-that do not import each other, while "is this key known" needs all of them; therefore the classes stand here together.
-Defaults are those of parser.c parse_net_options.
+[net] configures the network's input, the schedule, the batches and the augmentation. Their code lives in packages that do
+not import each other, but whether a key is known depends on all of them, so the classes are here together. Defaults are
+those of parser.c parse_net_options.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from utils.options import Options, ignored, option
 
 POLICIES = ("random", "poly", "constant", "step", "exp", "sigmoid", "steps", "sgdr")  # parser.c get_policy
 
-_GPU_MEMORY = "memory and streams are PyTorch's business"
+_GPU_MEMORY = "PyTorch manages memory and streams"
 _CONTRASTIVE = "contrastive training is not offered"
 _TRACK = "training on video sequences in order is not offered"
 

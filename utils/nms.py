@@ -1,11 +1,10 @@
-"""Suppression of boxes that find the same object again, as the original does it (src/box.c), without a loop over boxes.
+"""Non-maximum suppression as in the original (src/box.c), without a loop over boxes.
 
-The original goes through the boxes of one class from the best score down; each that is still alive removes every
-later one whose overlap with it is greater than the threshold. The result is reproduced exactly by iterating
-`alive[j] = no alive i < j overlaps j` until nothing changes, which ends at the sequential answer because each round makes
-at least one more leading decision final. Where there are few candidates of each class, all their pairs are taken at once.
-Otherwise sorted candidates are taken `BLOCK` at a time and those that survivors of earlier blocks remove are dropped first.
-Memory is the larger of PAIRS and BLOCK x CHUNK overlaps, whatever the number of candidates.
+The original visits the boxes of a class by descending score; each surviving box suppresses every later one whose overlap
+exceeds the threshold. Iterating `alive[j] = no alive i < j overlaps j` until nothing changes gives exactly that result,
+since every round makes at least one more leading decision final. With few candidates per class all pairs are compared at
+once. Otherwise sorted candidates are processed in blocks of `BLOCK`, after dropping those that survivors of earlier blocks
+suppress. Memory is at most PAIRS or BLOCK x CHUNK overlaps, whatever the number of candidates.
 """
 
 from __future__ import annotations
@@ -19,17 +18,17 @@ from torch import Tensor
 from utils import boxes
 from utils.boxes import Measure, pairwise
 
-PAIRS = 1 << 21  # up to so many pairs of candidates are compared all at once
-RIVALS = 100  # and so many for each on average; beyond that blocks, which compare without looking places up, are faster
-BLOCK = 256  # candidates settled together
-CHUNK = 256  # survivors a block is compared with at a time; a tile of 256 x 256 stays in the processor's cache
-LIMIT = 1e9  # coordinates beyond it (an overflown exp) are cut, so that areas stay finite in float32
+PAIRS = 1 << 21  # maximum number of pairs compared at once
+RIVALS = 100  # and their maximum mean per candidate; beyond it blocks, which need no gather, are faster
+BLOCK = 256  # candidates resolved together
+CHUNK = 256  # survivors compared with a block at a time; a tile of 256 x 256 fits into the CPU cache
+LIMIT = 1e9  # coordinates are clamped to it (exp may overflow), so that areas stay finite in float32
 
 KINDS = ("default", "greedynms", "diounms", "cornersnms")
 
 
 class Suppressed(NamedTuple):
-    """What is left, best score first: row in the boxes given (int64), class (int64), score; each (n,)."""
+    """Surviving candidates, best score first: row of the box (int64), class (int64), score; each (n,)."""
 
     box_index: Tensor
     class_id: Tensor
@@ -46,13 +45,13 @@ def suppress(
     agnostic: bool = False,
     max_det: int | None = None,
 ) -> Suppressed:
-    """Non-maximum suppression of every class by itself, or of all together when `agnostic`.
+    """Non-maximum suppression within each class, or across all classes if `agnostic`.
 
-    cxcywh: (n, 4), in parts of the image's width and height (greedynms and diounms depend on the unit).
-    scores: (n, classes); 0 where a score did not pass the confidence threshold. A box with several scores is a
-    candidate once for each. Equal scores keep the order of the rows.
+    cxcywh: (n, 4), relative to the image's width and height (greedynms and diounms depend on the unit).
+    scores: (n, classes); 0 where a score is below the confidence threshold. A box with several scores is one candidate
+    for each. Equal scores keep the order of the rows.
     kind: the cfg's nms_kind: "default" (do_nms_sort) and "cornersnms" compare IoU, "greedynms" the original's DIoU,
-    "diounms" DIoU with exponent `beta` (diounms_sort). `max_det` best are returned.
+    "diounms" DIoU with exponent `beta` (diounms_sort). max_det: maximum number of results.
     """
     assert cxcywh.shape == (len(scores), 4), f"boxes are {tuple(cxcywh.shape)}, scores {tuple(scores.shape)}"
     box_index, class_id = (scores > 0).nonzero(as_tuple=True)
@@ -63,13 +62,13 @@ def suppress(
     finite = cxcywh.float().nan_to_num(nan=0).clamp(-LIMIT, LIMIT)
     alive = _survivors(finite[box_index[order]], group[order], _measure(kind, beta), threshold)
     kept = order[alive]
-    kept = kept.sort().values  # back to row order, so that equal scores come out in it
+    kept = kept.sort().values  # row order, which equal scores keep
     kept = kept[score[kept].argsort(descending=True, stable=True)][:max_det]
     return Suppressed(box_index[kept], class_id[kept], score[kept])
 
 
 def _measure(kind: str, beta: float) -> Measure:
-    """What diounms_sort compares with the threshold for a kind; "default" is do_nms_sort."""
+    """The overlap that diounms_sort compares with the threshold; "default" is do_nms_sort."""
     table: dict[str, Measure] = {
         "default": boxes.iou,
         "cornersnms": boxes.iou,
@@ -80,7 +79,7 @@ def _measure(kind: str, beta: float) -> Measure:
 
 
 def _survivors(cxcywh: Tensor, group: Tensor, measure: Measure, threshold: float) -> Tensor:
-    """Indices that survive; candidates (n, 4) sorted by group, then by falling score."""
+    """Indices of the survivors; candidates (n, 4) are sorted by group, then by descending score."""
     position = torch.arange(len(group), device=group.device)
     rivals = position - torch.searchsorted(group, group)  # better candidates of the same group
     if int(rivals.sum()) <= min(PAIRS, RIVALS * len(group)):
@@ -89,13 +88,11 @@ def _survivors(cxcywh: Tensor, group: Tensor, measure: Measure, threshold: float
 
 
 def _survivors_by_pairs(cxcywh: Tensor, position: Tensor, rivals: Tensor, measure: Measure, threshold: float) -> Tensor:
-    """The same for few candidates in each group: only pairs of one group are compared, all at once."""
+    """`_survivors` for few candidates per group: compares all pairs within groups at once."""
     weak = position.repeat_interleave(rivals)
     ends = rivals.cumsum(0)
     strong = torch.arange(len(weak), device=weak.device) - (ends - position).repeat_interleave(rivals)
-    columns = (
-        cxcywh.T.contiguous()
-    )  # each coordinate by itself, in one piece: gathers and sums are several times faster
+    columns = cxcywh.T.contiguous()  # contiguous coordinates: gathers and sums are several times faster
     conflict = measure(columns.index_select(1, strong).T, columns.index_select(1, weak).T) > threshold
     strong, weak = strong[conflict], weak[conflict]
     alive = torch.ones_like(position, dtype=torch.bool)
@@ -108,17 +105,17 @@ def _survivors_by_pairs(cxcywh: Tensor, position: Tensor, rivals: Tensor, measur
 
 
 def _survivors_by_blocks(cxcywh: Tensor, group: Tensor, measure: Measure, threshold: float) -> Tensor:
-    """Indices that survive; candidates (n, 4) sorted by group, then by falling score."""
+    """Indices of the survivors; candidates (n, 4) are sorted by group, then by descending score."""
     first_of_group = torch.searchsorted(group, group)
     kept = group.new_empty(len(group))
     count = 0
     for start in range(0, len(group), BLOCK):
         block = slice(start, start + BLOCK)
-        # Survivors of earlier blocks are sorted too: only the tail that shares the block's first group matters.
+        # Earlier survivors are sorted, too: only the tail that shares the block's first group matters.
         earlier = int(torch.searchsorted(kept[:count], first_of_group[start]))
         removed = _removed_by(cxcywh[kept[earlier:count]], cxcywh[block], measure, threshold)
         removed &= group[block] == group[start]
-        alive = _settle(cxcywh[block], group[block], ~removed, measure, threshold)
+        alive = _resolve(cxcywh[block], group[block], ~removed, measure, threshold)
         survivors = alive.nonzero()[:, 0] + start
         kept[count : count + len(survivors)] = survivors
         count += len(survivors)
@@ -134,14 +131,14 @@ def _removed_by(strong: Tensor, weak: Tensor, measure: Measure, threshold: float
     return removed
 
 
-def _settle(cxcywh: Tensor, group: Tensor, alive: Tensor, measure: Measure, threshold: float) -> Tensor:
-    """Greedy suppression inside one block: the fixpoint of `alive[j] = no alive i < j of its group overlaps j`."""
+def _resolve(cxcywh: Tensor, group: Tensor, alive: Tensor, measure: Measure, threshold: float) -> Tensor:
+    """Greedy suppression within a block: the fixed point of `alive[j] = no alive i < j of its group overlaps j`."""
     conflict = (pairwise(measure, cxcywh, cxcywh) > threshold) & (group[:, None] == group[None, :])
     conflict = conflict.triu(1).to(cxcywh.dtype)
     candidates = alive.to(cxcywh.dtype)
-    settled = candidates
+    resolved = candidates
     while True:
-        again = candidates * (settled @ conflict == 0)
-        if torch.equal(again, settled):
-            return settled > 0
-        settled = again
+        again = candidates * (resolved @ conflict == 0)
+        if torch.equal(again, resolved):
+            return resolved > 0
+        resolved = again

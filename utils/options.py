@@ -1,10 +1,10 @@
 """Typed options: a frozen dataclass whose fields are the keys of a cfg section.
 
-A field says everything about its key: type, default, range, the spelling in the file, what it means. The reader, the
-report of keys, the writer of cfg text and the generated documentation all read the fields.
+A field defines its key: type, default, range, spelling in the file and meaning. The reader, the report of keys, the
+writer of cfg text and the generated documentation all use the fields.
 
-Numbers are read as the original's atoi and atof do, which stop at a trailing comment (`steps=100 # later`); text in
-which they would quietly read something else (`three`, `0,001`) is an error.
+Numbers are read like the original's atoi and atof, which stop at a trailing comment (`steps=100 # later`); text that they
+would misread silently (`three`, `0,001`) is an error.
 """
 
 from __future__ import annotations
@@ -39,16 +39,16 @@ def option(
 ) -> Any:
     """A field of an Options class.
 
-    default: value when the key is absent. key: spelling in the file, if it is not the field's name.
-    least, most: inclusive range of the number (of each number of a list). choices: the words allowed; any other is an
-    error, or is read as the word `otherwise`, with a warning, where the original does so.
+    default: value if the key is absent. key: spelling in the file, if different from the field's name.
+    least, most: inclusive range of the number (of each number of a list). choices: allowed words; any other is an error,
+    or is replaced by `otherwise` with a warning where the original does so.
     """
     limits = {"least": least, "most": most, "choices": choices, "otherwise": otherwise}
     return field(default=default, metadata={"doc": doc, "key": key, **limits})
 
 
 def ignored(default: Any, reason: str, *, key: str | None = None) -> Any:
-    """A field that the original knows and that has no effect here, with the reason for the report."""
+    """A field that the original knows but that has no effect here; the reason is for the report."""
     return field(default=default, metadata={"doc": reason, "key": key, "ignored": reason})
 
 
@@ -95,7 +95,7 @@ def _value_type(hint: Any) -> tuple[type, bool]:
 
 
 def key_of(item: dataclasses.Field[Any]) -> str:
-    """The spelling of a field in the cfg file."""
+    """Spelling of a field in the cfg file."""
     return item.metadata.get("key") or item.name
 
 
@@ -115,7 +115,7 @@ def report_keys(raw: RawSection, audiences: Iterable[type[Options]]) -> dict[str
 
 
 def warn_unknown(raw: RawSection, audiences: Collection[type[Options]]) -> None:
-    """One warning for every key of the section that nobody knows and for every repeated one."""
+    """Warn about every unknown and every repeated key of the section."""
     if len(raw.effective) == len(raw.entries) and all(
         any(key in _known(audience) for audience in audiences) for key in raw.effective
     ):
@@ -126,7 +126,7 @@ def warn_unknown(raw: RawSection, audiences: Collection[type[Options]]) -> None:
     for entry in report["repeated"]:
         first = raw.find(entry.key)
         if first and first.value != entry.value:
-            text = "%s:%d: [%s] %s is repeated, the first value %s (line %d) counts"
+            text = "%s:%d: [%s] %s is repeated, the first value %s (line %d) is used"
             logger.warning(text, raw.path, entry.line, raw.name, entry.key, first.value, first.line)
 
 

@@ -1,4 +1,4 @@
-"""Figures without a screen: matplotlib is loaded only when something is drawn, and needs no window system."""
+"""Matplotlib figures without a display; matplotlib is imported only when something is drawn."""
 
 from __future__ import annotations
 
@@ -10,10 +10,10 @@ from utils.files import atomic_write
 
 
 def figure(width_in: float, height_in: float, *, edges_in: tuple[float, float, float, float] | None = None) -> Any:
-    """A matplotlib Figure of that many inches. Raises InputError when matplotlib is not installed.
+    """A matplotlib Figure of a size in inches. Raises InputError if matplotlib is not installed.
 
-    edges_in: room in inches left, below, right and above for texts. It makes drawing several times faster than
-    without, where matplotlib finds the room itself.
+    edges_in: left, bottom, right and top margins in inches. Fixed margins draw several times faster than matplotlib's
+    automatic layout.
     """
     try:
         from matplotlib.backends.backend_agg import FigureCanvasAgg
@@ -31,7 +31,7 @@ def figure(width_in: float, height_in: float, *, edges_in: tuple[float, float, f
 
 
 def save(chart: Any, path: str | Path, dots_per_inch: int = 120) -> None:
-    """Write a figure, whole or not at all: as JPEG where the name says so, else as PNG."""
+    """Write a figure atomically, as JPEG or PNG according to the suffix."""
     kind = "jpeg" if Path(path).suffix in {".jpg", ".jpeg"} else "png"
     with atomic_write(path) as stream:
         chart.savefig(stream, format=kind, dpi=dots_per_inch)

@@ -1,8 +1,8 @@
-"""Several processes that train one network together, as torchrun starts them: one for each GPU, or for each share of the cores.
+"""Processes that train one network together, started by torchrun: one per GPU, or several that share the CPU cores.
 
-Sums are plain all_reduce calls over flat buffers. PyTorch's DistributedDataParallel is not used: it averages where the original
-adds up, and it reduces during a backward pass, while an update here has several of them (subdivisions). One sum after the
-last pass is exact, works with any number of passes, and leaves no state to keep.
+Sums are plain all_reduce calls over flat buffers. PyTorch's DistributedDataParallel is not used: it averages where the
+original sums, and it reduces during a backward pass, while an update has several of them (subdivisions). One sum after
+the last pass is exact and keeps no state.
 """
 
 from __future__ import annotations
@@ -21,16 +21,16 @@ from utils.errors import InputError, RunError
 
 T = TypeVar("T")
 
-_PATIENCE = timedelta(hours=6)  # the others wait while one evaluates; torchrun ends them all when one is gone
-_BUCKET = 2**24  # numbers of one buffer
+_PATIENCE = timedelta(hours=6)  # the others wait while one evaluates; torchrun ends all if one dies
+_BUCKET = 2**24  # elements of one buffer
 
 
 @dataclass(frozen=True)
 class Processes:
-    """This process's number (rank) among `count`, and the device that it computes on, if it was given one.
+    """Rank of this process among `count`, and its device, if torchrun started it.
 
-    The methods have to be called by all processes in the same order; with one process they do nothing. They raise RunError
-    when another process is gone.
+    All processes must call the methods in the same order; with one process they do nothing. They raise RunError if
+    another process died.
     """
 
     rank: int = 0
@@ -39,19 +39,19 @@ class Processes:
 
     @property
     def main(self) -> bool:
-        """Whether this is the process that writes, measures and speaks."""
+        """Whether this process writes files, evaluates and logs."""
         return self.rank == 0
 
     def add(self, tensors: Sequence[Tensor]) -> None:
-        """Replace each tensor by its sum over the processes; all are on one device and of one type."""
+        """Replace each tensor by its sum over the processes; all have the same device and dtype."""
         self._by_buffers(tensors, distributed.all_reduce)
 
     def share(self, tensors: Sequence[Tensor]) -> None:
-        """Replace each tensor by that of the main process; all are on one device and of one type."""
+        """Replace each tensor by that of the main process; all have the same device and dtype."""
         self._by_buffers(tensors, lambda buffer: distributed.broadcast(buffer, 0))
 
     def any(self, flag: bool) -> bool:
-        """Whether the flag is set in at least one process."""
+        """Whether any process sets the flag."""
         if self.count == 1:
             return flag
         number = torch.tensor(float(flag), device=self.device)
@@ -59,7 +59,7 @@ class Processes:
         return bool(number.item())
 
     def first(self, make: Callable[[], T]) -> T:
-        """What `make` returns; the main process calls it before the others do."""
+        """The result of `make`, which the main process calls before the others do."""
         made = [make()] if self.main else []
         self.any(False)
         return made[0] if made else make()
@@ -72,8 +72,8 @@ class Processes:
                 buffer = torch.cat([tensor.reshape(-1) for tensor in some])
                 try:
                     exchange(buffer)
-                except RuntimeError as error:  # what PyTorch raises when a connection breaks
-                    raise RunError(f"process {self.rank} of {self.count}: another one is gone ({error})") from error
+                except RuntimeError as error:  # PyTorch's error for a broken connection
+                    raise RunError(f"process {self.rank} of {self.count}: another process died ({error})") from error
                 parts = buffer.split([tensor.numel() for tensor in some])
                 for tensor, part in zip(some, parts, strict=True):
                     tensor.copy_(part.view_as(tensor))
@@ -94,9 +94,9 @@ def _buckets(tensors: Sequence[Tensor]) -> Iterator[list[Tensor]]:
 
 @contextmanager
 def joined(device: str = "") -> Iterator[Processes]:
-    """The processes that torchrun started, connected by NCCL with a GPU each, or by Gloo; just this one without torchrun.
+    """The processes that torchrun started, connected by NCCL (one GPU each) or Gloo; only this one without torchrun.
 
-    device: "cpu" keeps off the GPUs. Raises InputError if a machine has fewer GPUs than processes.
+    device: "cpu" for Gloo. Raises InputError if the machine has fewer GPUs than processes.
     """
     count = int(os.environ.get("WORLD_SIZE", "1"))
     if count == 1 or "RANK" not in os.environ:

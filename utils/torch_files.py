@@ -1,4 +1,4 @@
-"""Files of torch.save, read so that a file from somewhere cannot run code."""
+"""Files of torch.save, loaded safely: no code in them is executed."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ def is_torch_file(path: str | Path) -> bool:
 
 
 def save_torch_file(content: Mapping[str, Any], path: str | Path) -> None:
-    """Write tensors and plain values; an older file at `path` stays whole until the new one is. Raises RunError."""
+    """Write tensors and plain values atomically. Raises RunError."""
     buffer = io.BytesIO()
     torch.save(dict(content), buffer)
     with atomic_write(path) as stream:
@@ -37,7 +37,7 @@ def save_torch_file(content: Mapping[str, Any], path: str | Path) -> None:
 def load_torch_file(path: str | Path, what: str = "checkpoint") -> Any:
     """The content, on the CPU: tensors and plain values only.
 
-    Raises InputError for a file that is damaged, cut short, or that asks for anything else to be made when it is read.
+    Raises InputError for a file that is damaged, truncated, or contains other objects.
     """
     try:
         with zipfile.ZipFile(path) as archive:
@@ -46,7 +46,9 @@ def load_torch_file(path: str | Path, what: str = "checkpoint") -> Any:
             raise InputError(f"{path}: the {what} is damaged at {damaged}")
         return torch.load(path, map_location="cpu", weights_only=True)
     except zipfile.BadZipFile:
-        raise InputError(f"{path}: the {what} is cut short or damaged") from None
+        raise InputError(f"{path}: the {what} is truncated or damaged") from None
     except (UnpicklingError, RuntimeError) as error:
         reason = str(error).split("\n", 1)[0]
-        raise InputError(f"{path}: is refused, expected tensors and plain values only ({reason})") from None
+        raise InputError(
+            f"{path}: cannot be loaded safely, expected tensors and plain values only ({reason})"
+        ) from None

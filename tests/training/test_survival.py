@@ -164,7 +164,7 @@ def of_another_network(path: Path) -> None:
 @pytest.mark.parametrize(
     ("spoil", "expected"),
     [
-        (cut_short, "cut short or damaged"),
+        (cut_short, "truncated or damaged"),
         (harmful, "tensors and plain values only"),
         (of_another_network, "do not fit"),
         (lambda path: path.write_text("no checkpoint"), "no checkpoint"),

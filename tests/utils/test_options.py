@@ -91,5 +91,5 @@ def test_report_and_warnings(caplog: pytest.LogCaptureFixture) -> None:
     with caplog.at_level(logging.WARNING):
         warn_unknown(raw, (Example,))
     assert "a.cfg:4: [x] sise: unknown key" in caplog.text
-    assert "a.cfg:5: [x] size is repeated, the first value 1 (line 2) counts" in caplog.text
+    assert "a.cfg:5: [x] size is repeated, the first value 1 (line 2) is used" in caplog.text
     assert len(caplog.records) == 2
