@@ -21,8 +21,8 @@ import numpy as np
 from tqdm import tqdm
 
 from data.frames import Failure, Frames, open_frames
-from inference.first_look import SAMPLES, model_files, next_steps
-from inference.model import BACKENDS, open_model
+from inference.first_look import SAMPLES, next_steps, with_shipped_model
+from inference.model import ModelFlags
 from inference.pipeline import predict_frames
 from inference.predictor import Classifier, Model, NmsOptions, RunStatistics
 from inference.recorder import Recorder, RecordOptions
@@ -33,7 +33,6 @@ from utils.cli import (
     EXIT_OK,
     above_zero,
     flags_of,
-    input_size,
     options_from,
     run_script,
     script_parser,
@@ -45,21 +44,11 @@ MOST_NAMED = 10  # classes that the summary names
 
 
 @dataclass(frozen=True, kw_only=True)
-class DetectOptions:
+class DetectOptions(ModelFlags):
     """The flags of detect.py."""
 
-    cfg: str | None
-    weights: str | None
-    names: str | None
-    backend: str | None
-    ema: bool
-    trust_pickle: bool
-    partial: bool
-    device: str
-    half: bool
     source: str | None
     vid_stride: int
-    img_size: tuple[int, ...]
     letter_box: int | None
     resize: str
     batch_size: int
@@ -89,20 +78,15 @@ class DetectOptions:
 def parse_arguments(arguments: Sequence[str] | None) -> DetectOptions:
     parser = script_parser("detect.py", __doc__)
     add = flags_of(parser)
-    for shared in ("--cfg", "--weights", "--names"):
-        add(shared)
+    ModelFlags.add(add)
     add("--source", help="image, folder, glob, .txt list, video, camera number, rtsp:// or http:// address")
-    add("--img-size")
+    add("--vid-stride", type=above_zero, default=1, metavar="N", help="take every Nth frame of a video")
     add("--conf-thres")
     add("--iou-thres")
     add("--classes", type=int, nargs="+", metavar="ID", help="keep these classes only: --classes 0 2")
     add("--agnostic-nms", action="store_true", help="NMS across classes")
-    for shared in ("--max-det", "--letter-box", "--resize", "--augment", "--device", "--half", "--batch-size"):
+    for shared in ("--max-det", "--letter-box", "--resize", "--augment", "--batch-size"):
         add(shared)
-    add("--vid-stride", type=above_zero, default=1, metavar="N", help="take every Nth frame of a video")
-    for shared in ("--partial", "--ema", "--trust-pickle"):
-        add(shared)
-    add("--backend", choices=BACKENDS)
     add("--save-txt")
     add("--save-conf")
     add("--save-json", action="store_true", help="save results.json: COCO results with file_name, frame and time_s")
@@ -146,22 +130,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def open_the_model(options: DetectOptions) -> Model:
     """The model of the flags, or the shipped one. Raises InputError."""
-    files = model_files(options.cfg, options.weights, options.names)
-    model = open_model(
-        files.weights,
-        cfg=files.cfg,
-        names=files.names,
-        backend=options.backend,
-        device=options.device,
-        img_size=input_size(options.img_size),
-        half=options.half,
-        ema=options.ema,
-        trust_pickle=options.trust_pickle,
-        partial=options.partial,
-    )
+    options = with_shipped_model(options)
+    model = options.open()
     for class_id in options.classes or ():
         if not 0 <= class_id < model.classes:
-            text = f"{files.cfg or files.weights} has classes 0 to {model.classes - 1}"
+            text = f"{options.cfg or options.weights} has classes 0 to {model.classes - 1}"
             raise InputError(f"--classes {class_id}: {text}")
     return model
 

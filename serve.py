@@ -15,9 +15,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from inference.first_look import model_files
-from inference.model import BACKENDS, open_model
-from utils.cli import EXIT_OK, above_zero, flags_of, input_size, options_from, run_script, script_parser
+from inference.first_look import with_shipped_model
+from inference.model import ModelFlags
+from utils.cli import EXIT_OK, above_zero, flags_of, options_from, run_script, script_parser
 from utils.errors import InputError, RunError
 
 LOCAL = ("127.0.0.1", "localhost")
@@ -25,18 +25,9 @@ MOST_CONNECTIONS = 32  # at a time; more get status 503
 
 
 @dataclass(frozen=True, kw_only=True)
-class ServeOptions:
+class ServeOptions(ModelFlags):
     """The flags of serve.py."""
 
-    cfg: str | None
-    weights: str | None
-    names: str | None
-    backend: str | None
-    ema: bool
-    trust_pickle: bool
-    img_size: tuple[int, ...]
-    device: str
-    half: bool
     host: str
     port: int
     max_upload: int
@@ -46,11 +37,7 @@ class ServeOptions:
 def parse_arguments(arguments: Sequence[str] | None) -> ServeOptions:
     parser = script_parser("serve.py", __doc__)
     add = flags_of(parser)
-    for shared in ("--cfg", "--weights", "--names"):
-        add(shared)
-    add("--backend", choices=BACKENDS)
-    for shared in ("--ema", "--trust-pickle", "--img-size", "--device", "--half"):
-        add(shared)
+    ModelFlags.add(add)
     add("--host", default=LOCAL[0], help="address to listen on, default this machine only; 0.0.0.0: every network")
     add("--port", type=_port, default=8000, metavar="N", help="default %(default)s")
     add("--max-upload", type=above_zero, default=64, metavar="MB", help="largest upload, default %(default)s MB")
@@ -78,20 +65,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
     from serving.app import Limits, make_app
     from serving.service import DetectionService
 
-    files = model_files(options.cfg, options.weights, options.names)
-    model = open_model(
-        files.weights,
-        cfg=files.cfg,
-        names=files.names,
-        backend=options.backend,
-        device=options.device,
-        img_size=input_size(options.img_size),
-        half=options.half,
-        ema=options.ema,
-        trust_pickle=options.trust_pickle,
-    )
+    options = with_shipped_model(options)
+    model = options.open()
     limits = Limits(upload_bytes=options.max_upload * 1_000_000, hosts=allowed_hosts(options.host))
-    title = Path(files.weights).stem
+    title = Path(options.weights or "").stem
     app = make_app(DetectionService(model, most_frames=options.max_frames), title, limits)
     config = uvicorn.Config(
         app, log_level="warning", limit_concurrency=MOST_CONNECTIONS, server_header=False, timeout_graceful_shutdown=3

@@ -17,7 +17,7 @@ from evaluation.metrics.darknet import NMS_THRESH, POINTS
 from evaluation.options import EvaluationOptions
 from evaluation.study import speed, study
 from evaluation.validate import validate
-from inference.model import BACKENDS
+from inference.model import ModelFlags
 from utils.cli import above_zero, flags_of, options_from, run_script, script_parser
 from utils.errors import InputError
 
@@ -27,19 +27,16 @@ TASKS = {"val": validate, "doctor": doctor, "study": study, "speed": speed}
 def parse_arguments(arguments: Sequence[str] | None) -> EvaluationOptions:
     parser = script_parser("test.py", __doc__)
     add = flags_of(parser)
-    add("--cfg")
-    add("--weights")
-    add("--backend", choices=BACKENDS)
-    add("--ema")
-    add("--trust-pickle")
+    ModelFlags.add(
+        add,
+        names="class names, one per line; default: the data set's",
+        img_size="input size: N (square) or WIDTH HEIGHT; study: several square sizes; default: the cfg's",
+    )
     add("--data", required=True, help=".data, .yaml, COCO .json or folder, Pascal VOC, folder or list of images")
-    add("--names", help="names file that replaces the data set's own names")
     add("--split", help="split of the data set, default val (doctor: all splits)")
     add("--task", choices=TASKS, default="val", help="val: measure; doctor: check the data set; study: sweep sizes and "
         "confidences; speed: time only")  # fmt: skip
     add("--batch-size", default=16)
-    add("--img-size",
-        help="input size: N (square) or WIDTH HEIGHT; study: several square sizes; default: the cfg's")  # fmt: skip
     add("--conf-thres", nargs="+", default=(), help="confidence threshold, default 0.001 (study: several)")
     add("--iou-thres", default=NMS_THRESH)
     add("--letter-box")
@@ -56,8 +53,6 @@ def parse_arguments(arguments: Sequence[str] | None) -> EvaluationOptions:
     add("--save-txt")
     add("--save-conf")
     add("--no-plots")
-    add("--device")
-    add("--half")
     add("--single-cls")
     add("--augment")
     add("--verbose", action="store_true", help="list classes without objects and every finding of the doctor")

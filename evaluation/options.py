@@ -3,36 +3,28 @@
 from __future__ import annotations
 
 import logging
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from evaluation.metrics.darknet import NMS_THRESH, SCORE_THRESH
-from inference.model import open_model
+from inference.model import ModelFlags
 from inference.predictor import Model
-from utils.cli import input_size
 from utils.errors import InputError
 
 logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, kw_only=True)
-class EvaluationOptions:
+class EvaluationOptions(ModelFlags):
     """The flags of test.py.
 
     img_size: nothing (the cfg's), a side, or width and height; `study` takes several sides. conf_thres: nothing (the
     default), or one; `study` takes several. letter_box: None is the cfg's. print: "table" or "darknet".
     """
 
-    cfg: str | None
-    weights: str | None
-    backend: str | None
-    ema: bool
-    trust_pickle: bool
     data: str
-    names: str | None
     split: str | None
     task: str
     batch_size: int
-    img_size: tuple[int, ...]
     conf_thres: tuple[float, ...]
     iou_thres: float
     letter_box: int | None
@@ -43,8 +35,6 @@ class EvaluationOptions:
     save_txt: bool
     save_conf: bool
     no_plots: bool
-    device: str
-    half: bool
     single_cls: bool
     augment: bool
     verbose: bool
@@ -58,17 +48,7 @@ def make_model(settings: EvaluationOptions, side: int | None = None) -> Model:
     """The model, at the size of --img-size or with a square input of `side` pixels. Raises InputError."""
     if settings.weights is None:
         logger.warning("no --weights: the network is random")
-    return open_model(
-        settings.weights,
-        cfg=settings.cfg,
-        names=settings.names,
-        backend=settings.backend,
-        device=settings.device,
-        img_size=input_size(settings.img_size) if side is None else (side, side),
-        half=settings.half,
-        ema=settings.ema,
-        trust_pickle=settings.trust_pickle,
-    )
+    return (settings if side is None else replace(settings, img_size=(side,))).open()
 
 
 def one_confidence(settings: EvaluationOptions) -> float:

@@ -8,8 +8,7 @@ from typing import Any
 
 from data.sources import open_data
 from evaluation.doctor import checked_set, plots_wanted
-from evaluation.measure import measure
-from evaluation.metrics.report import Metrics
+from evaluation.metrics.report import Metrics, measure
 from evaluation.options import EvaluationOptions, make_model, one_confidence
 from evaluation.plots import plot_study
 from evaluation.run import by, outcome, predict_set, speed_text
@@ -25,15 +24,19 @@ def study(settings: EvaluationOptions) -> int:
     sizes = settings.img_size or [make_model(settings).size_wh[0] * k // 4 // 32 * 32 for k in (2, 3, 4, 5)]
     rows: list[dict[str, Any]] = []
     model = make_model(settings, sizes[0])
-    exam, _ = checked_set(settings, model)
+    evaluation_set, _ = checked_set(settings, model)
     folder = run_folder(settings.project, settings.name, exist_ok=settings.exist_ok)
     for size in sizes:
         model = make_model(settings, size)
-        predictions = predict_set(settings, model, exam.images, confidences)
-        truths = [exam.ground_truth(i, wh) for i, wh in zip(predictions.indices, predictions.sizes_wh, strict=True)]
-        image_ids = exam.image_ids(predictions.indices)
+        predictions = predict_set(settings, model, evaluation_set.images, confidences)
+        ground_truth = [
+            evaluation_set.ground_truth(i, wh) for i, wh in zip(predictions.indices, predictions.sizes_wh, strict=True)
+        ]
+        image_ids = evaluation_set.image_ids(predictions.indices)
         for way, conf in enumerate(confidences):
-            metrics, _ = measure(predictions.found[way], truths, exam.names, image_ids, exam.category_ids)
+            metrics, _ = measure(
+                predictions.found[way], ground_truth, evaluation_set.names, image_ids, evaluation_set.category_ids
+            )
             rows.append(_row(size, conf, metrics, predictions.statistics.milliseconds(way)))
             print(_text(rows[-1]))
         write_text(folder / "study.json", json.dumps(rows, indent=1) + "\n")
@@ -42,7 +45,7 @@ def study(settings: EvaluationOptions) -> int:
     if plots_wanted(settings):
         plot_study(folder / "study.png", rows)
     print(f"Results saved to {folder}")
-    return outcome(exam.images, predictions)
+    return outcome(evaluation_set.images, predictions)
 
 
 def _row(size: int, conf: float, metrics: Metrics, speed: dict[str, float]) -> dict[str, Any]:

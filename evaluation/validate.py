@@ -14,11 +14,10 @@ from data.evaluation_set import EvaluationSet, make_classification_set
 from data.image import read_image, save_image
 from data.sources import open_data
 from evaluation.doctor import checked_set, plots_wanted, save_report
-from evaluation.measure import measure, write_metrics, write_plots
 from evaluation.metrics.accuracy import Accuracy
-from evaluation.metrics.report import Metrics, coco_text, darknet_text, table
+from evaluation.metrics.report import Metrics, coco_text, darknet_text, measure, table, to_json
 from evaluation.options import EvaluationOptions, make_model, one_confidence
-from evaluation.plots import plot_confusion
+from evaluation.plots import plot_confusion, plot_curve
 from evaluation.run import Predictions, by, outcome, predict_set, speed_text
 from inference.predictor import Classifier
 from inference.results import label_text
@@ -35,57 +34,78 @@ def validate(settings: EvaluationOptions) -> int:
     model = make_model(settings)
     if isinstance(model, Classifier):
         return _validate_classifier(settings, model)
-    exam, checked = checked_set(settings, model)
+    evaluation_set, checked = checked_set(settings, model)
     folder = run_folder(settings.project, settings.name, exist_ok=settings.exist_ok)
-    predictions = predict_set(settings, model, exam.images, [confidence])
+    predictions = predict_set(settings, model, evaluation_set.images, [confidence])
     start = time.perf_counter()
-    truths = [exam.ground_truth(i, wh) for i, wh in zip(predictions.indices, predictions.sizes_wh, strict=True)]
-    image_ids = exam.image_ids(predictions.indices)
-    metrics, rows = measure(predictions.found[0], truths, exam.names, image_ids, exam.category_ids)
+    ground_truth = [
+        evaluation_set.ground_truth(i, wh) for i, wh in zip(predictions.indices, predictions.sizes_wh, strict=True)
+    ]
+    image_ids = evaluation_set.image_ids(predictions.indices)
+    metrics, rows = measure(
+        predictions.found[0], ground_truth, evaluation_set.names, image_ids, evaluation_set.category_ids
+    )
     speed = predictions.statistics.milliseconds()
-    speed |= {"metrics": 1000 * (time.perf_counter() - start) / max(1, len(truths))}
+    speed |= {"metrics": 1000 * (time.perf_counter() - start) / max(1, len(ground_truth))}
     keys = ("cfg", "weights", "data", "split", "iou_thres", "letter_box")
     facts: dict[str, Any] = {
         **{key: getattr(settings, key) for key in keys},
         "input": list(model.size_wh),
-        "complete": len(predictions.indices) == len(exam.images),
+        "complete": len(predictions.indices) == len(evaluation_set.images),
         "unreadable": predictions.unreadable,
         "conf_thres": confidence,
         "speed_ms": speed,
         "findings": checked.counts,
     }
-    write_metrics(folder, metrics, facts)
+    write_text(folder / "metrics.json", json.dumps({**facts, **to_json(metrics)}, indent=1) + "\n")
     if settings.save_json:
         write_text(folder / "results.json", json.dumps(rows) + "\n")
     if settings.save_txt or settings.save_conf:
-        _save_labels(folder / "labels", exam, predictions, settings.save_conf)
+        _save_labels(folder / "labels", evaluation_set, predictions, settings.save_conf)
     _print_metrics(settings, metrics)
     print(f"Speed: {speed_text(speed)} per image of {by(model.size_wh)}")
     save_report(folder, checked, settings)
     if plots_wanted(settings):
-        write_plots(folder, metrics)
-        _save_worst(folder / "worst", exam, predictions, truths, metrics)
+        _save_plots(folder, metrics)
+        _save_worst(folder / "worst", evaluation_set, predictions, ground_truth, metrics)
     print(f"Results saved to {folder}")
-    return outcome(exam.images, predictions)
+    return outcome(evaluation_set.images, predictions)
 
 
-def _save_labels(folder: Path, exam: EvaluationSet, predictions: Predictions, with_scores: bool) -> None:
+def _save_labels(folder: Path, evaluation_set: EvaluationSet, predictions: Predictions, with_scores: bool) -> None:
     rows = zip(predictions.indices, predictions.sizes_wh, predictions.found[0], strict=True)
     for i, size_wh, detections in rows:
         text = label_text(detections, size_wh, with_scores=with_scores)
-        write_text(folder / f"{exam.images[i].stem}.txt", text)
+        write_text(folder / f"{evaluation_set.images[i].stem}.txt", text)
+
+
+def _save_plots(folder: Path, metrics: Metrics) -> None:
+    """PR, F1, P and R curves and the confusion matrix. Raises InputError when matplotlib is not installed."""
+    c, names = metrics.curves, metrics.names
+    confidence = "confidence"
+    plot_curve(folder / "PR_curve.png", c.recalls, c.precision_at_recall, names, x_label="recall", y_label="precision")
+    plot_curve(folder / "F1_curve.png", c.thresholds, c.f1, names, x_label=confidence, y_label="F1")
+    plot_curve(folder / "P_curve.png", c.thresholds, c.precision, names, x_label=confidence, y_label="precision")
+    plot_curve(folder / "R_curve.png", c.thresholds, c.recall, names, x_label=confidence, y_label="recall")
+    plot_confusion(folder / "confusion_matrix.png", metrics.confusion.matrix, names)
 
 
 def _save_worst(
-    folder: Path, exam: EvaluationSet, predictions: Predictions, truths: Sequence[GroundTruth], metrics: Metrics
+    folder: Path,
+    evaluation_set: EvaluationSet,
+    predictions: Predictions,
+    ground_truth: Sequence[GroundTruth],
+    metrics: Metrics,
 ) -> None:
     """Labels beside predictions for the images that lose most recall."""
     confusion = metrics.confusion
     for rank, i in enumerate(confusion.worst(WORST).tolist(), 1):
-        path, detections = exam.images[predictions.indices[i]], predictions.found[0][i]
+        path, detections = evaluation_set.images[predictions.indices[i]], predictions.found[0][i]
         confident = detections.scores > np.float32(confusion.conf_thresh)
         hits, right = confusion.hits[i], confusion.right[i][confident]
-        sheet = comparison(read_image(path, 3), truths[i], detections.select(confident), exam.names, hits, right)
+        sheet = comparison(
+            read_image(path, 3), ground_truth[i], detections.select(confident), evaluation_set.names, hits, right
+        )
         save_image(folder / f"{rank}_{path.stem}.jpg", sheet)
 
 
@@ -100,11 +120,13 @@ def _validate_classifier(settings: EvaluationOptions, model: Classifier) -> int:
     """Measure how often the best class, and the best few, are right (classifier.c validate_classifier_single)."""
     split = settings.split or "val"
     dataset = open_data(settings.data, split, names=settings.names)
-    exam = make_classification_set(dataset, split, model.classes, model.network.plan.cfg.path)
+    evaluation_set = make_classification_set(dataset, split, model.classes, model.network.plan.cfg.path)
     folder = run_folder(settings.project, settings.name, exist_ok=settings.exist_ok)
-    predictions = predict_set(settings, model, exam.images, [0.0])
+    predictions = predict_set(settings, model, evaluation_set.images, [0.0])
     probabilities = np.array(predictions.found[0], np.float32).reshape(-1, model.classes)
-    accuracy = Accuracy.of(probabilities, exam.classes_of(predictions.indices), exam.names, exam.top)
+    accuracy = Accuracy.of(
+        probabilities, evaluation_set.classes_of(predictions.indices), evaluation_set.names, evaluation_set.top
+    )
     if settings.print == "darknet":
         last = len(accuracy.ranks) - 1
         print(f"{last}: top 1: {accuracy.top(1):f}, top {accuracy.k}: {accuracy.top(accuracy.k):f}")
@@ -115,9 +137,11 @@ def _validate_classifier(settings: EvaluationOptions, model: Classifier) -> int:
     facts |= {"unreadable": predictions.unreadable, **accuracy.to_json()}
     write_text(folder / "metrics.json", json.dumps(facts, indent=1) + "\n")
     rows = zip(predictions.indices, accuracy.predicted.tolist(), probabilities, strict=True)
-    lines = [f"{exam.images[i]}\t{exam.names[best]}\t{found[best]:.6f}\n" for i, best, found in rows]
+    lines = [
+        f"{evaluation_set.images[i]}\t{evaluation_set.names[best]}\t{found[best]:.6f}\n" for i, best, found in rows
+    ]
     write_text(folder / "predictions.tsv", "".join(lines))
     if plots_wanted(settings):
-        plot_confusion(folder / "confusion_matrix.png", accuracy.matrix(), exam.names)
+        plot_confusion(folder / "confusion_matrix.png", accuracy.matrix(), evaluation_set.names)
     print(f"Results saved to {folder}")
-    return outcome(exam.images, predictions)
+    return outcome(evaluation_set.images, predictions)

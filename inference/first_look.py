@@ -2,36 +2,32 @@
 
 from __future__ import annotations
 
+import dataclasses
 import shutil
 import sys
 from dataclasses import dataclass
 from pathlib import Path
-from typing import NamedTuple
+from typing import TypeVar
 
+from inference.model import ModelFlags
 from utils.errors import InputError
+
+Flags = TypeVar("Flags", bound=ModelFlags)
 
 ROOT = Path(__file__).resolve().parent.parent
 SHIPPED = ROOT / "weights" / "scenes"
 SAMPLES = ROOT / "data" / "samples"
 
 
-class ModelFiles(NamedTuple):
-    """Flags that name a model."""
-
-    cfg: str | None
-    weights: str
-    names: str | None
-
-
-def model_files(cfg: str | None, weights: str | None, names: str | None) -> ModelFiles:
-    """The files given, or without any those of the shipped model. Raises InputError for a cfg without weights."""
-    if weights is not None:
-        return ModelFiles(cfg, weights, names)
-    if cfg is not None:
+def with_shipped_model(flags: Flags) -> Flags:
+    """The flags, naming the shipped model where they name none. Raises InputError for a cfg without weights."""
+    if flags.weights is not None:
+        return flags
+    if flags.cfg is not None:
         raise InputError("--weights is required: expected a .weights, .pt, .safetensors or exported model file")
     print(f"no --cfg and --weights: using weights/{SHIPPED.name}.weights, a small detector of drawn scenes", flush=True)
-    cfg, weights, own_names = (str(SHIPPED.with_suffix(suffix)) for suffix in (".cfg", ".weights", ".names"))
-    return ModelFiles(cfg, weights, names or own_names)
+    cfg, weights, names = (str(SHIPPED.with_suffix(suffix)) for suffix in (".cfg", ".weights", ".names"))
+    return dataclasses.replace(flags, cfg=cfg, weights=weights, names=flags.names or names)
 
 
 @dataclass(frozen=True)

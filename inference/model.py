@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass, fields
 from pathlib import Path
 
 import torch
@@ -21,6 +22,7 @@ from inference.detector import Detector
 from inference.predictor import Classifier, Model
 from models.formats.files import LoadOptions, load_model
 from models.network import Network
+from utils.cli import AddFlag, input_size
 from utils.device import select_device
 from utils.errors import InputError
 
@@ -35,6 +37,45 @@ _ENGINES: dict[str, tuple[tuple[str, ...], Callable[[str | Path, torch.device], 
 }
 TORCH = "torch"
 BACKENDS = (TORCH, *_ENGINES)
+
+
+@dataclass(frozen=True, kw_only=True)
+class ModelFlags:
+    """The flags that name a model; `add` declares them, `open` opens it."""
+
+    cfg: str | None
+    weights: str | None
+    names: str | None
+    backend: str | None
+    ema: bool
+    trust_pickle: bool
+    partial: bool
+    img_size: tuple[int, ...]
+    device: str
+    half: bool
+
+    @classmethod
+    def add(cls, add: AddFlag, **helps: str) -> None:
+        """helps: by field, where the shared help text does not fit."""
+        choices = {"backend": {"choices": BACKENDS}}
+        for field in fields(ModelFlags):
+            own = {"help": helps[field.name]} if field.name in helps else {}
+            add("--" + field.name.replace("_", "-"), **own, **choices.get(field.name, {}))
+
+    def open(self) -> Model:
+        """See `open_model`. Raises InputError."""
+        return open_model(
+            self.weights,
+            cfg=self.cfg,
+            names=self.names,
+            backend=self.backend,
+            device=self.device,
+            img_size=input_size(self.img_size),
+            half=self.half,
+            ema=self.ema,
+            trust_pickle=self.trust_pickle,
+            partial=self.partial,
+        )
 
 
 def open_model(

@@ -14,10 +14,9 @@ import torch
 
 from data.batches import ImageLoader
 from data.evaluation_set import ClassificationSet, EvaluationSet
-from evaluation.measure import measure
 from evaluation.metrics.accuracy import Accuracy
 from evaluation.metrics.darknet import SCORE_THRESH
-from evaluation.metrics.report import Metrics, darknet_text, table
+from evaluation.metrics.report import Metrics, darknet_text, measure, table
 from evaluation.run import Predictions, predict_images
 from inference.model import model_of
 from inference.predictor import NmsOptions

@@ -52,19 +52,22 @@ def result_rows(
 
 
 def coco_ap(
-    rows: list[dict[str, Any]], truths: Sequence[GroundTruth], image_ids: Sequence[int], category_ids: Sequence[int]
+    rows: list[dict[str, Any]],
+    ground_truth: Sequence[GroundTruth],
+    image_ids: Sequence[int],
+    category_ids: Sequence[int],
 ) -> CocoResult:
-    """Measure `result_rows` against truths; what a `results.json` of these rows would be given elsewhere.
+    """Measure `result_rows` against the ground truth; what a `results.json` of these rows would be given elsewhere.
 
     Raises RunError when neither faster-coco-eval nor pycocotools is installed.
     """
     coco_class, eval_class = _tool()
     truth_set = coco_class()
-    truth_set.dataset = _truth_json(truths, image_ids, category_ids)
+    truth_set.dataset = _truth_json(ground_truth, image_ids, category_ids)
     with contextlib.redirect_stdout(io.StringIO()):
         truth_set.createIndex()
         if not rows or not truth_set.dataset["annotations"]:
-            return _nothing(truths, len(category_ids))
+            return _nothing(ground_truth, len(category_ids))
         evaluation = eval_class(truth_set, truth_set.loadRes(rows), "bbox")
         evaluation.evaluate()
         evaluation.accumulate()
@@ -93,15 +96,21 @@ def _tool() -> tuple[Any, Any]:
     return COCO, COCOeval
 
 
-def _truth_json(truths: Sequence[GroundTruth], image_ids: Sequence[int], category_ids: Sequence[int]) -> dict[str, Any]:
+def _truth_json(
+    ground_truth: Sequence[GroundTruth], image_ids: Sequence[int], category_ids: Sequence[int]
+) -> dict[str, Any]:
     images: list[dict[str, Any]] = []
     boxes: list[dict[str, Any]] = []
-    for truth, image_id in zip(truths, image_ids, strict=True):
-        images.append({"id": image_id, "width": truth.size_wh[0], "height": truth.size_wh[1]})
+    for labels, image_id in zip(ground_truth, image_ids, strict=True):
+        images.append({"id": image_id, "width": labels.size_wh[0], "height": labels.size_wh[1]})
         # rounded, because labels that went through relative numbers and back are off in the 13th digit
-        xywh = np.round(np.concatenate([truth.xyxy[:, :2], truth.xyxy[:, 2:] - truth.xyxy[:, :2]], axis=1), 9)
+        xywh = np.round(np.concatenate([labels.xyxy[:, :2], labels.xyxy[:, 2:] - labels.xyxy[:, :2]], axis=1), 9)
         for class_id, bbox, area, crowd in zip(
-            truth.class_ids.tolist(), xywh.tolist(), truth.areas_px.tolist(), truth.crowd.tolist(), strict=True
+            labels.class_ids.tolist(),
+            xywh.tolist(),
+            labels.areas_px.tolist(),
+            labels.crowd.tolist(),
+            strict=True,
         ):
             if class_id < len(category_ids):
                 boxes.append(
@@ -129,11 +138,11 @@ def _class_means(precision: Floats) -> Floats:
     return means
 
 
-def _nothing(truths: Sequence[GroundTruth], classes: int) -> CocoResult:
+def _nothing(ground_truth: Sequence[GroundTruth], classes: int) -> CocoResult:
     """No detections (everything 0) or no objects (nothing to measure)."""
     present = np.zeros(classes, np.bool_)
-    for truth in truths:
-        ids = truth.class_ids[~truth.crowd]
+    for labels in ground_truth:
+        ids = labels.class_ids[~labels.crowd]
         present[ids[ids < classes]] = True
     value = 0.0 if present.any() else -1.0
     ap = np.where(present, 0.0, np.nan)

@@ -53,7 +53,7 @@ class Confusion:
 
 def confusion(
     found: Sequence[Detections],
-    truths: Sequence[GroundTruth],
+    ground_truth: Sequence[GroundTruth],
     classes: int,
     *,
     conf_thresh: float = 0.25,
@@ -64,16 +64,16 @@ def confusion(
     Crowd and difficult objects do not count, nor do detections that overlap them and nothing else.
     """
     matrix = np.zeros((classes + 1, classes + 1), np.int64)
-    hits = [np.zeros(len(truth), np.bool_) for truth in truths]
+    hits = [np.zeros(len(labels), np.bool_) for labels in ground_truth]
     right = [np.zeros(len(each), np.bool_) for each in found]
     objects = np.zeros(len(found), np.int64)
-    for i, (each, truth) in enumerate(zip(found, truths, strict=True)):
+    for i, (each, labels) in enumerate(zip(found, ground_truth, strict=True)):
         sure = np.flatnonzero((each.scores > np.float32(conf_thresh)) & (each.class_ids < classes))
-        usual = ~(truth.crowd | truth.difficult) & (truth.class_ids < classes)
+        usual = ~(labels.crowd | labels.difficult) & (labels.class_ids < classes)
         real = np.flatnonzero(usual)
-        iou = pairwise_iou(each.xyxy[sure], truth.xyxy)
+        iou = pairwise_iou(each.xyxy[sure], labels.xyxy)
         rows, columns = pair_greedily(iou[:, real], iou_thresh)
-        predicted, true = each.class_ids[sure], truth.class_ids[real]
+        predicted, true = each.class_ids[sure], labels.class_ids[real]
         np.add.at(matrix, (predicted[rows], true[columns]), 1)
         np.add.at(matrix, (np.full(len(true) - len(columns), classes), np.delete(true, columns)), 1)
         alone = _without(len(sure), rows) & ~(iou[:, ~usual] > iou_thresh).any(axis=1)

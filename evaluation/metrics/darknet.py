@@ -17,12 +17,13 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from evaluation.metrics.matching import Bools, Floats, Ints, Ranked, best_truth, class_totals, first_of_each, rank
+from evaluation.metrics.matching import Bools, Floats, Ints, Ranked, best_match, class_totals, first_of_each, rank
 from utils.detections import Detections, GroundTruth
 
 SCORE_THRESH = 0.005
 NMS_THRESH = 0.45
 POINTS = (0, 11, 101)
+STEPS = 501  # of the confidence curves
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -86,26 +87,26 @@ def ratio(part: float, whole: float) -> float:
 
 def darknet_map(
     found: Sequence[Detections],
-    truths: Sequence[GroundTruth],
+    ground_truth: Sequence[GroundTruth],
     classes: int,
     *,
     iou_thresh: float = 0.5,
     conf_thresh: float = 0.25,
 ) -> DarknetMap:
-    """Measure detections against truths, image by image in the same order.
+    """Measure detections against the ground truth, image by image in the same order.
 
     Detections scored SCORE_THRESH or less take no part. They must come from suppression at NMS_THRESH for the
     original's numbers.
     """
     found = [each.select((each.scores > SCORE_THRESH) & (each.class_ids < classes)) for each in found]
-    ordinary = [~(truth.crowd | truth.difficult) & (truth.class_ids < classes) for truth in truths]
+    ordinary = [~(labels.crowd | labels.difficult) & (labels.class_ids < classes) for labels in ground_truth]
     matches, chosen = [], []
     counts = np.zeros((2, classes), np.int64)
     iou_sums = np.zeros(classes)
-    for each, truth, usual in zip(found, truths, ordinary, strict=True):
-        index, iou = best_truth(each, truth, usual)
+    for each, labels, usual in zip(found, ground_truth, ordinary, strict=True):
+        index, iou = best_match(each, labels, usual)
         index = np.where(iou > iou_thresh, index, -1)
-        hard_iou = best_truth(each, truth, truth.difficult)[1] if truth.difficult.any() else np.zeros(len(each))
+        hard_iou = best_match(each, labels, labels.difficult)[1] if labels.difficult.any() else np.zeros(len(each))
         matches.append((index, iou))
         chosen.append((index >= 0) | (hard_iou <= iou_thresh))
         confident = each.scores > np.float32(conf_thresh)
@@ -113,7 +114,13 @@ def darknet_map(
         counts[0] += np.bincount(each.class_ids[right], minlength=classes)
         counts[1] += np.bincount(each.class_ids[confident & ~right], minlength=classes)
         iou_sums += np.bincount(each.class_ids[right], iou[right], minlength=classes)
-    ranked = rank(found, matches, [len(truth) for truth in truths], class_totals(truths, ordinary, classes), chosen)
+    ranked = rank(
+        found,
+        matches,
+        [len(labels) for labels in ground_truth],
+        class_totals(ground_truth, ordinary, classes),
+        chosen,
+    )
     return DarknetMap(
         ranked=ranked,
         iou_thresh=iou_thresh,
@@ -162,3 +169,47 @@ def average_precision(recall: Floats, precision: Floats, points: int) -> float:
     wanted = np.arange(points) * (1.0 / (points - 1))
     at = np.searchsorted(recall, wanted, side="left")
     return float(np.append(envelope, 0.0)[at].mean())
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class ConfidenceCurves:
+    """Every array is (classes, steps); rows of classes without objects are NaN.
+
+    thresholds: (steps,) from 0 to 1. precision is 1 where no detection is left.
+    recalls: (steps,) from 0 to 1. precision_at_recall: best precision at that recall or a higher one.
+    """
+
+    thresholds: Floats
+    precision: Floats
+    recall: Floats
+    f1: Floats
+    recalls: Floats
+    precision_at_recall: Floats
+
+    @property
+    def best_threshold(self) -> float:
+        """The confidence at which the mean F1 is best; 0 when there are no objects."""
+        if np.isnan(self.f1).all():
+            return 0.0
+        return float(self.thresholds[np.nanmean(self.f1, axis=0).argmax()])
+
+
+def confidence_curves(ranked: Ranked) -> ConfidenceCurves:
+    """Curves of every class from the original's ranking (see evaluation/metrics/darknet.py)."""
+    grid = np.linspace(0, 1, STEPS)
+    shape = (len(ranked.totals), STEPS)
+    precision, recall, at_recall = (np.full(shape, np.nan) for _ in range(3))
+    for class_id, (recalls, precisions) in enumerate(curves(ranked)):
+        if not ranked.totals[class_id]:
+            continue
+        scores = ranked.scores[ranked.class_ids == class_id]
+        left = np.searchsorted(-scores, -grid, side="left")  # detections scored above each threshold
+        precision[class_id] = np.concatenate([[1.0], precisions])[left]
+        recall[class_id] = np.concatenate([[0.0], recalls])[left]
+        envelope = np.append(np.maximum.accumulate(precisions[::-1])[::-1], 0.0)
+        at_recall[class_id] = envelope[np.searchsorted(recalls, grid, side="left")]
+    total = precision + recall
+    f1 = np.divide(2 * precision * recall, total, out=np.where(np.isnan(total), np.nan, 0.0), where=total > 0)
+    return ConfidenceCurves(
+        thresholds=grid, precision=precision, recall=recall, f1=f1, recalls=grid, precision_at_recall=at_recall
+    )

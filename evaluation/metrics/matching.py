@@ -29,17 +29,17 @@ def pairwise_iou(a_xyxy: NDArray[np.floating], b_xyxy: NDArray[np.floating], *, 
     return np.divide(overlap, union, out=np.zeros_like(overlap), where=union > 0)
 
 
-def best_truth(
-    found: Detections, truth: GroundTruth, candidates: Bools | None = None, *, border: float = 0.0
+def best_match(
+    found: Detections, labels: GroundTruth, candidates: Bools | None = None, *, border: float = 0.0
 ) -> tuple[Ints, Floats]:
     """For every detection the object of its class that it overlaps most, the first of equals, and that IoU.
 
     candidates: bool (m,), the objects that may be chosen. Returns index -1 and IoU 0 where none overlaps at all.
     """
-    if not len(found) or not len(truth):
+    if not len(found) or not len(labels):
         return np.full(len(found), -1), np.zeros(len(found))
-    iou = pairwise_iou(found.xyxy, truth.xyxy, border=border)
-    allowed = found.class_ids[:, None] == truth.class_ids[None]
+    iou = pairwise_iou(found.xyxy, labels.xyxy, border=border)
+    allowed = found.class_ids[:, None] == labels.class_ids[None]
     if candidates is not None:
         allowed &= candidates
     iou[~allowed] = 0
@@ -68,15 +68,15 @@ class Ranked(NamedTuple):
 def rank(
     found: Sequence[Detections],
     matches: Sequence[tuple[Ints, Floats]],
-    truth_counts: Sequence[int],
+    object_counts: Sequence[int],
     totals: Ints,
     chosen: Sequence[Bools] | None = None,
 ) -> Ranked:
     """Put the matches of every image (indices into its objects, -1 for none) into one ranking.
 
-    truth_counts: objects of each image. chosen: detections that take part, default all.
+    object_counts: objects of each image. chosen: detections that take part, default all.
     """
-    offsets = np.concatenate([[0], np.cumsum(truth_counts)])[:-1].astype(np.int64)
+    offsets = np.concatenate([[0], np.cumsum(object_counts)])[:-1].astype(np.int64)
     keep = chosen if chosen is not None else [np.ones(len(each), np.bool_) for each in found]
     scores = _joined([each.scores[k] for each, k in zip(found, keep, strict=True)], np.float64)
     class_ids = _joined([each.class_ids[k] for each, k in zip(found, keep, strict=True)], np.int64)
@@ -96,9 +96,9 @@ def first_of_each(match: Ints) -> Bools:
     return first & (match >= 0)
 
 
-def class_totals(truths: Sequence[GroundTruth], counted: Sequence[Bools], classes: int) -> Ints:
+def class_totals(ground_truth: Sequence[GroundTruth], counted: Sequence[Bools], classes: int) -> Ints:
     """(classes,) objects of each class among those `counted`; ids beyond the classes do not count."""
-    ids = _joined([truth.class_ids[c] for truth, c in zip(truths, counted, strict=True)], np.int64)
+    ids = _joined([labels.class_ids[c] for labels, c in zip(ground_truth, counted, strict=True)], np.int64)
     return np.bincount(ids[ids < classes], minlength=classes)
 
 

@@ -1,4 +1,4 @@
-"""The measured numbers as text and as json."""
+"""Every protocol's numbers for the same detections: measured, as text and as JSON."""
 
 from __future__ import annotations
 
@@ -9,12 +9,12 @@ from typing import Any
 
 import numpy as np
 
-from evaluation.metrics.coco import CocoResult
-from evaluation.metrics.confusion import Confusion
-from evaluation.metrics.curves import ConfidenceCurves
-from evaluation.metrics.darknet import POINTS, DarknetMap, ratio
+from evaluation.metrics.coco import CocoResult, coco_ap, result_rows
+from evaluation.metrics.confusion import Confusion, confusion
+from evaluation.metrics.darknet import POINTS, ConfidenceCurves, DarknetMap, confidence_curves, darknet_map, ratio
 from evaluation.metrics.matching import Ints
-from evaluation.metrics.voc import VocResult
+from evaluation.metrics.voc import VocResult, voc_ap
+from utils.detections import Detections, GroundTruth
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -29,6 +29,34 @@ class Metrics:
     voc: VocResult
     curves: ConfidenceCurves
     confusion: Confusion
+
+
+def measure(
+    found: Sequence[Detections],
+    ground_truth: Sequence[GroundTruth],
+    names: tuple[str, ...],
+    image_ids: Sequence[int],
+    category_ids: Sequence[int],
+    *,
+    conf_thresh: float = 0.25,
+) -> tuple[Metrics, list[dict[str, Any]]]:
+    """All protocols on the same detections, and COCO's result rows; images in the same order everywhere.
+
+    conf_thresh: the confidence of precision, recall and confusion.
+    """
+    rows = result_rows(found, image_ids, category_ids)
+    darknet = darknet_map(found, ground_truth, len(names), conf_thresh=conf_thresh)
+    metrics = Metrics(
+        names=names,
+        images=len(found),
+        images_per_class=images_per_class([t.class_ids[~(t.crowd | t.difficult)] for t in ground_truth], len(names)),
+        darknet=darknet,
+        coco=coco_ap(rows, ground_truth, image_ids, category_ids),
+        voc=voc_ap(found, ground_truth, len(names)),
+        curves=confidence_curves(darknet.ranked),
+        confusion=confusion(found, ground_truth, len(names), conf_thresh=conf_thresh),
+    )
+    return metrics, rows
 
 
 _COLUMNS = ("images", "labels", "P", "R", "F1", "mAP area", "mAP 11", "mAP 101", "AP50", "AP", "VOC07", "VOC10")
@@ -98,7 +126,7 @@ def all_row(metrics: Metrics) -> dict[str, Any]:
 
 
 def table(metrics: Metrics, *, every_class: bool = False) -> str:
-    """The table for the console: all classes together, then each that has objects (or really every one)."""
+    """The table for the console: all classes together, then each class with objects, or every class."""
     keys: tuple[str, ...] = ("precision", "recall", "f1", "darknet_ap_area", "darknet_ap_11", "darknet_ap_101")
     keys += ("coco_ap50", "coco_ap", "voc_ap_2007", "voc_ap_2010")
     rows = [all_row(metrics), *(row for row in class_rows(metrics) if row["labels"] or every_class)]
@@ -129,7 +157,7 @@ def coco_text(coco: CocoResult) -> str:
 
 
 def darknet_text(darknet: DarknetMap, names: Sequence[str], points: int) -> str:
-    """What the original prints at the end of `detector map`, word for word, for scripts that read it."""
+    """What the original prints at the end of `detector map`, word for word, for scripts that parse it."""
     d = darknet
     aps = d.average_precisions(points)
     lines = [f"\n detections_count = {len(d.ranked.scores)}, unique_truth_count = {int(d.ranked.totals.sum())}  "]
@@ -154,7 +182,7 @@ def darknet_text(darknet: DarknetMap, names: Sequence[str], points: int) -> str:
 
 
 def to_json(metrics: Metrics) -> dict[str, Any]:
-    """What metrics.json holds of the measured numbers; None stands for "nothing to measure"."""
+    """The numbers of metrics.json; None where there is nothing to measure."""
     summary = all_row(metrics)
     names = {
         "darknet": ("precision", "recall", "f1", "average_iou", "tp", "fp", "fn"),

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from evaluation.metrics.darknet import curves
-from evaluation.metrics.matching import Floats, best_truth, class_totals, rank
+from evaluation.metrics.matching import Floats, best_match, class_totals, rank
 from utils.detections import Detections, GroundTruth
 
 
@@ -41,19 +41,19 @@ def _mean(values: Floats) -> float:
 
 
 def voc_ap(
-    found: Sequence[Detections], truths: Sequence[GroundTruth], classes: int, *, iou_thresh: float = 0.5
+    found: Sequence[Detections], ground_truth: Sequence[GroundTruth], classes: int, *, iou_thresh: float = 0.5
 ) -> VocResult:
-    """Measure detections against truths, image by image in the same order."""
-    ordinary = [~(truth.crowd | truth.difficult) for truth in truths]
+    """Measure detections against the ground truth, image by image in the same order."""
+    ordinary = [~(labels.crowd | labels.difficult) for labels in ground_truth]
     matches, chosen = [], []
-    for each, truth, usual in zip(found, truths, ordinary, strict=True):
-        index, iou = best_truth(each, truth, border=1.0)
+    for each, labels, usual in zip(found, ground_truth, ordinary, strict=True):
+        index, iou = best_match(each, labels, border=1.0)
         index = np.where(iou >= iou_thresh, index, -1)
         matches.append((index, iou))
         passed_over = (index >= 0) & ~np.append(usual, True)[index]
         chosen.append(~passed_over & (each.class_ids < classes))
-    totals = class_totals(truths, ordinary, classes)
-    ranked = rank(found, matches, [len(truth) for truth in truths], totals, chosen)
+    totals = class_totals(ground_truth, ordinary, classes)
+    ranked = rank(found, matches, [len(labels) for labels in ground_truth], totals, chosen)
     both = np.array([_average_precisions(*curve) for curve in curves(ranked)]).reshape(-1, 2)
     both[totals == 0] = np.nan
     return VocResult(ap_2007=both[:, 0], ap_2010=both[:, 1])

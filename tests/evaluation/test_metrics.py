@@ -10,8 +10,7 @@ import pytest
 
 from evaluation.metrics.coco import STATISTICS, coco_ap, result_rows
 from evaluation.metrics.confusion import confusion, pair_greedily
-from evaluation.metrics.curves import confidence_curves
-from evaluation.metrics.darknet import POINTS, average_precision, darknet_map
+from evaluation.metrics.darknet import POINTS, average_precision, confidence_curves, darknet_map
 from evaluation.metrics.matching import pairwise_iou
 from evaluation.metrics.voc import voc_ap
 from tests.evaluation.plain_darknet_map import plain_map
