@@ -115,7 +115,7 @@ class Saver:
         if self.keep_every and update.iteration % self.keep_every == 0:
             self.write_weights(self.folder / f"{self.stem}_{update.iteration}.weights")
         if update.iteration % self.last_every == 0:
-            self.last()
+            self.save("last")
 
     def remove_unfinished(self) -> None:
         """Remove temporary files that a killed run left here or in the folder above (utils/files.py atomic_write)."""
@@ -123,17 +123,12 @@ class Saver:
             for path in folder.glob(".*.part"):
                 path.unlink(missing_ok=True)
 
-    def last(self) -> None:
-        """Save the state to resume from."""
-        save_checkpoint(self.checkpoint(), self.folder / "last.pt")
-        self.write_weights(self.folder / f"{self.stem}_last.weights")
-
-    def best(self) -> None:
-        """Save the best state so far."""
-        save_checkpoint(self.checkpoint(), self.folder / "best.pt")
-        self.write_weights(self.folder / f"{self.stem}_best.weights")
+    def save(self, which: str) -> None:
+        """Write the state as `<which>.pt` and `<stem>_<which>.weights`."""
+        save_checkpoint(self.checkpoint(), self.folder / f"{which}.pt")
+        self.write_weights(self.folder / f"{self.stem}_{which}.weights")
 
     def final(self) -> None:
-        """Save the state at the end of the training."""
-        self.last()
+        """Write the state at the end of the training."""
+        self.save("last")
         self.write_weights(self.folder / f"{self.stem}_final.weights")

@@ -9,11 +9,13 @@ import logging
 import time
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Protocol
 
 import torch
 from torch import Tensor, nn
 
+from data.loader import TrainBatch
+from models.heads.base import HeadLoss
 from training.adversarial import AdversarialPerturbation, perturb
 from training.diagnosis import Context, explain_gradients, explain_loss
 from training.optimizer import DarknetOptimizer
@@ -22,28 +24,6 @@ from utils.errors import RunError
 from utils.processes import Processes
 
 logger = logging.getLogger(__name__)
-
-
-class Batch(Protocol):
-    """One forward pass. images: (n, channels, height, width), uint8 or in [0, 1]. ground_truth: targets of the losses."""
-
-    @property
-    def images(self) -> Tensor: ...
-    @property
-    def ground_truth(self) -> Tensor: ...
-
-
-class HeadLoss(Protocol):
-    """Loss of one head, summed over images. terms: parts of the cost by name. targets: number of boxes assigned to it."""
-
-    @property
-    def objective(self) -> Tensor: ...
-    @property
-    def cost(self) -> float: ...
-    @property
-    def terms(self) -> dict[str, float]: ...
-    @property
-    def targets(self) -> int: ...
 
 
 class Trainable(Protocol):
@@ -122,7 +102,7 @@ class Trainer:
         device: torch.device,
         precision: Precision | None = None,
         channels_last: bool = False,
-        files: Callable[[Any], Sequence[str]] = lambda batch: (),
+        files: Callable[[TrainBatch], Sequence[str]] = lambda batch: (),
         max_norm: float = 0.0,
         adversary: AdversarialPerturbation | None = None,
         processes: Processes | None = None,
@@ -140,7 +120,7 @@ class Trainer:
     def seen(self) -> int:
         return self.iteration * self.batch
 
-    def update(self, batches: Sequence[Batch], waited: float = 0.0) -> Update:
+    def update(self, batches: Sequence[TrainBatch], waited: float = 0.0) -> Update:
         """One weight update from the batches of one iteration. Raises RunError when loss or gradient is not finite."""
         start = time.perf_counter()
         rate = self.schedule.rate(self.iteration + 1)
@@ -162,7 +142,7 @@ class Trainer:
             waited=waited,
         )
 
-    def _gradients(self, batches: Sequence[Batch], rate: float) -> tuple[float, dict[str, float]]:
+    def _gradients(self, batches: Sequence[TrainBatch], rate: float) -> tuple[float, dict[str, float]]:
         """Gradients summed over the batches; cost and its terms summed over the images."""
         while True:
             self.optimizer.zero_grad(set_to_none=True)
@@ -179,7 +159,7 @@ class Trainer:
                 now = self.subdivisions * self.pieces
                 logger.warning("out of memory at %s: subdivisions raised from %d to %d", _size(batches), now // 2, now)
 
-    def _passes(self, batches: Sequence[Batch], rate: float) -> tuple[float, dict[str, float]]:
+    def _passes(self, batches: Sequence[TrainBatch], rate: float) -> tuple[float, dict[str, float]]:
         total, terms = 0.0, dict[str, float]()
         mini_batch = self.batch // self.subdivisions
         for number, batch in enumerate(batches, start=1):
@@ -236,18 +216,18 @@ class Trainer:
     def _weight_gradients(self) -> list[Tensor]:
         return [w.grad for group in self.optimizer.param_groups for w in group["params"] if w.grad is not None]
 
-    def _context(self, batches: Sequence[Batch], rate: float) -> Context:
+    def _context(self, batches: Sequence[TrainBatch], rate: float) -> Context:
         files = [str(file) for batch in batches for file in self.files(batch)]
         return Context(self.iteration + 1, rate, [batch.ground_truth for batch in batches], files)
 
-    def _on_device(self, batch: Batch) -> tuple[Tensor, Tensor]:
+    def _on_device(self, batch: TrainBatch) -> tuple[Tensor, Tensor]:
         images = batch.images.to(self.device, non_blocking=True)
         if images.dtype == torch.uint8:
             images = images.float() / 255
         images = images.contiguous(memory_format=self.memory_format)
         return images, batch.ground_truth.to(self.device, non_blocking=True)
 
-    def _step(self, batches: Sequence[Batch], rate: float, images: int) -> None:
+    def _step(self, batches: Sequence[TrainBatch], rate: float, images: int) -> None:
         scaler = self.precision.scaler
         if scaler is not None:
             scaler.unscale_(self.optimizer)
@@ -263,7 +243,7 @@ class Trainer:
 
 def run(
     trainer: Trainer,
-    batches: Iterable[Batch],
+    batches: Iterable[TrainBatch],
     last_iteration: int,
     hooks: Sequence[Callable[[Update], None]],
     stopped: Callable[[], bool] = lambda: False,
@@ -289,6 +269,6 @@ def _add_terms(terms: dict[str, float], heads: Sequence[HeadLoss]) -> None:
             terms[name] = terms.get(name, 0.0) + share * value
 
 
-def _size(batches: Sequence[Batch]) -> str:
+def _size(batches: Sequence[TrainBatch]) -> str:
     height, width = batches[0].images.shape[2:]
     return f"{width}x{height}"

@@ -7,10 +7,10 @@ import logging
 import multiprocessing
 import random
 import signal
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from functools import partial
 from pathlib import Path
-from types import FrameType, TracebackType
-from typing import Any
+from types import FrameType
 
 import numpy as np
 import torch
@@ -41,12 +41,14 @@ from training.progress import DarknetLines, EpochBar
 from training.results import ResultFiles, has_matplotlib
 from training.schedule import Schedule
 from training.validation import (
-    Calibration,
-    ClassifierEvaluator,
-    DetectorEvaluator,
+    BOX_METRIC,
+    CLASS_METRIC,
     EvaluationHook,
-    Evaluator,
+    Result,
+    calibrated,
     default_period,
+    evaluate_classifier,
+    evaluate_detector,
 )
 from utils.cfg import Cfg
 from utils.device import select_device
@@ -57,32 +59,32 @@ from utils.processes import Processes
 logger = logging.getLogger(__name__)
 
 _FP16_SCALE = 65536.0
-_CALIBRATION_IMAGES, _CALIBRATION_BATCH = 128, 8  # images in all, and at least per forward pass
-_SIGNALS = (signal.SIGINT, signal.SIGTERM)
+_CALIBRATION_IMAGES, _CALIBRATION_BATCH = 128, 8  # images in all, and per forward pass
 
 
 class StopRequest:
-    """Context manager; `received` becomes true with the first signal. A second one raises KeyboardInterrupt at once."""
+    """received: whether a signal asked the run to stop."""
 
-    def __init__(self) -> None:
-        self.received = False
-        self._before: dict[signal.Signals, Any] = {}
+    received = False
 
-    def __enter__(self) -> StopRequest:
-        self._before = {number: signal.signal(number, self._handle) for number in _SIGNALS}
-        return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
-    ) -> None:
-        for number, handler in self._before.items():
-            signal.signal(number, handler)
+@contextlib.contextmanager
+def stop_request() -> Iterator[StopRequest]:
+    """In the block the first SIGINT or SIGTERM is noted, a second one raises KeyboardInterrupt."""
+    request = StopRequest()
 
-    def _handle(self, number: int, frame: FrameType | None) -> None:
-        if self.received:
+    def handle(number: int, frame: FrameType | None) -> None:
+        if request.received:
             raise KeyboardInterrupt
-        self.received = True
+        request.received = True
         logger.info("%s: stopping after this iteration; once more to stop at once", signal.Signals(number).name)
+
+    before = {number: signal.signal(number, handle) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield request
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
 
 
 class Run:
@@ -131,7 +133,7 @@ class Run:
         evaluation = self.evaluation
         evaluation.on_done, evaluation.on_best_result = results.write, results.write_validation
         if save:
-            evaluation.on_best = saver.best
+            evaluation.on_best = partial(saver.save, "best")
         progress: EpochBar | DarknetLines
         if self.options.print == "darknet":
             progress = DarknetLines(self.history, self.last)
@@ -152,7 +154,7 @@ class Run:
         except (RunError, KeyboardInterrupt) as error:
             with contextlib.suppress(RunError):  # the first failure is the one to report
                 if isinstance(error, DataLoadingError):
-                    saver.last()
+                    saver.save("last")
                 results.write()
             if (path := folder / "weights" / "last.pt").exists():
                 logger.info("the last checkpoint is %s", path)
@@ -163,7 +165,7 @@ class Run:
             results.close()
         results.write()
         if interrupted:
-            saver.last()
+            saver.save("last")
         else:
             saver.final()
         return not interrupted
@@ -178,7 +180,7 @@ class Run:
         def ended() -> bool:
             return self.processes.any(stop.received or self.evaluation.exhausted)
 
-        with StopRequest() as stop:
+        with stop_request() as stop:
             try:
                 run(self.trainer, batches, self.last, hooks, ended)
             except (
@@ -263,13 +265,23 @@ class Run:
         return trainer
 
     def _make_evaluation(self) -> EvaluationHook:
-        options = self.options
+        options, plan, batch = self.options, self.network.plan, self.trainer.batch
+        head, val, path = box_head(plan), self.splits.val, plan.cfg.path
+        size, workers, device = max(1, batch // self.trainer.subdivisions), options.workers, self.device
+        evaluate: Callable[[Network], Result] | None = None
+        if head is not None and not options.no_val:
+            labelled = make_evaluation_set(val, "val", head.classes, path)
+            evaluate = partial(evaluate_detector, dataset=labelled, batch=size, workers=workers, device=device)
+        elif not options.no_val:
+            images = make_classification_set(val, "val", classes_of(plan), path)
+            evaluate = partial(evaluate_classifier, dataset=images, batch=size, workers=workers, device=device)
         return EvaluationHook(
-            evaluator=None if options.no_val else self._make_evaluator(),
+            evaluate=evaluate,
+            metric=BOX_METRIC if plan.box_heads else CLASS_METRIC,
             calibrate=self._calibrated,
             network=self.network,
             history=self.history,
-            period=options.eval_period or default_period(self.splits.images, self.trainer.batch),
+            period=options.eval_period or default_period(self.splits.images, batch),
             earliest=0 if options.eval_period else self.schedule.burn_in,
             last=self.last,
             patience=options.patience,
@@ -281,25 +293,9 @@ class Run:
         """The network to evaluate after so many iterations."""
         if not self.options.calibrate_bn:
             return network
-        images = self.splits.train.splits["train"]
-        calibration = Calibration(
-            images=images[:: max(1, len(images) // _CALIBRATION_IMAGES)][:_CALIBRATION_IMAGES],
-            batch=max(_CALIBRATION_BATCH, self.trainer.batch // self.trainer.subdivisions),
-            workers=self.options.workers,
-            device=self.device,
-            centre=box_head(network.plan) is None,
-        )
-        return calibration(network, iterations * self.trainer.subdivisions)
-
-    def _make_evaluator(self) -> Evaluator:
-        plan, val = self.network.plan, self.splits.val
-        head, workers = box_head(plan), self.options.workers
-        batch = max(1, self.trainer.batch // self.trainer.subdivisions)
-        if head is None:
-            images = make_classification_set(val, "val", classes_of(plan), plan.cfg.path)
-            return ClassifierEvaluator(dataset=images, batch=batch, workers=workers, device=self.device)
-        labelled = make_evaluation_set(val, "val", head.classes, plan.cfg.path)
-        return DetectorEvaluator(dataset=labelled, batch=batch, workers=workers, device=self.device)
+        passes, images = iterations * self.trainer.subdivisions, self.splits.train.splits["train"]
+        images = images[:: max(1, len(images) // _CALIBRATION_IMAGES)][:_CALIBRATION_IMAGES]
+        return calibrated(network, passes, images, _CALIBRATION_BATCH, self.options.workers, self.device)
 
     def _make_loader(self) -> TrainLoader:
         """Batches from the trainer's iteration on."""
@@ -352,7 +348,7 @@ class Run:
         )
 
     def _make_results(self, folder: Path, period: int) -> ResultFiles:
-        plots, evaluator = not self.options.no_plots, self.evaluation.evaluator
+        plots = not self.options.no_plots
         if plots and not has_matplotlib():
             logger.warning("no charts: they need matplotlib (pip install matplotlib)")
         return ResultFiles(
@@ -362,7 +358,7 @@ class Run:
             last=self.last,
             max_loss=self.schedule.max_chart_loss,
             period=period,
-            metric=evaluator.metric if evaluator else "",
+            metric=self.evaluation.metric,
             board=Board(folder, self.history) if self._board else None,
         )
 

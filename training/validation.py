@@ -7,7 +7,7 @@ import logging
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 import torch
@@ -30,28 +30,56 @@ from utils.processes import Processes
 
 logger = logging.getLogger(__name__)
 
-_MAP = "mAP_0.5"
+BOX_METRIC, CLASS_METRIC = "mAP_0.5", "top1"
 _EPOCHS, _LEAST = 4, 100  # detector.c train_detector: mAP_epochs, and iterations at least
 _SETTLED = 0.01  # rolling statistics count as settled when at most this share of their initial values is left
 
 
-class Result(Protocol):
-    """The outcome of an evaluation. columns: metrics for results.csv."""
+@dataclass(frozen=True, kw_only=True)
+class EvaluationResult:
+    """Result for a detector. indices: places in `dataset.images` of the images that were read; detections, ground_truth: theirs."""
+
+    metrics: Metrics
+    dataset: EvaluationSet
+    indices: Sequence[int]
+    detections: Sequence[Detections]
+    ground_truth: Sequence[GroundTruth]
 
     @property
-    def columns(self) -> dict[str, float]: ...
+    def columns(self) -> dict[str, float]:
+        darknet, coco = self.metrics.darknet, self.metrics.coco.statistics
+        return {
+            BOX_METRIC: darknet.mean_average_precision(),
+            "precision": darknet.precision,
+            "recall": darknet.recall,
+            "F1": darknet.f1,
+            "AP": max(coco["AP"], 0.0),
+            "AP50": max(coco["AP50"], 0.0),
+        }
 
     def text(self, darknet: bool) -> str:
-        """For the console; `darknet`: as the original prints it."""
+        metrics = self.metrics
+        return darknet_text(metrics.darknet, metrics.names, 0) if darknet else table(metrics)
 
 
-class Evaluator(Protocol):
-    """Evaluates a network. metric: the column that decides which weights are best."""
+@dataclass(frozen=True, kw_only=True)
+class ClassificationResult:
+    """Result for a classifier."""
+
+    accuracy: Accuracy
 
     @property
-    def metric(self) -> str: ...
+    def columns(self) -> dict[str, float]:
+        accuracy = self.accuracy
+        return {CLASS_METRIC: accuracy.top(1), f"top{accuracy.k}": accuracy.top(accuracy.k)}
 
-    def __call__(self, network: Network) -> Result: ...
+    def text(self, darknet: bool) -> str:
+        """As classifier.c train_classifier prints it, if `darknet`."""
+        accuracy = self.accuracy
+        return f" accuracy top{accuracy.k} = {accuracy.top(accuracy.k):f} " if darknet else accuracy.table()
+
+
+Result = EvaluationResult | ClassificationResult
 
 
 def default_period(images: int, batch: int) -> int:
@@ -63,13 +91,15 @@ def default_period(images: int, batch: int) -> int:
 class EvaluationHook:
     """Hook: evaluates every `period` iterations, not before `earliest`, and at iteration `last` (detector.c train_detector).
 
-    calibrate: gives the network to evaluate, from the one in training and the number of iterations.
+    evaluate: None: no evaluation. metric: the column that decides which weights are best. calibrate: gives the network to
+    evaluate, from the one in training and the number of iterations.
     patience: evaluations without a better result until `exhausted`; 0: no limit. darknet: report as the original does.
     on_best, on_best_result: called when a result is the best so far; on_done: after each.
     best: the best metric so far. at: iteration of the latest evaluation. without_gain: evaluations since the best one.
     """
 
-    evaluator: Evaluator | None
+    evaluate: Callable[[Network], Result] | None
+    metric: str
     calibrate: Callable[[Network, int], Network]
     network: Network
     history: TrainingHistory
@@ -97,104 +127,44 @@ class EvaluationHook:
 
     def __call__(self, update: Update) -> None:
         due = max(self.at + self.period, self.earliest)
-        if self.evaluator is None or (update.iteration < due and update.iteration != self.last):
+        if self.evaluate is None or (update.iteration < due and update.iteration != self.last):
             return
         self.at = update.iteration
-        result = self.evaluator(self.calibrate(self.network, update.iteration))
-        values, metric = result.columns, self.evaluator.metric
+        result = self.evaluate(self.calibrate(self.network, update.iteration))
+        values = result.columns
         logger.info("\niteration %d\n%s", update.iteration, result.text(self.darknet))
         self.history.evaluated(values)
         self.without_gain += 1
-        if values[metric] >= self.best:
-            self.best, self.without_gain = values[metric], 0
+        if values[self.metric] >= self.best:
+            self.best, self.without_gain = values[self.metric], 0
             self.on_best()
             self.on_best_result(result)
         if self.exhausted:
-            logger.info("no better %s in %d evaluations: stopping", metric, self.without_gain)
+            logger.info("no better %s in %d evaluations: stopping", self.metric, self.without_gain)
         self.on_done()
 
 
-@dataclass(frozen=True, kw_only=True)
-class EvaluationResult:
-    """Result for a detector. indices: places in `dataset.images` of the images that were read; detections, ground_truth: theirs."""
-
-    metrics: Metrics
-    dataset: EvaluationSet
-    indices: Sequence[int]
-    detections: Sequence[Detections]
-    ground_truth: Sequence[GroundTruth]
-
-    @property
-    def columns(self) -> dict[str, float]:
-        darknet, coco = self.metrics.darknet, self.metrics.coco.statistics
-        return {
-            _MAP: darknet.mean_average_precision(),
-            "precision": darknet.precision,
-            "recall": darknet.recall,
-            "F1": darknet.f1,
-            "AP": max(coco["AP"], 0.0),
-            "AP50": max(coco["AP50"], 0.0),
-        }
-
-    def text(self, darknet: bool) -> str:
-        metrics = self.metrics
-        return darknet_text(metrics.darknet, metrics.names, 0) if darknet else table(metrics)
+def evaluate_detector(
+    network: Network, dataset: EvaluationSet, batch: int, workers: int, device: torch.device
+) -> EvaluationResult:
+    """Evaluate a network with boxes by the protocol of the original's `detector map`."""
+    predictions = _predict(network, dataset.images, batch, workers, device)
+    indices, (detections,) = predictions.indices, predictions.found
+    truth = [dataset.ground_truth(index, wh) for index, wh in zip(indices, predictions.sizes_wh, strict=True)]
+    metrics, _ = measure(detections, truth, dataset.names, dataset.image_ids(indices), dataset.category_ids)
+    return EvaluationResult(
+        metrics=metrics, dataset=dataset, indices=indices, detections=detections, ground_truth=truth
+    )
 
 
-@dataclass(frozen=True, kw_only=True)
-class DetectorEvaluator:
-    """Evaluates a network with boxes by the protocol of the original's `detector map`."""
-
-    dataset: EvaluationSet
-    batch: int
-    workers: int
-    device: torch.device
-    metric: str = _MAP
-
-    def __call__(self, network: Network) -> EvaluationResult:
-        dataset = self.dataset
-        predictions = _predict(network, dataset.images, self.batch, self.workers, self.device)
-        indices, (detections,) = predictions.indices, predictions.found
-        truth = [dataset.ground_truth(index, wh) for index, wh in zip(indices, predictions.sizes_wh, strict=True)]
-        metrics, _ = measure(detections, truth, dataset.names, dataset.image_ids(indices), dataset.category_ids)
-        return EvaluationResult(
-            metrics=metrics, dataset=dataset, indices=indices, detections=detections, ground_truth=truth
-        )
-
-
-@dataclass(frozen=True, kw_only=True)
-class ClassificationResult:
-    """Result for a classifier."""
-
-    accuracy: Accuracy
-
-    @property
-    def columns(self) -> dict[str, float]:
-        accuracy = self.accuracy
-        return {"top1": accuracy.top(1), f"top{accuracy.k}": accuracy.top(accuracy.k)}
-
-    def text(self, darknet: bool) -> str:
-        """As classifier.c train_classifier prints it, if `darknet`."""
-        accuracy = self.accuracy
-        return f" accuracy top{accuracy.k} = {accuracy.top(accuracy.k):f} " if darknet else accuracy.table()
-
-
-@dataclass(frozen=True, kw_only=True)
-class ClassifierEvaluator:
-    """Evaluates a classifier as the original does during training (validate_classifier_single)."""
-
-    dataset: ClassificationSet
-    batch: int
-    workers: int
-    device: torch.device
-    metric: str = "top1"
-
-    def __call__(self, network: Network) -> ClassificationResult:
-        dataset = self.dataset
-        predictions = _predict(network, dataset.images, self.batch, self.workers, self.device)
-        probabilities = np.array(predictions.found[0], np.float32).reshape(len(predictions.indices), -1)
-        classes = dataset.classes_of(predictions.indices)
-        return ClassificationResult(accuracy=Accuracy.of(probabilities, classes, dataset.names, dataset.top))
+def evaluate_classifier(
+    network: Network, dataset: ClassificationSet, batch: int, workers: int, device: torch.device
+) -> ClassificationResult:
+    """Evaluate a classifier as the original does during training (validate_classifier_single)."""
+    predictions = _predict(network, dataset.images, batch, workers, device)
+    probabilities = np.array(predictions.found[0], np.float32).reshape(len(predictions.indices), -1)
+    classes = dataset.classes_of(predictions.indices)
+    return ClassificationResult(accuracy=Accuracy.of(probabilities, classes, dataset.names, dataset.top))
 
 
 def _predict(network: Network, images: Sequence[Path], batch: int, workers: int, device: torch.device) -> Predictions:
@@ -206,43 +176,34 @@ def _predict(network: Network, images: Sequence[Path], batch: int, workers: int,
     return predictions
 
 
-@dataclass(frozen=True, kw_only=True)
-class Calibration:
-    """Early in a training, gives the network to evaluate the batch-norm statistics of training images.
+def calibrated(
+    network: Network, passes: int, images: Sequence[Path], batch: int, workers: int, device: torch.device
+) -> Network:
+    """A copy with the batch-norm statistics of `images`; `network` itself if its own have settled after `passes` forward passes.
 
     Rolling statistics start at zero and take hundreds of forward passes to settle (with momentum 0.01); until then they hide
-    what a network has learnt. Only a copy is changed. images: some of the training set.
+    what a network has learnt.
     """
-
-    images: Sequence[Path]
-    batch: int
-    workers: int
-    device: torch.device
-    centre: bool
-
-    def __call__(self, network: Network, passes: int) -> Network:
-        """A calibrated copy; `network` itself if its statistics have settled after so many forward passes."""
-        names = [name for name, each in network.named_modules() if isinstance(each, BatchNorm) and each.training]
-        if all((1 - norm.momentum) ** passes < _SETTLED for norm in _norms(network, names)):
-            return network
-        plan, calibrated = network.plan, copy.deepcopy(network).eval()
-        size_wh, letter_box = (plan.input.width, plan.input.height), plan.net.letter_box
-        preprocess = Preprocessing(
-            network_wh=size_wh, channels=plan.input.channels, letter_box=letter_box, centre=self.centre
-        )
-        norms = _norms(calibrated, names)
-        for norm in norms:
-            norm.train()
-            norm.processes = Processes()
-        loader = ImageLoader(self.images, preprocess, batch_size=self.batch, workers=self.workers)
-        with torch.no_grad():
-            for count, batch in enumerate((batch for batch in loader if batch.items), start=1):
-                for norm in norms:
-                    norm.momentum = 1 / count  # the mean over the batches so far
-                    norm.start_batch()
-                calibrated.head_inputs(batch.images.to(self.device))
-        logger.info("evaluating with batch-norm statistics of %d training images", len(self.images))
-        return calibrated.eval()
+    names = [name for name, each in network.named_modules() if isinstance(each, BatchNorm) and each.training]
+    if all((1 - norm.momentum) ** passes < _SETTLED for norm in _norms(network, names)):
+        return network
+    plan, copied = network.plan, copy.deepcopy(network).eval()
+    size_wh, letter_box, centre = (plan.input.width, plan.input.height), plan.net.letter_box, not plan.box_heads
+    channels = plan.input.channels
+    preprocess = Preprocessing(network_wh=size_wh, channels=channels, letter_box=letter_box, centre=centre)
+    norms = _norms(copied, names)
+    for norm in norms:
+        norm.train()
+        norm.processes = Processes()
+    loader = ImageLoader(images, preprocess, batch_size=batch, workers=workers)
+    with torch.no_grad():
+        for count, loaded in enumerate((each for each in loader if each.items), start=1):
+            for norm in norms:
+                norm.momentum = 1 / count  # the mean over the batches so far
+                norm.start_batch()
+            copied.head_inputs(loaded.images.to(device))
+    logger.info("evaluating with batch-norm statistics of %d training images", len(images))
+    return copied.eval()
 
 
 def _norms(network: Network, names: Sequence[str]) -> list[BatchNorm]:

@@ -11,7 +11,7 @@ from models.batchnorm import BatchNorm
 from models.network import Network
 from models.plan import make_plan
 from tests.small_set import YOLO, two_boxes, write_set
-from training.validation import Calibration
+from training.validation import calibrated
 from utils.cfg import parse
 
 NET = "[net]\nwidth=48\nheight=40\nchannels=3\n"
@@ -35,7 +35,7 @@ activation=linear
 def calibrate(folder: Path, network: Network, passes: int) -> Network:
     write_set(folder, ("a", "b"), lambda number: two_boxes(number, 2))
     images, cpu = sorted(folder.glob("*.png")), torch.device("cpu")
-    return Calibration(images=images, batch=2, workers=1, device=cpu, centre=False)(network, passes)
+    return calibrated(network, passes, images, batch=2, workers=1, device=cpu)
 
 
 def test_statistics_are_means_over_batches_of_a_copy(tmp_path: Path) -> None:

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
 
 import pytest
 import torch
 from torch import Tensor, nn
 
+from data.loader import TrainBatch
+from models.heads.base import HeadLoss
 from models.training import TrainedTensor
 from training.loop import Precision, Trainer, Update, clip_norm, run
 from training.optimizer import DarknetOptimizer
@@ -19,21 +20,8 @@ from utils.net_options import ScheduleOptions
 OPTIONS = ScheduleOptions(learning_rate=0.1, momentum=0.0, decay=0.0, max_batches=100)
 
 
-@dataclass
-class Batch:
-    images: Tensor
-    ground_truth: Tensor
-
-
-@dataclass
-class Loss:
-    objective: Tensor
-    targets: int = 1
-    terms: dict[str, float] = field(default_factory=dict)
-
-    @property
-    def cost(self) -> float:
-        return float(self.objective.detach())
+def batch_of(images: Tensor, targets: Tensor) -> TrainBatch:
+    return TrainBatch(images=images, ground_truth=targets, iteration=0, subdivision=0)
 
 
 class Number:
@@ -46,12 +34,12 @@ class Number:
 
     def begin(self, iteration: int) -> None: ...
 
-    def losses(self, images: Tensor, truth: Tensor, seen: int) -> Sequence[Loss]:
+    def losses(self, images: Tensor, truth: Tensor, seen: int) -> Sequence[HeadLoss]:
         if len(images) > self.memory:
             raise torch.OutOfMemoryError
         self.seen.append(seen)
         error = (self.layer(images.float().mean((1, 2, 3))[:, None])[:, 0] - truth[:, 0]).square().sum()
-        return [Loss(error, terms={"box": float(error.detach())})]
+        return [HeadLoss(error, float(error.detach()), {"box": float(error.detach())}, targets=1)]
 
     def attack(self, images: Tensor, truth: Tensor, seen: int) -> Tensor:
         return torch.zeros_like(images)
@@ -76,8 +64,8 @@ def make(number: Number, batch: int = 4, subdivisions: int = 2, options: Schedul
     )
 
 
-def batches(count: int = 2, size: int = 2, value: float = 1.0) -> list[Batch]:
-    return [Batch(torch.full((size, 3, 4, 6), value), torch.zeros(size, 1)) for _ in range(count)]
+def batches(count: int = 2, size: int = 2, value: float = 1.0) -> list[TrainBatch]:
+    return [batch_of(torch.full((size, 3, 4, 6), value), torch.zeros(size, 1)) for _ in range(count)]
 
 
 @pytest.mark.parametrize(("subdivisions", "memory"), [(1, 99), (2, 99), (4, 99), (1, 1), (2, 1)])
@@ -97,10 +85,11 @@ def test_the_update_does_not_depend_on_how_the_batch_is_divided(subdivisions: in
 )
 def test_terms_are_averages_over_heads_that_had_truths(targets: tuple[int, int], expected: float) -> None:
     class TwoHeads(Number):
-        def losses(self, images: Tensor, truth: Tensor, seen: int) -> Sequence[Loss]:
+        def losses(self, images: Tensor, truth: Tensor, seen: int) -> Sequence[HeadLoss]:
             first, second = super().losses(images, truth, seen)[0].objective, torch.zeros(())
             terms = ({"box": 4.0 * len(images)}, {"box": 10.0 * len(images)})
-            return [Loss(first, targets[0], terms[0]), Loss(second, targets[1], terms[1])]
+            losses = zip((first, second), terms, targets, strict=True)
+            return [HeadLoss(value, float(value.detach()), names, targets=count) for value, names, count in losses]
 
     assert make(TwoHeads()).update(batches()).terms["box"] == pytest.approx(expected)
 
@@ -115,7 +104,7 @@ def test_seen_counts_the_forward_pass_it_is_given_to() -> None:
 
 def test_bytes_become_parts_of_one() -> None:
     number = Number()
-    batch = Batch(torch.full((4, 3, 4, 4), 255, dtype=torch.uint8), torch.zeros(4, 1))
+    batch = batch_of(torch.full((4, 3, 4, 4), 255, dtype=torch.uint8), torch.zeros(4, 1))
     assert make(number, subdivisions=1).update([batch]).loss == pytest.approx(4.0)
 
 
@@ -157,15 +146,15 @@ def test_the_norm_is_that_of_all_gradients_together() -> None:
 
 
 def test_boxes_without_size_are_the_first_suspects() -> None:
-    batch = Batch(torch.full((2, 3, 4, 4), float("nan")), torch.tensor([[[0.5, 0.5, 0.0, 0.2, 1.0]]] * 2))
+    batch = batch_of(torch.full((2, 3, 4, 4), float("nan")), torch.tensor([[[0.5, 0.5, 0.0, 0.2, 1.0]]] * 2))
     number = Number()
-    number.losses = lambda images, truth, seen: [Loss(number.layer.weight.sum() * float("nan"))]  # type: ignore[method-assign]
+    number.losses = lambda images, truth, seen: [HeadLoss(number.layer.weight.sum() * float("nan"), 0.0)]  # type: ignore[method-assign]
     with pytest.raises(RunError, match="2 boxes of the batch have no size"):
         make(number, subdivisions=1).update([batch])
 
 
 def test_the_run_ends_at_the_last_iteration_or_when_it_is_told_to() -> None:
-    def forever() -> Iterator[Batch]:
+    def forever() -> Iterator[TrainBatch]:
         while True:
             yield from batches()
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import functools
 import json
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +12,7 @@ import pytest
 import torch
 from torch import Tensor
 
+from data.loader import TrainBatch
 from models.batchnorm import CPU_MOMENTUM, BatchNorm
 from models.layers.base import Step
 from models.network import Network
@@ -29,13 +29,6 @@ from utils.net_options import ScheduleOptions
 RECORDINGS = sorted((REFERENCE / "train").glob("*.npz"))
 GRADIENTS = {"wupd": ("weights", "shortcut_weights", "implicit_weights"), "bupd": ("biases",), "supd": ("scales",)}
 NEVER_UPDATED = ("connected",)  # by the original, which leaves `train` unset for them
-
-
-@dataclass
-class Batch:
-    images: Tensor
-    ground_truth: Tensor
-    files: tuple[str, ...] = ()
 
 
 def name_of(network: Network, layer: int) -> str:
@@ -66,7 +59,7 @@ def recorded_boxes(truth: Tensor) -> Tensor:
     return torch.stack([image[places] for image, places in zip(kept, order, strict=True)])
 
 
-def prepare(recording: Any, cfg: Path, folder: Path) -> tuple[Network, Trainer, list[Batch]]:
+def prepare(recording: Any, cfg: Path, folder: Path) -> tuple[Network, Trainer, list[TrainBatch]]:
     meta = json.loads(str(recording["meta"]))
     network = Network(read_plan(cfg))
     path = folder / "start.weights"
@@ -89,7 +82,8 @@ def prepare(recording: Any, cfg: Path, folder: Path) -> tuple[Network, Trainer, 
     if training.network.plan.box_heads:
         truth = recorded_boxes(truth)
     parts = zip(images.chunk(subdivisions), truth.chunk(subdivisions), strict=True)
-    return network, trainer, [Batch(*part) for part in parts]
+    batches = [TrainBatch(images=each, ground_truth=targets, iteration=0, subdivision=0) for each, targets in parts]
+    return network, trainer, batches
 
 
 @pytest.mark.slow
