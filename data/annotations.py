@@ -154,6 +154,7 @@ class Dataset:
     category_ids: COCO's category id of each class id, where the data set has its own.
     path_labels: texts that tell the class of a classifier's image by its path; see `labels_in_paths`.
     options: further keys of a `.data` file (`backup`, `eval`, ...).
+    labelled: false for a test set whose labels are not public (COCO JSON without annotations).
     findings: problems of the lists.
     """
 
@@ -165,6 +166,7 @@ class Dataset:
     category_ids: tuple[int, ...] | None = None
     path_labels: tuple[str, ...] = ()
     options: Mapping[str, str] = field(default_factory=dict)
+    labelled: bool = True
     findings: tuple[Finding, ...] = ()
 
     @property

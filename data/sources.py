@@ -178,6 +178,7 @@ def _open_coco(path: Path, names: tuple[str, ...] | None) -> Dataset:
         splits={split_of(path) or ONLY_SPLIT: tuple(annotation.image for annotation in annotations)},
         read=LoadedLabels(annotations),
         category_ids=ids,
+        labelled="annotations" in content,
         findings=findings,
     )
 

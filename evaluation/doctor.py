@@ -15,6 +15,7 @@ from evaluation.options import EvaluationOptions
 from evaluation.plots import plot_labels
 from inference.predictor import Model
 from utils.cli import EXIT_OK
+from utils.errors import InputError
 from utils.files import run_folder, write_text
 
 logger = logging.getLogger(__name__)
@@ -38,7 +39,10 @@ def checked_set(settings: EvaluationOptions, model: Model) -> tuple[EvaluationSe
     cfg = model.network.plan.cfg.path
     evaluation_set = make_evaluation_set(dataset, split, model.classes, cfg, single_class=settings.single_cls)
     checked = _check(dataset, split, settings)
-    checked.require_labels(dataset.source)
+    if dataset.labelled:
+        checked.require_labels(dataset.source)
+    elif not settings.save_json:
+        raise InputError(f"{dataset.source}: has no annotations; add --save-json to write COCO results for submission")
     return evaluation_set, checked
 
 

@@ -15,6 +15,7 @@ from data.image import read_image, save_image
 from data.sources import open_data
 from evaluation.doctor import checked_set, plots_wanted, save_report
 from evaluation.metrics.accuracy import Accuracy
+from evaluation.metrics.coco import result_rows
 from evaluation.metrics.report import Metrics, coco_text, darknet_text, measure, table, to_json
 from evaluation.options import EvaluationOptions, make_model, one_confidence
 from evaluation.plots import plot_confusion, plot_curve
@@ -37,6 +38,11 @@ def validate(settings: EvaluationOptions) -> int:
     evaluation_set, checked = checked_set(settings, model)
     folder = run_folder(settings.project, settings.name, exist_ok=settings.exist_ok)
     predictions = predict_set(settings, model, evaluation_set.images, [confidence])
+    if not evaluation_set.dataset.labelled:
+        rows = result_rows(predictions.found[0], evaluation_set.image_ids(predictions.indices), evaluation_set.category_ids)
+        write_text(folder / "results.json", json.dumps(rows) + "\n")
+        print(f"No annotations to evaluate against: {len(rows)} detections saved to {folder / 'results.json'}")
+        return outcome(evaluation_set.images, predictions)
     start = time.perf_counter()
     ground_truth = [
         evaluation_set.ground_truth(i, wh) for i, wh in zip(predictions.indices, predictions.sizes_wh, strict=True)

@@ -64,9 +64,11 @@ def found_text(class_ids: NDArray[np.int64], names: Sequence[str], most: int | N
     """How many of which class: "2 dog, 1 cat", or "no objects". class_ids: (n,). most: classes that are named."""
     ids, first, counts = np.unique(class_ids, return_index=True, return_counts=True)
     order = np.lexsort((first, -counts))
+    if most is not None and len(order) == most + 1:
+        most += 1  # "1 of 1 other class" would take the room of its name
     parts = [f"{counts[place]} {names[ids[place]]}" for place in order[:most]]
     if other := len(order) - len(parts):
-        parts.append(f"{counts[order[most:]].sum()} of {other} other class{'es' if other > 1 else ''}")
+        parts.append(f"{counts[order[most:]].sum()} of {other} other classes")
     return ", ".join(parts) or "no objects"
 
 

@@ -112,6 +112,18 @@ def test_all_numbers(case: Case, capsys: pytest.CaptureFixture[str]) -> None:
     assert "COCO: AP " in out and "Speed: " in out
 
 
+def test_a_set_without_annotations_gives_results_to_submit(case: Case, capsys: pytest.CaptureFixture[str]) -> None:
+    paths = sorted(path for path in case.folder.rglob("*") if path.suffix in {".jpg", ".png"})[:2]
+    images = [{"id": 40 + i, "file_name": str(path), "width": 9, "height": 9} for i, path in enumerate(paths)]
+    categories = [{"id": 3, "name": "a"}, {"id": 7, "name": "b"}]
+    (case.folder / "info.json").write_text(json.dumps({"images": images, "categories": categories}))
+    assert case.run("--no-plots", data="info.json") == 2
+    assert "has no annotations; add --save-json" in capsys.readouterr().err
+    assert case.run("--no-plots", "--save-json", data="info.json") == 0
+    (results,) = case.folder.rglob("results.json")
+    assert {(row["image_id"], row["category_id"]) for row in json.loads(results.read_text())} == {(40, 7), (41, 7)}
+
+
 @pytest.mark.parametrize("suffix", [".pt", ".onnx"])
 def test_files_with_their_cfg_inside(case: Case, suffix: str) -> None:
     """Without --cfg; an ONNX model of batch 2 takes the three images in two parts."""

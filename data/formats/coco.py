@@ -40,8 +40,9 @@ def read_json(path: Path) -> Json:
         raise InputError(f"{path}{f':{line}' if line else ''}: not valid JSON: {error}") from None
     if not isinstance(content, dict):
         raise InputError(f"{path}: is a JSON {type(content).__name__}, expected COCO's object with 'images'")
-    content.setdefault("annotations", [])  # test sets without labels, such as image_info_test-dev2017.json
     for key in ("images", "annotations", "categories"):
+        if key == "annotations" and key not in content:  # a test set, such as image_info_test-dev2017.json
+            continue
         if not isinstance(content.get(key), list):
             raise InputError(f"{path}: no list '{key}', expected COCO's images, annotations and categories")
     return content
@@ -64,7 +65,7 @@ def parse_coco(
     findings: list[Finding] = []
     images = _images(content["images"], place, findings)
     boxes_of: dict[int, list[tuple[list[float], int, bool, float]]] = defaultdict(list)
-    for number, entry in enumerate(content["annotations"]):
+    for number, entry in enumerate(content.get("annotations", ())):
         try:
             image_id, row = _box(entry, images, class_of)
         except ValueError as error:

@@ -301,7 +301,7 @@ def test_coco_without_annotations_lists_its_images(tmp_path: Path) -> None:
     dataset = open_data(tmp_path / "info.json", "val")
     (labels,) = dataset.annotations("val")
     assert (labels.image, labels.image_id, len(labels)) == (tmp_path / "5.jpg", 5, 0)
-    assert dataset.names == ("car",) and not dataset.findings
+    assert dataset.names == ("car",) and not dataset.findings and not dataset.labelled
 
 
 def test_the_confidence_of_saved_detections_is_ignored() -> None:
