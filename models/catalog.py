@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from models.heads.contrastive import ContrastiveSection
-from models.heads.cost import CostSection
+from models.heads.cost import ContrastiveSection, CostSection
 from models.heads.detection import DetectionSection
 from models.heads.gaussian_yolo import GaussianYoloSection
 from models.heads.region import RegionSection

@@ -63,7 +63,7 @@ def fit_classes(plan: Plan, classes: int, counters: Sequence[int] = ()) -> Cfg:
             changes.set_width(step, fitted.filters)
             if getattr(section, "counters_per_class", None) is not None:
                 changes.set(step, "counters_per_class", ",".join(map(str, counters)))
-        elif isinstance(section, HeadSection) and section.is_head and section.truth == "vector":
+        elif isinstance(section, HeadSection) and section.is_head and section.labels == "vector":
             changes.set_width(step, classes)
     return changes.cfg()
 

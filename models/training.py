@@ -82,17 +82,17 @@ class Training:
             if index < self.frozen and any(True for _ in layer.stored()):
                 layer.eval()
 
-    def losses(self, images: Tensor, truth: Tensor, seen: int) -> list[HeadLoss]:
+    def losses(self, images: Tensor, labels: Tensor, seen: int) -> list[HeadLoss]:
         """Losses of the heads in cfg order.
 
-        images: (n, channels, height, width) in [0, 1]. truth: see Head.loss. seen: images trained on, these included.
+        images: (n, channels, height, width) in [0, 1]. labels: see Head.loss. seen: images trained on, these included.
         """
         size_wh = (images.shape[3], images.shape[2])
         inputs = self._head_inputs(images)
         with torch.autocast(images.device.type, enabled=False):
-            return [self._head(step).loss(inputs[step.index], truth, size_wh, seen) for step in self._heads]
+            return [self._head(step).loss(inputs[step.index], labels, size_wh, seen) for step in self._heads]
 
-    def attack(self, images: Tensor, truth: Tensor, seen: int) -> Tensor:
+    def attack(self, images: Tensor, labels: Tensor, seen: int) -> Tensor:
         """Gradient with respect to the images of what makes the network see nothing on them; arguments as for `losses`.
 
         Batch normalisation uses, and keeps, its rolling statistics (batchnorm_layer.c forward_batchnorm_layer_gpu); weights get
@@ -105,7 +105,9 @@ class Training:
         with self._rolling_statistics():
             inputs = self._head_inputs(pixels)
         with torch.autocast(images.device.type, enabled=False):
-            parts = [self._head(step).attack(inputs[step.index], truth, size_wh, seen) for step in self._heads]
+            parts = [
+                self._head(step).adversarial_loss(inputs[step.index], labels, size_wh, seen) for step in self._heads
+            ]
         objective = torch.stack(parts).sum() + 0 * pixels.sum()  # so that a gradient there is, if only zero
         return torch.autograd.grad(objective, pixels)[0]
 

@@ -1,34 +1,40 @@
-"""Anchors in a cfg: reading the list, and the checks that every head with anchors makes when it is planned."""
+"""Anchors in a cfg: the list, the checks of a planned head, and the options of heads with anchors in pixels."""
 
 from __future__ import annotations
 
 import logging
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
 
 from models.heads.base import NO_LIMIT, BoxSection
 from models.layers.base import Shape, Site
-from utils.errors import HeadWidthError, InputError
-from utils.files import read_text
+from utils.errors import HeadWidthError
 from utils.options import option
 
 logger = logging.getLogger(__name__)
 
-DEFAULT_SIZE = 0.5  # of an anchor that is not given: make_yolo_layer, make_region_layer
+DEFAULT_SIZE = 0.5  # of an anchor that the list lacks: make_yolo_layer, make_region_layer
+IOU_LOSSES = ("mse", "iou", "giou", "diou", "ciou")
+IOU_KINDS = ("iou", "giou", "diou", "ciou")
+NMS_KINDS = ("default", "greedynms", "diounms", "cornersnms")
 
 
 def pairs(values: Sequence[float] | None, count: int) -> tuple[tuple[float, float], ...]:
-    """`count` (width, height) from the flat list of the cfg; what the list lacks has DEFAULT_SIZE, as in the original."""
+    """`count` (width, height) from the flat list of the cfg; missing ones are DEFAULT_SIZE, as in the original."""
     given = [*(values or ())][: 2 * count]
     given += [DEFAULT_SIZE] * (2 * count - len(given))
     return tuple(zip(given[::2], given[1::2], strict=True))
 
 
+def anchors_text(sizes: Sequence[tuple[float, float]]) -> str:
+    """Anchors for the layer table, such as "10x13 16x30"."""
+    return " ".join(f"{width:.4g}x{height:.4g}" for width, height in sizes)
+
+
 def check_sizes(site: Site, values: Sequence[float] | None, count: int) -> None:
     """Raises CfgError for a size that is not above zero; warns if the list is shorter or longer than `count` anchors.
 
-    Published cfgs have lists with a comma forgotten; the original reads them, and so do we.
+    Some published cfgs lack a comma in the list; the original reads them, and so do we.
     """
     if values is None:
         return
@@ -37,87 +43,53 @@ def check_sizes(site: Site, values: Sequence[float] | None, count: int) -> None:
         raise site.error(f"anchors: {wrong[0]:g} is out of range, expected sizes above 0", "anchors")
     if len(values) != 2 * count:
         effect = f"the missing ones are {DEFAULT_SIZE}" if len(values) < 2 * count else "the last ones are not used"
-        raw = site.raw
-        text = "%s:%d: [%s] anchors: has %d values, expected 2 for each of %d anchors; %s"
-        entry = raw.find("anchors")
-        logger.warning(text, raw.path, entry.line if entry else raw.line, raw.name, len(values), count, effect)
+        text = f"anchors: has {len(values)} values, expected 2 for each of {count} anchors; {effect}"
+        logger.warning("%s", site.error(text, "anchors"))
 
 
 def check_mask(site: Site, indices: Sequence[int], count: int) -> None:
-    """Raises CfgError if an index of `mask` is not an anchor or stands there twice."""
+    """Raises CfgError if `mask` names an anchor that does not exist, or one twice."""
     for index in indices:
         if not 0 <= index < count:
             raise site.error(f"mask: there is no anchor {index}, expected 0 to {count - 1}", "mask")
     if len(set(indices)) < len(indices):
-        raise site.error("mask: an anchor stands there twice", "mask")
+        raise site.error("mask: names an anchor twice", "mask")
 
 
 def check_filters(site: Site, filters: int, because: str) -> None:
-    """Raises CfgError if the layer before has another number of channels than the head needs."""
+    """Raises CfgError if the previous layer does not have the number of channels that the head needs."""
     if site.input.channels != filters:
         found = site.input.channels
         text = f"reads {found} channels, expected filters={filters} in the layer before it for {because}"
         raise HeadWidthError(site.error(text), site.index, "filters", filters)
 
 
-def read_class_map(name: str, cfg_path: str) -> list[int]:
-    """The class number on each line of a map file (utils.c read_map)."""
-    path = beside(name, cfg_path)
-    classes = []
-    for number, line in enumerate(read_text(path, "class map").splitlines(), start=1):
-        try:
-            classes.append(int(line))
-        except ValueError:
-            raise InputError(f"{path}:{number}: cannot read {line[:40]!r}, expected a class number") from None
-    return classes
-
-
-def beside(name: str, cfg_path: str) -> Path:
-    """A file that a cfg names: as it stands, else seen from the cfg's folder or the folder above it.
-
-    The original looks from the folder it is started in only, which usually is the one above `cfg/`.
-    """
-    folder = Path(cfg_path).resolve().parent
-    tried = (Path(name), folder / name, folder.parent / name)
-    found = next((path for path in tried if path.is_file()), None)
-    if found is None:
-        raise InputError(f"{cfg_path}: names {name}, which is neither here nor in {folder} nor in {folder.parent}")
-    return found
-
-
-IOU_LOSSES = ("mse", "iou", "giou", "diou", "ciou")
-IOU_KINDS = ("iou", "giou", "diou", "ciou")
-NMS_KINDS = ("default", "greedynms", "diounms", "cornersnms")
-
-
 @dataclass(frozen=True, kw_only=True)
 class AnchorSection(BoxSection):
-    """A head with anchors in pixels and one objectness and class probabilities for each box."""
+    """A head with anchors in pixels, and with objectness and independent class probabilities for each box."""
 
-    num: int = option(1, "anchors of all heads together", least=1, most=10_000)
-    mask: tuple[int, ...] | None = option(None, "the anchors of this head, counted from 0; default all")
+    num: int = option(1, "number of anchors of all heads together", least=1, most=10_000)
+    mask: tuple[int, ...] | None = option(None, "anchors of this head, counted from 0; default all")
     anchors: tuple[float, ...] | None = option(None, "width, height of each anchor in pixels of the network's input")
-    scale_x_y: float = option(1.0, "x and y are spread around the middle of the cell by this factor")
-    iou_loss: str = option("mse", "loss of the boxes", choices=IOU_LOSSES)
-    iou_normalizer: float = option(0.75, "factor on the gradient of the boxes")
-    obj_normalizer: float = option(1.0, "factor on the gradient of the objectness")
-    cls_normalizer: float = option(1.0, "factor on the gradient of the true class; acts with counters_per_class only")
+    scale_x_y: float = option(1.0, "factor by which x and y may reach beyond their cell (grid sensitivity)")
+    iou_loss: str = option("mse", "box loss", choices=IOU_LOSSES)
+    iou_normalizer: float = option(0.75, "factor on the box gradient")
+    obj_normalizer: float = option(1.0, "factor on the objectness gradient")
+    cls_normalizer: float = option(1.0, "factor on the gradient of the target class; needs counters_per_class")
     delta_normalizer: float = option(1.0, "factor on all gradients of the head")
-    max_delta: float = option(
-        NO_LIMIT, "largest gradient of a box coordinate, and largest factor of counters_per_class"
+    max_delta: float = option(NO_LIMIT, "largest box gradient, and largest class factor of counters_per_class")
+    ignore_thresh: float = option(0.5, "a box with a higher IoU than this is not trained as background")
+    truth_thresh: float = option(1.0, "a box with a higher IoU than this is trained on that object")
+    iou_thresh: float = option(1.0, "an object is also assigned to anchors with a higher IoU than this")
+    iou_thresh_kind: str = option("iou", "kind of IoU that iou_thresh compares", choices=IOU_KINDS)
+    counters_per_class: tuple[int, ...] | None = option(
+        None, "number of objects of each class, to balance rare classes"
     )
-    ignore_thresh: float = option(0.5, "boxes that overlap a truth by more than this are not taught to be background")
-    truth_thresh: float = option(1.0, "boxes that overlap a truth by more than this are taught to be that truth")
-    iou_thresh: float = option(
-        1.0, "anchors that overlap a truth's shape by more than this are taught it, besides the best"
-    )
-    iou_thresh_kind: str = option("iou", "measure of iou_thresh", choices=IOU_KINDS)
-    counters_per_class: tuple[int, ...] | None = option(None, "objects of each class, to weight rare classes up")
-    label_smooth_eps: float = option(0.0, "smoothing of the class targets")
-    objectness_smooth: bool = option(False, "the overlap is the target of the objectness")
-    nms_kind: str = option("default", "suppression of overlapping boxes", choices=NMS_KINDS)
-    beta_nms: float = option(0.6, "exponent of the distance in nms_kind=diounms")
-    map: str | None = option(None, "file with a class number for each class of the labels, a line each; for training")
+    label_smooth_eps: float = option(0.0, "label smoothing of the classes")
+    objectness_smooth: bool = option(False, "use the IoU as the objectness target")
+    nms_kind: str = option("default", "kind of NMS", choices=NMS_KINDS)
+    beta_nms: float = option(0.6, "exponent of the distance term in nms_kind=diounms")
+    map: str | None = option(None, "training: file that maps the classes of the labels, one class number per line")
 
     @property
     def indices(self) -> tuple[int, ...]:
@@ -126,9 +98,9 @@ class AnchorSection(BoxSection):
 
     @property
     def anchor_count(self) -> int:
-        """Anchors of all heads: num, or more if the list has them and the mask asks for them.
+        """Anchors of all heads: num, or more if the mask names some that the list has.
 
-        A published cfg has num=16 and uses 20; the original then reads what lies behind its array.
+        A published cfg has num=16 and uses 20; the original then reads beyond the end of its array.
         """
         given = len(self.anchors or ()) // 2
         return max(self.num, min(given, max(self.indices) + 1))
@@ -137,6 +109,12 @@ class AnchorSection(BoxSection):
     def anchor_sizes(self) -> tuple[tuple[float, float], ...]:
         """Width and height in pixels of all anchors."""
         return pairs(self.anchors, self.anchor_count)
+
+    @property
+    def own_sizes(self) -> tuple[tuple[float, float], ...]:
+        """Width and height in pixels of this head's anchors."""
+        sizes = self.anchor_sizes
+        return tuple(sizes[index] for index in self.indices)
 
     def suppression(self) -> tuple[str, float]:
         return self.nms_kind, self.beta_nms
@@ -153,3 +131,6 @@ class AnchorSection(BoxSection):
 
     def reported_shape(self, site: Site) -> Shape:
         return site.input
+
+    def detail(self, site: Site) -> str:
+        return anchors_text(self.own_sizes)

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
+from pathlib import Path
 from typing import Any, ClassVar, Literal, NamedTuple
 
 import torch
@@ -10,6 +12,7 @@ from torch import Tensor
 
 from models.layers.base import Layer, LayerSection, Shape, Site
 from models.onnx_graph import Graph
+from utils.errors import InputError
 from utils.options import option
 
 NO_LIMIT = 3.4028234663852886e38  # FLT_MAX, the original's "no limit" of max_delta
@@ -17,10 +20,10 @@ NO_LIMIT = 3.4028234663852886e38  # FLT_MAX, the original's "no limit" of max_de
 
 @dataclass(frozen=True)
 class Candidates:
-    """Boxes above a threshold, before suppression, of a whole batch.
+    """Boxes of a whole batch above a score threshold, before NMS.
 
     image: int64 (n,), the image of each box. cxcywh_rel: float32 (n, 4), centre and size relative to the network's input.
-    scores: float32 (n, classes), objectness times class probability, zero where it does not exceed the threshold.
+    scores: float32 (n, classes), objectness times class probability; zero unless above the threshold.
     objectness: float32 (n,).
     """
 
@@ -47,10 +50,10 @@ class HeadLoss:
 
     value: scalar whose gradient with respect to the head's input is minus the original's delta, elementwise, summed over
     the images (not averaged). cost: what the original reports as the layer's cost; `value` equals it. terms: parts of the
-    cost by name ("box", "objectness", "class", ...), they sum up to it. averages: what the original prints besides, by name.
-    targets: truths that were assigned to this head (a truth given to several anchors counts several times).
-    factor: what the original's GPU build multiplies this layer's delta by when it goes back (delta_normalizer); its CPU build
-    and the recordings do not. The training objective is `value * factor`.
+    cost by name ("box", "objectness", "class", ...); they add up to it. averages: other numbers that the original prints.
+    targets: objects assigned to this head; an object assigned to several anchors counts several times.
+    factor: what the original's GPU build multiplies this layer's delta by in the backward pass (delta_normalizer); its CPU
+    build and the recordings do not. The training objective is `value * factor`.
     """
 
     value: Tensor
@@ -70,11 +73,11 @@ class HeadLoss:
 class HeadSection(LayerSection):
     """A layer with a training loss.
 
-    truth: what the module's `loss` is given, "boxes", or a "vector" for each image, such as probabilities of the classes.
+    labels: what the module's `loss` is given: "boxes", or a "vector" for each image, such as class probabilities.
     """
 
     is_head: ClassVar[bool] = True
-    truth: ClassVar[Literal["boxes", "vector"]] = "boxes"
+    labels: ClassVar[Literal["boxes", "vector"]] = "boxes"
 
     def shape(self, site: Site) -> Shape:
         return site.input
@@ -82,58 +85,73 @@ class HeadSection(LayerSection):
 
 @dataclass(frozen=True, kw_only=True)
 class BoxSection(HeadSection):
-    """Options of a head with boxes that concern everyone: classes, truths, and how training images are altered."""
+    """Options of every head with boxes: classes, ground truth, and the augmentation of training images."""
 
     classes: int = option(20, "number of classes", least=1)
-    max_truths: int = option(200, "truths of an image that are used", key="max", least=0)
-    jitter: float = option(0.2, "training: how far the crop may be off, as a part of the image", least=0)
-    resize: float = option(1.0, "training: largest factor on the size of the image", least=0)
-    random: float = option(0.0, "training: 1: size of the input changes by 1.4, above 1: by this factor")
+    max_truths: int = option(200, "largest number of ground-truth boxes used per image", key="max", least=0)
+    jitter: float = option(0.2, "training: largest random crop, as a fraction of the image size", least=0)
+    resize: float = option(1.0, "training: largest random zoom factor", least=0)
+    random: float = option(
+        0.0, "training: multi-scale; 1: the input size changes by up to 1.4, above 1: by this factor"
+    )
 
     @property
     def filters(self) -> int:
-        """Channels that the layer before must have."""
-        raise AssertionError(f"{type(self).__name__} does not say its filters")
+        """Channels that the previous layer must have."""
+        raise AssertionError(f"{type(self).__name__} lacks filters")
 
     @property
     def channels_per_class(self) -> int:
         return replace(self, classes=self.classes + 1).filters - self.filters
 
     def suppression(self) -> tuple[str, float]:
-        """(nms_kind, beta_nms) for the suppression of this head's boxes."""
+        """(nms_kind, beta_nms) for the NMS of this head's boxes."""
         return "default", 0.6
 
 
 class Head(Layer):
-    """A head's module. forward(x) is the original's layer output (activations applied), shape of its input, in float32."""
+    """A head's module. forward(x) is the original's layer output (activations applied), in the shape of x, in float32."""
 
     def decode(self, output: Tensor, threshold: float, size_wh: tuple[int, int]) -> Candidates:
-        """Boxes of a batch of outputs of `forward` whose score exceeds `threshold`; size_wh: the network's input in pixels."""
+        """Boxes with a score above `threshold` from a batch of `forward` outputs; size_wh: the network's input in pixels."""
         raise AssertionError(f"{type(self).__name__} has no boxes")
 
     def dense(self, output: Tensor, size_wh: tuple[int, int]) -> DenseBoxes:
-        """All boxes of a batch of outputs of `forward`: fixed shapes, no branch on values, for export."""
+        """All boxes of a batch of `forward` outputs: fixed shapes, no branch on values, for export."""
         raise AssertionError(f"{type(self).__name__} has no boxes")
 
     def export_boxes(self, graph: Graph, site: Site, output: str) -> tuple[str, str]:
         """`dense` in an ONNX graph: names of boxes (images, boxes, 4) and scores (images, boxes, classes) from `export`'s."""
         raise site.error(f"[{site.raw.name}] has no boxes, expected outputs=raw")
 
-    def loss(self, x: Tensor, truth: Tensor, size_wh: tuple[int, int], seen: int) -> HeadLoss:
+    def loss(self, x: Tensor, labels: Tensor, size_wh: tuple[int, int], seen: int) -> HeadLoss:
         """Training loss.
 
-        x: the head's input (n, channels, height, width). truth: for boxes float32 (n, any, 5), each row cx, cy, w, h relative
-        to the input image, then the class; the rows of an image end at the first one with cx = 0, as in the original. For a
-        "vector" head float32 (n, values). size_wh: the network's input in pixels. seen: images trained on, this batch included.
+        x: the head's input (n, channels, height, width). labels: for boxes float32 (n, any, 5), each row cx, cy, w, h relative
+        to the input image, then the class; the rows of an image end at the first one with cx = 0, as in the original. For
+        "vector" heads float32 (n, values). size_wh: the network's input in pixels. seen: images trained on, this batch included.
         """
         raise AssertionError(f"{type(self).__name__} has no loss")
 
-    def attack(self, x: Tensor, truth: Tensor, size_wh: tuple[int, int], seen: int) -> Tensor:
-        """What self-adversarial training descends by changing the images: the objective if nothing were on them.
+    def adversarial_loss(self, x: Tensor, labels: Tensor, size_wh: tuple[int, int], seen: int) -> Tensor:
+        """What self-adversarial training minimises by changing the images: the objective of images without objects.
 
-        Arguments as for `loss`; of `truth` only the shape counts.
+        Arguments as for `loss`; only the shape of `labels` counts.
         """
-        return self.loss(x, torch.zeros_like(truth), size_wh, seen).objective
+        return self.loss(x, torch.zeros_like(labels), size_wh, seen).objective
+
+
+def make_loss(
+    x: Tensor,
+    delta: Tensor,
+    terms: dict[str, float],
+    averages: dict[str, float],
+    targets: int,
+    factor: float = 1.0,
+) -> HeadLoss:
+    """The HeadLoss whose cost is the sum of its terms."""
+    cost = sum(terms.values())
+    return HeadLoss(loss_value(x, delta, delta.new_tensor(cost)), cost, terms, averages, targets, factor)
 
 
 def loss_value(x: Tensor, delta: Tensor, cost: Tensor) -> Tensor:
@@ -143,7 +161,7 @@ def loss_value(x: Tensor, delta: Tensor, cost: Tensor) -> Tensor:
 
 
 class _LossValue(torch.autograd.Function):
-    """The original writes its gradients by hand, they belong to no exact loss; so gradient and value are given apart."""
+    """The original's gradients are hand-written and belong to no exact loss, so value and gradient are given separately."""
 
     @staticmethod
     def forward(ctx: Any, x: Tensor, delta: Tensor, cost: Tensor) -> Tensor:
@@ -155,3 +173,23 @@ class _LossValue(torch.autograd.Function):
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, None, None]:
         (delta,) = ctx.saved_tensors
         return (-gradients[0] * delta).to(ctx.dtype), None, None
+
+
+def to_floats(sums: Mapping[str, Tensor], measures: Mapping[str, Tensor]) -> tuple[dict[str, float], dict[str, float]]:
+    """Scalars, and the means of tensors (k,), by name; one transfer from the device."""
+    values = torch.stack(tuple(measures.values()), 1)
+    means = values.sum(0) / max(len(values), 1)
+    numbers = torch.cat((torch.stack(tuple(sums.values())), means)).tolist()
+    return dict(zip(sums, numbers, strict=False)), dict(zip(measures, numbers[len(sums) :], strict=True))
+
+
+def locate(name: str, cfg_path: str) -> Path:
+    """A file named in a cfg: relative to the working folder, else to the cfg's folder or its parent.
+
+    The original looks in the working folder only, which usually is the parent of `cfg/`.
+    """
+    folder = Path(cfg_path).resolve().parent
+    found = next((path for path in (Path(name), folder / name, folder.parent / name) if path.is_file()), None)
+    if found is None:
+        raise InputError(f"{cfg_path}: {name} not found, neither here nor in {folder} or {folder.parent}")
+    return found

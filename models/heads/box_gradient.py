@@ -1,6 +1,6 @@
 """Gradients of the overlap losses with respect to a box, as the original writes them by hand (box.c dx_box_iou).
 
-They are not the derivatives of IoU: sizes miss a factor of one half, the enclosing box of DIoU and CIoU has its own.
+They are not the derivatives of IoU: sizes lack a factor of one half, and the enclosing box of DIoU and CIoU differs.
 """
 
 from __future__ import annotations
@@ -23,32 +23,32 @@ class _Sides(NamedTuple):
     right: Tensor
 
 
-def box_gradient(found_cxcywh: Tensor, truth_cxcywh: Tensor, kind: str) -> Tensor:
-    """Direction in which cx, cy, w, h (k, 4) of the found boxes (k, 4) improve the overlap with the truths (k, 4).
+def box_gradient(predicted_cxcywh: Tensor, wanted_cxcywh: Tensor, kind: str) -> Tensor:
+    """Direction in cx, cy, w, h (k, 4) that improves the overlap of predicted boxes (k, 4) with wanted boxes (k, 4).
 
     kind: "iou", "giou", "diou" or "ciou". Values may be NaN or infinite where the original's are.
     """
-    found, truth = _sides(found_cxcywh), _sides(truth_cxcywh)
-    height = torch.minimum(found.bottom, truth.bottom) - torch.maximum(found.top, truth.top)
-    width = torch.minimum(found.right, truth.right) - torch.maximum(found.left, truth.left)
-    common = width * height  # positive also when both are negative, as in the original
-    area = (found.bottom - found.top) * (found.right - found.left)
-    union = area + (truth.bottom - truth.top) * (truth.right - truth.left) - common
-    d_common = _inner(found, truth, width, height)
-    d_union = _Sides(*(a - i for a, i in zip(_d_area(found), d_common, strict=True)))
+    predicted, wanted = _sides(predicted_cxcywh), _sides(wanted_cxcywh)
+    height = torch.minimum(predicted.bottom, wanted.bottom) - torch.maximum(predicted.top, wanted.top)
+    width = torch.minimum(predicted.right, wanted.right) - torch.maximum(predicted.left, wanted.left)
+    common = width * height  # also positive if both are negative, as in the original
+    area = (predicted.bottom - predicted.top) * (predicted.right - predicted.left)
+    union = area + (wanted.bottom - wanted.top) * (wanted.right - wanted.left) - common
+    d_common = _inner(predicted, wanted, width, height)
+    d_union = _Sides(*(a - i for a, i in zip(_d_area(predicted), d_common, strict=True)))
     d_iou = [
         torch.where(union > 0, (union * i - common * u) / (union * union), 0.0)
         for i, u in zip(d_common, d_union, strict=True)
     ]
     gradient = _Sides(*d_iou)
-    # Corners of a box without extent: the second line of each pair sees what the first has written.
-    upright, forward = found.top < found.bottom, found.left < found.right
+    # A box without extent: in the original, the second assignment of each pair reads the result of the first.
+    upright, forward = predicted.top < predicted.bottom, predicted.left < predicted.right
     top = torch.where(upright, gradient.top, gradient.bottom)
     left = torch.where(forward, gradient.left, gradient.right)
     gradient = _Sides(top, torch.where(upright, gradient.bottom, top), left, torch.where(forward, gradient.right, left))
     apart = (width <= 0) | (height <= 0)
     if kind == "giou":
-        gradient = _with_hull(gradient, found, truth, union, d_union, apart)
+        gradient = _with_enclosing(gradient, predicted, wanted, union, d_union, apart)
     centre_and_size = torch.stack(
         (
             gradient.left + gradient.right,
@@ -60,9 +60,9 @@ def box_gradient(found_cxcywh: Tensor, truth_cxcywh: Tensor, kind: str) -> Tenso
     )
     if kind not in ("diou", "ciou"):
         return centre_and_size
-    distance, diagonal = _distance_gradient(found_cxcywh, truth_cxcywh, found, truth)
+    distance, diagonal = _distance_gradient(predicted_cxcywh, wanted_cxcywh, predicted, wanted)
     if kind == "ciou":
-        distance = distance + _aspect_gradient(found_cxcywh, truth_cxcywh, common / union)
+        distance = distance + _aspect_gradient(predicted_cxcywh, wanted_cxcywh, common / union)
     together = torch.where(diagonal[:, None] > 0, centre_and_size + distance, centre_and_size)
     return torch.where(apart[:, None], distance, together)
 
@@ -77,43 +77,45 @@ def _d_area(box: _Sides) -> _Sides:
     return _Sides(-width, width, -height, height)
 
 
-def _inner(found: _Sides, truth: _Sides, width: Tensor, height: Tensor) -> _Sides:
-    """Derivative of the intersection: only sides of the found box that bound it count."""
+def _inner(predicted: _Sides, wanted: _Sides, width: Tensor, height: Tensor) -> _Sides:
+    """Derivative of the intersection: only those sides of the predicted box count that bound it."""
     return _Sides(
-        torch.where(found.top > truth.top, -width, 0.0),
-        torch.where(found.bottom < truth.bottom, width, 0.0),
-        torch.where(found.left > truth.left, -height, 0.0),
-        torch.where(found.right < truth.right, height, 0.0),
+        torch.where(predicted.top > wanted.top, -width, 0.0),
+        torch.where(predicted.bottom < wanted.bottom, width, 0.0),
+        torch.where(predicted.left > wanted.left, -height, 0.0),
+        torch.where(predicted.right < wanted.right, height, 0.0),
     )
 
 
-def _with_hull(gradient: _Sides, found: _Sides, truth: _Sides, union: Tensor, d_union: _Sides, apart: Tensor) -> _Sides:
-    """GIoU: the term of the enclosing box is added, or stands alone where the boxes are apart."""
-    width = torch.maximum(found.right, truth.right) - torch.minimum(found.left, truth.left)
-    height = torch.maximum(found.bottom, truth.bottom) - torch.minimum(found.top, truth.top)
-    hull = width * height
-    d_hull = (
-        torch.where(found.top < truth.top, -width, 0.0),
-        torch.where(found.bottom > truth.bottom, width, 0.0),
-        torch.where(found.left < truth.left, -height, 0.0),
-        torch.where(found.right > truth.right, height, 0.0),
+def _with_enclosing(
+    gradient: _Sides, predicted: _Sides, wanted: _Sides, union: Tensor, d_union: _Sides, apart: Tensor
+) -> _Sides:
+    """GIoU: the term of the enclosing box is added; if the boxes are apart, it replaces the rest."""
+    width = torch.maximum(predicted.right, wanted.right) - torch.minimum(predicted.left, wanted.left)
+    height = torch.maximum(predicted.bottom, wanted.bottom) - torch.minimum(predicted.top, wanted.top)
+    enclosing = width * height
+    d_enclosing = (
+        torch.where(predicted.top < wanted.top, -width, 0.0),
+        torch.where(predicted.bottom > wanted.bottom, width, 0.0),
+        torch.where(predicted.left < wanted.left, -height, 0.0),
+        torch.where(predicted.right > wanted.right, height, 0.0),
     )
-    terms = [(hull * u - union * c) / (hull * hull) for u, c in zip(d_union, d_hull, strict=True)]
-    summed = [torch.where(hull > 0, g + term, g) for g, term in zip(gradient, terms, strict=True)]
+    terms = [(enclosing * u - union * c) / (enclosing * enclosing) for u, c in zip(d_union, d_enclosing, strict=True)]
+    summed = [torch.where(enclosing > 0, g + term, g) for g, term in zip(gradient, terms, strict=True)]
     return _Sides(*(torch.where(apart, term, each) for term, each in zip(terms, summed, strict=True)))
 
 
 def _distance_gradient(
-    found_cxcywh: Tensor, truth_cxcywh: Tensor, found: _Sides, truth: _Sides
+    predicted_cxcywh: Tensor, wanted_cxcywh: Tensor, predicted: _Sides, wanted: _Sides
 ) -> tuple[Tensor, Tensor]:
-    """DIoU: (k, 4) of the distance of the centres relative to the diagonal of the enclosing box, and its square (k,)."""
-    width = torch.maximum(found.right, truth.right) - torch.minimum(found.left, truth.left)
-    height = torch.maximum(found.bottom, truth.bottom) - torch.minimum(found.top, truth.top)
+    """DIoU: gradient (k, 4) of the relative distance of the centres, and the squared diagonal of the enclosing box (k,)."""
+    width = torch.maximum(predicted.right, wanted.right) - torch.minimum(predicted.left, wanted.left)
+    height = torch.maximum(predicted.bottom, wanted.bottom) - torch.minimum(predicted.top, wanted.top)
     diagonal = width * width + height * height
-    away = truth_cxcywh[:, :2] - found_cxcywh[:, :2]
+    away = wanted_cxcywh[:, :2] - predicted_cxcywh[:, :2]
     squared = away.square().sum(1)
-    above, below = (found.top < truth.top).float(), (found.bottom > truth.bottom).float()
-    before, behind = (found.left < truth.left).float(), (found.right > truth.right).float()
+    above, below = (predicted.top < wanted.top).float(), (predicted.bottom > wanted.bottom).float()
+    before, behind = (predicted.left < wanted.left).float(), (predicted.right > wanted.right).float()
     extents = torch.stack((width, height), 1)
     by_centre = 2 * extents * torch.stack((behind - before, below - above), 1)
     by_size = extents * torch.stack((behind + before, below + above), 1)
@@ -122,10 +124,10 @@ def _distance_gradient(
     return torch.cat((centre, by_size * squared[:, None] / square), 1), diagonal
 
 
-def _aspect_gradient(found_cxcywh: Tensor, truth_cxcywh: Tensor, overlap: Tensor) -> Tensor:
-    """CIoU: (k, 4) of the unlike aspect ratios."""
-    w, h = found_cxcywh[:, 2], found_cxcywh[:, 3]
-    angle = torch.atan(truth_cxcywh[:, 2] / truth_cxcywh[:, 3]) - torch.atan(w / h)
+def _aspect_gradient(predicted_cxcywh: Tensor, wanted_cxcywh: Tensor, overlap: Tensor) -> Tensor:
+    """CIoU: gradient (k, 4) of the aspect-ratio term."""
+    w, h = predicted_cxcywh[:, 2], predicted_cxcywh[:, 3]
+    angle = torch.atan(wanted_cxcywh[:, 2] / wanted_cxcywh[:, 3]) - torch.atan(w / h)
     aspect = 4 / math.pi**2 * angle * angle
     alpha = aspect / (1 - overlap + aspect + CIOU_GUARD)
     slope = alpha * 8 / math.pi**2 * angle

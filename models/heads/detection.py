@@ -9,44 +9,49 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from models.heads.base import BoxSection, Candidates, DenseBoxes, Head, HeadLoss, loss_value
-from models.heads.matching import Truths, cells_of, read_truths
+from models.heads.base import BoxSection, Candidates, DenseBoxes, Head, HeadLoss, make_loss, to_floats
+from models.heads.matching import GroundTruth, cells_of, read_ground_truth
 from models.layers.base import Shape, Site
 from models.onnx_graph import Graph
 from utils.boxes import iou
 from utils.errors import HeadWidthError
 from utils.options import ignored, option
 
+SMALL = 0.1  # forced: objects smaller than this fraction of the image belong to box 1
+RANDOM_IMAGES = 64_000  # random: for the first images, any box of a cell may be trained on its object
+
 
 @dataclass(frozen=True, kw_only=True)
 class DetectionSection(BoxSection):
+    """Boxes of the first YOLO, from fully connected layers (detection_layer.c; arXiv:1506.02640)."""
+
     names: ClassVar[tuple[str, ...]] = ("detection",)
 
     classes: int = option(1, "number of classes", least=1)
-    max_truths: int = ignored(200, "a cell holds one truth, there is no other limit", key="max")
+    max_truths: int = ignored(200, "a cell has one object at most, there is no other limit", key="max")
     side: int = option(7, "cells of the grid in each direction", least=1, most=10_000)
-    num: int = option(1, "boxes of each cell", least=1, most=10_000)
+    num: int = option(1, "boxes per cell", least=1, most=10_000)
     coords: int = option(1, "coordinates of a box; only 4 works", least=4, most=4)
     softmax: bool = option(False, "softmax over the classes")
     sqrt: bool = option(False, "width and height are predicted as square roots")
-    rescore: bool = option(False, "the overlap is the target of the objectness")
+    rescore: bool = option(False, "use the IoU as the objectness target")
     forced: bool = option(False, "training: box 1 for small objects, box 0 for the others")
-    coord_scale: float = option(1.0, "factor on the gradient of the boxes")
-    object_scale: float = option(1.0, "factor on the gradient of the objectness where a truth is")
-    noobject_scale: float = option(1.0, "factor on the gradient of the objectness where none is")
-    class_scale: float = option(1.0, "factor on the gradient of the classes")
+    coord_scale: float = option(1.0, "factor on the box gradient")
+    object_scale: float = option(1.0, "factor on the objectness gradient of boxes with an object")
+    noobject_scale: float = option(1.0, "factor on the objectness gradient of background boxes")
+    class_scale: float = option(1.0, "factor on the class gradient")
     reorg: int = ignored(0, "the original reads it and does not use it")
 
     @property
     def filters(self) -> int:
-        """Values for one image that the layer before must have."""
+        """Values for one image that the previous layer must have."""
         return self.side**2 * ((1 + self.coords) * self.num + self.classes)
 
     def shape(self, site: Site) -> Shape:
         if self.coords != 4:
             raise site.error(f"coords: expected coords=4, it is {self.coords}")
         if self.forced and self.num < 2:
-            raise site.error("forced: puts small objects into box 1, expected num of at least 2", "forced")
+            raise site.error("forced: assigns small objects to box 1, expected num of at least 2", "forced")
         if site.input.outputs != self.filters:
             sizes = f"side={self.side}, num={self.num}, classes={self.classes}"
             found = site.input.outputs
@@ -57,22 +62,37 @@ class DetectionSection(BoxSection):
     def reported_shape(self, site: Site) -> Shape:
         return Shape(0, 0, 0)
 
+    def detail(self, site: Site) -> str:
+        return f"{self.side}x{self.side} cells of {self.num} boxes"
+
     def build(self, site: Site) -> Detection:
         return Detection(self)
 
 
 class Parts(NamedTuple):
-    """Output of [detection] taken apart: classes (n, cells, classes), objectness (n, cells, num), box (n, cells, num, 4)."""
+    """Output of [detection] in parts: classes (n, cells, classes), objectness (n, cells, num), box (n, cells, num, 4)."""
 
     classes: Tensor
     objectness: Tensor
     box: Tensor
 
 
+class CellTargets(NamedTuple):
+    """At most one object per cell.
+
+    present: bool (n, cells). classes: (n, cells, classes). box: (n, cells, 4), x, y in cells from the cell's corner; w, h
+    relative to the image.
+    """
+
+    present: Tensor
+    classes: Tensor
+    box: Tensor
+
+
 class Detection(Head):
     """Values of an image: classes of every cell, objectness of every box, x, y, w, h of every box.
 
-    x, y in cells from the cell's corner; w, h in parts of the image, or their square roots. Shapes (n, values, 1, 1).
+    x, y in cells from the cell's corner; w, h relative to the image, or their square roots. Shapes (n, values, 1, 1).
     """
 
     def __init__(self, section: DetectionSection) -> None:
@@ -80,7 +100,7 @@ class Detection(Head):
         self.section = section
 
     def forward(self, x: Tensor) -> Tensor:
-        """detection_layer.c forward_detection_layer: a copy, with softmax over the classes if asked for."""
+        """detection_layer.c forward_detection_layer: a copy, optionally with softmax over the classes."""
         if not self.section.softmax:
             return x.float()
         parts = self.parts(x.float())
@@ -100,8 +120,8 @@ class Detection(Head):
     def decode(self, output: Tensor, threshold: float, size_wh: tuple[int, int]) -> Candidates:
         dense = self.dense(output, size_wh)
         scores = torch.where(dense.scores > threshold, dense.scores, 0.0)
-        image, place = (scores > 0).any(2).nonzero().unbind(1)
-        return Candidates(image, dense.cxcywh_rel[image, place], scores[image, place], dense.objectness[image, place])
+        image, box = (scores > 0).any(2).nonzero().unbind(1)
+        return Candidates(image, dense.cxcywh_rel[image, box], scores[image, box], dense.objectness[image, box])
 
     def dense(self, output: Tensor, size_wh: tuple[int, int]) -> DenseBoxes:
         """detection_layer.c get_detection_detections."""
@@ -121,8 +141,8 @@ class Detection(Head):
         flat = graph.reshape(inputs[0], 0, site.input.outputs)
         count = section.side**2 * section.classes
         classes = graph.reshape(graph.slice(flat, 1, 0, count), 0, section.side**2, section.classes)
-        shares = graph.reshape(graph.node("Softmax", classes, axis=2), 0, count)
-        whole = graph.concat([shares, graph.slice(flat, 1, count)], 1)
+        probabilities = graph.reshape(graph.node("Softmax", classes, axis=2), 0, count)
+        whole = graph.concat([probabilities, graph.slice(flat, 1, count)], 1)
         return graph.reshape(whole, 0, site.input.channels, site.input.height, site.input.width)
 
     def export_boxes(self, graph: Graph, site: Site, output: str) -> tuple[str, str]:
@@ -140,111 +160,82 @@ class Detection(Head):
         scores = graph.node("Mul", objectness, classes)
         return graph.reshape(boxes, 0, -1, 4), graph.reshape(scores, 0, -1, section.classes)
 
-    def loss(self, x: Tensor, truth: Tensor, size_wh: tuple[int, int], seen: int) -> HeadLoss:
+    def loss(self, x: Tensor, labels: Tensor, size_wh: tuple[int, int], seen: int) -> HeadLoss:
+        section = self.section
+        ground_truth = read_ground_truth(labels.to(x.device), labels.shape[1], section.classes)
+        return self.cell_loss(x, cell_targets(ground_truth, len(x), section.side, section.classes), seen)
+
+    def cell_loss(self, x: Tensor, targets: CellTargets, seen: int) -> HeadLoss:
+        """The loss for one target per cell; the original's cost is the squares of all deltas."""
         section = self.section
         with torch.no_grad():
-            output = self(x)
-            truths = read_truths(truth.to(output.device), truth.shape[1], section.classes)
-            cells = cell_truths(truths, len(x), section.side, section.classes)
-            result = detection_delta(section, self.parts(output), cells, seen)
-        return detection_loss(x, result)
+            parts = self.parts(self(x))
+            at = targets.present.nonzero(as_tuple=True)
+            wanted, predicted = targets.box[at], parts.box[at]  # (k, 4), (k, num, 4)
+            root = wanted[:, 2:].sqrt() if section.sqrt else wanted[:, 2:]
+            overlap, chosen = self._choose(predicted, wanted, seen)
+            order = torch.arange(len(chosen), device=chosen.device)
+            box = torch.zeros_like(parts.box)
+            change = torch.cat((wanted[:, :2], root), 1) - predicted[order, chosen]
+            box[(*at, chosen)] = section.coord_scale * change
+            objectness = -section.noobject_scale * parts.objectness
+            own, best = parts.objectness[(*at, chosen)], overlap[order, chosen]
+            goal = best if section.rescore else torch.ones_like(best)
+            objectness[(*at, chosen)] = section.object_scale * (goal - own)
+            probabilities, target = parts.classes[at], targets.classes[at]
+            classes = torch.zeros_like(parts.classes)
+            classes[at] = section.class_scale * (target - probabilities)
+            sums = {
+                "box": box.square().sum(),
+                "objectness": objectness.square().sum(),
+                "class": classes.square().sum(),
+                "no_object": parts.objectness.mean(),
+            }
+            measures = {
+                "iou": best,
+                "objectness": own,
+                "class": (probabilities * (target != 0)).sum(1),
+                "any_class": probabilities.mean(1),
+                "recall50": (best > 0.5).float(),
+            }
+            delta = torch.cat([each.flatten(1) for each in (classes, objectness, box)], 1)
+        terms, averages = to_floats(sums, measures)
+        averages["no_object"] = terms.pop("no_object")
+        return make_loss(x, delta, terms, averages, len(best))
+
+    def _choose(self, predicted: Tensor, wanted: Tensor, seen: int) -> tuple[Tensor, Tensor]:
+        """IoU (k, num) of the boxes of a cell with its object, and the box (k,) to train on it.
+
+        That is the box with the highest IoU or, if none overlaps, the one with the nearest values.
+        """
+        section = self.section
+        scale = wanted.new_tensor((1 / section.side, 1 / section.side, 1.0, 1.0))
+        size = predicted[..., 2:].square() if section.sqrt else predicted[..., 2:]
+        boxes = torch.cat((predicted[..., :2], size), 2) * scale
+        target = (wanted * scale)[:, None]
+        overlap = iou(boxes, target).nan_to_num(0.0)
+        if section.random and seen < RANDOM_IMAGES:
+            return overlap, torch.randint(section.num, (len(predicted),), device=predicted.device)
+        if section.forced:
+            return overlap, (wanted[:, 2] * wanted[:, 3] < SMALL).long()
+        distance = (boxes - target).square().sum(2)
+        return overlap, torch.where((overlap > 0).any(1), overlap.argmax(1), distance.argmin(1))
 
 
-SMALL = 0.1  # forced: objects below this part of the image belong to box 1
-RANDOM_IMAGES = 64_000  # random: so many images long any box of a cell may learn its truth
-
-
-class CellTruths(NamedTuple):
-    """At most one truth a cell.
-
-    present: bool (n, cells). classes: (n, cells, classes). box: (n, cells, 4), x, y in cells from the cell's corner, w, h in
-    parts of the image.
-    """
-
-    present: Tensor
-    classes: Tensor
-    box: Tensor
-
-
-@dataclass(frozen=True)
-class DetectionDelta:
-    """delta: (n, values). squares: sums of its squares for boxes, objectness, classes. any_object: mean objectness of all boxes.
-
-    measures: overlap, objectness, probability of the true class, of any class (k, 4) in cells with a truth.
-    """
-
-    delta: Tensor
-    squares: Tensor
-    measures: Tensor
-    any_object: Tensor
-
-
-def cell_truths(truths: Truths, images: int, side: int, classes: int) -> CellTruths:
-    """Truths in the form of a grid; of several in one cell the first counts."""
-    col, row = cells_of(truths.cxcywh_rel[:, :2], (side, side))
-    cell = truths.image * side * side + row * side + col
+def cell_targets(ground_truth: GroundTruth, images: int, side: int, classes: int) -> CellTargets:
+    """Ground truth as a grid; of several objects in one cell the first counts."""
+    centre, size = ground_truth.cxcywh_rel[:, :2], ground_truth.cxcywh_rel[:, 2:]
+    col, row = cells_of(centre, (side, side))
+    cell = ground_truth.image * side * side + row * side + col
     order = torch.arange(len(cell), device=cell.device)
     first = torch.full((images * side * side,), len(cell), device=cell.device)
     first = first.scatter_reduce(0, cell, order, "amin")
     present = first < len(cell)
     chosen = first[present]
     corner = torch.stack((col, row), 1)[chosen]
-    boxes = truths.cxcywh_rel.new_zeros(len(first), 4)
-    boxes[present] = torch.cat((truths.cxcywh_rel[chosen, :2] * side - corner, truths.cxcywh_rel[chosen, 2:]), 1)
+    boxes = centre.new_zeros(len(first), 4)
+    boxes[present] = torch.cat((centre[chosen] * side - corner, size[chosen]), 1)
     one_hot = boxes.new_zeros(len(first), classes)
-    one_hot[present.nonzero()[:, 0], truths.class_ids[chosen]] = 1.0
+    one_hot[present.nonzero()[:, 0], ground_truth.class_ids[chosen]] = 1.0
     shape = (images, side * side)
-    return CellTruths(present.view(shape), one_hot.view(*shape, -1), boxes.view(*shape, 4))
-
-
-def detection_delta(section: DetectionSection, parts: Parts, truths: CellTruths, seen: int) -> DetectionDelta:
-    """Delta for an output taken apart."""
-    at = truths.present.nonzero(as_tuple=True)
-    wanted, found = truths.box[at], parts.box[at]  # (k, 4), (k, num, 4)
-    root = wanted[:, 2:].sqrt() if section.sqrt else wanted[:, 2:]
-    overlap, chosen = _choose(section, found, wanted, seen)
-    row = torch.arange(len(chosen), device=chosen.device)
-    box = torch.zeros_like(parts.box)
-    box[(*at, chosen)] = section.coord_scale * (torch.cat((wanted[:, :2], root), 1) - found[row, chosen])
-    objectness = -section.noobject_scale * parts.objectness
-    mine, best = parts.objectness[(*at, chosen)], overlap[row, chosen]
-    goal = best if section.rescore else torch.ones_like(best)
-    objectness[(*at, chosen)] = section.object_scale * (goal - mine)
-    probabilities, target = parts.classes[at], truths.classes[at]
-    classes = torch.zeros_like(parts.classes)
-    classes[at] = section.class_scale * (target - probabilities)
-    measures = torch.stack((best, mine, (probabilities * (target != 0)).sum(1), probabilities.mean(1)), 1)
-    squares = torch.stack([each.square().sum() for each in (box, objectness, classes)])
-    delta = torch.cat([each.flatten(1) for each in (classes, objectness, box)], 1)
-    return DetectionDelta(delta, squares, measures, parts.objectness.mean())
-
-
-def _choose(section: DetectionSection, found: Tensor, wanted: Tensor, seen: int) -> tuple[Tensor, Tensor]:
-    """Overlap (k, num) of the boxes of a cell with its truth, and the box (k,) that learns it.
-
-    The one that overlaps most, or if none does the one with the nearest values.
-    """
-    scale = wanted.new_tensor((1 / section.side, 1 / section.side, 1.0, 1.0))
-    size = found[..., 2:].square() if section.sqrt else found[..., 2:]
-    boxes = torch.cat((found[..., :2], size), 2) * scale
-    truth = (wanted * scale)[:, None]
-    overlap = iou(boxes, truth).nan_to_num(0.0)
-    if section.random and seen < RANDOM_IMAGES:
-        return overlap, torch.randint(section.num, (len(found),), device=found.device)
-    if section.forced:
-        return overlap, (wanted[:, 2] * wanted[:, 3] < SMALL).long()
-    distance = (boxes - truth).square().sum(2)
-    return overlap, torch.where((overlap > 0).any(1), overlap.argmax(1), distance.argmin(1))
-
-
-def detection_loss(x: Tensor, result: DetectionDelta) -> HeadLoss:
-    """The loss with the original's cost, the squares of all deltas."""
-    count = len(result.measures)
-    recall = (result.measures[:, :1] > 0.5).float()
-    means = torch.cat((result.measures, recall), 1).sum(0) / max(count, 1)
-    numbers = torch.cat((result.squares, result.any_object[None], means)).tolist()
-    terms = dict(zip(("box", "objectness", "class"), numbers[:3], strict=True))
-    names = ("no_object", "iou", "objectness", "class", "any_class", "recall50")
-    cost = sum(numbers[:3])
-    averages = dict(zip(names, numbers[3:], strict=True))
-    return HeadLoss(loss_value(x, result.delta, result.delta.new_tensor(cost)), cost, terms, averages, count)
+    return CellTargets(present.view(shape), one_hot.view(*shape, -1), boxes.view(*shape, 4))

@@ -1,4 +1,4 @@
-"""Heads whose boxes sit in the cells of a grid, several anchors in each: what their decoders have in common."""
+"""Heads that predict boxes in the cells of a grid, several anchors in each: what their decoders have in common."""
 
 from __future__ import annotations
 
@@ -15,8 +15,8 @@ from models.layers.base import Site
 from models.onnx_graph import INPUT, Graph
 
 
-class Places(NamedTuple):
-    """Where boxes stand: int64 (n,) each. anchor: position among the head's own anchors (in `mask`)."""
+class Locations(NamedTuple):
+    """Locations of boxes in a grid: int64 (k,) each. anchor: position among the head's own anchors (in `mask`)."""
 
     image: Tensor
     anchor: Tensor
@@ -27,78 +27,76 @@ class Places(NamedTuple):
 class GridHead(Head):
     """A head with output (n, anchors * entries, h, w); the entries of an anchor are box, objectness, classes.
 
-    `decode` looks at one value per anchor and cell first and gathers the entries of what passes only, so that it stays
-    fast at low thresholds.
+    `decode` first compares one value per anchor and cell with the threshold and gathers the entries of those above it, so
+    that it stays fast at low thresholds.
     """
 
     anchors: int  # number of the head's own anchors
     objectness_at: int  # entry of the objectness; the classes follow
 
-    def boxes(self, rows: Tensor, places: Places, grid_wh: tuple[int, int], size_wh: tuple[int, int]) -> Tensor:
-        """cxcywh_rel (k, 4) of entries (k, entries) of this head's output."""
+    def boxes(self, entries: Tensor, at: Locations, grid_wh: tuple[int, int], size_wh: tuple[int, int]) -> Tensor:
+        """cxcywh_rel (k, 4) from entries (k, entries) of this head's output."""
         raise AssertionError(f"{type(self).__name__} has no boxes")
 
-    def objectness(self, rows: Tensor) -> Tensor:
-        """(k,) of entries (k, entries)."""
-        return rows[:, self.objectness_at]
+    def objectness(self, entries: Tensor) -> Tensor:
+        """(k,) from entries (k, entries)."""
+        return entries[:, self.objectness_at]
 
-    def probabilities(self, rows: Tensor) -> Tensor:
-        """Scores (k, classes) of entries (k, entries), objectness multiplied in, before any threshold."""
-        return self.objectness(rows)[:, None] * rows[:, self.objectness_at + 1 :]
+    def scores(self, entries: Tensor) -> Tensor:
+        """Objectness times class probability (k, classes) from entries (k, entries)."""
+        return self.objectness(entries)[:, None] * entries[:, self.objectness_at + 1 :]
 
-    def ceiling(self, cells: Tensor) -> Tensor:
-        """(n, anchors, h, w) of (n, anchors, entries, h, w): a cell is looked at if this exceeds the threshold."""
+    def largest_score(self, cells: Tensor) -> Tensor:
+        """An upper bound of the scores, (n, anchors, h, w), from (n, anchors, entries, h, w)."""
         return cells[:, :, self.objectness_at].float()
 
     def decode(self, output: Tensor, threshold: float, size_wh: tuple[int, int]) -> Candidates:
         cells = split_anchors(output, self.anchors)
-        places = places_where(self.ceiling(cells) > threshold)
-        rows = rows_at(cells, places).float()
-        scores = self.probabilities(rows)
+        at = locations_where(self.largest_score(cells) > threshold)
+        entries = entries_at(cells, at).float()
+        scores = self.scores(entries)
         scores = torch.where(scores > threshold, scores, 0.0)
-        boxes = self.boxes(rows, places, grid_of(cells), size_wh)
-        return Candidates(places.image, boxes, scores, self.objectness(rows))
+        return Candidates(at.image, self.boxes(entries, at, grid_of(cells), size_wh), scores, self.objectness(entries))
 
-    def export_rows(self, graph: Graph, x: str, site: Site) -> str:
+    def dense(self, output: Tensor, size_wh: tuple[int, int]) -> DenseBoxes:
+        cells = split_anchors(output, self.anchors)
+        n, anchors, count, h, w = cells.shape
+        entries = cells.permute(0, 3, 4, 1, 2).reshape(-1, count).float()
+        boxes = self.boxes(entries, all_locations(cells), grid_of(cells), size_wh).view(n, h * w * anchors, 4)
+        scores, objectness = self.scores(entries), self.objectness(entries)
+        return DenseBoxes(boxes, scores.view(*boxes.shape[:2], -1), objectness.view(boxes.shape[:2]))
+
+    def export_entries(self, graph: Graph, x: str, site: Site) -> str:
         """(n, anchors * entries, h, w) to (n, anchors, entries, h * w) in an ONNX graph."""
         return graph.reshape(x, 0, self.anchors, site.input.channels // self.anchors, -1)
 
     def export_output(self, graph: Graph, site: Site, parts: Sequence[str], x: str) -> str:
-        """Parts of (n, anchors, entries, h * w) put together in the shape of the head's input x, in an ONNX graph."""
+        """Concatenate parts of (n, anchors, entries, h * w) to the shape of the head's input x, in an ONNX graph."""
         cells = graph.concat(parts, 2)
         if graph.dynamic_size:
             return graph.node("Reshape", cells, graph.node("Shape", x))
         return graph.reshape(cells, 0, site.input.channels, site.input.height, site.input.width)
 
     def export_boxes(self, graph: Graph, site: Site, output: str) -> tuple[str, str]:
-        rows = graph.node("Transpose", self.export_rows(graph, output, site), perm=[0, 3, 1, 2])
-        boxes = self.export_coordinates(graph, rows, export_grid(graph, site, output))
-        scores = self.export_scores(graph, rows, site)
+        entries = graph.node("Transpose", self.export_entries(graph, output, site), perm=[0, 3, 1, 2])
+        boxes = self.export_coordinates(graph, entries, export_grid(graph, site, output))
+        scores = self.export_scores(graph, entries, site)
         classes = site.input.channels // self.anchors - self.objectness_at - 1
         return graph.reshape(boxes, 0, -1, 4), graph.reshape(scores, 0, -1, classes)
 
-    def export_coordinates(self, graph: Graph, rows: str, grid: GridValues) -> str:
-        """`boxes` in an ONNX graph: (n, cells, anchors, 4) of rows (n, cells, anchors, entries)."""
+    def export_coordinates(self, graph: Graph, entries: str, grid: GridValues) -> str:
+        """`boxes` in an ONNX graph: (n, cells, anchors, 4) from entries (n, cells, anchors, entries)."""
         raise AssertionError(f"{type(self).__name__} has no boxes")
 
-    def export_scores(self, graph: Graph, rows: str, site: Site) -> str:
-        """`probabilities` in an ONNX graph: (n, cells, anchors, classes) of rows (n, cells, anchors, entries)."""
+    def export_scores(self, graph: Graph, entries: str, site: Site) -> str:
+        """`scores` in an ONNX graph: (n, cells, anchors, classes) from entries (n, cells, anchors, entries)."""
         at = self.objectness_at
-        return graph.node("Mul", graph.slice(rows, 3, at, at + 1), graph.slice(rows, 3, at + 1))
-
-    def dense(self, output: Tensor, size_wh: tuple[int, int]) -> DenseBoxes:
-        cells = split_anchors(output, self.anchors)
-        n, anchors, entries, h, w = cells.shape
-        rows = cells.permute(0, 3, 4, 1, 2).reshape(-1, entries).float()
-        boxes = self.boxes(rows, all_places(cells), grid_of(cells), size_wh)
-        scores, objectness = self.probabilities(rows), self.objectness(rows)
-        count = h * w * anchors
-        return DenseBoxes(boxes.view(n, count, 4), scores.view(n, count, -1), objectness.view(n, count))
+        return graph.node("Mul", graph.slice(entries, 3, at, at + 1), graph.slice(entries, 3, at + 1))
 
 
 @dataclass(frozen=True)
 class GridValues:
-    """Of a grid in an ONNX graph: corner (1, cells, 1, 2) and count (2,) of its cells, size_wh (2,) of the network's input."""
+    """A grid in an ONNX graph: corners (1, cells, 1, 2) and size (2,) in cells; size_wh (2,) of the network's input in pixels."""
 
     corner: str
     count: str
@@ -141,20 +139,26 @@ def grid_of(cells: Tensor) -> tuple[int, int]:
     return cells.shape[-1], cells.shape[-2]
 
 
-def places_where(chosen: Tensor) -> Places:
-    """The true places of (n, anchors, h, w) in the original's order: image, row, column, anchor."""
+def locations_where(chosen: Tensor) -> Locations:
+    """Where (n, anchors, h, w) is true, in the original's order: image, row, column, anchor."""
     image, row, col, anchor = chosen.permute(0, 2, 3, 1).nonzero().unbind(1)
-    return Places(image, anchor, row, col)
+    return Locations(image, anchor, row, col)
 
 
-def all_places(cells: Tensor) -> Places:
-    """All places of (n, anchors, entries, h, w), in the order of `places_where`."""
+def all_locations(cells: Tensor) -> Locations:
+    """All locations of (n, anchors, entries, h, w), in the order of `locations_where`."""
     n, anchors, _, h, w = cells.shape
     axes = [torch.arange(size, device=cells.device) for size in (n, h, w, anchors)]
     image, row, col, anchor = (axis.reshape(-1) for axis in torch.meshgrid(*axes, indexing="ij"))
-    return Places(image, anchor, row, col)
+    return Locations(image, anchor, row, col)
 
 
-def rows_at(cells: Tensor, places: Places) -> Tensor:
-    """Entries (k, entries) at places of (n, anchors, entries, h, w)."""
-    return cells[places.image, places.anchor, :, places.row, places.col]
+def entries_at(cells: Tensor, at: Locations) -> Tensor:
+    """Entries (k, entries) at locations of (n, anchors, entries, h, w)."""
+    return cells[at.image, at.anchor, :, at.row, at.col]
+
+
+def write_entries(cells: Tensor, at: Locations, entries: Tensor) -> Tensor:
+    """`cells` (n, anchors, entries, h, w) with the entries (k, entries) at distinct locations replaced, in place."""
+    cells[at.image, at.anchor, :, at.row, at.col] = entries
+    return cells

@@ -1,4 +1,4 @@
-"""A tree of classes (YOLO9000, arXiv:1612.08242): softmax within each group of siblings, products along the path."""
+"""A tree of classes (YOLO9000, arXiv:1612.08242): softmax within each sibling group, products along the path."""
 
 from __future__ import annotations
 
@@ -14,10 +14,10 @@ from utils.files import read_text
 
 @dataclass(frozen=True)
 class Tree:
-    """Classes in file order; a parent always stands before its children.
+    """Classes in file order; parents come before their children.
 
-    parents: parent of each class, -1 at the top. groups: number of the group of siblings of each class, rising from 0.
-    levels: the classes of each depth below the top, nearest first.
+    parents: parent of each class, -1 at the top. groups: index of the sibling group of each class, from 0.
+    levels: classes by depth, starting below the top.
     """
 
     names: tuple[str, ...]
@@ -29,7 +29,7 @@ class Tree:
         return len(self.parents)
 
     def softmax(self, values: Tensor, temperature: float = 1.0) -> Tensor:
-        """Softmax within each group of siblings over the last dimension, of len(self) values (softmax_layer.c softmax_tree)."""
+        """Softmax within each sibling group over the last dimension, of len(self) values (softmax_layer.c softmax_tree)."""
         group = torch.tensor(self.groups, device=values.device).expand_as(values)
         values = values / temperature
         shape = (*values.shape[:-1], self.groups[-1] + 1)
@@ -39,7 +39,7 @@ class Tree:
         return powers / sums.gather(-1, group)
 
     def absolute(self, values: Tensor) -> Tensor:
-        """Products along the paths from the top, over the last dimension (tree.c hierarchy_predictions)."""
+        """Absolute probabilities, products along the paths from the top, over the last dimension (tree.c hierarchy_predictions)."""
         parents = torch.tensor(self.parents, device=values.device)
         values = values.clone()
         for level in self.levels:
@@ -48,7 +48,7 @@ class Tree:
         return values
 
     def path(self, class_ids: Tensor) -> tuple[Tensor, Tensor]:
-        """For classes (k,): bool (k, len(self)) of the classes from each up to the top, and of their groups of siblings."""
+        """For classes (k,): masks (k, len(self)) of the path from each to the top, and of the sibling groups on that path."""
         device = class_ids.device
         parents, groups = torch.tensor(self.parents, device=device), torch.tensor(self.groups, device=device)
         on_path = torch.zeros(len(class_ids), len(self), dtype=torch.bool, device=device)
@@ -66,7 +66,7 @@ class Tree:
 def read_tree(path: str | Path) -> Tree:
     """Read a tree file: `name parent` on each line, the parent as line number from 0, -1 at the top (tree.c read_tree).
 
-    Raises InputError for a line that cannot be read and for a parent that does not stand before its child.
+    Raises InputError for a line that cannot be read and for a parent that does not come before its child.
     """
     names: list[str] = []
     parents: list[int] = []

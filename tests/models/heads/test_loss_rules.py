@@ -85,7 +85,7 @@ def test_class_beyond_the_classes_is_left_out(
     good, bad = (0.3, 0.4, 0.2, 0.3, 1.0), (0.7, 0.6, 0.3, 0.3, class_id)
     with caplog.at_level(logging.WARNING):
         loss = head.loss(x, rows(bad, good), SIZE_WH, 10**6)
-    assert "1 truths have a class that is not in 0 to 2" in caplog.text
+    assert "1 labels have a class that is not in 0 to 2" in caplog.text
     alone = head.loss(x, rows(good), SIZE_WH, 10**6)
     assert loss.cost == alone.cost and loss.targets == alone.targets
 

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from models.heads.base import Head, HeadLoss
-from models.heads.detection import CellTruths, Detection, detection_delta, detection_loss
+from models.heads.detection import CellTargets, Detection
 from models.plan import read_plan
 from tests.paths import REFERENCE
 
@@ -33,12 +33,10 @@ def load(path: Path) -> tuple[Head, Tensor, Any, dict[str, Any]]:
 def loss_of(head: Head, x: Tensor, truth: Tensor, meta: dict[str, Any]) -> HeadLoss:
     if not isinstance(head, Detection):
         return head.loss(x, truth.view(len(x), -1, 6)[..., :5], (meta["net_w"], meta["net_h"]), meta["seen"])
-    section = head.section  # its recorded truth is a grid already
+    section = head.section  # its recorded ground truth is a grid already
     grid = truth.view(len(x), section.side**2, -1)
-    cells = CellTruths(grid[..., 0] != 0, grid[..., 1 : 1 + section.classes], grid[..., 1 + section.classes :])
-    with torch.no_grad():
-        result = detection_delta(section, head.parts(head(x)), cells, meta["seen"])
-    return detection_loss(x, result)
+    cells = CellTargets(grid[..., 0] != 0, grid[..., 1 : 1 + section.classes], grid[..., 1 + section.classes :])
+    return head.cell_loss(x, cells, meta["seen"])
 
 
 def test_all_recordings_are_here() -> None:

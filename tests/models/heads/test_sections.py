@@ -11,9 +11,9 @@ import pytest
 import torch
 
 from models.catalog import SECTIONS
+from models.heads.anchor_head import class_factors
 from models.heads.anchors import AnchorSection
 from models.heads.base import BoxSection
-from models.heads.class_rule import class_factors
 from models.heads.tree import read_tree
 from tests.models.heads.build import build_head
 from utils.errors import CfgError, InputError
@@ -26,7 +26,7 @@ REFUSED = [
     ("[yolo]\nclasses=80\nnum=9\nmask=0,1,2\n", "expected filters=255 in the layer before it for 3 anchors (mask)"),
     ("[yolo]\nclasses=3\nnum=3\nmask=3\n", "<cfg>:8: [yolo] mask: there is no anchor 3, expected 0 to 2"),
     ("[yolo]\nclasses=3\nnum=3\nmask=-1\n", "mask: there is no anchor -1"),
-    ("[yolo]\nclasses=3\nnum=3\nmask=1,1\n", "mask: an anchor stands there twice"),
+    ("[yolo]\nclasses=3\nnum=3\nmask=1,1\n", "mask: names an anchor twice"),
     ("[yolo]\nclasses=3\nanchors=10,0\n", "anchors: 0 is out of range, expected sizes above 0"),
     ("[yolo]\nclasses=3\nanchors=10,-5\n", "anchors: -5 is out of range"),
     ("[yolo]\nclasses=3\nanchors=10,ten\n", "anchors: cannot read 'ten', expected a number"),
@@ -45,12 +45,12 @@ REFUSED = [
     ("[Gaussian_yolo]\nclasses=3\nyolo_point=corner\n", "yolo_point: unknown value 'corner'"),
     ("[region]\nclasses=4\n", "reads 8 channels, expected filters=9 in the layer before it for num=1 and classes=4"),
     ("[region]\nclasses=3\ncoords=5\n", "coords: 5 is out of range, expected 4"),
-    ("[region]\nclasses=3\ntree=none.tree\n", "names none.tree, which is neither here nor in"),
+    ("[region]\nclasses=3\ntree=none.tree\n", "none.tree not found, neither here nor in"),
     ("[detection]\nclasses=3\ncoords=4\n", "reads 96 values, expected output=392 in the layer before it for side=7"),
     ("[detection]\nclasses=3\n", "coords: expected coords=4, it is 1"),
     (
         "[detection]\nclasses=3\ncoords=4\nforced=1\n",
-        "forced: puts small objects into box 1, expected num of at least 2",
+        "forced: assigns small objects to box 1, expected num of at least 2",
     ),
     ("[softmax]\ngroups=5\n", "groups=5 does not divide 96 values"),
     ("[softmax]\ntemperature=0\n", "temperature: 0 is out of range"),

@@ -35,7 +35,7 @@ def make(head: str, extra: str = "", before: str = "") -> Network:
 
 
 def plain_delta(output: Any, gaussian: bool) -> Any:
-    """The original's loop over boxes for one image without truths; output (anchors, entries, h, w), in double precision."""
+    """The original's loop over boxes for one image without objects; output (anchors, entries, h, w), in double precision."""
     at = 8 if gaussian else 4
     delta = torch.zeros_like(output)
     sizes = [(6.0, 4.0), (9.0, 12.0)]
