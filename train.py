@@ -19,7 +19,7 @@ from pathlib import Path
 
 from data.image_cache import DISK, RAM
 from models.fit import read_plan_to_fit
-from models.heads.anchors import beside
+from models.heads.base import locate
 from training.checkpoint import Checkpoint, load_checkpoint, require_cfg
 from training.options import TrainOptions, write_record
 from training.prepare import DataSplits, fit_cfg, open_splits, require_labels
@@ -178,7 +178,7 @@ def _copy_named_files(cfg: Cfg, folder: Path) -> None:
     """Copy the class trees and maps that the cfg names, so that its copy in the run folder finds them."""
     for entry in (entry for raw in cfg.sections[1:] for entry in raw.entries if entry.key in ("tree", "map")):
         if not Path(entry.value).is_absolute() and ".." not in Path(entry.value).parts:
-            write_text(folder / entry.value, read_text(beside(entry.value, cfg.path), entry.key))
+            write_text(folder / entry.value, read_text(locate(entry.value, cfg.path), entry.key))
 
 
 def _resumed_run(options: TrainOptions, path: Path, processes: Processes) -> Run:
