@@ -1,7 +1,7 @@
 "use strict";
 
-// Boxes are asked for once, at the slider's lowest value. Suppression goes from the best box down, so that what it leaves above
-// a threshold does not depend on the boxes below; moving the slider is a filter.
+// Boxes are requested once, at the slider's lowest value. NMS goes from the best box down, so the boxes it keeps above a threshold
+// do not depend on those below: moving the slider only filters.
 const $ = (id) => document.getElementById(id);
 const state = { model: null, file: "", frames: [], at: 0, complete: true, job: null, timer: null };
 
@@ -10,23 +10,23 @@ const chosen = (frame) => frame.detections.filter((each) => each.score > thresho
 
 async function start() {
   const answer = await fetch("model");
-  if (!answer.ok) throw new Error(`the server answers with status ${answer.status}`);
+  if (!answer.ok) throw new Error(`the server responded with status ${answer.status}`);
   const model = (state.model = await answer.json());
   const count = model.classes.length;
   document.title = $("title").textContent = model.title;
   $("about").textContent = `${count} ${count === 1 ? "class" : "classes"}, input ${model.input.join(" x ")}`;
 }
 
-async function take(file) {
+async function upload(file) {
   if (!file || !state.model) return;
   state.job?.abort();
   const job = (state.job = new AbortController());
   reset(file.name);
   if (file.size > state.model.upload_bytes) {
     const most = (state.model.upload_bytes / 1e6).toLocaleString("en");
-    return complain(`${file.name}: larger than the ${most} MB that are taken.`);
+    return showError(`${file.name}: larger than the limit of ${most} MB.`);
   }
-  $("status").textContent = "Looking ...";
+  $("status").textContent = "Detecting ...";
   try {
     const address = `stream?images=1&conf=${$("threshold").min}`;
     const body = { method: "POST", body: file, signal: job.signal, headers: { "Content-Type": "application/octet-stream" } };
@@ -37,7 +37,7 @@ async function take(file) {
     }
     for await (const facts of lines(answer.body)) await add(facts);
   } catch (error) {
-    if (error.name !== "AbortError") complain(`${file.name}: ${error.message}`);
+    if (error.name !== "AbortError") showError(`${file.name}: ${error.message}`);
   }
 }
 
@@ -54,7 +54,7 @@ async function* lines(stream) {
 }
 
 async function add(facts) {
-  if ("error" in facts) return complain(facts.error);
+  if ("error" in facts) return showError(facts.error);
   if ("complete" in facts) {
     state.complete = facts.complete;
     return report();
@@ -84,10 +84,10 @@ function reset(name) {
   $("status").textContent = "No image yet.";
 }
 
-function complain(text) {
+function showError(text) {
   $("error").textContent = text;
   $("error").hidden = false;
-  if (!state.frames.length) $("status").textContent = "Nothing was found out.";
+  if (!state.frames.length) $("status").textContent = "No result.";
 }
 
 async function show(at) {
@@ -135,7 +135,7 @@ function draw(frame) {
   }
 }
 
-// The label's tab: on the box, inside it or below it, by its left or right edge, wherever no better box's label is.
+// Position of a box's label: above, inside or below the box, at its left or right edge, clear of the labels of better boxes.
 function place(each, pen, frame, taken, line, size) {
   const [left, top, right, bottom] = each.xyxy;
   const text = `${each.name} ${each.score.toFixed(2)}`;
@@ -162,7 +162,7 @@ function report() {
   for (const each of chosen(frame)) counts.set(each.class_id, (counts.get(each.class_id) ?? 0) + 1);
   const found = [...counts.values()].reduce((sum, count) => sum + count, 0);
   const where = state.frames.length > 1 ? ` in frame ${state.at + 1} of ${state.frames.length}` : "";
-  const cut = state.complete ? "" : `; only the first ${state.frames.length} frames were looked at`;
+  const cut = state.complete ? "" : `; only the first ${state.frames.length} frames were processed`;
   $("status").textContent = `${found || "No"} ${found === 1 ? "object" : "objects"}${where}${cut}.`;
   const rows = [...counts].sort((a, b) => b[1] - a[1]).map(([id, count]) => {
     const row = document.createElement("li");
@@ -198,7 +198,7 @@ function download() {
   setTimeout(() => URL.revokeObjectURL(link.href), 1000);
 }
 
-$("file").addEventListener("change", (event) => take(event.target.files[0]));
+$("file").addEventListener("change", (event) => upload(event.target.files[0]));
 $("threshold").addEventListener("input", () => {
   $("value").textContent = threshold().toFixed(2);
   const frame = state.frames[state.at];
@@ -218,5 +218,5 @@ for (const kind of ["dragenter", "dragover"]) {
 }
 for (const kind of ["dragleave", "drop"]) $("stage").addEventListener(kind, () => $("stage").classList.remove("over"));
 for (const kind of ["dragover", "drop"]) window.addEventListener(kind, (event) => event.preventDefault());
-$("stage").addEventListener("drop", (event) => take(event.dataTransfer.files[0]));
-start().catch((error) => complain(error.message));
+$("stage").addEventListener("drop", (event) => upload(event.dataTransfer.files[0]));
+start().catch((error) => showError(error.message));
