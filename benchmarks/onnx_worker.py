@@ -16,7 +16,7 @@ for line in sys.stdin:
         net.setInput(np.load(source), "images")
         names = list(net.getUnconnectedOutLayersNames())
         found = dict(zip(names, net.forward(names), strict=True))
-        np.savez(target, **found)
+        np.savez(target, **found)  # type: ignore[arg-type]
         print("ok", flush=True)
     except cv2.error as error:
         print(" ".join(str(error.err or error).split())[:300] or "refused", flush=True)

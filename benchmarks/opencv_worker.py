@@ -16,13 +16,15 @@ import numpy as np
 
 def load(cfg: str, weights: str, size: str, threads: str) -> tuple[Any, Any]:
     cv2.setNumThreads(int(threads))
-    net = cv2.dnn.readNetFromDarknet(cfg, weights)
+    net = cv2.dnn.readNetFromDarknet(cfg, weights)  # type: ignore[attr-defined]  # of OpenCV 4
     image = np.random.default_rng(0).random((1, 3, int(size), int(size)), np.float32)
     return net, image
 
 
 def main() -> None:
-    net, image, names = None, None, None
+    net: Any = None
+    image: Any = None
+    names: Any = None
     for line in sys.stdin:
         word, *arguments = line.rstrip("\n").split("\t")
         if word == "load":

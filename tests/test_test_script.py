@@ -9,6 +9,7 @@ import io
 import json
 from pathlib import Path
 from types import ModuleType
+from typing import Any
 
 import cv2
 import numpy as np
@@ -300,7 +301,7 @@ def test_image_deleted_half_way(
 ) -> None:
     check = doctor.check_dataset
 
-    def check_then_delete(*arguments: object, **more: object) -> object:
+    def check_then_delete(*arguments: Any, **more: Any) -> object:
         found = check(*arguments, **more)
         case.images[1].unlink()
         return found
@@ -317,7 +318,7 @@ def test_image_deleted_half_way(
 def test_interrupted(case: Case, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
     read = ImageLoader._read
 
-    def read_until_interrupted(self: object, index: int) -> object:
+    def read_until_interrupted(self: ImageLoader, index: int) -> object:
         if index == 2:
             raise KeyboardInterrupt
         return read(self, index)

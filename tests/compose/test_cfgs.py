@@ -61,7 +61,7 @@ def test_trains_saves_and_reloads(name: str, tmp_path: Path) -> None:
     network = load(CFG / f"{name}.cfg", width=SMALL_SIDE, height=SMALL_SIDE).train()
     images = torch.rand(2, 3, SMALL_SIDE, SMALL_SIDE)
     inputs = [tensor for group in network.head_inputs(images) for tensor in group]
-    sum(tensor.square().mean() for tensor in inputs).backward()  # type: ignore[union-attr]
+    sum(tensor.square().mean() for tensor in inputs).backward()
     for parameter in network.parameters():
         assert parameter.grad is not None
         assert parameter.grad.isfinite().all()

@@ -68,7 +68,7 @@ def test_layers_that_do_not_fit_are_refused(build: object, expected: str) -> Non
     a = net.conv(net.input, 8, 3)
     b = net.conv(a, 6, 3, stride=2)
     with pytest.raises(InputError, match=expected):
-        build(net, a, b)  # type: ignore[operator]
+        build(net, a, b)
 
 
 def test_references_are_relative_inside_a_part_and_absolute_across() -> None:

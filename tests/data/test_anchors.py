@@ -39,7 +39,7 @@ def test_shape_iou_by_hand() -> None:
 
 
 def test_recall_counts_sides_within_a_factor_of_four() -> None:
-    assert anchor_fit([[10, 10], [39, 10], [41, 10], [10, 2.4]], [[10, 10]]).recall == 0.5
+    assert anchor_fit(np.array([[10, 10], [39, 10], [41, 10], [10, 2.4]]), np.array([[10.0, 10.0]])).recall == 0.5
 
 
 def test_boxes_without_size_do_not_count() -> None:

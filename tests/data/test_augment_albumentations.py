@@ -14,7 +14,7 @@ from utils.errors import InputError
 
 albumentations = pytest.importorskip("albumentations")
 
-TRUTH = np.float32([[0.3, 0.25, 0.2, 0.1, 2], [0.9, 0.9, 0.3, 0.3, 5]])
+TRUTH = np.array([[0.3, 0.25, 0.2, 0.1, 2], [0.9, 0.9, 0.3, 0.3, 5]], np.float32)
 
 
 def _image() -> np.ndarray:

@@ -50,7 +50,7 @@ def test_placed_is_blend_truth_mosaic(case: int) -> None:
 
 
 def test_the_limit_counts_boxes_before_they_are_dropped() -> None:
-    truth = np.tile(np.float32([0.5, 0.5, 0.2, 0.2, 0]), (40, 1))
+    truth = np.tile(np.array([0.5, 0.5, 0.2, 0.2, 0], np.float32), (40, 1))
     truth[::2, 4] = 7  # not one of the classes
     window = CropWindow(left=0, top=0, width=100, height=100, flip=False)
     counts = [

@@ -105,5 +105,5 @@ def test_targets_are_substrings_of_the_path() -> None:
 
 def test_hierarchy_fills_parents_and_leaves_other_groups_out() -> None:
     tree = ClassHierarchy(parents=(-1, -1, 0, 0, 1, 1), group_sizes=(2, 2, 2))
-    target = tree.masked(tree.with_ancestors(np.float32([0, 0, 0, 1, 0, 0])))
+    target = tree.masked(tree.with_ancestors(np.array([0, 0, 0, 1, 0, 0], np.float32)))
     np.testing.assert_array_equal(target, [1, 0, 0, 1, MASKED_TARGET, MASKED_TARGET])

@@ -63,7 +63,9 @@ def test_distort_of_grey_and_of_nothing() -> None:
 
 
 def test_blur_of_the_background_keeps_boxes_sharp() -> None:
-    truth = np.float32([[0.25, 0.5, 0.25, 0.5, 0], [0.9, 0.1, 0.4, 0.4, 1]])  # the second reaches over the corner
+    truth = np.array(
+        [[0.25, 0.5, 0.25, 0.5, 0], [0.9, 0.1, 0.4, 0.4, 1]], np.float32
+    )  # the second reaches over the corner
     out = apply_blur(IMAGE, 1, truth)
     soft = cv2.GaussianBlur(IMAGE, (17, 17), 0)
     expected = soft.copy()
@@ -80,5 +82,5 @@ def test_blur_of_the_background_keeps_boxes_sharp() -> None:
     [(9, [(0.5, 0.5)], 9), (9, [(0.5, 0.1)], 5), (9, [(0.5, 0.02)], 1), (9, [(0.01, 0.5)], 0), (9, [], 0), (1, [], 1)],
 )
 def test_small_objects_limit_the_blur(blur: int, sides: list[tuple[float, float]], expected: int) -> None:
-    truth = np.float32([[0.5, 0.5, w, h, 0] for w, h in sides]).reshape(-1, 5)
+    truth = np.array([[0.5, 0.5, w, h, 0] for w, h in sides], np.float32).reshape(-1, 5)
     assert limit_blur(blur, truth, (416, 416)) == expected

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pickle
 from pathlib import Path
+from typing import Any
 
 import cv2
 import numpy as np
@@ -43,11 +44,11 @@ def _augment(
     )
 
 
-def _dataset(path: Path, seed: int = 1, **options: object) -> DetectionDataset:
-    return DetectionDataset(open_data(path), "train", _augment(**options), seed=seed)  # type: ignore[arg-type]
+def _dataset(path: Path, seed: int = 1, **options: Any) -> DetectionDataset:
+    return DetectionDataset(open_data(path), "train", _augment(**options), seed=seed)
 
 
-VARIANTS = [
+VARIANTS: list[dict[str, Any]] = [
     {},
     {"mosaic": True},
     {"mosaic": True, "mosaic_bound": True, "blur": 9, "gaussian_noise": 20},
@@ -58,7 +59,7 @@ VARIANTS = [
 
 
 @pytest.mark.parametrize("options", VARIANTS)
-def test_a_sample_is_what_the_network_and_the_loss_expect(scenes: Path, options: dict[str, object]) -> None:
+def test_a_sample_is_what_the_network_and_the_loss_expect(scenes: Path, options: dict[str, Any]) -> None:
     dataset = _dataset(scenes, **options)
     for slot in range(12):
         sample = dataset[KEY._replace(slot=slot)]
@@ -73,12 +74,13 @@ def test_a_sample_is_what_the_network_and_the_loss_expect(scenes: Path, options:
 
 
 @pytest.mark.parametrize("options", VARIANTS)
-def test_same_seed_and_key_same_sample(scenes: Path, options: dict[str, object]) -> None:
+def test_same_seed_and_key_same_sample(scenes: Path, options: dict[str, Any]) -> None:
     first, again = _dataset(scenes, **options)[KEY], pickle.loads(pickle.dumps(_dataset(scenes, **options)))[KEY]
     np.testing.assert_array_equal(first.image, again.image)
     np.testing.assert_array_equal(first.ground_truth, again.ground_truth)
-    assert not np.array_equal(first.image, _dataset(scenes, seed=2, **options)[KEY].image)
-    assert not np.array_equal(first.image, _dataset(scenes, **options)[KEY._replace(slot=6)].image)
+    assert first.image is not None
+    for other in (_dataset(scenes, seed=2, **options)[KEY], _dataset(scenes, **options)[KEY._replace(slot=6)]):
+        assert other.image is not None and not np.array_equal(first.image, other.image)
 
 
 def test_half_of_the_samples_are_mixed(tmp_path: Path) -> None:

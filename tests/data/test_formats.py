@@ -286,7 +286,7 @@ def test_yaml_number_of_classes_alone() -> None:
 
 def test_coco_text_is_stable(tmp_path: Path) -> None:
     dataset = small_set(tmp_path)
-    pairs = [(annotation, annotation.size_wh) for annotation in dataset.annotations("train")]
+    pairs = [(each, each.size_wh) for each in dataset.annotations("train") if each.size_wh]
     content = json.loads(coco.format_coco(pairs, dataset.names, dataset.category_ids, tmp_path))
     assert [image["id"] for image in content["images"]] == [7, 11]
     assert content["annotations"][2]["bbox"] == [10.25, 3, 9.75, 4.5]

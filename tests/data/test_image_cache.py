@@ -6,6 +6,7 @@ import logging
 import os
 import pickle
 import shutil
+from collections.abc import Callable
 from multiprocessing.reduction import ForkingPickler
 from pathlib import Path
 
@@ -75,14 +76,14 @@ def test_a_file_is_used_again_until_a_image_changes(
         os.utime(images[1], ns=(1, 1))
         again = open_cache(images, 3, where)
     assert "have changed" in caplog.text
-    assert again is not None and (again[1] == 7).all()
+    assert again is not None and np.all(again[1] == 7)
     assert len(list(where.folder.iterdir())) == 1
 
 
 @pytest.mark.parametrize("spoil", [lambda path: path.write_bytes(b""), lambda path: os.truncate(path, 300)])
-def test_a_spoilt_file_is_made_anew(tmp_path: Path, images: list[Path], spoil: object) -> None:
+def test_a_spoilt_file_is_made_anew(tmp_path: Path, images: list[Path], spoil: Callable[[Path], object]) -> None:
     open_cache(images, 3, cache_options(tmp_path, DISK))
-    spoil(next((tmp_path / "cache").iterdir()))  # type: ignore[operator]
+    spoil(next((tmp_path / "cache").iterdir()))
     cache = open_cache(images, 3, cache_options(tmp_path, DISK))
     assert cache is not None
     np.testing.assert_array_equal(cache[0], read_image(images[0]))
@@ -93,7 +94,7 @@ def test_a_cache_that_does_not_fit_is_left_out(
     tmp_path: Path, images: list[Path], kind: str, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     monkeypatch.setattr("data.image_cache.free_memory", lambda: 1000)
-    monkeypatch.setattr(shutil, "disk_usage", lambda path: shutil._ntuple_diskusage(10, 10, 1000))  # type: ignore[attr-defined]
+    monkeypatch.setattr(shutil, "disk_usage", lambda path: shutil._ntuple_diskusage(10, 10, 1000))
     assert open_cache(images, 3, cache_options(tmp_path, kind)) is None
     assert "are not cached" in caplog.text
     assert ("--cache-images disk" in caplog.text) == (kind == RAM)

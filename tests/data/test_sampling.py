@@ -74,7 +74,7 @@ def test_shapes_come_as_often_as_their_images() -> None:
     assert shapes.at(0) == shapes.largest == BatchShape(128, 128, 4)
     found = [shapes.at(iteration) for iteration in range(1, 2001)]
     for shape, share in zip(groups.shapes.tolist(), (3, 6, 4, 1), strict=True):
-        assert found.count(BatchShape(*shape, 4)) / 2000 == pytest.approx(share / 14, abs=0.03)
+        assert found.count(BatchShape(shape[0], shape[1], 4)) / 2000 == pytest.approx(share / 14, abs=0.03)
     assert shapes.at(77) == found[76]
 
 

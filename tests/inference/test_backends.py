@@ -215,7 +215,7 @@ def test_compare_says_where_networks_part(weights: Path, capsys: pytest.CaptureF
 
     network, _ = load_model(weights, LoadOptions(cfg=CFG))
     with torch.no_grad():
-        list(network)[1].weights[0] += 0.01  # type: ignore[operator, index]
+        list(network)[1].weights[0] += 0.01
     save_model(network, weights.with_name("b.weights"))
     assert convert.main(["compare", str(weights), str(weights.with_name("b.weights")), "--cfg", str(CFG)]) == 1
     assert "they differ from layer 1 [convolutional] on" in capsys.readouterr().out

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -84,7 +85,7 @@ def test_unfolded_binary_network_equals_the_folded_one(tmp_path: Path) -> None:
 def test_binary_weights(tmp_path: Path) -> None:
     """binary=1 as on the original's GPU path: sign times mean magnitude of each filter."""
     _, network = _prepared("xnor_conv", tmp_path)
-    layer = network.layers[2]
+    layer: Any = network.layers[2]
     x = torch.rand(1, 8, 16, 16, generator=torch.Generator().manual_seed(0))
     weights = layer.weights
     signs = torch.where(weights > 0, 1.0, -1.0) * weights.abs().mean((1, 2, 3), keepdim=True)

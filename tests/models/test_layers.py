@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from typing import Any
 
 import numpy as np
 import pytest
@@ -116,7 +117,9 @@ def test_a_batch_is_its_images_and_channels_last_changes_nothing(layers: str) ->
     (together,) = net(x)
     (separate,) = zip(*(net(image[None]) for image in x), strict=True)
     assert torch.allclose(together, torch.cat(separate), atol=1e-5)
-    (turned,) = net.to(memory_format=torch.channels_last)(x.to(memory_format=torch.channels_last))
+    (turned,) = net.to(memory_format=torch.channels_last)(  # type: ignore[call-overload]
+        x.to(memory_format=torch.channels_last)
+    )
     assert torch.allclose(together, turned, atol=1e-5)
 
 
@@ -171,7 +174,7 @@ def test_refused(layers: str, message: str) -> None:
 def test_unknown_activation_is_relu_with_a_warning(caplog: pytest.LogCaptureFixture) -> None:
     with caplog.at_level(logging.WARNING):
         net = network("[convolutional]\nactivation=sine\n")
-    assert net.plan.steps[0].section.activation == "relu"
+    assert vars(net.plan.steps[0].section)["activation"] == "relu"
     assert "test.cfg:7: [convolutional] activation: unknown value 'sine', relu is used" in caplog.text
 
 
@@ -314,7 +317,8 @@ def test_depthwise_is_a_convolution_with_a_group_for_each_channel() -> None:
 
 def test_se_is_pooling_connection_and_scaling() -> None:
     net = network(CONV + "[se]\nreduction=4\n")
-    layer, x = net.layers[1], torch.randn(2, 8, 4, 6)
+    layer: Any = net.layers[1]
+    x = torch.randn(2, 8, 4, 6)
     squeezed = F.relu(F.linear(x.mean((2, 3)), layer.squeeze.weights, layer.squeeze.biases))
     factors = torch.sigmoid(F.linear(squeezed, layer.excite.weights, layer.excite.biases))
     assert torch.allclose(layer(x), x * factors[:, :, None, None], atol=1e-6)

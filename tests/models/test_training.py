@@ -84,7 +84,7 @@ def test_a_layers_own_rate_and_clip() -> None:
     before = make("learning_rate=0\n", "clip=0.05\n", "")
     after = after_update(before)
     assert 0 not in moved(before, after) or moved(before, after)[0] == STATISTICS
-    assert after.layers[1].weights.detach().abs().max().item() == pytest.approx(0.05)  # type: ignore[union-attr, operator]
+    assert after.layers[1].weights.detach().abs().max().item() == pytest.approx(0.05)
 
 
 def test_shared_weights_are_updated_once() -> None:

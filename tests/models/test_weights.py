@@ -54,6 +54,12 @@ def network(classes: int = 2, name: str = "small.cfg") -> Network:
     return Network(make_plan(cfg.parse(text, name))).eval()
 
 
+def weights_of(net: Network, index: int) -> torch.Tensor:
+    weights = net.layers[index].weights
+    assert isinstance(weights, torch.Tensor)
+    return weights
+
+
 def file_bytes(floats: int, header: bytes = struct.pack("<iiiQ", 0, 2, 5, 640), seed: int = 0) -> bytes:
     return header + np.random.default_rng(seed).random(floats, np.float32).tobytes()
 
@@ -170,10 +176,10 @@ def test_no_such_file(tmp_path: Path) -> None:
 )
 def test_partial(tmp_path: Path, floats: int, loaded: tuple[int, ...], left_out: tuple[int, ...]) -> None:
     net = network()
-    head = net.layers[3].weights.clone()
+    head = weights_of(net, 3).clone()
     result = load_weights(net, written(tmp_path, file_bytes(floats)), partial=True)
     assert (result.layers, result.left_out) == (loaded, left_out)
-    assert torch.equal(head, net.layers[3].weights)
+    assert torch.equal(head, weights_of(net, 3))
 
 
 CLASSIFIER = """[convolutional]
@@ -231,7 +237,7 @@ def test_a_classifier_gives_a_detector_its_backbone(
 def test_layers_of_a_network_with_other_classes_are_copied(classes: int, left_out: tuple[int, ...]) -> None:
     net, source = network(), network(classes)
     assert copy_layers(net, source, "a.pt").left_out == left_out
-    assert torch.equal(net.layers[2].weights, source.layers[2].weights)
+    assert torch.equal(weights_of(net, 2), weights_of(source, 2))
 
 
 def test_a_file_of_another_network_altogether_is_refused(tmp_path: Path) -> None:
@@ -258,9 +264,9 @@ def test_layers_that_are_not_in_the_file(tmp_path: Path, key: str, floats: int) 
     text = BACKBONE + HEAD.format(filters=14, classes=2)
     first = "[convolutional]\nbatch_normalize=1" if "scales" in key else "[convolutional]\nfilters=6"
     net = Network(make_plan(cfg.parse(text.replace(first, f"{first}\n{key}"), "small.cfg")))
-    old = net.layers[2].weights.clone()
+    old = weights_of(net, 2).clone()
     load_weights(net, written(tmp_path, file_bytes(floats)))
-    assert torch.equal(old, net.layers[2].weights) == (key == "dontload=1")
+    assert torch.equal(old, weights_of(net, 2)) == (key == "dontload=1")
     save_weights(net, tmp_path / "b.weights")
 
 

@@ -176,7 +176,7 @@ def test_a_checkpoint_that_is_none_is_refused(
 ) -> None:
     prepare(folder, 4, 2, filters=8)
     assert run_script(train.main, flags("--set", "max_batches=2")) == EXIT_OK
-    spoil(last())  # type: ignore[operator]
+    spoil(last())
     assert run_script(train.main, ["--resume", str(last()), "--workers", "0"]) == EXIT_BAD_INPUT
     errors = [line for line in capsys.readouterr().err.splitlines() if line.startswith("error: ")]
     assert len(errors) == 1 and expected in errors[0] and "last.pt" in errors[0]

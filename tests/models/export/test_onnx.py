@@ -133,7 +133,7 @@ def test_every_type_and_activation_can_be_exported() -> None:
     assert len(SECTIONS) >= 40
 
 
-def _subclasses(kind: type) -> set[type]:
+def _subclasses(kind: type[Layer]) -> set[type[Layer]]:
     return {kind}.union(*map(_subclasses, kind.__subclasses__()))
 
 

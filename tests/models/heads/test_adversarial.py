@@ -66,7 +66,7 @@ def test_a_image_moves_as_the_original_says(head: str) -> None:
     training = Training(network)
     training.begin(5)
     images, truth = torch.rand(2, 3, 4, 4), torch.rand(2, 6, 5)
-    weights = network.layers[0].weights.detach().double().reshape(-1, 3)  # type: ignore[union-attr, operator]
+    weights = network.layers[0].weights.detach().double().reshape(-1, 3)
     output = network(images)[0].detach().double().reshape(2, ANCHORS, -1, SIDE, SIDE)
     wanted = []
     for image, values in zip(images.double(), output, strict=True):

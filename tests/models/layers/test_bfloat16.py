@@ -45,7 +45,9 @@ def test_values_and_gradients_of_pytorch(with_biases: bool) -> None:
     given = biases if with_biases else None
     with torch.autocast("cpu", dtype=torch.bfloat16):
         theirs = F.conv2d(x, weights, given, padding=1)
-        ours = bfloat16.rounded_to_bfloat16(lambda *each: F.conv2d(*each, padding=1))(x, weights, given)
+        ours = bfloat16.rounded_to_bfloat16(lambda x, weights, biases: F.conv2d(x, weights, biases, padding=1))(
+            x, weights, given
+        )
     assert ours.dtype == theirs.dtype == torch.bfloat16
     one_step = 2**-7  # of bfloat16, relative: sums in another order may round to the neighbour
     torch.testing.assert_close(ours, theirs, rtol=one_step, atol=1e-2)
