@@ -58,9 +58,7 @@ def make_parser() -> argparse.ArgumentParser:
     add("--names", help="class names, one per line; default: the data set's own")
     add("--weights", metavar="FILE", help="initial weights: .weights, a backbone (.conv.N), .pt or .safetensors")
     add("--clear", action="store_true", help="reset the iteration count of --weights")
-    text = (
-        "resume a run from its last.pt with its own flags (--data if the data moved); default: the latest in --project"
-    )
+    text = "resume a run from last.pt with its own flags (--data if it moved); default: the latest in --project"
     add("--resume", nargs="?", const=LATEST, metavar="FILE", help=text)
 
     group = parser.add_argument_group("overriding the cfg")
@@ -79,31 +77,22 @@ def make_parser() -> argparse.ArgumentParser:
     add("--ema-alpha", type=share, metavar="A", help="ema_alpha: moving average of the weights")
 
     add = flags_of(parser.add_argument_group("beyond the original"))
-    add(
-        "--albumentations",
-        "--augment",
-        metavar="FILE",
-        help="extra augmentations, a file written by albumentations.save",
-    )
+    add("--albumentations", "--augment", metavar="FILE", help="extra augmentations, written by albumentations.save")
     add("--single-cls")
     text = "keep decoded images in memory (default: ram) or in a file below --project"
     add("--cache-images", nargs="?", const=RAM, choices=(RAM, DISK), help=text)
     add("--adamw", action="store_true", help="AdamW; needs its own --set learning_rate=... decay=...")
     add("--clip-grad-norm", type=positive, default=0.0, metavar="X", help="maximum norm of a batch's mean gradient")
-    add(
-        "--class-balanced",
-        action="store_true",
-        help="sample classes, not images, uniformly: rare classes come up as often",
-    )
+    add("--class-balanced", action="store_true", help="sample images so that all classes come up equally often")
     add("--rect", action="store_true", help="rectangular batches of images with similar aspect ratios")
     add("--cos-lr", action="store_true", help="cosine learning rate schedule")
     add("--freeze", type=above_zero, default=0, metavar="N", help="freeze the first N layers")
     add("--bn-momentum", type=share, metavar="M", help="batch-norm momentum, default 0.01 (the original's GPU build)")
-    text = "evaluate a young network with batch-norm statistics of training images; saved weights are not affected"
+    text = "early evaluations use batch-norm statistics of training images; saved weights stay as they are; default: on"
     add("--calibrate-bn", action=argparse.BooleanOptionalAction, default=True, help=text)
     add("--sync-bn", action="store_true", help="batch normalization over the images of all processes")
     add("--amp", choices=("bf16", "fp16"), help="mixed precision: 16-bit forward pass")
-    text = "memory layout; usually the faster one"
+    text = "channels-last memory layout, usually faster; default: on"
     add("--channels-last", action=argparse.BooleanOptionalAction, default=True, help=text)
     add("--device")
     add("--workers", type=whole, default=2, metavar="N", help="processes that load images, default 2; 0: none")

@@ -74,7 +74,7 @@ def main() -> None:
     parser.add_argument("--darknet", required=True, help="the original's binary")
     parser.add_argument("--cfg", default=str(ROOT / "cfg" / "yolov3-tiny-prn.cfg"))
     parser.add_argument("--img-size", type=int, default=224)
-    parser.add_argument("--batch", type=int, default=16)
+    parser.add_argument("--batch-size", "--batch", type=int, default=16)
     parser.add_argument("--subdivisions", type=int, default=2)
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--workers", type=int, default=1, help="processes that prepare images for ours, default 1")
@@ -83,7 +83,7 @@ def main() -> None:
     parser.add_argument("--amp", choices=("bf16",), help="ours in 16-bit floats")
     options = parser.parse_args()
     values = {
-        "batch": options.batch,
+        "batch": options.batch_size,
         "subdivisions": options.subdivisions,
         "width": options.img_size,
         "height": options.img_size,
@@ -107,13 +107,13 @@ def main() -> None:
         rates: dict[str, list[float]] = {"ours": [], "original": []}
         for turn in range(options.turns):
             for who, command in (("original", theirs), ("ours", ours)):
-                rate = images_per_second(command, data.parent, options.threads, options.batch, options.iterations)
+                rate = images_per_second(command, data.parent, options.threads, options.batch_size, options.iterations)
                 rates[who].append(rate)
                 print(f"turn {turn + 1}, {who}: {rate:.1f} images/s", flush=True)
         pairs = [a / b for a, b in zip(rates["ours"], rates["original"], strict=True)]
         medians = {who: statistics.median(values) for who, values in rates.items()}
         print(
-            f"{Path(options.cfg).stem} {options.img_size}, batch {options.batch}, {options.threads} threads: "
+            f"{Path(options.cfg).stem} {options.img_size}, batch {options.batch_size}, {options.threads} threads: "
             f"ours {medians['ours']:.1f} images/s, original {medians['original']:.1f}; ours / original "
             f"{statistics.median(pairs):.2f} ({min(pairs):.2f} to {max(pairs):.2f})"
         )

@@ -51,7 +51,7 @@ def test_round_trip(tmp_path: Path) -> None:
     assert torch.equal(after.optimizer["state"][0]["update"], torch.ones(5))
 
 
-def test_generators_go_on_where_they_were(tmp_path: Path) -> None:
+def test_random_generators_are_restored(tmp_path: Path) -> None:
     save_checkpoint(make(), tmp_path / "last.pt")
     expected = (random.random(), torch.rand(3).tolist())
     restore_random_state(load_checkpoint(tmp_path / "last.pt").random)
@@ -67,7 +67,7 @@ def test_a_file_cut_short_is_refused(tmp_path: Path, part: float) -> None:
         load_checkpoint(path)
 
 
-def test_a_flipped_byte_is_noticed(tmp_path: Path) -> None:
+def test_a_flipped_byte_is_detected(tmp_path: Path) -> None:
     path = tmp_path / "last.pt"
     save_checkpoint(make(model={"w": torch.arange(5000.0)}), path)
     data = bytearray(path.read_bytes())
@@ -86,7 +86,7 @@ class Harmful:
     ("content", "reason"),
     [({"format": "x", "model": Harmful()}, "refused"), ({"model": 1}, "no checkpoint"), ([1, 2], "no checkpoint")],
 )
-def test_other_files_of_pytorch_are_refused_and_run_no_code(
+def test_other_pytorch_files_are_refused_and_run_no_code(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, content: object, reason: str
 ) -> None:
     monkeypatch.chdir(tmp_path)
@@ -96,7 +96,7 @@ def test_other_files_of_pytorch_are_refused_and_run_no_code(
     assert not Path("harm").exists()
 
 
-def test_weights_are_no_checkpoint(tmp_path: Path) -> None:
+def test_a_weights_file_is_not_a_checkpoint(tmp_path: Path) -> None:
     path = tmp_path / "a.weights"
     path.write_bytes(b"\0\0\0\0\2\0\0\0")
     with pytest.raises(InputError, match="no checkpoint"):

@@ -31,7 +31,7 @@ def update(iteration: int, loss: float = 2.0) -> Update:
     )
 
 
-def test_rows_are_means_over_the_interval_and_average_is_the_originals(tmp_path: Path) -> None:
+def test_rows_are_means_over_the_interval_and_the_average_is_the_originals(tmp_path: Path) -> None:
     history = TrainingHistory(interval=2)
     for iteration, loss in enumerate([10.0, 20.0, 30.0, 40.0], start=1):
         history.add(update(iteration, loss))
@@ -85,7 +85,7 @@ def test_ema_runs_from_the_middle_and_is_applied_a_thousand_iterations_before_th
             assert weights["w"].item() == pytest.approx(expected)
 
 
-def test_the_line_of_the_original() -> None:
+def test_lines_are_the_originals() -> None:
     history, lines = TrainingHistory(), list[str]()
     line = DarknetLines(history, 1000, lines.append)
     history.add(update(10))
@@ -108,7 +108,7 @@ def test_a_bar_for_each_epoch(capsys: pytest.CaptureFixture[str]) -> None:
     assert re.search(r"img/s [\d.]+G", shown)
 
 
-def test_results_of_evaluations_are_told_apart() -> None:
+def test_metrics_are_told_apart_from_losses() -> None:
     history = TrainingHistory()
     history.add(update(1))
     history.evaluated({"mAP_0.5": 0.5, "F1": 0.25})

@@ -1,4 +1,4 @@
-"""The loop by itself, with a network of one number: accumulation, memory, what is not finite, stopping."""
+"""The loop with a network of one weight: accumulation, memory, values that are not finite, stopping."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ def batch_of(images: Tensor, targets: Tensor) -> TrainBatch:
 
 
 class Number:
-    """weight * mean of each image against the truth, squared, summed over the images."""
+    """Loss: (weight * mean of the image - target) squared, summed over the images."""
 
     def __init__(self, memory: int = 1000) -> None:
         self.layer = nn.Linear(1, 1, bias=False)
@@ -83,7 +83,7 @@ def test_the_update_does_not_depend_on_how_the_batch_is_divided(subdivisions: in
 @pytest.mark.parametrize(
     ("targets", "expected"), [((3, 1), (4 + 10) / 2), ((0, 2), 10), ((1, 0), 4), ((0, 0), (4 + 10) / 2)]
 )
-def test_terms_are_averages_over_heads_that_had_truths(targets: tuple[int, int], expected: float) -> None:
+def test_terms_are_averaged_over_heads_with_targets(targets: tuple[int, int], expected: float) -> None:
     class TwoHeads(Number):
         def losses(self, images: Tensor, truth: Tensor, seen: int) -> Sequence[HeadLoss]:
             first, second = super().losses(images, truth, seen)[0].objective, torch.zeros(())
@@ -102,13 +102,13 @@ def test_seen_counts_the_forward_pass_it_is_given_to() -> None:
     assert number.seen == [42, 44]
 
 
-def test_bytes_become_parts_of_one() -> None:
+def test_bytes_are_scaled_to_one() -> None:
     number = Number()
     batch = batch_of(torch.full((4, 3, 4, 4), 255, dtype=torch.uint8), torch.zeros(4, 1))
     assert make(number, subdivisions=1).update([batch]).loss == pytest.approx(4.0)
 
 
-def test_a_image_that_does_not_fit_alone_ends_the_run() -> None:
+def test_an_image_that_does_not_fit_in_memory_ends_the_run() -> None:
     with pytest.raises(RunError, match="out of memory"):
         make(Number(memory=0)).update(batches())
 
@@ -145,7 +145,7 @@ def test_the_norm_is_that_of_all_gradients_together() -> None:
     assert not clip_norm([torch.tensor([1.0, float("nan")])], 1.0)
 
 
-def test_boxes_without_size_are_the_first_suspects() -> None:
+def test_boxes_without_size_are_suspected_first() -> None:
     batch = batch_of(torch.full((2, 3, 4, 4), float("nan")), torch.tensor([[[0.5, 0.5, 0.0, 0.2, 1.0]]] * 2))
     number = Number()
     number.losses = lambda images, truth, seen: [HeadLoss(number.layer.weight.sum() * float("nan"), 0.0)]  # type: ignore[method-assign]

@@ -1,4 +1,4 @@
-"""What a training does when the processes that prepare its images end, or the images themselves."""
+"""What a training does when its data loading workers die, or its images disappear."""
 
 from __future__ import annotations
 
@@ -81,7 +81,7 @@ def test_a_worker_that_is_killed_ends_the_run_with_its_state_saved(
 
 @pytest.mark.skipif(sys.platform == "win32", reason="signals are others there")
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
-def test_a_signal_to_the_workers_too_is_an_interruption(
+def test_a_signal_that_reaches_the_workers_too_is_an_interruption(
     monkeypatch: pytest.MonkeyPatch, number: signal.Signals
 ) -> None:
     started = list[multiprocessing.process.BaseProcess]()
@@ -97,7 +97,7 @@ def test_a_signal_to_the_workers_too_is_an_interruption(
     assert len(started) == 2 and not any(worker.is_alive() for worker in started)
 
 
-def test_deleted_images_cost_their_samples_and_are_listed(
+def test_deleted_images_are_skipped_and_listed(
     monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     def delete() -> None:
@@ -110,7 +110,7 @@ def test_deleted_images_cost_their_samples_and_are_listed(
     assert "3 images or labels could not be used" in caplog.text and "problems.txt" in caplog.text
 
 
-def test_without_any_image_left_the_state_is_saved(
+def test_when_no_image_is_left_the_state_is_saved(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     def delete() -> None:

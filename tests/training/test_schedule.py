@@ -53,6 +53,6 @@ def test_cosine_falls_from_the_rate_to_its_least_after_burn_in() -> None:
         {"policy": "step", "step": 0},
     ],
 )
-def test_a_policy_without_what_it_needs_is_refused(changes: dict[str, object]) -> None:
+def test_a_policy_without_its_parameters_is_refused(changes: dict[str, object]) -> None:
     with pytest.raises(InputError, match=r"\[net\]"):
         Schedule(replace(read("constant"), **changes))  # type: ignore[arg-type]

@@ -1,4 +1,4 @@
-"""train.py in two processes, connected as torchrun connects them: the numbers of one process, and ends that concern both."""
+"""train.py in two processes, connected as by torchrun: the numbers of one process, and failures that end both."""
 
 from __future__ import annotations
 
@@ -80,10 +80,12 @@ def spoilt(losses: Callable[..., Any]) -> Callable[..., Any]:
 
 
 def one(rank: int, count: int, port: int, flags: list[str], fault: str) -> None:
-    """One of the processes; fault: what befalls the second one after iteration 4."""
+    """One of the processes; fault: what happens to the second one after iteration 4."""
     os.environ |= {"RANK": str(rank), "LOCAL_RANK": str(rank), "WORLD_SIZE": str(count)}
     os.environ |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)}
-    tqdm.set_lock(threading.RLock())  # the usual one is shared by forked processes: one that is killed might keep it
+    tqdm.set_lock(
+        threading.RLock()
+    )  # the default lock is shared by forks: a kill while it is held would block the other
     before = Run._average
 
     def average(self: Run, update: Update) -> None:
@@ -139,7 +141,7 @@ def test_two_processes_train_as_one(keys: str, flags: tuple[str, ...]) -> None:
     np.testing.assert_allclose(losses[1], losses[0], rtol=1e-4)
 
 
-def test_only_the_first_process_writes_and_speaks() -> None:
+def test_only_the_first_process_writes_and_logs() -> None:
     Path("my.cfg").write_text(CFG.format(keys=NORMALISED, layer=""))
     assert together(arguments()) == [EXIT_OK, EXIT_OK]
     assert [path.name for path in Path("runs/train").iterdir()] == ["exp"]
@@ -147,7 +149,7 @@ def test_only_the_first_process_writes_and_speaks() -> None:
     assert Path("said1.txt").read_text() == ""
 
 
-def test_a_signal_to_one_process_stops_both_and_they_go_on_bit_for_bit() -> None:
+def test_a_signal_to_one_process_stops_both_and_they_resume_bit_for_bit() -> None:
     Path("my.cfg").write_text(CFG.format(keys=NORMALISED, layer=DROPOUT))
     assert together(arguments("--name", "whole", "--no-val")) == [EXIT_OK, EXIT_OK]
     assert together(arguments("--name", "parts", "--no-val"), "stop") == [EXIT_INTERRUPTED, EXIT_INTERRUPTED]

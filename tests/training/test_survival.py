@@ -1,4 +1,4 @@
-"""What a training survives: kill -9, a full disk, a folder that cannot be written, checkpoints that are none."""
+"""What a training survives: kill -9, a full disk, a folder that cannot be written, bad checkpoints."""
 
 from __future__ import annotations
 
@@ -72,7 +72,7 @@ def same(first: Any, second: Any) -> bool:
 
 
 @pytest.mark.slow
-def test_thirty_iterations_are_twelve_a_kill_and_eighteen(folder: Path) -> None:
+def test_a_killed_run_resumes_bit_for_bit(folder: Path) -> None:
     """With mosaic, dropout and multi-scale; max_batches is longer, for the last hundred iterations have one size."""
     prepare(folder, 200, 12, filters=8)
 
@@ -96,7 +96,7 @@ def test_thirty_iterations_are_twelve_a_kill_and_eighteen(folder: Path) -> None:
 
 
 @pytest.mark.slow
-def test_a_few_kills_at_random_moments(folder: Path) -> None:
+def test_random_kills(folder: Path) -> None:
     outcome = campaign(folder, kills=5, every=2)
     assert (outcome.kills, outcome.readable, outcome.same) == (5, 5, True)
     assert outcome.most_lost <= 2
@@ -171,7 +171,7 @@ def of_another_network(path: Path) -> None:
         (lambda path: path.unlink(), "cannot be read"),
     ],
 )
-def test_a_checkpoint_that_is_none_is_refused(
+def test_a_bad_checkpoint_is_refused(
     folder: Path, spoil: object, expected: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
     prepare(folder, 4, 2, filters=8)

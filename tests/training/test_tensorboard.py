@@ -63,7 +63,7 @@ def test_every_row_is_written_once_with_its_evaluation(tmp_path: Path, stand_in:
     assert writer.closed and writer.purge_step is None
 
 
-def test_a_continued_run_goes_on_behind_its_last_row(tmp_path: Path, stand_in: type[Writer]) -> None:
+def test_a_resumed_run_continues_after_its_last_row(tmp_path: Path, stand_in: type[Writer]) -> None:
     history = TrainingHistory()
     history.add(update(7))
     board = Board(tmp_path, history)
@@ -73,7 +73,7 @@ def test_a_continued_run_goes_on_behind_its_last_row(tmp_path: Path, stand_in: t
     assert writer.purge_step == 8 and {step for _, _, step in writer.scalars} == {8}
 
 
-def test_it_is_used_when_it_is_installed_and_missed_only_when_asked_for(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_it_is_used_if_installed_and_required_only_if_asked_for(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
     monkeypatch.setitem(sys.modules, "tensorboard", None)
     assert not board_wanted(None) and not board_wanted(False)
@@ -81,7 +81,7 @@ def test_it_is_used_when_it_is_installed_and_missed_only_when_asked_for(monkeypa
         board_wanted(True)
 
 
-def test_the_package_itself_reads_what_was_written(tmp_path: Path) -> None:
+def test_tensorboard_reads_what_was_written(tmp_path: Path) -> None:
     accumulator = pytest.importorskip("tensorboard.backend.event_processing.event_accumulator")
     history = TrainingHistory()
     board = Board(tmp_path, history)
