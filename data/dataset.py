@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
@@ -11,9 +11,8 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from data.annotations import Dataset, Finding, image_finding
-from data.augment.base import Sample
-from data.augment.classification import ClassificationAugment
+from data.annotations import Annotation, Finding, image_finding
+from data.augment.base import DrawSample, Sample
 from data.augment.detection import DetectionAugment
 from data.augment.geometry import pad_boxes
 from data.image import Image, read_image
@@ -47,6 +46,7 @@ class TrainSample(NamedTuple):
     findings: tuple[Finding, ...]
 
 
+@dataclass(frozen=True, kw_only=True, eq=False)
 class TrainingDataset(torch.utils.data.Dataset[TrainSample]):
     """Random images with their ground truth, augmented. Images are drawn with replacement, as in the original.
 
@@ -54,18 +54,12 @@ class TrainingDataset(torch.utils.data.Dataset[TrainSample]):
     image, and the form in which it is batched.
     """
 
-    def __init__(
-        self,
-        images: Sequence[Path],
-        augment: DetectionAugment | ClassificationAugment,
-        *,
-        seed: int,
-        channels: int = 3,
-        cache: ImageCache | None = None,
-        sampler: ImageSampler | None = None,
-    ) -> None:
-        self.images, self.augment, self.seed, self.channels, self.cache = tuple(images), augment, seed, channels, cache
-        self.sampler = sampler or ImageSampler(len(images))
+    images: Sequence[Path]
+    augment: Callable[[DrawSample, np.random.Generator, tuple[int, int]], Sample]
+    seed: int
+    channels: int = 3
+    cache: ImageCache | None = None
+    sampler: ImageSampler
 
     def __len__(self) -> int:
         return len(self.images)
@@ -122,30 +116,16 @@ class _NoReadableImage(Exception):
     """None of ATTEMPTS images could be read."""
 
 
+@dataclass(frozen=True, kw_only=True, eq=False)
 class DetectionDataset(TrainingDataset):
-    """Samples of a split with boxes. Crowd and difficult boxes are left out, as in the original's label converters.
+    """Samples with boxes. Crowd and difficult boxes are left out, as in the original's label converters.
 
-    Labels that cannot be used are reported and left out, and so are images whose labels are all malformed. Raises
-    InputError if the split has no images.
+    Labels that cannot be used are reported and left out, and so are images whose labels are all malformed.
+    read: labels of an image.
     """
 
     augment: DetectionAugment
-
-    def __init__(
-        self,
-        data: Dataset,
-        split: str,
-        augment: DetectionAugment,
-        *,
-        seed: int,
-        channels: int = 3,
-        cache: ImageCache | None = None,
-        sampler: ImageSampler | None = None,
-    ) -> None:
-        if not data.splits[split]:
-            raise InputError(f"{data.source}: no images in split '{split}'")
-        super().__init__(data.splits[split], augment, seed=seed, channels=channels, cache=cache, sampler=sampler)
-        self.read = data.read
+    read: Callable[[Path], Annotation]
 
     def _ground_truth(self, image: Path, findings: list[Finding]) -> NDArray[np.float32] | None:
         labels, classes = self.read(image), self.augment.classes
@@ -202,30 +182,17 @@ def class_target(path: str, labels: Sequence[str], label_smooth_eps: float) -> N
     return np.where(found, 1 - label_smooth_eps, other).astype(np.float32)
 
 
+@dataclass(frozen=True, kw_only=True, eq=False)
 class ClassificationDataset(TrainingDataset):
-    """Samples of a list of images, whose classes follow from their paths (load_labels_paths, src/data.c).
+    """Samples of images whose classes follow from their paths (load_labels_paths, src/data.c).
 
     labels: one text per class; an image belongs to each class whose label occurs anywhere in its path. A path with
     none or several of them is reported and used as it is, as in the original.
     """
 
-    def __init__(
-        self,
-        images: Sequence[Path],
-        labels: Sequence[str],
-        augment: ClassificationAugment,
-        *,
-        seed: int,
-        channels: int = 3,
-        label_smooth_eps: float = 0.0,
-        hierarchy: ClassHierarchy | None = None,
-        cache: ImageCache | None = None,
-        sampler: ImageSampler | None = None,
-    ) -> None:
-        if not images or not labels:
-            raise InputError(f"{len(images)} images and {len(labels)} labels, expected at least one of each")
-        super().__init__(images, augment, seed=seed, channels=channels, cache=cache, sampler=sampler)
-        self.labels, self.label_smooth_eps, self.hierarchy = tuple(labels), label_smooth_eps, hierarchy
+    labels: Sequence[str]
+    label_smooth_eps: float = 0.0
+    hierarchy: ClassHierarchy | None = None
 
     def _ground_truth(self, image: Path, findings: list[Finding]) -> NDArray[np.float32]:
         path = str(image)

@@ -89,6 +89,8 @@ def training_loader(
     if channels not in (1, 3):
         raise InputError(f"[net] channels={channels}: expected 3, or 1 for grey images")
     images, mini_batch = dataset.splits[SPLIT], batch // subdivisions
+    if not images or (boxes is None and not dataset.labels_in_paths):
+        raise InputError(f"{dataset.source}: no images in split '{SPLIT}', or no class names")
     shapes: BatchShapes = _multi_scale(net, boxes, size_wh, mini_batch, options.seed)
     sampler = ImageSampler(len(images), options.weights)
     if options.rect is not None:
@@ -99,6 +101,7 @@ def training_loader(
         sampler = ImageSampler(len(images), options.weights, groups)
         shapes = RectShapes(groups.shapes, sampler.shares, mini_batch, options.seed)
     common: dict[str, Any] = {
+        "images": images,
         "seed": options.seed,
         "channels": channels,
         "cache": open_cache(images, channels, options.cache) if options.cache else None,
@@ -107,16 +110,15 @@ def training_loader(
     samples: TrainingDataset
     if boxes is None:
         samples = ClassificationDataset(
-            images,
-            dataset.labels_in_paths,
-            _classification_augment(net, size_wh),
+            augment=_classification_augment(net, size_wh),
+            labels=dataset.labels_in_paths,
             label_smooth_eps=ScheduleOptions.from_raw(net).label_smooth_eps,
             hierarchy=hierarchy,
             **common,
         )
     else:
         augment = _detection_augment(net, boxes, letter_box, options.albumentations)
-        samples = DetectionDataset(dataset, SPLIT, augment, **common)
+        samples = DetectionDataset(augment=augment, read=dataset.read, **common)
     plan = BatchPlan(shapes=shapes, subdivisions=subdivisions, rank=options.rank, world_size=options.world_size)
     return TrainLoader(samples, plan, workers=options.workers, start=options.start, pin_memory=options.pin_memory)
 

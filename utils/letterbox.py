@@ -18,7 +18,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from utils.boxes import cxcywh_to_xyxy, xyxy_to_cxcywh
+from utils.boxes import cxcywh_to_xyxy
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -57,26 +57,13 @@ class Letterbox:
 
         Like correct_yolo_boxes, this halves an odd border to x.5 pixels, while letterbox_image rounds down.
         """
-        ratio, shift = self._ratio_and_shift(cxcywh_rel)
+        network, resized = cxcywh_rel.new_tensor(self.network_wh), cxcywh_rel.new_tensor(self.resized_wh)
+        ratio, shift = resized / network, (network - resized) / 2 / network
         return torch.cat(((cxcywh_rel[..., :2] - shift) / ratio, cxcywh_rel[..., 2:] / ratio), -1)
-
-    def to_network_rel(self, cxcywh_rel: Tensor) -> Tensor:
-        """The inverse of `to_image_rel`: boxes of the image as boxes of the network's input."""
-        ratio, shift = self._ratio_and_shift(cxcywh_rel)
-        return torch.cat((cxcywh_rel[..., :2] * ratio + shift, cxcywh_rel[..., 2:] * ratio), -1)
 
     def to_image(self, cxcywh_rel: Tensor) -> Tensor:
         """Boxes (..., 4) of the network's input as left, top, right, bottom in pixels of the image, not clipped."""
         return cxcywh_to_xyxy(self.to_image_rel(cxcywh_rel)) * cxcywh_rel.new_tensor(self.image_wh).repeat(2)
-
-    def to_network(self, xyxy_px: Tensor) -> Tensor:
-        """The inverse of `to_image`: pixels of the image to cxcywh_rel of the network's input."""
-        relative = xyxy_px / xyxy_px.new_tensor(self.image_wh).repeat(2)
-        return self.to_network_rel(xyxy_to_cxcywh(relative))
-
-    def _ratio_and_shift(self, like: Tensor) -> tuple[Tensor, Tensor]:
-        network, inner = like.new_tensor(self.network_wh), like.new_tensor(self.resized_wh)
-        return inner / network, (network - inner) / 2 / network
 
 
 KERNELS = ("darknet", "opencv")

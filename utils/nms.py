@@ -24,8 +24,6 @@ BLOCK = 256  # candidates resolved together
 CHUNK = 256  # survivors compared with a block at a time; a tile of 256 x 256 fits into the CPU cache
 LIMIT = 1e9  # coordinates are clamped to it (exp may overflow), so that areas stay finite in float32
 
-KINDS = ("default", "greedynms", "diounms", "cornersnms")
-
 
 class Suppressed(NamedTuple):
     """Surviving candidates, best score first: row of the box (int64), class (int64), score; each (n,)."""

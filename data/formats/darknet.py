@@ -158,27 +158,17 @@ def format_data(options: Mapping[str, str]) -> str:
     return "".join(f"{key} = {value}\n" for key, value in options.items())
 
 
-def parse_names(text: str) -> tuple[str, ...]:
-    """Class names, one per line in the order of their ids; trailing empty lines are ignored."""
-    return tuple(line.strip() for line in text.rstrip().splitlines())
-
-
 def format_names(names: Iterable[str]) -> str:
     """Text of a `.names` file."""
     return "".join(f"{name}\n" for name in names)
 
 
 def read_names(path: str | Path) -> tuple[str, ...]:
-    """Class names of a file. Raises InputError if it is missing or empty."""
-    names = parse_names(read_text(path, "names"))
+    """Class names of a file, one per line in the order of their ids. Raises InputError if it is missing or empty."""
+    names = tuple(line.strip() for line in read_text(path, "names").rstrip().splitlines())
     if not names:
         raise InputError(f"{path}: no names, expected one class name per line")
     return names
-
-
-def parse_list(text: str) -> tuple[str, ...]:
-    """Entries of an image list, one per line; empty lines are ignored."""
-    return tuple(bare for line in text.splitlines() if (bare := line.strip()))
 
 
 def format_list(paths: Iterable[Path]) -> str:
@@ -187,12 +177,12 @@ def format_list(paths: Iterable[Path]) -> str:
 
 
 def read_list(path: Path) -> tuple[Path, ...]:
-    """Paths of a list file.
+    """Paths of a list file, one per line.
 
     Relative entries are relative to the working directory, as in the original, or to the folder of the list; the first
     entry decides.
     """
-    entries = parse_list(read_text(path, "list", paths=True))
+    entries = [bare for line in read_text(path, "list", paths=True).splitlines() if (bare := line.strip())]
     if not entries:
         return ()
     here = (Path(entries[0]).is_absolute() or Path(entries[0]).exists()) and not entries[0].startswith("./")

@@ -11,12 +11,11 @@ import numpy as np
 import pytest
 import torch
 
-from data.augment.base import scale
 from data.augment.classification import ClassificationAugment
 from data.augment.detection import DetectionAugment
 from data.dataset import ClassificationDataset, DetectionDataset, SampleKey
 from data.loader import BatchPlan, TrainLoader
-from data.sampling import BatchShape, MultiScaleShapes
+from data.sampling import ImageSampler, MultiScaleShapes
 from data.scenes import NAMES, make_scenes
 from data.sources import open_data
 from utils.errors import InputError, RunError
@@ -44,8 +43,16 @@ def _augment(
     )
 
 
+def _samples(path: Path, augment: DetectionAugment, seed: int = 0, channels: int = 3) -> DetectionDataset:
+    data = open_data(path, "train")
+    images = data.splits["train"]
+    return DetectionDataset(
+        images=images, read=data.read, augment=augment, seed=seed, channels=channels, sampler=ImageSampler(len(images))
+    )
+
+
 def _dataset(path: Path, seed: int = 1, **options: Any) -> DetectionDataset:
-    return DetectionDataset(open_data(path), "train", _augment(**options), seed=seed)
+    return _samples(path, _augment(**options), seed=seed)
 
 
 VARIANTS: list[dict[str, Any]] = [
@@ -89,7 +96,7 @@ def test_half_of_the_samples_are_mixed(tmp_path: Path) -> None:
         cv2.imwrite(str(tmp_path / f"{number}.png"), np.full((64, 64, 3), level, np.uint8))
         (tmp_path / f"{number}.txt").write_text("0 .5 .5 .4 .4\n")
     settings = {"mosaic": True, "hue": 0.0, "saturation": 1.0, "exposure": 1.0}
-    dataset = DetectionDataset(open_data(tmp_path), "all", _augment(classes=1, **settings), seed=0)  # type: ignore[arg-type]
+    dataset = _samples(tmp_path, _augment(classes=1, **settings), seed=0)  # type: ignore[arg-type]
     colours = [len(np.unique(dataset[SampleKey(0, slot, 32, 32)].image)) for slot in range(300)]  # type: ignore[arg-type]
     share = 0.5 * (1 - 4 / 4**4)
     assert np.mean(np.array(colours) > 1) == pytest.approx(share, abs=0.08)
@@ -103,7 +110,7 @@ def test_boxes_stay_on_their_objects(tmp_path: Path) -> None:
     (tmp_path / "a.txt").write_text(f"0 {55 / 140} .5 {70 / 140} .4\n")
     for letter_box in (False, True):
         augment = _augment(classes=1, letter_box=letter_box, hue=0.0, saturation=1.0, exposure=1.0)
-        dataset = DetectionDataset(open_data(tmp_path), "all", augment, seed=0)
+        dataset = _samples(tmp_path, augment, seed=0)
         for slot in range(60):
             image, truth, _ = dataset[SampleKey(0, slot, 160, 128)]
             assert image is not None
@@ -155,7 +162,7 @@ def test_a_broken_image_costs_itself_and_is_listed_once(
     (tmp_path / "good.jpg").write_bytes(good.read_bytes())
     (tmp_path / "good.txt").write_text("0 .5 .5 .2 .2\n40 .5 .5 .2 .2\nnonsense\n1 .5 .5 0 0\n")
     (tmp_path / "broken.jpg").write_bytes(b"\xff\xd8 no image")
-    dataset = DetectionDataset(open_data(tmp_path), "all", _augment(), seed=0)
+    dataset = _samples(tmp_path, _augment(), seed=0)
     plan = BatchPlan(shapes=MultiScaleShapes(width=64, height=64, mini_batch=8), subdivisions=1)
     loader = TrainLoader(dataset, plan)
     batches = iter(loader)
@@ -173,14 +180,14 @@ def test_an_image_whose_labels_are_all_malformed_is_no_sample(scenes: Path, tmp_
     for name, labels in (("good", "0 .5 .5 .2 .2"), ("negative", ""), ("malformed", "0.5 .5 .2 .2")):
         (tmp_path / f"{name}.jpg").write_bytes(open_data(scenes).splits["train"][0].read_bytes())
         (tmp_path / f"{name}.txt").write_text(labels)
-    dataset = DetectionDataset(open_data(tmp_path), "all", _augment(), seed=0)
+    dataset = _samples(tmp_path, _augment(), seed=0)
     used = {path.stem for slot in range(40) for path in dataset.files(KEY._replace(slot=slot))}
     assert used == {"good", "negative"}
 
 
 def test_no_readable_image_at_all(tmp_path: Path) -> None:
     (tmp_path / "broken.jpg").write_bytes(b"\xff\xd8 no image")
-    dataset = DetectionDataset(open_data(tmp_path), "all", _augment(), seed=0)
+    dataset = _samples(tmp_path, _augment(), seed=0)
     plan = BatchPlan(shapes=MultiScaleShapes(width=64, height=64, mini_batch=2), subdivisions=1)
     with pytest.raises(RunError, match=r"broken\.jpg"):
         next(iter(TrainLoader(dataset, plan)))
@@ -188,14 +195,14 @@ def test_no_readable_image_at_all(tmp_path: Path) -> None:
 
 def test_a_data_set_of_one_image_gives_full_batches(scenes: Path, tmp_path: Path) -> None:
     (tmp_path / "one.jpg").write_bytes(open_data(scenes).splits["train"][0].read_bytes())
-    dataset = DetectionDataset(open_data(tmp_path), "all", _augment(mosaic=True), seed=0)
+    dataset = _samples(tmp_path, _augment(mosaic=True), seed=0)
     plan = BatchPlan(shapes=MultiScaleShapes(width=64, height=64, mini_batch=4), subdivisions=1)
     assert next(iter(TrainLoader(dataset, plan))).images.shape == (4, 3, 64, 64)
 
 
 def test_grey_networks_get_one_channel(scenes: Path) -> None:
     options = _augment(mosaic=True, blur=5, gaussian_noise=9)
-    dataset = DetectionDataset(open_data(scenes), "train", options, seed=0, channels=1)
+    dataset = _samples(scenes, options, seed=0, channels=1)
     for slot in range(8):
         image = dataset[SampleKey(0, slot, 64, 64)].image
         assert image is not None and image.shape == (1, 64, 64)
@@ -223,7 +230,9 @@ def test_classifier_batches(tmp_path: Path) -> None:
         cv2.imwrite(str(tmp_path / f"{name}.png"), np.full((40, 50, 3), 60 * number, np.uint8))
     images = sorted(tmp_path.iterdir())
     augment = ClassificationAugment(options=AugmentOptions(), min_crop=32, max_crop=64)
-    dataset = ClassificationDataset(images, ["cat", "dog"], augment, seed=0, label_smooth_eps=0.1)
+    dataset = ClassificationDataset(
+        images=images, labels=["cat", "dog"], augment=augment, seed=0, label_smooth_eps=0.1, sampler=ImageSampler(4)
+    )
     plan = BatchPlan(shapes=MultiScaleShapes(width=32, height=32, mini_batch=16), subdivisions=1)
     loader = TrainLoader(dataset, plan)
     batch = next(iter(loader))
@@ -235,39 +244,3 @@ def test_classifier_batches(tmp_path: Path) -> None:
         (0.1, 0.1),
     }
     assert {Path(finding.place).name for finding in loader.findings} == {"cat_dog.png", "cow.png"}
-
-
-def _transcribed_shape(s: MultiScaleShapes, factor: float, full: bool) -> BatchShape:
-    """The size rule of train_detector, line by line."""
-    coefficient = 1.4 if s.random == 1 else s.random
-    dims = [int(int(factor * side / s.resize_step + 1 + 0.5) * s.resize_step) for side in (s.width, s.height)]
-    if factor < 1 and (dims[0] > s.width or dims[1] > s.height):
-        dims = [s.width, s.height]
-    most = [int(int(coefficient * side / s.resize_step + 1 + 0.5) * s.resize_step) for side in (s.width, s.height)]
-    if full:
-        dims = most
-    count = (s.mini_batch * most[0] * most[1]) // (dims[0] * dims[1])
-    if int(count * 0.8) > s.mini_batch:
-        count = int(count * 0.8)
-    return BatchShape(dims[0], dims[1], count if s.dynamic_minibatch else s.mini_batch)
-
-
-@pytest.mark.parametrize("random", [1.0, 1.2, 2.0])
-@pytest.mark.parametrize("dynamic", [False, True])
-@pytest.mark.parametrize("size", [(416, 416), (640, 352)])
-def test_multi_scale_follows_train_detector(random: float, dynamic: bool, size: tuple[int, int]) -> None:
-    schedule = MultiScaleShapes(
-        width=size[0], height=size[1], mini_batch=8, random=random, dynamic_minibatch=dynamic, max_batches=6000, seed=3
-    )
-    coefficient = 1.4 if random == 1 else random
-    for iteration in range(0, 5900, 10):
-        factor = scale(np.random.default_rng((3, iteration)), coefficient)
-        assert schedule.at(iteration) == _transcribed_shape(schedule, factor, iteration == 0)
-        assert schedule.at(iteration + 9) == schedule.at(iteration)
-    assert schedule.at(5) == schedule.at(5910) == schedule.at(5999) == schedule.largest
-    assert len({schedule.at(iteration) for iteration in range(0, 5900, 10)}) > 4
-
-
-def test_without_random_the_size_is_the_cfgs() -> None:
-    schedule = MultiScaleShapes(width=416, height=320, mini_batch=4, max_batches=100)
-    assert {schedule.at(i) for i in range(200)} == {schedule.largest} == {BatchShape(416, 320, 4)}

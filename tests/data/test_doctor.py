@@ -11,7 +11,7 @@ from data.doctor import CONSEQUENCES, check_dataset, full_text, report
 from data.sources import open_data
 from evaluation.plots import plot_labels
 from tests.data.sets import small_set, write_png
-from tests.data.test_bad_images import HEIGHT, WIDTH, encode, with_exif
+from tests.data.test_images import HEIGHT, WIDTH, encode, with_exif
 from tests.paths import shared
 from utils.errors import InputError
 

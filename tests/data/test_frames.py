@@ -16,7 +16,7 @@ from data import frames as frame_live
 from data import frames as frames_module
 from data.frames import Failure, Frame, Frames, open_frames
 from data.prefetch import Prefetch
-from tests.data.test_bad_images import write_video
+from tests.data.test_images import write_video
 from utils.errors import InputError
 
 

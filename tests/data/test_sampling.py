@@ -8,10 +8,18 @@ import cv2
 import numpy as np
 import pytest
 
+from data.augment.base import scale
 from data.augment.detection import DetectionAugment
 from data.dataset import DetectionDataset, SampleKey
 from data.loader import BatchPlan, TrainLoader
-from data.sampling import BatchShape, ImageSampler, RectShapes, class_balanced_weights, group_by_aspect
+from data.sampling import (
+    BatchShape,
+    ImageSampler,
+    MultiScaleShapes,
+    RectShapes,
+    class_balanced_weights,
+    group_by_aspect,
+)
 from data.sources import open_data
 from utils.net_options import AugmentOptions
 
@@ -89,7 +97,7 @@ def test_a_batch_of_tall_images_is_tall(tmp_path: Path) -> None:
     groups = group_by_aspect(np.array([[80, 40]] * 3 + [[40, 80]] * 3), (64, 64), 32, 2)
     sampler = ImageSampler(6, None, groups)
     augment = DetectionAugment(options=AugmentOptions(), jitter=0.0, resize=1.0, classes=1, max_boxes=9)
-    dataset = DetectionDataset(data, "all", augment, seed=0, sampler=sampler)
+    dataset = DetectionDataset(images=data.splits["all"], read=data.read, augment=augment, seed=0, sampler=sampler)
     shapes = RectShapes(groups.shapes, sampler.shares, 4, seed=0)
     loader = iter(TrainLoader(dataset, BatchPlan(shapes=shapes, subdivisions=2)))
     seen = set()
@@ -100,3 +108,39 @@ def test_a_batch_of_tall_images_is_tall(tmp_path: Path) -> None:
         seen.add(batch.size_wh)
     assert seen == {(64, 32), (32, 64)}
     assert dataset.files(SampleKey(1, 0, 64, 32))[0].stem in "012"
+
+
+def _transcribed_shape(s: MultiScaleShapes, factor: float, full: bool) -> BatchShape:
+    """The size rule of train_detector, line by line."""
+    coefficient = 1.4 if s.random == 1 else s.random
+    dims = [int(int(factor * side / s.resize_step + 1 + 0.5) * s.resize_step) for side in (s.width, s.height)]
+    if factor < 1 and (dims[0] > s.width or dims[1] > s.height):
+        dims = [s.width, s.height]
+    most = [int(int(coefficient * side / s.resize_step + 1 + 0.5) * s.resize_step) for side in (s.width, s.height)]
+    if full:
+        dims = most
+    count = (s.mini_batch * most[0] * most[1]) // (dims[0] * dims[1])
+    if int(count * 0.8) > s.mini_batch:
+        count = int(count * 0.8)
+    return BatchShape(dims[0], dims[1], count if s.dynamic_minibatch else s.mini_batch)
+
+
+@pytest.mark.parametrize("random", [1.0, 1.2, 2.0])
+@pytest.mark.parametrize("dynamic", [False, True])
+@pytest.mark.parametrize("size", [(416, 416), (640, 352)])
+def test_multi_scale_follows_train_detector(random: float, dynamic: bool, size: tuple[int, int]) -> None:
+    schedule = MultiScaleShapes(
+        width=size[0], height=size[1], mini_batch=8, random=random, dynamic_minibatch=dynamic, max_batches=6000, seed=3
+    )
+    coefficient = 1.4 if random == 1 else random
+    for iteration in range(0, 5900, 10):
+        factor = scale(np.random.default_rng((3, iteration)), coefficient)
+        assert schedule.at(iteration) == _transcribed_shape(schedule, factor, iteration == 0)
+        assert schedule.at(iteration + 9) == schedule.at(iteration)
+    assert schedule.at(5) == schedule.at(5910) == schedule.at(5999) == schedule.largest
+    assert len({schedule.at(iteration) for iteration in range(0, 5900, 10)}) > 4
+
+
+def test_without_random_the_size_is_the_cfgs() -> None:
+    schedule = MultiScaleShapes(width=416, height=320, mini_batch=4, max_batches=100)
+    assert {schedule.at(i) for i in range(200)} == {schedule.largest} == {BatchShape(416, 320, 4)}
