@@ -10,6 +10,7 @@ examples:
 
 from __future__ import annotations
 
+import logging
 import os
 import sys
 import time
@@ -39,6 +40,8 @@ from utils.cli import (
 )
 from utils.errors import InputError
 from utils.files import run_folder
+
+logger = logging.getLogger(__name__)
 
 MOST_NAMED = 10  # classes that the summary names
 
@@ -147,6 +150,9 @@ def refuse_missing_screen() -> None:
 
 def record_options(options: DetectOptions, model: Model) -> RecordOptions:
     if isinstance(model, Classifier):
+        for flag in ("save_txt", "save_conf", "save_json", "save_csv", "save_crop", "view_img"):
+            if getattr(options, flag):
+                logger.warning("--%s has no effect on a classifier", flag.replace("_", "-"))
         return RecordOptions(media=False, top_classes=True)
     return RecordOptions(
         media=not options.no_save,

@@ -22,7 +22,7 @@ from models.plan import Plan, read_plan
 from models.summary import key_report, layer_facts, layer_loads, layer_table, peak_activation_bytes, total_lines, totals
 from profiling.energy import energy_counter
 from profiling.plots import LayerProfile, plot_layers
-from profiling.timing import steady, time_forward
+from profiling.timing import settle_statistics, time_forward
 from utils.cli import EXIT_BAD_INPUT, EXIT_OK, flags_of, input_size, options_from, run_script, script_parser
 from utils.device import select_device
 from utils.errors import InputError
@@ -117,7 +117,7 @@ def efficiency_text(plan: Plan, device: torch.device) -> str:
     """Memory access, peak memory, and speed and energy as measured now on `device`, after VoVNet section 2."""
     sums, counter = totals(plan), energy_counter(device)
     shape = plan.input
-    network = steady(Network(plan)).fold().to(device)
+    network = settle_statistics(Network(plan)).fold().to(device)
     images = torch.rand(1, shape.channels, shape.height, shape.width, device=device)
     timing = time_forward(network, images, MEASURED_RUNS, counter)
     energy = "energy: no readable counter on this machine"
@@ -134,7 +134,7 @@ def efficiency_text(plan: Plan, device: torch.device) -> str:
 
 
 def profile_of(plan: Plan) -> LayerProfile:
-    """What is drawn of a plan."""
+    """The layers of a plan that are drawn."""
     loads = layer_loads(plan)
     return LayerProfile(
         Path(plan.cfg.path).stem,

@@ -23,7 +23,7 @@ sys.path.insert(0, str(ROOT))
 
 from compose.published import TABLES
 from models.load import load
-from profiling.timing import steady
+from profiling.timing import settle_statistics
 from utils.files import write_text
 
 OUT = ROOT / "benchmarks" / "latency.json"
@@ -34,7 +34,7 @@ PASSES = 3
 
 def least_ms(name: str, side: int) -> float:
     """Processor milliseconds of the quickest of PASSES forward passes after one for warming up."""
-    network = steady(load(ROOT / "cfg" / f"{name}.cfg", width=side, height=side)).fold(pack=True)
+    network = settle_statistics(load(ROOT / "cfg" / f"{name}.cfg", width=side, height=side)).fold(pack=True)
     image = torch.rand(1, 3, side, side)
     seconds = []
     with torch.inference_mode():

@@ -122,8 +122,8 @@ class Frames:
 def open_frames(source: Any, *, vid_stride: int = 1) -> Frames:
     """Frames of an image, video, folder, glob pattern, `.txt` list, camera number, URL, image in memory, or list of these.
 
-    An image in memory is what `as_image` takes; a list holds files, folders, patterns and images. vid_stride: take every
-    Nth frame of a video or stream. Images are turned upright by their EXIF orientation.
+    An image in memory is what `as_image` takes, or a batch of these (an array or tensor of 4 dimensions); a list holds
+    files, folders, patterns and images. vid_stride: take every Nth frame of a video or stream.
     Raises InputError when there is no such source or nothing in it.
     """
     if vid_stride < 1:
@@ -131,7 +131,7 @@ def open_frames(source: Any, *, vid_stride: int = 1) -> Frames:
     _silence_opencv()
     name = str(source) if isinstance(source, (str, Path, int)) else "images"
     entries: list[str | Frame] = []
-    if isinstance(source, (list, tuple)):
+    if isinstance(source, (list, tuple)) or getattr(source, "ndim", 0) == 4:
         for number, each in enumerate(source):
             entries += map(str, find_files(str(each))) if isinstance(each, (str, Path)) else [_in_memory(each, number)]
     elif not isinstance(source, (str, Path, int)):
@@ -199,7 +199,11 @@ def as_image(value: Any, place: str) -> NDArray[np.uint8]:
         value = np.asarray(value.convert("RGB"))
     elif isinstance(value, torch.Tensor) and value.ndim == 3:
         planes = value.detach().cpu().permute(1, 2, 0)
-        value = ((planes * 255).round().clamp(0, 255).to(torch.uint8) if planes.is_floating_point() else planes).numpy()
+        if planes.is_floating_point():
+            if not bool(((planes >= 0) & (planes <= 1)).all()):
+                raise InputError(f"{place}: has values outside [0, 1], expected floats in [0, 1] or uint8")
+            planes = (planes * 255).round().to(torch.uint8)
+        value = planes.numpy()
     is_image = isinstance(value, np.ndarray) and value.dtype == np.uint8 and value.ndim == 3 and value.shape[2] == 3
     if not is_image or not value.size:
         kind = f"{value.dtype} {tuple(value.shape)}" if hasattr(value, "shape") else type(value).__name__

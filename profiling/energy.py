@@ -1,4 +1,4 @@
-"""Energy that a processor's own counter reports: NVML for NVIDIA GPUs, RAPL for CPUs."""
+"""Energy from the processor's own counter: NVML for NVIDIA GPUs, RAPL for CPUs."""
 
 from __future__ import annotations
 
@@ -15,14 +15,14 @@ RAPL = Path("/sys/class/powercap")
 
 @dataclass(frozen=True)
 class EnergyCounter:
-    """A counter of energy used: its name, and joules since some moment in the past."""
+    """A counter of energy used: its name, and joules since a fixed moment in the past."""
 
     name: str
     joules: Callable[[], float]
 
 
 def energy_counter(device: torch.device, rapl: Path = RAPL) -> EnergyCounter | None:
-    """The counter of the processor behind `device`, or None where the machine offers none that may be read."""
+    """The counter of the processor behind `device`, or None if there is none that may be read."""
     if device.type == "cuda":
         return _nvml(device.index or 0)
     return _rapl(rapl) if device.type == "cpu" else None

@@ -1,4 +1,4 @@
-"""Work and traffic of each layer as an image, after CSPNet's Figures 7 and 8."""
+"""Cost and memory access of each layer as a chart, after CSPNet's Figures 7 and 8."""
 
 from __future__ import annotations
 
@@ -51,7 +51,7 @@ def plot_layers(path: str | Path, profiles: Sequence[LayerProfile]) -> None:
             label="output",
         )
         total = (sum(profile.inputs) + sum(profile.outputs)) / 1e6
-        axes.set(title=f"{profile.name}: input and output of each layer, {total:.1f} M in all", ylabel="elements [M]")
+        axes.set(title=f"{profile.name}: input and output of each layer, {total:.1f} M in total", ylabel="elements [M]")
         axes.set_ylim(0, ceiling)
         axes.legend(loc="upper right", fontsize="small", ncols=2)
     for axes in (top, *rows):

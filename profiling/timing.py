@@ -1,4 +1,4 @@
-"""Latency and energy of a forward pass, measured."""
+"""Measured latency and energy of a forward pass."""
 
 from __future__ import annotations
 
@@ -17,10 +17,10 @@ from profiling.energy import EnergyCounter
 STEADY_VARIANCE = 1 / 3
 
 
-def steady(network: Network) -> Network:
-    """Give `network` rolling statistics under which random weights neither overflow nor fade to denormal numbers.
+def settle_statistics(network: Network) -> Network:
+    """Set rolling statistics under which random weights neither overflow nor fade to denormal numbers, which are slow.
 
-    A fresh network has zero for them, as in the original; trained ones need none of this.
+    A fresh network has zeros there, as in the original; a trained one does not need this.
     """
     with torch.no_grad():
         for _, item in network.stored():
@@ -34,14 +34,14 @@ WARM_UP = 3
 
 @dataclass(frozen=True)
 class Timing:
-    """Median seconds of a pass; joules of a pass above nothing (the whole processor's use), None without a counter."""
+    """Median seconds of a pass; mean joules of a pass (of the whole processor, idle power included), None without a counter."""
 
     seconds: float
     joules: float | None
 
 
 def time_forward(network: nn.Module, images: Tensor, runs: int, counter: EnergyCounter | None = None) -> Timing:
-    """Measure `runs` passes of `images`, after some for warming up, in inference mode."""
+    """Measure `runs` passes of `images` in inference mode, after WARM_UP untimed ones."""
     wait: Callable[[], None] = torch.cuda.synchronize if images.is_cuda else _nothing
     seconds = []
     with torch.inference_mode():

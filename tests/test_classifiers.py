@@ -160,7 +160,9 @@ def named(*flags: str) -> int:
     return run_script(detect.main, ["--cfg", "my.cfg", "--weights", "my.weights", "--source", "list.txt", *flags])
 
 
-def test_detect_script_names_what_a_classifier_sees(coloured: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_detect_script_classifies(
+    coloured: Path, capsys: pytest.CaptureFixture[str], caplog: pytest.LogCaptureFixture
+) -> None:
     assert named("--names", "my.names") == EXIT_OK
     lines = capsys.readouterr().out.splitlines()
     assert lines[0].startswith("n0_0.png: red 0.576, green 0.212, blue 0.212, ") and "n2_5.png: blue 0.576" in lines[5]
@@ -168,8 +170,9 @@ def test_detect_script_names_what_a_classifier_sees(coloured: Path, capsys: pyte
     rows = list(csv.DictReader((coloured / "runs" / "detect" / "exp" / "results.csv").open()))
     assert len(rows) == 18
     assert rows[0] == {"file": "n0_0.png", "frame": "0", "rank": "1", "class": "red", "probability": "0.576117"}
-    assert named("--print", "darknet") == EXIT_OK
+    assert named("--print", "darknet", "--save-json") == EXIT_OK
     assert capsys.readouterr().out.splitlines()[1] == "class 0: 0.576117"
+    assert "--save-json has no effect on a classifier" in caplog.text
 
 
 def test_an_exported_classifier_says_the_same(coloured: Path, capsys: pytest.CaptureFixture[str]) -> None:

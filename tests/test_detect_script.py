@@ -122,8 +122,9 @@ def test_nosave_and_equal_names(model: list[str], tmp_path: Path) -> None:
     image(tmp_path / "y" / "a.png")
     code, folder = run(model, tmp_path, "--source", str(tmp_path / "*" / "a.png"))
     assert code == 0 and sorted(path.name for path in folder.iterdir()) == ["a.png", "a_2.png"]
-    code, _ = run(model, tmp_path, "--source", str(tmp_path / "x"), "--nosave")
-    assert code == 0 and not list((tmp_path / "runs" / "a2").iterdir())
+    for number, flag in enumerate(("--no-save", "--nosave"), start=2):
+        code, _ = run(model, tmp_path, "--source", str(tmp_path / "x"), flag)
+        assert code == 0 and not list((tmp_path / "runs" / f"a{number}").iterdir())
 
 
 def test_an_unreadable_image_among_good_ones(

@@ -54,3 +54,13 @@ def test_every_published_cfg_in_one_call(tmp_path: Path) -> None:
     results = json.loads((tmp_path / "a.json").read_text())
     assert [result["cfg"] for result in results] == files
     assert sum(result["error"] is None for result in results) >= 160
+
+
+def test_plot_and_measurements(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    pytest.importorskip("matplotlib")
+    names = [str(REPOSITORY / "cfg" / f"{name}.cfg") for name in ("densenet40", "densenet40-osa")]
+    assert info.main(["--cfg", *names, "--plot", str(tmp_path / "layers.png"), "--device", "cpu"]) == 0
+    assert (tmp_path / "layers.png").read_bytes().startswith(b"\x89PNG")
+    text = capsys.readouterr().out
+    for part in ("CIO 3.01 M", "MAC 3.68 M, at least", "MAC 2.54 M", "peak activation memory", "GFLOP/s", "energy"):
+        assert part in text

@@ -9,7 +9,7 @@ import torch
 
 from models.load import load
 from models.weights import save_weights
-from profiling.timing import steady
+from profiling.timing import settle_statistics
 from tests.paths import REPOSITORY, shared
 
 SIDE = 64
@@ -32,7 +32,7 @@ PUBLISHED = {
 def test_published_weights_mean_the_same_here(name: str, tmp_path: Path) -> None:
     theirs = shared(f"zoo/{PUBLISHED[name]}.cfg")
     torch.manual_seed(0)
-    ours = steady(load(REPOSITORY / "cfg" / f"{name}.cfg", width=SIDE, height=SIDE))
+    ours = settle_statistics(load(REPOSITORY / "cfg" / f"{name}.cfg", width=SIDE, height=SIDE))
     save_weights(ours, tmp_path / "a.weights")
     published = load(theirs, tmp_path / "a.weights", width=SIDE, height=SIDE)
     image = torch.rand(1, 3, SIDE, SIDE)

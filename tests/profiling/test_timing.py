@@ -1,12 +1,15 @@
-"""Latency and energy of a pass."""
+"""Latency and energy of a forward pass."""
 
 from __future__ import annotations
 
+import pytest
 import torch
 from torch import nn
 
+from models.load import load
 from profiling.energy import EnergyCounter
-from profiling.timing import WARM_UP, time_forward
+from profiling.timing import WARM_UP, settle_statistics, time_forward
+from tests.paths import REPOSITORY
 
 
 class Counting(nn.Module):
@@ -29,3 +32,14 @@ def test_energy_is_of_the_measured_passes_only() -> None:
 
 def test_without_a_counter_energy_is_unknown() -> None:
     assert time_forward(Counting(), torch.zeros(1), 2).joules is None
+
+
+@pytest.mark.parametrize("name", ["yolov3-tiny", "csppeleenet-efm", "csresnext50-prn", "vovnet27-slim-yolov3"])
+def test_random_networks_neither_overflow_nor_fade(name: str) -> None:
+    torch.manual_seed(0)
+    network = settle_statistics(load(REPOSITORY / "cfg" / f"{name}.cfg", width=64, height=64)).eval()
+    with torch.inference_mode():
+        inputs = network.head_inputs(torch.rand(1, 3, 64, 64))
+    for group in inputs:
+        for tensor in group:
+            assert 1e-6 < float(tensor.abs().max()) < 1e6

@@ -11,6 +11,8 @@ from pathlib import Path
 
 import pytest
 
+import convert
+import export
 import serve
 from tests.paths import REPOSITORY
 from tests.serving.server import ask, told
@@ -26,8 +28,19 @@ def flags(folder: Path) -> list[str]:
     return ["--cfg", str(cfg), "--weights", str(weights), "--names", str(names), "--port", "0", "--device", "cpu"]
 
 
-def test_from_start_to_ctrl_c(tmp_path: Path) -> None:
-    command = [sys.executable, "serve.py", *flags(tmp_path)]
+@pytest.mark.parametrize("suffix", [".weights", ".pt", ".onnx"])
+def test_from_start_to_ctrl_c(tmp_path: Path, suffix: str) -> None:
+    given = flags(tmp_path)
+    if suffix != ".weights":  # with cfg and names inside
+        path = str(tmp_path / f"small{suffix}")
+        if suffix == ".pt":
+            assert run_script(convert.main, ["weights", *given[:6], "--out", path]) == 0
+        else:
+            pytest.importorskip("onnxruntime")
+            pytest.importorskip("onnx")
+            assert run_script(export.main, [*given[:6], "--out", path.removesuffix(suffix)]) == 0
+        given = ["--weights", path, *given[6:]]
+    command = [sys.executable, "serve.py", *given]
     with subprocess.Popen(command, cwd=REPOSITORY, stdout=subprocess.PIPE, text=True) as process:
         assert process.stdout is not None
         found = re.search(r"http://127\.0\.0\.1:(\d+)/", process.stdout.readline())
