@@ -18,7 +18,7 @@ from inference.model import open_model
 from inference.pipeline import predict_frames
 from inference.predictor import Model, NmsOptions, RunStatistics
 from inference.results import Result
-from tests.data.test_bad_images import write_video
+from tests.data.test_images import write_video
 from tests.small_model import make_small_model
 from utils.errors import InputError
 
