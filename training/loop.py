@@ -30,8 +30,8 @@ class Trainable(Protocol):
     """What is trained; see models/training.py."""
 
     def begin(self, iteration: int) -> None: ...
-    def losses(self, images: Tensor, truth: Tensor, seen: int) -> Sequence[HeadLoss]: ...
-    def attack(self, images: Tensor, truth: Tensor, seen: int) -> Tensor: ...
+    def losses(self, images: Tensor, labels: Tensor, seen: int) -> Sequence[HeadLoss]: ...
+    def attack(self, images: Tensor, labels: Tensor, seen: int) -> Tensor: ...
     def statistics(self) -> list[Tensor]: ...
     def layer_names(self) -> Sequence[tuple[str, nn.Module]]: ...
 
@@ -163,17 +163,17 @@ class Trainer:
         total, terms = 0.0, dict[str, float]()
         mini_batch = self.batch // self.subdivisions
         for number, batch in enumerate(batches, start=1):
-            images, truth = self._on_device(batch)
+            images, labels = self._on_device(batch)
             step = self.adversary.step(self.iteration, number) if self.adversary else 0.0
-            for images_part, truth_part in zip(images.chunk(self.pieces), truth.chunk(self.pieces), strict=True):
+            for images_part, labels_part in zip(images.chunk(self.pieces), labels.chunk(self.pieces), strict=True):
                 seen = self.seen + number * mini_batch
                 if step:
-                    images_part = self._attacked(images_part, truth_part, seen, step)
-                heads = self._forward(images_part, truth_part, seen)
+                    images_part = self._attacked(images_part, labels_part, seen, step)
+                heads = self._forward(images_part, labels_part, seen)
                 objective = torch.stack([head.objective for head in heads]).sum()
                 finite = bool(torch.isfinite(objective))
                 if self.processes.any(not finite):
-                    forward = functools.partial(self._forward, images_part, truth_part, seen)
+                    forward = functools.partial(self._forward, images_part, labels_part, seen)
                     text = explain_loss(self.network.layer_names(), forward, self._context([batch], rate))
                     raise RunError("the loss of another process is not finite" if finite else text)
                 scaler = self.precision.scaler
@@ -182,14 +182,14 @@ class Trainer:
                 _add_terms(terms, heads)
         return total, terms
 
-    def _forward(self, images: Tensor, truth: Tensor, seen: int) -> Sequence[HeadLoss]:
+    def _forward(self, images: Tensor, labels: Tensor, seen: int) -> Sequence[HeadLoss]:
         with self.precision.autocast(self.device):
-            return self.network.losses(images, truth, seen)
+            return self.network.losses(images, labels, seen)
 
-    def _attacked(self, images: Tensor, truth: Tensor, seen: int, step: float) -> Tensor:
+    def _attacked(self, images: Tensor, labels: Tensor, seen: int, step: float) -> Tensor:
         scaled = self.precision.scaler is not None  # gradients of float16 would vanish
         with contextlib.nullcontext() if scaled else self.precision.autocast(self.device):
-            return perturb(images, self.network.attack(images, truth, seen), step)
+            return perturb(images, self.network.attack(images, labels, seen), step)
 
     def _seed_process(self) -> None:
         """Seed random layers by iteration and process, so that resuming needs no other process's state."""

@@ -34,14 +34,14 @@ class Number:
 
     def begin(self, iteration: int) -> None: ...
 
-    def losses(self, images: Tensor, truth: Tensor, seen: int) -> Sequence[HeadLoss]:
+    def losses(self, images: Tensor, labels: Tensor, seen: int) -> Sequence[HeadLoss]:
         if len(images) > self.memory:
             raise torch.OutOfMemoryError
         self.seen.append(seen)
-        error = (self.layer(images.float().mean((1, 2, 3))[:, None])[:, 0] - truth[:, 0]).square().sum()
+        error = (self.layer(images.float().mean((1, 2, 3))[:, None])[:, 0] - labels[:, 0]).square().sum()
         return [HeadLoss(error, float(error.detach()), {"box": float(error.detach())}, targets=1)]
 
-    def attack(self, images: Tensor, truth: Tensor, seen: int) -> Tensor:
+    def attack(self, images: Tensor, labels: Tensor, seen: int) -> Tensor:
         return torch.zeros_like(images)
 
     def statistics(self) -> list[Tensor]:
@@ -85,8 +85,8 @@ def test_the_update_does_not_depend_on_how_the_batch_is_divided(subdivisions: in
 )
 def test_terms_are_averaged_over_heads_with_targets(targets: tuple[int, int], expected: float) -> None:
     class TwoHeads(Number):
-        def losses(self, images: Tensor, truth: Tensor, seen: int) -> Sequence[HeadLoss]:
-            first, second = super().losses(images, truth, seen)[0].objective, torch.zeros(())
+        def losses(self, images: Tensor, labels: Tensor, seen: int) -> Sequence[HeadLoss]:
+            first, second = super().losses(images, labels, seen)[0].objective, torch.zeros(())
             terms = ({"box": 4.0 * len(images)}, {"box": 10.0 * len(images)})
             losses = zip((first, second), terms, targets, strict=True)
             return [HeadLoss(value, float(value.detach()), names, targets=count) for value, names, count in losses]
@@ -148,7 +148,7 @@ def test_the_norm_is_that_of_all_gradients_together() -> None:
 def test_boxes_without_size_are_suspected_first() -> None:
     batch = batch_of(torch.full((2, 3, 4, 4), float("nan")), torch.tensor([[[0.5, 0.5, 0.0, 0.2, 1.0]]] * 2))
     number = Number()
-    number.losses = lambda images, truth, seen: [HeadLoss(number.layer.weight.sum() * float("nan"), 0.0)]  # type: ignore[method-assign]
+    number.losses = lambda images, labels, seen: [HeadLoss(number.layer.weight.sum() * float("nan"), 0.0)]  # type: ignore[method-assign]
     with pytest.raises(RunError, match="2 boxes of the batch have no size"):
         make(number, subdivisions=1).update([batch])
 

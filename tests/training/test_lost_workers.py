@@ -118,5 +118,5 @@ def test_when_no_image_is_left_the_state_is_saved(
             path.unlink()
 
     assert train_and(delete, monkeypatch, "--workers", "0") == EXIT_FAILED
-    assert "no training image can be read" in capsys.readouterr().err
+    assert "no training image can be" in capsys.readouterr().err
     assert saved() == AT
