@@ -8,9 +8,9 @@ from compose.net import Map, Net
 def two_way_dense(
     net: Net, x: Map, bottleneck: int, growth: int = 32, *, group_width: int | None = None
 ) -> tuple[Map, Map]:
-    """The two new maps of PeleeNet's dense layer: one 3x3 deep and two 3x3 deep, growth / 2 channels each.
+    """The two new maps of PeleeNet's dense layer, one and two 3x3 convolutions deep, of growth / 2 channels each.
 
-    With `group_width` the 3x3 convolutions are grouped, so many channels to a group (PeleeNeXt).
+    With `group_width` the 3x3 convolutions are grouped, with so many channels per group (PeleeNeXt).
     """
     half = growth // 2
     groups = bottleneck // group_width if group_width else 1
@@ -23,14 +23,14 @@ def two_way_dense(
 def two_way_block(
     net: Net, x: Map, layers: int, bottleneck: int, growth: int = 32, group_width: int | None = None
 ) -> Map:
-    """`layers` two-way dense layers, each reading everything before it."""
+    """`layers` two-way dense layers; each reads all maps before it."""
     for _ in range(layers):
         x = net.route(x, *two_way_dense(net, x, bottleneck, growth, group_width=group_width))
     return x
 
 
 def dense_block(net: Net, x: Map, layers: int, bottleneck: int, growth: int) -> Map:
-    """DenseNet's block: 1x1 then 3x3, the output concatenated to the input."""
+    """DenseNet's block: 1x1, then 3x3; each output is concatenated with its input."""
     for _ in range(layers):
         new = net.conv(net.conv(x, bottleneck), growth, 3)
         x = net.route(new, x)
@@ -38,19 +38,19 @@ def dense_block(net: Net, x: Map, layers: int, bottleneck: int, growth: int) -> 
 
 
 def squeeze_excite(net: Net, x: Map, hidden: int) -> Map:
-    """Global average, 1x1 to `hidden`, 1x1 back with logistic, and `x` scaled by it per channel."""
+    """SE: global average, 1x1 to `hidden`, 1x1 back with logistic, and `x` scaled by it per channel."""
     gate = net.conv(net.avgpool(x), hidden, normalize=False)
     return net.gate(x, net.conv(gate, x.channels, activation="logistic", normalize=False))
 
 
 def spatial_pyramid(net: Net, x: Map) -> Map:
-    """SPP: max pooling over 5x5, 9x9 and 13x13 windows beside `x`, widest first."""
+    """SPP: `x` and its max pooling over 5x5, 9x9 and 13x13 windows, widest first."""
     pools = [net.maxpool(x, size, stride=1) for size in (5, 9, 13)]
     return net.route(*reversed(pools), x)
 
 
 def tower(net: Net, x: Map, width: int, depth: int) -> Map:
-    """`depth` convolutions, 1x1 to `width` and 3x3 to twice `width` in turn."""
+    """`depth` convolutions: 1x1 to `width` and 3x3 to twice `width` in turn."""
     for layer in range(depth):
         x = net.conv(x, 2 * width, 3) if layer % 2 else net.conv(x, width)
     return x

@@ -1,10 +1,11 @@
-"""Builds a network layer by layer and writes it as Darknet cfg text, computing every layer number."""
+"""Builds a network layer by layer and writes it as Darknet cfg text: all layer numbers are computed here."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from typing import Generic, Literal, TypeVar
 
 from utils.errors import InputError
 
@@ -13,9 +14,9 @@ Value = int | float | str
 
 @dataclass(frozen=True)
 class Map:
-    """The output of a layer: its index, channels, side in pixels at the cfg's own (square) input size, and stride.
+    """The output of a layer: index, channels, side in pixels at the cfg's (square) input size, and stride.
 
-    The stride is the product of those passed so far: input pixels per pixel, where the input is a multiple of it.
+    The stride is the product of the strides passed so far: input pixels per pixel of this map.
     """
 
     index: int
@@ -29,7 +30,7 @@ class Map:
 
 @dataclass(frozen=True)
 class Section:
-    """One `[type]` block of the text; `comment` stands above it."""
+    """One `[type]` section; `comment` goes above it."""
 
     type: str
     options: Mapping[str, Value]
@@ -40,9 +41,9 @@ class Section:
 class Net:
     """A network under construction.
 
-    Every method appends one layer and returns its Map. A layer that reads the previous one (convolution, pooling, ...)
-    but is given an older Map gets a `[route]` first, as Darknet asks. References inside one `part` are written
-    relative (`-4`), references to an earlier part absolute (`61`), so that parts can be edited on their own.
+    Every method appends one layer and returns its Map. Darknet's convolutions and poolings read the previous layer, so
+    one that is given an older Map gets a `[route]` first. References within a `part` are relative (`-4`), references to
+    an earlier part absolute (`61`), so that each part can be edited on its own.
     """
 
     side: int
@@ -59,13 +60,13 @@ class Net:
 
     @contextmanager
     def using(self, activation: str) -> Iterator[None]:
-        """Another default activation for the layers of the block."""
+        """Change the default activation inside the `with` block."""
         before, self.activation = self.activation, activation
         yield
         self.activation = before
 
     def part(self, comment: str) -> None:
-        """Begin a part: `comment` stands above its first layer, and references across its border are absolute."""
+        """Start a part: `comment` goes above its first layer, and references to earlier parts are absolute."""
         self._part_start = len(self.layers)
         self._comment = comment
 
@@ -80,7 +81,7 @@ class Net:
         activation: str | None = None,
         normalize: bool = True,
     ) -> Map:
-        """Convolution with padding size // 2, batch norm unless `normalize` is off, and an activation."""
+        """Convolution with padding size // 2, batch norm unless `normalize` is false, and an activation."""
         if source.channels % groups or filters % groups:
             raise InputError(f"{groups} groups do not divide {source} into {filters} filters")
         options: dict[str, Value] = {"batch_normalize": 1} if normalize else {}
@@ -93,7 +94,7 @@ class Net:
         return self._append("convolutional", options, filters, side, source.stride * stride)
 
     def maxpool(self, source: Map, size: int = 2, *, stride: int = 2, padding: int | None = None) -> Map:
-        """Max pooling; without `padding` Darknet pads size - 1 in all, so that stride alone sets the output size."""
+        """Max pooling; without `padding` Darknet pads size - 1 in total, so the stride alone sets the output size."""
         source = self._previous(source)
         options: dict[str, Value] = {"size": size, "stride": stride}
         if padding is not None:
@@ -103,7 +104,7 @@ class Net:
         return self._append("maxpool", options, source.channels, side, source.stride * stride)
 
     def maxout(self, source: Map, channels: int) -> Map:
-        """Keep the largest of every `source.channels / channels` channels; `source` itself when nothing is to do."""
+        """The largest of every `source.channels / channels` channels; `source` itself when the counts are equal."""
         if source.channels == channels:
             return source
         if source.channels % channels:
@@ -113,7 +114,7 @@ class Net:
         return self._append("maxpool", options, channels, source.side, source.stride)
 
     def upsample(self, source: Map, stride: int = 2) -> Map:
-        """Nearest-neighbour enlargement."""
+        """Nearest-neighbour upsampling."""
         source = self._previous(source)
         return self._append(
             "upsample", {"stride": stride}, source.channels, source.side * stride, source.stride // stride
@@ -133,7 +134,7 @@ class Net:
         return self._append("softmax", {"groups": 1}, source.channels, source.side, source.stride)
 
     def route(self, *sources: Map) -> Map:
-        """Concatenation of the channels of `sources`, which must be of one size."""
+        """Concatenate the channels of `sources`, which must have the same size."""
         sides = {source.side for source in sources}
         if len(sides) > 1:
             raise InputError("cannot concatenate " + " and ".join(map(str, sources)) + ": expected equal sizes")
@@ -150,10 +151,10 @@ class Net:
         return self._append("route", options, source.channels // parts, source.side, source.stride)
 
     def subsample(self, source: Map, stride: int) -> Map:
-        """Every `stride`-th pixel of every `stride`-th row, moved by [reorg3d] and a grouped [route]; costs no arithmetic.
+        """Every `stride`-th pixel of every `stride`-th row, taken by [reorg3d] and a grouped [route] without arithmetic.
 
-        The published residual networks add a larger map to a smaller one, which [shortcut] once did in this way
-        (blas.c shortcut_cpu) and today's shortcut_layer.c refuses.
+        The published residual networks add a larger map to a smaller one. [shortcut] once subsampled the larger map
+        like this (blas.c shortcut_cpu); today's shortcut_layer.c refuses it.
         """
         source = self._previous(source)
         channels, side = source.channels * stride**2, source.side // stride
@@ -161,7 +162,7 @@ class Net:
         return self.split(blocks, 0, stride**2)
 
     def shortcut(self, source: Map, other: Map, activation: str | None = None) -> Map:
-        """Sum of `source` and `other` over their common channels; the shape is that of `source`."""
+        """`source` plus `other` over their common channels; keeps the shape of `source`."""
         if other.side != source.side:
             raise InputError(f"cannot add {other} to {source}: expected equal sizes")
         source = self._previous(source)
@@ -169,7 +170,7 @@ class Net:
         return self._append("shortcut", options, source.channels, source.side, source.stride)
 
     def gate(self, source: Map, gate: Map) -> Map:
-        """`source` times `gate`: per channel when the gate is one pixel, else elementwise ([sam])."""
+        """`source` times `gate`: per channel when the gate is one pixel, otherwise elementwise ([sam])."""
         if gate.channels != source.channels or gate.side not in (1, source.side):
             raise InputError(f"{gate} cannot gate {source}: expected equal channels and one pixel or equal size")
         self._previous(gate)
@@ -189,7 +190,7 @@ class Net:
         return Map(len(self.layers) - 1, channels, side, stride)
 
     def _previous(self, source: Map) -> Map:
-        """`source`, routed to the front when it is not the layer just written."""
+        """`source`, through a [route] if it is not the previous layer."""
         if source.index == len(self.layers) - 1:
             return source
         assert source.index >= 0, "only the first layer may read the image"
@@ -203,10 +204,55 @@ class Net:
 
 
 def write_sections(sections: Sequence[Section]) -> str:
-    """Darknet text of the sections, one blank line between them."""
+    """Cfg text of the sections, separated by blank lines."""
     blocks = []
     for section in sections:
         comment = [f"# {line}" for line in (section.comment or "").splitlines()]
         body = [f"{key}={value}" for key, value in section.options.items()]
         blocks.append("\n".join([*comment, f"[{section.type}]", *body]))
     return "\n\n".join(blocks) + "\n"
+
+
+@dataclass(frozen=True)
+class Features:
+    """The maps that a backbone offers to a head, by stride in input pixels (4, 8, 16, 32, ...)."""
+
+    backbone: str
+    maps: Mapping[int, Map]
+
+    @property
+    def last(self) -> Map:
+        """The coarsest map, which a classifier reads."""
+        return self.maps[max(self.maps)]
+
+    def take(self, head: str, strides: Sequence[int], *, at_least: int = 1) -> tuple[Map, ...]:
+        """The maps at `strides`; InputError naming both sides when one is missing or narrower than `at_least`."""
+        offered = ", ".join(f"/{stride} ({self.maps[stride].channels} channels)" for stride in sorted(self.maps))
+        wanted = ", ".join(f"/{stride}" for stride in strides)
+        sides = f"head {head} reads {wanted}, backbone {self.backbone} offers {offered}"
+        missing = [stride for stride in strides if stride not in self.maps]
+        if missing:
+            raise InputError(f"{sides}: nothing at " + ", ".join(f"/{stride}" for stride in missing))
+        for stride in strides:
+            channels = self.maps[stride].channels
+            if channels < at_least:
+                raise InputError(f"{sides}: expected at least {at_least} channels at /{stride}, not {channels}")
+        return tuple(self.maps[stride] for stride in strides)
+
+
+Origin = Literal["cfg", "public", "figure", "derived", "fitted"]
+"""Where a layer table comes from; compose.catalog.ORIGINS says it in words."""
+Builder = TypeVar("Builder", bound=Callable[..., object])
+
+
+@dataclass(frozen=True)
+class Part(Generic[Builder]):
+    """A backbone or head by name: what it is, where its layer table comes from, and the function that builds it."""
+
+    title: str
+    origin: Origin
+    build: Builder
+
+
+Backbone = Part[Callable[[Net], Features]]
+Head = Part[Callable[[Net, Features], None]]

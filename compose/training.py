@@ -7,22 +7,27 @@ from collections.abc import Callable
 from compose.net import Value
 
 Settings = dict[str, Value]
+Training = Callable[[int], Settings]
+"""From the input side in pixels to the options of [net]."""
+
+IMAGENET_IMAGES = 1_281_167
+AUGMENTATION: Settings = {"angle": 7, "hue": ".1", "saturation": ".75", "exposure": ".75", "aspect": ".75"}
 
 
-def imagenet(side: int, *, steps: int = 1_600_000) -> Settings:
-    """CSPNet section 4.1: batch 128, poly policy from 0.1; 1.6 M steps for dense networks, 0.8 M for residual ones.
+def _input(side: int, batch: int, subdivisions: int) -> Settings:
+    return {"batch": batch, "subdivisions": subdivisions, "width": side, "height": side, "channels": 3}
 
-    The paper prints weight decay 0.005; the authors' public cfgs, which are followed here, have 0.0005. Training
-    crops grow from 128 to 448 pixels with a 256-pixel input, in proportion with others.
+
+def imagenet(side: int, *, steps: int = 1_600_000, subdivisions: int = 4) -> Settings:
+    """CSPNet section 4.1, dense networks: batch 128, 1.6 M steps of the poly policy from 0.1.
+
+    The paper prints weight decay 0.005. The authors' public cfgs, which are followed here, have 0.0005, and training
+    crops of 128 to 448 pixels at any input size.
     """
     return {
-        "batch": 128,
-        "subdivisions": 4,
-        "width": side,
-        "height": side,
-        "channels": 3,
-        "min_crop": side // 2,
-        "max_crop": side * 7 // 4,
+        **_input(side, 128, subdivisions),
+        "min_crop": 128,
+        "max_crop": 448,
         "momentum": 0.9,
         "decay": 0.0005,
         "burn_in": 1000,
@@ -30,23 +35,29 @@ def imagenet(side: int, *, steps: int = 1_600_000) -> Settings:
         "policy": "poly",
         "power": 4,
         "max_batches": steps,
-        **_imagenet_augmentation(),
+        **AUGMENTATION,
     }
 
 
-def residual_imagenet(side: int) -> Settings:
-    """The shorter schedule of ResNet-like classifiers."""
+def published_imagenet(side: int) -> Settings:
+    """The authors' public cfgs: half as many steps."""
     return imagenet(side, steps=800_000)
 
 
+def light_imagenet(side: int) -> Settings:
+    """The same in one pass over the batch: the Darknet Reference, ResNet-10 and DenseNet-201."""
+    return imagenet(side, steps=800_000, subdivisions=1)
+
+
+def halved_imagenet(side: int) -> Settings:
+    """The same in two passes over the batch: MobileNet-v2 and ResNet-101."""
+    return imagenet(side, steps=800_000, subdivisions=2)
+
+
 def efficientnet_imagenet(side: int) -> Settings:
-    """The authors' settings for EfficientNet: batch 120, 0.256 falling by 4 % every 10,000 steps."""
+    """EfficientNet: batch 120, learning rate 0.256 falling by 4 % every 10,000 steps."""
     return {
-        "batch": 120,
-        "subdivisions": 4,
-        "width": side,
-        "height": side,
-        "channels": 3,
+        **_input(side, 120, 4),
         "max_crop": 256,
         "momentum": 0.9,
         "decay": 0.00005,
@@ -56,19 +67,35 @@ def efficientnet_imagenet(side: int) -> Settings:
         "step": 10_000,
         "scale": 0.96,
         "max_batches": 1_600_000,
-        **_imagenet_augmentation(),
+        **AUGMENTATION,
+    }
+
+
+def vovnet_imagenet(side: int) -> Settings:
+    """VoVNet's code: 90 epochs of batch 256, learning rate 0.1, a tenth after every 30 epochs, weight decay 0.0001.
+
+    Its random resized crops are torchvision's; Darknet's nearest setting are crops of 128 to 448 pixels.
+    """
+    thirty = 30 * IMAGENET_IMAGES // 256
+    return {
+        **_input(side, 256, 8),
+        "min_crop": 128,
+        "max_crop": 448,
+        "momentum": 0.9,
+        "decay": 0.0001,
+        "learning_rate": 0.1,
+        "policy": "steps",
+        "max_batches": 3 * thirty,
+        "steps": f"{thirty},{2 * thirty}",
+        "scales": ".1,.1",
     }
 
 
 def cifar(side: int) -> Settings:
-    """DenseNet's settings for CIFAR: 300 passes of batch 64, rate 0.1, a tenth at half and at three quarters."""
+    """DenseNet on CIFAR: 300 epochs of batch 64, learning rate 0.1, a tenth at one half and at three quarters."""
     steps = 300 * 50_000 // 64
     return {
-        "batch": 64,
-        "subdivisions": 1,
-        "width": side,
-        "height": side,
-        "channels": 3,
+        **_input(side, 64, 1),
         "min_crop": side,
         "max_crop": side + 8,
         "momentum": 0.9,
@@ -81,14 +108,10 @@ def cifar(side: int) -> Settings:
     }
 
 
-def coco(side: int) -> Settings:
-    """CSPNet section 4.1: 500 k steps of batch 64, steps at 400 k and 450 k; multi-scale is `random=1` of [yolo]."""
+def coco(side: int, *, steps: int = 500_500, subdivisions: int = 16) -> Settings:
+    """CSPNet section 4.1 and its authors' cfgs: batch 64; `random=1` of [yolo] makes it multi-scale."""
     return {
-        "batch": 64,
-        "subdivisions": 16,
-        "width": side,
-        "height": side,
-        "channels": 3,
+        **_input(side, 64, subdivisions),
         "momentum": 0.9,
         "decay": 0.0005,
         "angle": 0,
@@ -97,20 +120,23 @@ def coco(side: int) -> Settings:
         "hue": ".1",
         "learning_rate": 0.001,
         "burn_in": 1000,
-        "max_batches": 500_200,
+        "max_batches": steps,
         "policy": "steps",
         "steps": "400000,450000",
         "scales": ".1,.1",
     }
 
 
+def coco_original(side: int) -> Settings:
+    """YOLOv3's own length. Its cfgs ship with batch 1, for inference; these train."""
+    return coco(side, steps=500_200)
+
+
+def coco_light(side: int) -> Settings:
+    """The PRN and tiny detectors: half as many subdivisions."""
+    return coco(side, steps=500_200, subdivisions=8)
+
+
 def coco_optimal(side: int) -> Settings:
-    """The later recipe published as "original-optimal": mosaic, higher rate and momentum."""
-    return coco(side) | {"subdivisions": 8, "momentum": 0.949, "learning_rate": 0.00261, "mosaic": 1}
-
-
-def _imagenet_augmentation() -> Settings:
-    return {"angle": 7, "hue": ".1", "saturation": ".75", "exposure": ".75", "aspect": ".75"}
-
-
-Training = Callable[[int], Settings]
+    """The later recipe published as "original-optimal": mosaic, higher learning rate and momentum."""
+    return coco(side, subdivisions=8) | {"momentum": 0.949, "learning_rate": 0.00261, "mosaic": 1}

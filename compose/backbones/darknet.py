@@ -1,16 +1,12 @@
-"""Darknet's own backbones: the tiny one of YOLOv3-tiny, the reference classifier, and Darknet-53.
-
-The layer tables are public.
-"""
+"""Darknet's backbones: YOLOv3-tiny's, the reference classifier, Darknet-53 and CSPDarknet-53. All are published cfgs."""
 
 from __future__ import annotations
 
-from compose.features import Features
-from compose.net import Map, Net
+from compose.net import Features, Map, Net
 
 
 def tiny(net: Net, last: int = 1024) -> Features:
-    """YOLOv3-tiny's backbone: seven 3x3 convolutions, pooled between; the last pooling keeps the size."""
+    """YOLOv3-tiny's: seven 3x3 convolutions with pooling between them; the last pooling keeps the size."""
     net.part("backbone")
     maps = {}
     x = net.input
@@ -24,16 +20,16 @@ def tiny(net: Net, last: int = 1024) -> Features:
 
 
 def tiny_partial(net: Net) -> Features:
-    """The tiny backbone of YOLOv3-tiny-PRN: the last convolution is 512 wide and its input is added to it."""
+    """YOLOv3-tiny-PRN's: the last convolution has 512 channels, and the one before it is added."""
     features = tiny(net, last=512)
     last = features.last
-    # Two layers back stands the 512-wide convolution before the size-keeping pooling.
+    # Two layers back is the convolution with 512 channels before the last pooling.
     before = Map(last.index - 2, 512, last.side, last.stride)
     return Features("tiny", {**features.maps, last.stride: net.shortcut(last, before)})
 
 
 def reference(net: Net) -> Features:
-    """The Darknet reference classifier: seven 3x3 convolutions with pooling between."""
+    """The Darknet reference classifier: seven 3x3 convolutions with pooling between them."""
     net.part("backbone")
     x = net.conv(net.input, 16, 3)
     for filters in (32, 64, 128, 256, 512, 1024):
@@ -54,3 +50,22 @@ def darknet53(net: Net) -> Features:
             x = net.shortcut(inner, x, "linear")
         maps[x.stride] = x
     return Features("darknet53", maps)
+
+
+def cspdarknet53(net: Net) -> Features:
+    """Half of each stage's channels bypasses its residual blocks, between the two partial transitions."""
+    net.part("stem")
+    x = net.conv(net.input, 32, 3)
+    maps = {}
+    for filters, blocks in ((64, 1), (128, 2), (256, 8), (512, 8), (1024, 4)):
+        x = net.conv(x, filters, 3, stride=2)
+        half = max(filters // 2, 64)
+        net.part(f"{blocks} residual blocks of {half}, and a bypass")
+        bypass = net.conv(x, half)
+        through = net.conv(x, half)
+        for _ in range(blocks):
+            inner = net.conv(net.conv(through, filters // 2), half, 3)
+            through = net.shortcut(inner, through, "linear")
+        x = net.conv(net.route(net.conv(through, half), bypass), filters)
+        maps[x.stride] = x
+    return Features("cspdarknet53", maps)

@@ -1,31 +1,29 @@
-"""PeleeNet (Wang et al., 2018, arXiv 1804.06882), its sparse and its grouped form.
-
-The layer table is the authors' published one.
-"""
+"""PeleeNet (Wang et al., 2018, arXiv 1804.06882) after its authors' public code, and its sparse and grouped forms."""
 
 from __future__ import annotations
 
 from compose.blocks import squeeze_excite, two_way_block, two_way_dense
-from compose.features import Features
-from compose.net import Map, Net
+from compose.net import Features, Map, Net
 
 LAYERS = (3, 4, 8, 6)
 BOTTLENECKS = (16, 32, 64, 64)
 SQUEEZE = (4, 8, 16)
-"""Hidden channels of the SE form after stages 1, 2 and 3; position and width are our choice."""
+"""Hidden channels of SE after stages 1, 2 and 3; position and width are fitted."""
 
 
-def stem(net: Net) -> Map:
-    """Two branches from the input to /4: pooling, and a convolution; 64 channels."""
+def stem(net: Net, *, pooled_conv: bool = False) -> Map:
+    """Two branches from /2 to /4, pooling and convolutions, 64 channels; `pooled_conv` adds a 1x1 after the pooling."""
     net.part("stem")
     x = net.conv(net.input, 32, 3, stride=2)
     pooled = net.maxpool(x)
+    if pooled_conv:
+        pooled = net.conv(pooled, 32)
     convolved = net.conv(net.conv(x, 16), 32, 3, stride=2)
     return net.route(pooled, convolved)
 
 
 def peleenet(net: Net, *, group_width: int | None = None, squeeze: bool = False) -> Features:
-    """Dense stages with two-way layers; `group_width` makes PeleeNeXt, `squeeze` the SE form."""
+    """Stages of two-way dense layers; `group_width` gives PeleeNeXt, `squeeze` adds SE."""
     x = net.conv(stem(net), 32)
     maps = {}
     for stage, (layers, bottleneck) in enumerate(zip(LAYERS, BOTTLENECKS, strict=True)):

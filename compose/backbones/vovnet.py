@@ -1,32 +1,57 @@
-"""VoVNet (Lee et al., 2019, arXiv 1904.09730): one-shot aggregation. The layer tables are the authors' public ones."""
+"""VoVNet (Lee et al., 2019, arXiv 1904.09730): one-shot aggregation (OSA), in both forms that its authors published.
+
+The Caffe form is the paper's Table 1 and the authors' Caffe code: pooling ends the stem and stages 2 to 4. The PyTorch
+form is their PyTorch code, which their weights fit: the stem's third convolution has stride 2, pooling begins stages 3 to
+5, and every module but the first of a stage adds its input to its output.
+"""
 
 from __future__ import annotations
 
-from compose.features import Features
-from compose.net import Map, Net
+from functools import partial
+from typing import Literal
+
+from compose.net import Features, Map, Net
 
 LAYERS = 5
 SLIM = ((64, 128), (80, 256), (96, 384), (112, 512))
 FULL = ((128, 256), (160, 512), (192, 768), (224, 1024))
-"""Per stage: width of the 3x3 convolutions, width of the aggregation."""
+"""Per stage: channels of the 3x3 convolutions and of the module's output."""
+MODULES = {
+    "27-slim": (1, 1, 1, 1),
+    "39": (1, 1, 2, 2),
+    "57": (1, 1, 4, 3),
+    "75": (1, 2, 6, 3),
+    "93": (1, 3, 8, 3),
+}
+"""Modules per stage."""
 
 
-def vovnet27_slim(net: Net) -> Features:
-    return _build("vovnet27-slim", net, SLIM, (1, 1, 1, 1))
+def vovnet(net: Net, size: str, form: Literal["pytorch", "caffe"] = "pytorch", *, bottleneck: bool = False) -> Features:
+    """A size of MODULES; `bottleneck` puts a 1x1 of half the input channels before every 3x3 of a module (Table 3)."""
+    caffe = form == "caffe"
+    # The windows of ceil-mode pooling; Darknet's default padding would shift them by one pixel.
+    pool = partial(net.maxpool, size=3, stride=2, padding=1)
+    with net.using("relu"):
+        net.part("stem")
+        x = net.conv(net.conv(net.input, 64, 3, stride=2), 64, 3)
+        x = net.conv(x, 128, 3, stride=1 if caffe else 2)
+        maps = {}
+        table = zip(SLIM if size == "27-slim" else FULL, MODULES[size], strict=True)
+        for stage, ((width, out), count) in enumerate(table, 2):
+            if caffe or stage > 2:
+                x = pool(x)
+            for module in range(count):
+                net.part(f"stage {stage}, OSA module {module + 1} of {count}")
+                aggregated = one_shot_aggregation(net, x, width, out, bottleneck=bottleneck)
+                x = net.shortcut(aggregated, x, "linear") if module and not caffe else aggregated
+            maps[x.stride] = x
+    return Features(f"vovnet{size}", maps)
 
 
-def vovnet39(net: Net) -> Features:
-    return _build("vovnet39", net, FULL, (1, 1, 2, 2))
+def densenet40_osa(net: Net, layers: int = LAYERS, width: int = 43) -> Features:
+    """DenseNet-40 with an OSA module of `layers` x `width` in place of each dense block (section 3.2).
 
-
-def vovnet57(net: Net) -> Features:
-    return _build("vovnet57", net, FULL, (1, 1, 4, 3))
-
-
-def densenet40_osa(net: Net) -> Features:
-    """DenseNet-40 whose dense blocks are replaced by aggregation modules of five 43-wide layers (section 3.2).
-
-    The paper gives those two numbers; that a module puts out 5 x 43 channels is our reading, which meets its MAC.
+    The paper prints no output widths. A module that puts out as many channels as its layers give meets the printed MAC.
     """
     net.part("stem")
     x = net.conv(net.input, 16, 3)
@@ -34,33 +59,18 @@ def densenet40_osa(net: Net) -> Features:
     for stage in range(3):
         if stage:
             x = net.maxpool(net.conv(x, x.channels))
-        net.part(f"aggregation module {stage + 1}")
-        x = one_shot_aggregation(net, x, 43, LAYERS * 43)
+        net.part(f"OSA module {stage + 1}")
+        x = one_shot_aggregation(net, x, width, layers * width, layers)
         maps[x.stride] = x
     return Features("densenet40-osa", maps)
 
 
-def one_shot_aggregation(net: Net, x: Map, width: int, out: int, layers: int = LAYERS) -> Map:
-    """A chain of 3x3 convolutions; the input and every output are concatenated once and mixed by a 1x1."""
+def one_shot_aggregation(
+    net: Net, x: Map, width: int, out: int, layers: int = LAYERS, *, bottleneck: bool = False
+) -> Map:
+    """A chain of 3x3 convolutions; the input and all their outputs are concatenated once and mixed by a 1x1."""
     outputs = [x]
     for _ in range(layers):
-        outputs.append(net.conv(outputs[-1], width, 3))
+        source = outputs[-1]
+        outputs.append(net.conv(net.conv(source, source.channels // 2) if bottleneck else source, width, 3))
     return net.conv(net.route(*outputs), out)
-
-
-def _build(name: str, net: Net, table: tuple[tuple[int, int], ...], modules: tuple[int, ...]) -> Features:
-    with net.using("relu"):
-        net.part("stem")
-        x = net.conv(net.input, 64, 3, stride=2)
-        x = net.conv(net.conv(x, 64, 3), 128, 3, stride=2)
-        maps = {}
-        for stage, ((width, out), count) in enumerate(zip(table, modules, strict=True)):
-            if stage:
-                # Windows on the pixels of a ceil-mode pooling; Darknet's default padding would shift them by one.
-                x = net.maxpool(x, 3, stride=2, padding=1)
-            for module in range(count):
-                net.part(f"stage {stage + 2}, aggregation module {module + 1} of {count}")
-                aggregated = one_shot_aggregation(net, x, width, out)
-                x = net.shortcut(aggregated, x, "linear") if module else aggregated
-            maps[x.stride] = x
-    return Features(name, maps)

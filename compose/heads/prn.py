@@ -1,29 +1,51 @@
-"""Partial residual network heads (Wang et al., 2019): sums over common channels instead of concatenation.
+"""Partial residual network heads (Wang et al., 2019), and the heads that its authors compare it with on PeleeNet.
 
-The form is the published yolov3-tiny-prn; the third scale repeats it.
+PRN is the authors' yolov3-tiny-prn; its third scale repeats the form. The comparisons are derived from their counts.
 """
 
 from __future__ import annotations
 
-from compose.features import Features
 from compose.heads.yolo import COCO, TINY, Recipe, detect
-from compose.net import Map, Net
+from compose.net import Features, Map, Net
 
 COARSE = 256
 FINE = 128
 
 
 def prn(net: Net, features: Features, recipe: Recipe = TINY) -> None:
-    """Two scales, /32 and /16."""
+    """Two scales, /32 and /16, joined by sums over their common channels."""
     fine, coarse = features.take("prn", (16, 32), at_least=FINE)
     _finer(net, _coarsest(net, coarse, recipe), fine, recipe)
 
 
 def prn_three_scales(net: Net, features: Features, recipe: Recipe = COCO) -> None:
-    """Three scales, /32, /16 and /8: the paper's PRN(31)."""
-    finest, fine, coarse = features.take("prn31", (8, 16, 32), at_least=FINE)
+    """Three scales, /32, /16 and /8: the paper's PRN-3l."""
+    finest, fine, coarse = features.take("prn3l", (8, 16, 32), at_least=FINE)
     x = _finer(net, _coarsest(net, coarse, recipe), fine, recipe)
     _finer(net, x, finest, recipe)
+
+
+def concatenated(net: Net, features: Features, recipe: Recipe = TINY, *, dense: bool = True) -> None:
+    """PRN with concatenations at /16 in place of the sums (YOLOv3-tiny's form); not `dense`, only the first (FPN)."""
+    fine, coarse = features.take("yolov3-tiny-pelee" if dense else "fpn", (16, 32))
+    spatial = _coarsest(net, coarse, recipe)
+    net.part("head at /16: concatenated with the coarser scale and the backbone")
+    merged = net.route(net.upsample(net.conv(spatial, FINE)), fine)
+    x = net.conv(merged, FINE, 3)
+    detect(net, net.route(x, merged) if dense else x, recipe)
+
+
+def path_aggregation(net: Net, features: Features, recipe: Recipe = TINY) -> None:
+    """The FPN form with a path back from /16 to /32 (PAN)."""
+    fine, coarse = features.take("pan", (16, 32))
+    net.part("path up from /32 to /16")
+    narrow = net.conv(coarse, COARSE)
+    merged = net.route(net.upsample(net.conv(narrow, FINE)), fine)
+    net.part("head at /16")
+    x = net.conv(merged, FINE, 3)
+    detect(net, x, recipe)
+    net.part("head at /32, with the path down")
+    detect(net, net.conv(net.route(net.conv(x, FINE, 3, stride=2), narrow), COARSE, 3), recipe)
 
 
 def _coarsest(net: Net, x: Map, recipe: Recipe) -> Map:
@@ -35,8 +57,7 @@ def _coarsest(net: Net, x: Map, recipe: Recipe) -> Map:
 
 
 def _finer(net: Net, coarse: Map, lateral: Map, recipe: Recipe) -> Map:
-    """As published, the next scale reads the 3x3 convolution before its sums, and the second sum adds the upsampled
-    map itself."""
+    """As published, the next scale reads the 3x3 before its sums, and the second sum adds the upsampled map itself."""
     net.part(f"head at /{lateral.stride}: partial residual from the coarser scale and the backbone")
     up = net.upsample(net.conv(coarse, FINE))
     spatial = net.conv(net.shortcut(up, lateral), FINE, 3)
