@@ -116,6 +116,7 @@ MODELS: Mapping[str, Model] = {
     "peleenet-pan": _detector("peleenet", "pan", training=coco_light),
     "peleenet-prn": _detector("peleenet", "prn", training=coco_light),
     "peleenet-prn3l": _detector("peleenet", "prn3l", training=coco_light),
+    "partialpeleenet-prn": _detector("partialpeleenet", "prn", training=coco_light),
     "speleenet-prn": _detector("speleenet", "prn", training=coco_light),
     # CSPNet, COCO: CSPResNeXt-50
     "csresnext50-panet-spp": _detector("csresnext50", "panet-spp"),

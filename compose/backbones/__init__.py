@@ -26,6 +26,7 @@ BACKBONES: Mapping[str, Backbone] = {
     "peleenet-se": Backbone("PeleeNet with SE", "fitted", partial(peleenet.peleenet, squeeze=True)),
     "speleenet": Backbone("SPeleeNet (SparseNet connections)", "derived", peleenet.speleenet),
     "peleenext": Backbone("PeleeNeXt (8 channels per group)", "derived", partial(peleenet.peleenet, group_width=8)),
+    "partialpeleenet": Backbone("PartialPelee", "derived", partial(peleenet.peleenet, partial=True)),
     **{
         f"csppeleenet-first-{name}": Backbone(
             f"{FUSION_FIRST}, gamma {gamma}", "fitted", partial(csppeleenet.fusion_first, gamma=gamma)

@@ -22,15 +22,22 @@ def stem(net: Net, *, pooled_conv: bool = False) -> Map:
     return net.route(pooled, convolved)
 
 
-def peleenet(net: Net, *, group_width: int | None = None, squeeze: bool = False) -> Features:
-    """Stages of two-way dense layers; `group_width` gives PeleeNeXt, `squeeze` adds SE."""
+def peleenet(net: Net, *, group_width: int | None = None, squeeze: bool = False, partial: bool = False) -> Features:
+    """Stages of two-way dense layers; `group_width` gives PeleeNeXt, `squeeze` adds SE.
+
+    With `partial` half of each stage's channels bypasses its dense layers: the PRN repository's PartialPelee.
+    """
     x = net.conv(stem(net), 32)
     maps = {}
     for stage, (layers, bottleneck) in enumerate(zip(LAYERS, BOTTLENECKS, strict=True)):
         if stage:
             x = net.maxpool(x)
         net.part(f"stage {stage + 1}: {layers} two-way dense layers, transition")
-        x = two_way_block(net, x, layers, bottleneck, group_width=group_width)
+        if partial:
+            bypass, dense = net.split(x, 0, 2), net.split(x, 1, 2)
+            x = net.route(two_way_block(net, dense, layers, bottleneck), bypass)
+        else:
+            x = two_way_block(net, x, layers, bottleneck, group_width=group_width)
         x = net.conv(x, x.channels)
         if squeeze and stage < len(SQUEEZE):
             x = squeeze_excite(net, x, SQUEEZE[stage])
