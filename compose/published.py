@@ -403,3 +403,28 @@ BARS: Mapping[int, float] = {
     149: 0.5, 150: 0,
 }  # fmt: skip
 """CSPPeleeNet-EFM in Figure 7: measured bars in UNITs by the figure's layer number, 0 for one that cannot be seen."""
+
+_CSP, _PRN_REPOSITORY, _DARKNET = "CrossStagePartialNetworks", "PartialResidualNetworks", "darknet"
+PUBLISHED_CFGS: Mapping[str, tuple[str, str]] = {
+    "darknet-ref": (_CSP, "darknet"),
+    "efficientnet-b0": (_CSP, "enetb0"),
+    "mobilenet-v2": (_CSP, "mobilenet-v2"),
+    "csmobilenet-v2": (_CSP, "csmobilenet-v2"),
+    "resnet10": (_CSP, "resnet10"),
+    "resnet50": (_CSP, "resnet50"),
+    "csresnet50": (_CSP, "csresnet50"),
+    "resnet101": (_DARKNET, "resnet101"),
+    "resnext50": (_CSP, "resnext50"),
+    "csresnext50": (_CSP, "csresnext50"),
+    "darknet53": (_CSP, "darknet53"),
+    "csdarknet53": (_CSP, "csdarknet53"),
+    "densenet201": (_CSP, "densenet201-leaky"),
+    "yolov3": (_DARKNET, "yolov3"),
+    "yolov3-spp": (_DARKNET, "yolov3-spp"),
+    "yolov3-tiny": (_DARKNET, "yolov3-tiny"),
+    "yolov3-tiny-prn": (_PRN_REPOSITORY, "yolov3-tiny-prn"),
+    "efficientnet-b0-prn": (_DARKNET, "enet-coco"),
+    "csresnext50-panet-spp": (_CSP, "csresnext50-panet-spp"),
+    "csresnext50-panet-spp-original-optimal": (_CSP, "csresnext50-panet-spp-original-optimal"),
+}
+"""Our cfgs that have a twin: the repository (of WongKinYiu, darknet of AlexeyAB) and its cfg. Same function, same weights."""

@@ -1,4 +1,4 @@
-"""Writes docs/models.md: the papers' tables beside the project's own counts and measured latency.
+"""Write docs/models.md: the papers' tables beside the project's counts and measured latency.
 
 python -m compose.report [--check]
 """
@@ -9,13 +9,18 @@ import argparse
 import json
 import sys
 from collections.abc import Mapping, Sequence
+from functools import cache
 from pathlib import Path
-from typing import Any
 
+from compose.backbones import BACKBONES
 from compose.catalog import MODELS
-from compose.parts import BACKBONES, HEADS
-from compose.published import TABLES, Printed, Row, Table
-from models.plan import read_plan
+from compose.heads import HEADS
+from compose.net import Origin
+from compose.published import BARS, PUBLISHED_CFGS, TABLES, UNIT, Printed, Row, Table
+from models.layers.convolutional import ConvolutionalSection
+from models.layers.pooling import MaxpoolSection
+from models.plan import Plan, Step, read_plan
+from models.published import PUBLISHED
 from models.summary import totals
 from utils.cli import EXIT_FAILED, EXIT_OK, run_script
 from utils.files import write_text
@@ -23,39 +28,108 @@ from utils.files import write_text
 ROOT = Path(__file__).resolve().parent.parent
 OUT = ROOT / "docs" / "models.md"
 LATENCY = ROOT / "benchmarks" / "latency.json"
+LABELS: Mapping[Origin, str] = {
+    "cfg": "published cfg",
+    "public": "authors' code or table",
+    "figure": "read off Figure 7",
+    "derived": "derived",
+    "fitted": "fitted",
+}
 INTRODUCTION = """# Models
 
 Written by `python -m compose.report`; do not edit.
 
-Every file of `cfg/` is plain Darknet text that the original program reads too. `python -m compose` writes them from
-backbones and heads; edit the files as you like, or join other parts:
+Every file in `cfg/` is plain Darknet text that the original program reads too. `python -m compose` writes them from backbones
+and heads; edit the files as you like, or join other parts:
 `python -m compose --pair vovnet39 panet-spp --img-size 512 --out my`.
 
 ## How to read the tables
 
-**Counts.** Parameters are convolution weights, or, where marked ¹, all values that a `.weights` file stores. BFLOPs are
-convolutions (two operations for each multiplication) and pooling; shortcuts are left out. This is how CSPNet's own tables
-count: it gives the printed digits for every model whose layer table is public. `python info.py --cfg FILE` prints both
-this count and that of the original program.
+**Counts.** Parameters are convolution weights or, where marked ¹, all values that a `.weights` file stores. BFLOPs are
+convolutions (two operations per multiply-add) and pooling, without shortcuts. CSPNet's own tables count like this: it gives
+the printed digits for every model whose layer table is public. `python info.py --cfg FILE` prints this count and that of
+the original program.
 
 **Signs.** = all printed digits; ≈ within 0.3 %; ≠ further away, with the reason in the note.
 
-**Layer tables.** *public*: the authors' own table. *derived*: from a paper's description, with no width left free.
-*tuned*: the authors never published the table; the structure follows the paper's description and free widths were chosen by
-us so that the totals meet the printed ones. **That totals agree does not make a tuned table the authors' table**, and
-accuracy printed in a paper belongs to the authors' network, not to ours.
+**Layer tables.**
 
-**Accuracy, fps** are as published, on the authors' machines. {latency}
+| | |
+| --- | --- |
+| published cfg | the authors published a cfg; a test holds ours to the same outputs with the same weights |
+| authors' code or table | from code or a layer table that the authors published in another form |
+| read off Figure 7 | measured from the bars of [CSPNet's Figure 7](#csppeleenet-and-efm-read-off-figure-7); no width is fitted |
+| derived | from a paper's description; no width is fitted |
+| fitted | not published; the structure follows the description and free widths were chosen to meet the printed totals |
+
+**Equal totals do not make a fitted table the authors' table**, and the accuracy that a paper prints belongs to the authors'
+network. Nobody has trained the cfgs here on ImageNet or COCO.
+
+**Accuracy and fps** are as published, on the authors' machines. {latency}
 """
-SEARCH = """## What is known about the unpublished tables
+FIGURE_7 = """## CSPPeleeNet and EFM, read off Figure 7
 
-A search over stage-wise transitions found no structure without free widths that meets all printed figures of CSPPeleeNet.
-Two facts came out of it. With first transitions as wide as their input, the printed BFLOPs of *fusion last* and of
-CSPPeleeNet at all three partial ratios fit one formula each within rounding: both need 13.1 gamma units (of 32x32x56x56
-multiply-adds, twice) beyond the transitions, and CSPPeleeNet 13 units more, as much as one square 1x1 convolution at the
-start of each stage; but the parameters that this implies (2.5 to 2.8 M) miss the printed 2.83 M. And the layer bound that
-follows from Figure 7 (no layer of CSPPeleeNet-EFM above 56 % of PeleeNet's largest) is not met by our table: its largest
-layer is 29 % below PeleeNet's, not 44 %.
+Figure 7 plots the BFLOPs of every layer of three detectors at 416 x 416, without numbers. Its bars can be measured: where the
+layers are known (PeleeNet with PRN) they are met within 0.0011 BFLOPs. In units of 1x1, 32 to 32 channels at 104 x 104
+(0.02215 BFLOPs) almost all bars of CSPPeleeNet-EFM are round, and the layer is the simplest one of that cost. A bar gives only a
+cost; activations, the order within concatenations, and which of two equal 1x1 is which cannot be seen. What speaks for the
+reading:
+
+- The numbering agrees: convolutions, poolings, upsamplings and [yolo] layers of `csppeleenet-efm-plain` are exactly 0 to 150.
+- With nothing fitted the totals are printed digit by digit: CSPPeleeNet at three gammas and its parameters, fusion last at three
+  gammas, PRN, PRN-3l, EFM, and EFM (SAM) at both sizes and its parameters. Gamma applies to stages 2 to 4; stage 1 stays at 0.5.
+- The EFM head on the Reference backbones meets their four printed counts too, which Figure 7 does not show.
+- The highest bars are 45, 16 and 9 units: -80.0 % and -43.75 % (printed -80 % and -44 %).
+
+SAM is not in the figure. A 1x1 with as many outputs as inputs on each of the three assembled maps (128, 256 and 256 channels at
+/8, /16 and /32) adds 9 units and 0.147 M weights; 0.200 BFLOPs and 4.31 M in all are printed. One bar is read at some distance:
+126 at 0.0019 BFLOPs instead of 0.0028. C2, which EFM reads at /4, has 64 channels: with 128 the total would print 4.869.
+
+The head, layer by layer, in units ("." below 0.02):
+
+{bars}
+"""
+CLAIM = """## The 75 % claim
+
+CSPNet's introduction says that cross-channel pooling (Maxout) cuts the memory for building the feature pyramid by 75 %, without
+a table. Elements of the maps that Maxout reads and writes in `csppeleenet-efm-plain` at 416 x 416:
+
+{maxouts}
+
+So 75 % is what Maxout saves wherever it keeps one channel of four, which is the rule in this reading; it is not a figure for
+the whole pyramid.
+"""
+OPEN = """## Open
+
+- **Fusion first** (0.861, 0.755, 0.649 BFLOPs). The cost falls by 0.106 per quarter of gamma, twice what narrower dense blocks
+  save. 65,000 combinations were counted: either stem, the dense layers of PeleeNet or of CSPPeleeNet, gamma in stage 1 or not,
+  each part by 1x1, by slicing or passed whole, transitions before or after the pooling with eight choices of width, and seven
+  endings. None meets all three totals; the nearest misses by 0.0026. Our transitions are fitted.
+- **The Reference backbones.** Differences between printed rows give the last layer: 512 channels, by 3x3, or by 1x1 in the b
+  forms. The rest is fitted.
+- **CSPResNet-10, CSPDenseNet-201-Elastic, HarDNet-138s, SE**: positions or widths are not published.
+- **GFM and CEM** meet their printed totals with widths of powers of two, but no bar confirms them. CEM (SAM) and CEM differ by
+  1x1 convolutions of 128 channels on the three maps.
+- **PAN2** (4.33 and 2.56 BFLOPs) and Pelee2: no form was found that is both natural and of that cost.
+- **Figure 8**: CIO of 34.4 M for ResNeXt-50 and 32.6 M for CSPResNeXt-50 at 256 x 256 are met.
+- **DenseNet-40 with OSA** (VoVNet section 3.2): output widths are not printed. 5 x 43 with as many output channels as its layers
+  give has the printed MAC of 2.5 M; two width-keeping transitions give 2.05 M, three 2.57 M.
+- **VoVNet's DSOD and RefineDet detectors** have heads that Darknet does not have.
+
+## Printed numbers that contradict each other
+
+Those of one row are in its note. Further ones:
+
+- Weight decay is printed as 0.005 and the steps of ResNet-like networks as "8000,000"; every ImageNet cfg of the authors has
+  0.0005 and 800,000. COCO trains 500,000 steps in print, 500,500 or 500,200 in the cfgs. The cfgs here follow the cfgs, with the
+  paper's 1,600,000 steps for the dense networks, which have no published cfg.
+- "Computation cut in half" (introduction) is 43.75 % (Figure 7).
+- Section 3.1 links x0'' to the end of the stage; equations and Figure 2 link x0'. The cfgs follow the equations.
+- CSPResNeXt-50 is called best in all of Table 3; ResNeXt-50 has the higher top-5 (94.2).
+- VoVNet's stem is stride 1 with pooling in its Table 1 and Caffe code, stride 2 in the PyTorch code: both are here.
+- VoVNet's README trains with batch 128 in one sentence and 256 in another; its script defaults to 256.
+- VoVNet's small-object gains are quoted over DenseNet-121, which no table has; RefineDet512 with ResNet-101 runs at 12.7 fps in
+  Table 6 and 12.3 in Table 7.
 """
 
 
@@ -63,7 +137,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(
         prog="python -m compose.report", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--check", action="store_true", help="compare with docs/models.md instead of writing it")
+    parser.add_argument("--check", action="store_true", help="compare with docs/models.md and write nothing")
     text = report()
     if not parser.parse_args(arguments).check:
         write_text(OUT, text)
@@ -77,33 +151,65 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def report() -> str:
     """The whole page."""
     latency = json.loads(LATENCY.read_text(encoding="utf-8"))
-    parts = [INTRODUCTION.format(latency=latency["about"])]
+    parts = [INTRODUCTION.format(latency=latency["about"]), _published_cfgs()]
     parts += [_published_table(table, latency["ms"]) for table in TABLES]
-    return "\n".join([*parts, _all_models(), SEARCH])
+    parts += [FIGURE_7.format(bars=_bars()), CLAIM.format(maxouts=_maxouts()), OPEN, _all_models()]
+    return "\n".join(parts)
+
+
+def _published_cfgs() -> str:
+    weights = {row.cfg.removesuffix(".cfg"): row.name for row in reversed(PUBLISHED)}
+    rows = [
+        (name, f"{repository} {cfg}", f"`python convert.py fetch {weights[cfg]}`" if cfg in weights else "–")
+        for name, (repository, cfg) in PUBLISHED_CFGS.items()
+    ]
+    text = (
+        "These cfgs have a published twin, and the weights that their authors link run in both. VoVNet's authors link PyTorch\n"
+        "weights of VoVNet-39 and -57, which fit `vovnet39.cfg` and `vovnet57.cfg`. Of all other models here, neither a cfg nor\n"
+        "weights were ever published."
+    )
+    return f"## Published cfgs and weights\n\n{text}\n\n{_markdown(('cfg', 'published as', 'weights'), rows)}"
 
 
 def _published_table(table: Table, latency: Mapping[str, float]) -> str:
+    counted = any(row.model for row in table.rows)
+    ours = ("ours [ms]", "layer table") if counted else ()
     head = (
-        "model", "cfg", "input", "parameters [M]", "ours", "", "BFLOPs", "ours", "",
-        table.accuracy, "fps", "ours [ms]", "layer table", "note",
-    )  # fmt: skip
-    rows = [_published_row(row, latency) for row in table.rows]
+        "model",
+        *(("cfg",) if counted else ()),
+        "input",
+        *_count_heads("parameters [M]", counted),
+        *_count_heads("BFLOPs", counted),
+        *table.columns,
+        *ours,
+        "note",
+    )
+    rows = [_published_row(row, latency, counted) for row in table.rows]
     remark = f"\n{table.remark}\n" if table.remark else ""
     return f"## {table.title}\n{remark}\n{_markdown(head, rows)}"
 
 
-def _published_row(row: Row, latency: Mapping[str, float]) -> tuple[str, ...]:
-    sums = _sums(row.model, row.side)
+def _count_heads(name: str, counted: bool) -> tuple[str, ...]:
+    return (name, "ours", "") if counted else (name,)
+
+
+def _published_row(row: Row, latency: Mapping[str, float], counted: bool) -> tuple[str, ...]:
+    input_side = str(row.side or "–")
+    if not row.model:
+        printed = [number.text if number else "–" for number in (row.parameters, row.bflops)]
+        if not counted:
+            return row.label, input_side, *printed, *row.figures, row.note
+        return row.label, "–", input_side, printed[0], "–", "", printed[1], "–", "", *row.figures, "–", "–", row.note
+    sums = totals(_plan(row.model, row.side))
     parameters = sums["params" if row.counted == "stored" else "conv_weights"] / 1e6
     measured = latency.get(f"{row.model}@{row.side}")
     return (
         row.label,
         row.model,
-        str(row.side),
+        input_side,
         *_compared(row.parameters, parameters, "¹" if row.counted == "stored" else ""),
         *_compared(row.bflops, sums["bflops_paper"]),
-        row.accuracy or "–",
-        row.fps or "–",
+        *row.figures,
         f"{measured:.1f}" if measured else "–",
         _origin(row.model),
         row.note,
@@ -121,8 +227,59 @@ def _compared(printed: Printed | None, value: float, mark: str = "") -> tuple[st
 
 def _origin(name: str) -> str:
     model = MODELS[name]
-    backbone, head = BACKBONES[model.backbone].origin, HEADS[model.head].origin
-    return backbone if model.head.startswith("classifier") or backbone == head else f"{backbone}, head {head}"
+    backbone, head = LABELS[BACKBONES[model.backbone].origin], LABELS[HEADS[model.head].origin]
+    return backbone if model.head.startswith("classifier") or backbone == head else f"{backbone}; head {head}"
+
+
+def figure_layers(plan: Plan) -> list[Step]:
+    """The layers that Figure 7 numbers."""
+    return [step for step in plan.steps if step.section.names[0] in ("convolutional", "maxpool", "upsample", "yolo")]
+
+
+def bflops(step: Step) -> float:
+    """Its BFLOPs as CSPNet's tables count."""
+    return (step.cost.operations - step.cost.elementwise) / 1e9
+
+
+def _bars() -> str:
+    rows = []
+    for number, step in enumerate(figure_layers(_plan("csppeleenet-efm-plain", 416))):
+        if number >= 114:
+            height, width, channels = step.reported_shape.hwc
+            cells = (_units(BARS[number]), _units(bflops(step) / UNIT), _layer(step), f"{channels} at {width}x{height}")
+            rows.append((str(number), *cells))
+    return _markdown(("layer", "measured", "ours", "", "output"), rows)
+
+
+def _layer(step: Step) -> str:
+    section = step.section
+    if isinstance(section, ConvolutionalSection):
+        return f"{section.size}x{section.size}{'/2' if section.stride > 1 else ''} of {step.site.input.hwc[2]}"
+    return "Maxout" if is_maxout(step) else section.names[0]
+
+
+def _units(value: float) -> str:
+    return f"{value:.3f}".rstrip("0").rstrip(".") if value >= 0.02 else "."
+
+
+def is_maxout(step: Step) -> bool:
+    return isinstance(step.section, MaxpoolSection) and bool(step.section.maxpool_depth)
+
+
+def _maxouts() -> str:
+    rows, sums = [], [0, 0]
+    for step in _plan("csppeleenet-efm-plain", 416).steps:
+        if is_maxout(step):
+            shapes = [step.site.input.hwc, step.reported_shape.hwc]
+            sizes = [height * width * channels for height, width, channels in shapes]
+            sums = [a + b for a, b in zip(sums, sizes, strict=True)]
+            name = f"{shapes[0][2]} to {shapes[1][2]} channels at {shapes[0][1]}x{shapes[0][0]}"
+            rows.append((name, *_saved(*sizes)))
+    return _markdown(("Maxout", "in", "out", ""), [*rows, ("all", *_saved(*sums))])
+
+
+def _saved(before: int, after: int) -> tuple[str, str, str]:
+    return f"{before:,}", f"{after:,}", f"-{1 - after / before:.1%}".replace("%", " %")
 
 
 def _all_models() -> str:
@@ -131,9 +288,7 @@ def _all_models() -> str:
     )  # fmt: skip
     rows = []
     for name, model in MODELS.items():
-        sums = _sums(name, model.side)
-        numbers = [sums[key] / 1e6 for key in ("conv_weights", "params")]
-        traffic = [sums[key] / 1e6 for key in ("mac", "cio")]
+        sums = totals(_plan(name, model.side))
         rows.append(
             (
                 f"[{name}](../cfg/{name}.cfg)",
@@ -141,9 +296,9 @@ def _all_models() -> str:
                 HEADS[model.head].title,
                 str(model.side),
                 str(sums["layers"]),
-                *(f"{number:.3f}" for number in numbers),
+                *(f"{sums[key] / 1e6:.3f}" for key in ("conv_weights", "params")),
                 f"{sums['bflops_paper']:.3f}",
-                *(f"{number:.1f}" for number in traffic),
+                *(f"{sums[key] / 1e6:.1f}" for key in ("mac", "cio")),
                 _origin(name),
             )
         )
@@ -151,8 +306,9 @@ def _all_models() -> str:
     return f"## All files\n\n{text}\n\n{_markdown(head, rows)}"
 
 
-def _sums(name: str, side: int) -> dict[str, Any]:
-    return totals(read_plan(ROOT / "cfg" / f"{name}.cfg", width=side, height=side))
+@cache
+def _plan(name: str, side: int) -> Plan:
+    return read_plan(ROOT / "cfg" / f"{name}.cfg", width=side, height=side)
 
 
 def _markdown(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:

@@ -7,19 +7,19 @@ from pathlib import Path
 import pytest
 import torch
 
-from compose.catalog import MODELS
-from compose.published import TABLES, Row
-from compose.report import OUT, report
-from compose.write import compose_text
+from compose.catalog import MODELS, compose_text
+from compose.published import BARS, LARGEST, PUBLISHED_CFGS, READING_ERROR, SMALL, TABLES, UNIT, Row
+from compose.report import LABELS, OUT, bflops, figure_layers, is_maxout, report
 from models.load import load
 from models.plan import read_plan
+from models.published import PUBLISHED
 from models.summary import totals
 from models.weights import load_weights, save_weights
 from tests.paths import REPOSITORY
 
 CFG = REPOSITORY / "cfg"
 SMALL_SIDE = 64
-ROWS = [pytest.param(row, id=f"{row.model}@{row.side}") for table in TABLES for row in table.rows]
+ROWS = [pytest.param(row, id=f"{row.label} {row.side}") for table in TABLES for row in table.rows if row.model]
 
 
 def test_catalog_and_folder_hold_the_same_models() -> None:
@@ -40,6 +40,44 @@ def test_counts_meet_the_printed_ones(row: Row) -> None:
         assert row.bflops.agrees(sums["bflops_paper"])
     apart = [printed for printed in (row.parameters, row.bflops) if printed and printed.reach != "digits"]
     assert row.note or not apart, "a count that does not meet the printed digits needs a note"
+
+
+def test_figure_7_numbers_the_layers_as_we_do() -> None:
+    """Its bars are layers 0 to 150; each costs what was measured within the reading error."""
+    layers = figure_layers(read_plan(CFG / "csppeleenet-efm-plain.cfg"))
+    assert len(layers) == max(BARS) + 1
+    for number, measured in BARS.items():
+        ours = bflops(layers[number])
+        assert ours == pytest.approx(measured * UNIT, abs=SMALL * UNIT if not measured else READING_ERROR), number
+
+
+@pytest.mark.parametrize("name", LARGEST)
+def test_largest_layer_of_figure_7(name: str) -> None:
+    assert max(map(bflops, figure_layers(read_plan(CFG / f"{name}.cfg")))) == pytest.approx(LARGEST[name] * UNIT)
+
+
+def test_maxout_of_one_channel_in_four_saves_75_percent() -> None:
+    """The claim of CSPNet's introduction, on the maps that EFM compresses."""
+    steps = [step for step in read_plan(CFG / "csppeleenet-efm-plain.cfg").steps if is_maxout(step)]
+    kept = [step.reported_shape.channels / step.site.input.channels for step in steps]
+    assert sorted(kept) == [1 / 8, 1 / 4, 1 / 4, 1 / 4, 1 / 2]
+
+
+@pytest.mark.parametrize(
+    ("name", "billions"),
+    [
+        ("vovnet27-slim", 2.176),
+        ("vovnet39", 7.071),
+        ("vovnet57", 8.929),
+        ("vovnet27-slim-caffe", 2.870),
+        ("vovnet39-caffe", 7.765),
+        ("vovnet57-caffe", 9.623),
+    ],
+)
+def test_multiply_adds_of_both_vovnet_forms(name: str, billions: float) -> None:
+    """Backbone convolutions at 224, as counted from the two public codes."""
+    layers = [step for step in read_plan(CFG / f"{name}.cfg").steps if step.section.names[0] == "convolutional"]
+    assert round(sum(map(bflops, layers[:-1])) / 2, 3) == pytest.approx(billions, abs=0.0011)
 
 
 @pytest.mark.parametrize(
@@ -83,4 +121,12 @@ def test_page_says_whose_table_each_model_is() -> None:
     lines = OUT.read_text("utf-8").splitlines()
     for name in MODELS:
         row = next(line for line in lines if line.startswith(f"| [{name}]("))
-        assert row.endswith(("public |", "derived |", "tuned |"))
+        assert row.split(" | ")[-1].split(";")[0].removesuffix(" |") in LABELS.values()
+
+
+def test_page_names_the_weights_that_can_be_fetched() -> None:
+    """Whatever `convert.py fetch` lists for a cfg with a twin here stands on the page, and nothing else."""
+    page = OUT.read_text("utf-8")
+    for _, cfg in PUBLISHED_CFGS.values():
+        names = [row.name for row in PUBLISHED if row.cfg == f"{cfg}.cfg"]
+        assert any(f"`python convert.py fetch {name}`" in page for name in names) == bool(names)

@@ -8,18 +8,18 @@ import pytest
 import torch
 
 from compose.__main__ import main
-from compose.catalog import Model
+from compose.backbones import BACKBONES
+from compose.catalog import Model, compose_text
+from compose.heads import HEADS
 from compose.net import Map, Net, Section, write_sections
-from compose.parts import BACKBONES, HEADS
 from compose.training import coco
-from compose.write import compose_text
 from models.network import Network
 from models.plan import Plan, make_plan
 from utils import cfg
 from utils.errors import InputError
 
 OSA_AND_CSP = ("csppeleenet", "cspdensenet-ref", "csppeleenetb-ref", "csresnext50", "vovnet27-slim", "vovnet57")
-DETECTION_HEADS = ("yolov3", "yolov3-spp", "yolov3-tiny", "prn", "prn31", "panet-spp", "efm", "cem", "cem-sam")
+DETECTION_HEADS = ("yolov3", "yolov3-spp", "yolov3-tiny", "prn", "prn3l", "panet-spp", "fpn", "pan", "efm", "gfm", "cem-sam")
 
 
 def _plan(net: Net) -> Plan:
@@ -36,8 +36,8 @@ def test_heads_go_on_csp_and_osa_backbones(backbone: str, head: str) -> None:
 @pytest.mark.parametrize(
     ("backbone", "head", "expected"),
     [
-        ("darknet-ref", "efm", r"head efm reads /8, /16, /32, backbone darknet-reference offers /64 \(1024 channels\)"),
-        ("cspdensenet-ref", "gfm-pelee", r"maxout cannot compress layer \d+ \(128 channels, \d+x\d+\) to 44 channels"),
+        ("darknet-ref", "efm", r"head efm reads /4, /8, /16, /32, backbone darknet-reference offers /64 \(1024 channels\)"),
+        ("mobilenet-v2", "efm", r"maxout cannot compress layer \d+ \(96 channels, 26x26\) to 128 channels"),
         ("densenet40", "prn", r"head prn reads /16, /32, backbone densenet40 offers /1 \(160 channels\), /2"),
         ("nothing", "prn", "no backbone 'nothing', expected one of: peleenet"),
         ("peleenet", "nothing", "no head 'nothing', expected one of: classifier"),
