@@ -60,7 +60,7 @@ def main() -> None:
     torch.set_num_threads(1)
     found: dict[str, float] = {}
     for number in range(options.rounds):
-        for name, side in dict.fromkeys((row.model, row.side) for table in TABLES for row in table.rows):
+        for name, side in dict.fromkeys((row.model, row.side) for table in TABLES for row in table.rows if row.model):
             key, measured = f"{name}@{side}", round(least_ms(name, side), 1)
             found[key] = min(measured, found.get(key, measured))
             print(f"round {number + 1}, {key}: {measured} ms", flush=True)

@@ -8,6 +8,7 @@ original crashes or prints a message, there is an error or a warning with file a
 
 from __future__ import annotations
 
+import difflib
 import functools
 import logging
 from collections.abc import Iterator, Mapping
@@ -15,7 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
 
-from utils.errors import CfgError
+from utils.errors import CfgError, InputError
 from utils.files import atomic_write, read_text
 
 logger = logging.getLogger(__name__)
@@ -96,6 +97,12 @@ class Cfg:
 
 def read(path: str | Path) -> Cfg:
     """Read a cfg file. Raises InputError (CfgError with the line) if it is no cfg."""
+    path = Path(path)
+    if not path.exists():
+        near = difflib.get_close_matches(path.name, [each.name for each in path.parent.glob("*.cfg")], 1, 0.8)
+        raise InputError(
+            f"{path}: no such cfg file" + "".join(f"; did you mean {path.with_name(name)}?" for name in near)
+        )
     return parse(read_text(path, "cfg", exact=True), str(path))
 
 

@@ -19,7 +19,19 @@ from utils import cfg
 from utils.errors import InputError
 
 OSA_AND_CSP = ("csppeleenet", "cspdensenet-ref", "csppeleenetb-ref", "csresnext50", "vovnet27-slim", "vovnet57")
-DETECTION_HEADS = ("yolov3", "yolov3-spp", "yolov3-tiny", "prn", "prn3l", "panet-spp", "fpn", "pan", "efm", "gfm", "cem-sam")
+DETECTION_HEADS = (
+    "yolov3",
+    "yolov3-spp",
+    "yolov3-tiny",
+    "prn",
+    "prn3l",
+    "panet-spp",
+    "fpn",
+    "pan",
+    "efm",
+    "gfm",
+    "cem-sam",
+)
 
 
 def _plan(net: Net) -> Plan:
@@ -36,7 +48,11 @@ def test_heads_go_on_csp_and_osa_backbones(backbone: str, head: str) -> None:
 @pytest.mark.parametrize(
     ("backbone", "head", "expected"),
     [
-        ("darknet-ref", "efm", r"head efm reads /4, /8, /16, /32, backbone darknet-reference offers /64 \(1024 channels\)"),
+        (
+            "darknet-ref",
+            "efm",
+            r"head efm reads /4, /8, /16, /32, backbone darknet-reference offers /64 \(1024 channels\)",
+        ),
         ("mobilenet-v2", "efm", r"maxout cannot compress layer \d+ \(96 channels, 26x26\) to 128 channels"),
         ("densenet40", "prn", r"head prn reads /16, /32, backbone densenet40 offers /1 \(160 channels\), /2"),
         ("nothing", "prn", "no backbone 'nothing', expected one of: peleenet"),
@@ -125,5 +141,8 @@ def test_command_writes_checks_and_pairs(tmp_path: Path, capsys: pytest.CaptureF
     assert "resnet10.cfg: differs" in capsys.readouterr().out
     assert main(["--pair", "vovnet27-slim", "panet-spp", "--img-size", "320", *out]) == 0
     assert "width=320" in (tmp_path / "vovnet27-slim-panet-spp.cfg").read_text()
+    assert main(["peleenet-prn31", *out]) == 0, "an old name"
+    assert main(["--pair", "csppeleenet", "efm-pelee-plain", *out]) == 0
+    assert {"peleenet-prn3l.cfg", "csppeleenet-efm-plain.cfg"} < {path.name for path in tmp_path.iterdir()}
     with pytest.raises(InputError, match="no model 'resnet11' in the catalog"):
         main(["resnet11", *out])

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import logging
+from pathlib import Path
 
 import pytest
 
 from tests.paths import shared
 from utils import cfg
-from utils.errors import CfgError
+from utils.errors import CfgError, InputError
 
 TEXT = "[net]\nwidth = 32 # not a comment\n; note\n\nheight=16\nwidth=64\n[conv]\r\n filters =\t8\r\n# end"
 
@@ -86,3 +87,11 @@ def test_what_is_no_cfg(text: str, message: str) -> None:
     with pytest.raises(CfgError) as caught:
         cfg.parse(text, "a.cfg")
     assert message in str(caught.value)
+
+
+def test_missing_file_names_a_similar_one(tmp_path: Path) -> None:
+    (tmp_path / "peleenet-prn3l.cfg").touch()
+    with pytest.raises(InputError, match=r"peleenet-prn31.cfg: no such cfg file; did you mean .*peleenet-prn3l.cfg\?"):
+        cfg.read(tmp_path / "peleenet-prn31.cfg")
+    with pytest.raises(InputError, match="yolo.cfg: no such cfg file$"):
+        cfg.read(tmp_path / "yolo.cfg")
