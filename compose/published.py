@@ -321,7 +321,7 @@ PRN = _table(
     notes={
         "Pelee-PRN-3l 320": "a misprint: 5.03 at 416 is 2.98 at 320",
         "Pelee-PAN 416": "concatenation with the path down before the 3x3 at /32; other forms of this cost are possible",
-        "Pelee-PAN2 416": "open: no form of PAN with one lateral 1x1 per scale costs 13.2 units more than PRN",
+        "Pelee-PAN2 416": "open: 13 units (as in Figure 7) above PRN; several forms cost that, none stands out",
         "Pelee2-CEM 416": "the backbone was never described",
     },
 )

@@ -5,7 +5,6 @@ python -m compose.report [--check]
 
 from __future__ import annotations
 
-import argparse
 import json
 import sys
 from collections.abc import Mapping, Sequence
@@ -22,7 +21,7 @@ from models.layers.pooling import MaxpoolSection
 from models.plan import Plan, Step, read_plan
 from models.published import PUBLISHED
 from models.summary import totals
-from utils.cli import EXIT_FAILED, EXIT_OK, run_script
+from utils.cli import EXIT_FAILED, EXIT_OK, run_script, script_parser
 from utils.files import write_text
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -110,7 +109,7 @@ OPEN = """## Open
 - **CSPResNet-10, CSPDenseNet-201-Elastic, HarDNet-138s, SE**: positions or widths are not published.
 - **GFM and CEM** meet their printed totals with widths of powers of two, but no bar confirms them. CEM (SAM) and CEM differ by
   1x1 convolutions of 128 channels on the three maps.
-- **PAN2** (4.33 and 2.56 BFLOPs) and Pelee2: no form was found that is both natural and of that cost.
+- **PAN2** (4.33 and 2.56 BFLOPs): several forms have that cost, none stands out. Pelee2 was never described.
 - **Figure 8**: CIO of 34.4 M for ResNeXt-50 and 32.6 M for CSPResNeXt-50 at 256 x 256 are met.
 - **DenseNet-40 with OSA** (VoVNet section 3.2): output widths are not printed. 5 x 43 with as many output channels as its layers
   give has the printed MAC of 2.5 M; two width-keeping transitions give 2.05 M, three 2.57 M.
@@ -134,9 +133,7 @@ Those of one row are in its note. Further ones:
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    parser = argparse.ArgumentParser(
-        prog="python -m compose.report", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = script_parser("python -m compose.report", __doc__)
     parser.add_argument("--check", action="store_true", help="compare with docs/models.md and write nothing")
     text = report()
     if not parser.parse_args(arguments).check:
