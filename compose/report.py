@@ -62,7 +62,7 @@ the original program.
 | fitted | not published; the structure follows the description and free widths were chosen to meet the printed totals |
 
 **Equal totals do not make a fitted table the authors' table**, and the accuracy that a paper prints belongs to the authors'
-network. Nobody has trained the cfgs here on ImageNet or COCO.
+network. This project has not trained its cfgs on ImageNet or COCO.
 
 **Accuracy and fps** are as published, on the authors' machines. {latency}
 """
@@ -161,9 +161,10 @@ def _published_cfgs() -> str:
         for name, (repository, cfg) in PUBLISHED_CFGS.items()
     ]
     text = (
-        "These cfgs have a published twin, and the weights that their authors link run in both. VoVNet's authors link PyTorch\n"
-        "weights of VoVNet-39 and -57, which fit `vovnet39.cfg` and `vovnet57.cfg`. Of all other models here, neither a cfg nor\n"
-        "weights were ever published."
+        "These cfgs have a twin that was published for Darknet: same function, same weights, same training settings. The weights\n"
+        "are those that their authors link. The authors of VoVNet link PyTorch weights of VoVNet-39 and -57, in the form of\n"
+        "`vovnet39.cfg` and `vovnet57.cfg`; `convert.py weights --cfg cfg/vovnet39.cfg --weights FILE.pth --out FILE.weights` reads\n"
+        "them. For the Pelee and Reference networks and for EFM, GFM and CEM neither cfgs nor weights were ever published."
     )
     return f"## Published cfgs and weights\n\n{text}\n\n{_markdown(('cfg', 'published as', 'weights'), rows)}"
 
