@@ -164,7 +164,9 @@ def _published_cfgs() -> str:
     text = (
         "These cfgs have a twin that was published for Darknet: same function, same weights, same training settings. The weights\n"
         "are those that their authors link. The authors of VoVNet link PyTorch weights of VoVNet-39 and -57, in the form of\n"
-        "`vovnet39.cfg` and `vovnet57.cfg`, which `convert.py weights --cfg cfg/vovnet39.cfg` reads. For the Pelee and Reference networks and for EFM, GFM and CEM neither cfgs nor weights were ever published."
+        "`vovnet39.cfg` and `vovnet57.cfg`, which `convert.py weights --cfg cfg/vovnet39.cfg` reads. PeleeNet's authors\n"
+        "published Caffe and PyTorch code. For SPeleeNet, PeleeNeXt, CSPPeleeNet, the Reference networks and CSPResNet-10, and for\n"
+        "the heads PRN-3l, EFM, GFM and CEM, neither cfgs nor weights were ever published."
     )
     return f"## Published cfgs and weights\n\n{text}\n\n{_markdown(('cfg', 'published as', 'weights'), rows)}"
 
