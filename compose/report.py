@@ -66,6 +66,17 @@ network. This project has not trained its cfgs on ImageNet or COCO.
 
 **Accuracy and fps** are as published, on the authors' machines. {latency}
 """
+TWINS = """## Published cfgs and weights
+
+These cfgs have a twin that was published for Darknet: same function, same weights, same training settings. The weights are those
+that their authors link.
+
+{rows}
+The authors of VoVNet link PyTorch weights of VoVNet-39 and -57, in the form of `vovnet39.cfg` and `vovnet57.cfg`, which
+`python convert.py weights --cfg cfg/vovnet39.cfg` reads. PeleeNet's authors published Caffe and PyTorch code. For SPeleeNet,
+PeleeNeXt, CSPPeleeNet, the Reference networks and CSPResNet-10, and for the heads PRN-3l, EFM, GFM and CEM, neither cfgs nor
+weights were ever published.
+"""
 FIGURE_7 = """## CSPPeleeNet and EFM, read off Figure 7
 
 Figure 7 plots the BFLOPs of every layer of three detectors at 416 x 416, without numbers. Its bars can be measured: where the
@@ -161,14 +172,7 @@ def _published_cfgs() -> str:
         (name, f"{repository} {cfg}", f"`python convert.py fetch {weights[cfg]}`" if cfg in weights else "–")
         for name, (repository, cfg) in PUBLISHED_CFGS.items()
     ]
-    text = (
-        "These cfgs have a twin that was published for Darknet: same function, same weights, same training settings. The weights\n"
-        "are those that their authors link. The authors of VoVNet link PyTorch weights of VoVNet-39 and -57, in the form of\n"
-        "`vovnet39.cfg` and `vovnet57.cfg`, which `convert.py weights --cfg cfg/vovnet39.cfg` reads. PeleeNet's authors\n"
-        "published Caffe and PyTorch code. For SPeleeNet, PeleeNeXt, CSPPeleeNet, the Reference networks and CSPResNet-10, and for\n"
-        "the heads PRN-3l, EFM, GFM and CEM, neither cfgs nor weights were ever published."
-    )
-    return f"## Published cfgs and weights\n\n{text}\n\n{_markdown(('cfg', 'published as', 'weights'), rows)}"
+    return TWINS.format(rows=_markdown(("cfg", "published as", "weights"), rows))
 
 
 def _published_table(table: Table, latency: Mapping[str, float]) -> str:
