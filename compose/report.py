@@ -68,8 +68,8 @@ network. This project has not trained its cfgs on ImageNet or COCO.
 """
 TWINS = """## Published cfgs and weights
 
-These cfgs have a twin that was published for Darknet: same function, same weights, same training settings. The weights are those
-that their authors link.
+These cfgs have a twin that was published for Darknet: same function, same weights, same training settings (YOLOv3 and PRN were
+published with batch 1, for inference). The weights are those that their authors link.
 
 {rows}
 The authors of VoVNet link PyTorch weights of VoVNet-39 and -57, in the form of `vovnet39.cfg` and `vovnet57.cfg`, which
