@@ -8,7 +8,6 @@ from functools import partial
 from compose.backbones import csppeleenet, darknet, densenet, mobilenet, peleenet, resnet, vovnet
 from compose.net import Backbone
 
-FUSION_LAST, FUSION_FIRST = "PeleeNet, CSP fusion last", "PeleeNet, CSP fusion first"
 GAMMAS = {"g25": 0.25, "g50": 0.5, "g75": 0.75}
 
 
@@ -29,13 +28,13 @@ BACKBONES: Mapping[str, Backbone] = {
     "partialpeleenet": Backbone("PartialPelee", "derived", partial(peleenet.peleenet, partial=True)),
     **{
         f"csppeleenet-first-{name}": Backbone(
-            f"{FUSION_FIRST}, gamma {gamma}", "fitted", partial(csppeleenet.fusion_first, gamma=gamma)
+            f"PeleeNet, CSP fusion first, gamma {gamma}", "fitted", partial(csppeleenet.fusion_first, gamma=gamma)
         )
         for name, gamma in GAMMAS.items()
     },
     **{
         f"csppeleenet-last-{name}": Backbone(
-            f"{FUSION_LAST}, gamma {gamma}", "figure", partial(csppeleenet.fusion_last, gamma=gamma)
+            f"PeleeNet, CSP fusion last, gamma {gamma}", "figure", partial(csppeleenet.fusion_last, gamma=gamma)
         )
         for name, gamma in GAMMAS.items()
     },
