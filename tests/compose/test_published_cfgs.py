@@ -50,7 +50,7 @@ def _results(network: Network, image: torch.Tensor) -> tuple[torch.Tensor, ...]:
     assert all(output.isfinite().all() for output in outputs)
     if network.plan.heads[0].section.names[0] != "yolo":
         return (outputs[0],)
-    found = Detector(network).candidates(outputs, 0, (SIDE, SIDE))
+    found = Detector(network).candidates(outputs, 0)
     return found.cxcywh_rel, found.scores
 
 

@@ -93,5 +93,5 @@ def test_missing_file_names_a_similar_one(tmp_path: Path) -> None:
     (tmp_path / "peleenet-prn3l.cfg").touch()
     with pytest.raises(InputError, match=r"peleenet-prn31.cfg: no such cfg file; did you mean .*peleenet-prn3l.cfg\?"):
         cfg.read(tmp_path / "peleenet-prn31.cfg")
-    with pytest.raises(InputError, match="yolo.cfg: no such cfg file$"):
+    with pytest.raises(InputError, match=r"yolo.cfg: no such cfg file$"):
         cfg.read(tmp_path / "yolo.cfg")
