@@ -39,7 +39,9 @@ def validate(settings: EvaluationOptions) -> int:
     folder = run_folder(settings.project, settings.name, exist_ok=settings.exist_ok)
     predictions = predict_set(settings, model, evaluation_set.images, [confidence])
     if not evaluation_set.dataset.labelled:
-        rows = result_rows(predictions.found[0], evaluation_set.image_ids(predictions.indices), evaluation_set.category_ids)
+        rows = result_rows(
+            predictions.found[0], evaluation_set.image_ids(predictions.indices), evaluation_set.category_ids
+        )
         write_text(folder / "results.json", json.dumps(rows) + "\n")
         print(f"No annotations to evaluate against: {len(rows)} detections saved to {folder / 'results.json'}")
         return outcome(evaluation_set.images, predictions)

@@ -1,6 +1,6 @@
-"""Fitting a cfg to a data set, in memory: number of classes, anchors, and the filters that follow from them.
+"""Fits a cfg to a data set, in memory: number of classes, anchors, and the filters that follow from them.
 
-The original has people edit classes and filters in several places by hand.
+For the original, people edit classes and filters in several places by hand.
 """
 
 from __future__ import annotations
@@ -20,11 +20,11 @@ from utils.errors import HeadWidthError, InputError
 
 logger = logging.getLogger(__name__)
 
-_WIDTH_KEYS = ("filters", "output")  # keys that say how many channels a layer gives
+_WIDTH_KEYS = ("filters", "output")  # keys for the number of output channels
 
 
 def read_plan_to_fit(path: str | Path) -> Plan:
-    """Plan of a cfg that is going to be fitted: wrong `filters` before a head are corrected. Raises InputError."""
+    """Plan of a cfg to be fitted: wrong `filters` before a head are corrected. Raises InputError."""
     cfg = cfg_text.read(path)
     while True:
         try:
@@ -39,7 +39,7 @@ def read_plan_to_fit(path: str | Path) -> Plan:
 
 
 def classes_of(plan: Plan) -> int:
-    """Number of classes of the heads; of a classifier the values it gives. Raises InputError if there is no head."""
+    """Number of classes of the heads, or of a classifier's outputs. Raises InputError if there is no head."""
     heads = [step for step in plan.steps if step.section.is_head]
     if not heads:
         raise InputError(
@@ -52,7 +52,7 @@ def classes_of(plan: Plan) -> int:
 def fit_classes(plan: Plan, classes: int, counters: Sequence[int] = ()) -> Cfg:
     """The cfg with `classes` in every head, and the filters before each head that follow from it.
 
-    counters: objects of each class, for heads with counters_per_class. Raises InputError if the filters cannot be fitted.
+    counters: number of objects of each class, for heads with counters_per_class. Raises InputError if the filters cannot be fitted.
     """
     changes = _Changes(plan)
     for step in plan.steps:
@@ -81,7 +81,7 @@ def anchors_in_pixels(plan: Plan) -> list[tuple[float, float]]:
 
 
 def fit_anchors(plan: Plan, sizes_px: Sequence[Sequence[float]], masks: Sequence[Sequence[int]]) -> Cfg:
-    """The cfg with other anchors. sizes_px: width, height of each, in pixels; masks: those of each head, in cfg order."""
+    """The cfg with other anchors. sizes_px: width, height of each, in pixels; masks: the anchors of each head, in cfg order."""
     changes = _Changes(plan)
     heads = anchor_heads(plan)
     for step, mask in zip(heads, masks, strict=True):
@@ -98,7 +98,7 @@ def fit_anchors(plan: Plan, sizes_px: Sequence[Sequence[float]], masks: Sequence
 
 
 class _Changes:
-    """New values of keys by section, gathered before the text is rewritten."""
+    """New values of keys by section, collected before the text is rewritten."""
 
     def __init__(self, plan: Plan) -> None:
         self.plan = plan
@@ -110,7 +110,7 @@ class _Changes:
             raise step.site.error(f"{key}: cannot be {known[key]} for one head and {value} for another", key)
 
     def set_width(self, head: Step, channels: int) -> None:
-        """Have `head` read so many channels, by setting the layers that decide about it."""
+        """Make `head` read this many channels, by setting the layers that determine it."""
         if head.site.input.outputs == channels or head.site.input.channels == channels:
             return
         for source in head.sources:
@@ -118,7 +118,7 @@ class _Changes:
 
     def _set_width(self, head: Step, index: int, channels: int) -> None:
         if index < 0:
-            raise head.site.error(f"reads the network's input, it cannot be given {channels} channels")
+            raise head.site.error(f"reads the network's input, which cannot have {channels} channels")
         step = self.plan.steps[index]
         key = next((key for key in _WIDTH_KEYS if _has(step, key)), None)
         if key is None:
@@ -134,7 +134,7 @@ class _Changes:
             self._set_width(head, absolute(index, shared), channels)
 
     def cfg(self) -> Cfg:
-        """The rewritten cfg, planned once to be sure that it holds together."""
+        """The rewritten cfg, planned once as a check."""
         cfg = self.plan.cfg
         for index, values in self.values.items():
             cfg = cfg.with_values(index + 1, values)

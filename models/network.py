@@ -16,8 +16,8 @@ from utils.errors import InputError
 class Network(nn.Module):
     """The network that a cfg describes.
 
-    Call it with images (n, channels, height, width), RGB in [0, 1]; it returns the outputs of its heads in cfg order (of its
-    last layer, if it has none), each (n, channels, height, width), as the original holds them.
+    Call it with images (n, channels, height, width), RGB in [0, 1]; it returns the outputs of its heads in cfg order (or of its
+    last layer, if it has no heads), each (n, channels, height, width), as in the original.
     """
 
     def __init__(self, plan: Plan) -> None:
@@ -27,7 +27,7 @@ class Network(nn.Module):
         for layer in self:
             layer.connect(list(self))
         self.seen = 0
-        self.version = (0, 2, 5)  # of the weights file; the original writes this one
+        self.version = (0, 2, 5)  # of the weights file, as the original writes it
         self.is_folded = False
         self.is_packed = False
         self._expires = last_reads(plan)
@@ -41,17 +41,17 @@ class Network(nn.Module):
         return tuple(found[index] for index in heads)
 
     def head_inputs(self, images: Tensor) -> tuple[tuple[Tensor, ...], ...]:
-        """What the heads read, head by head: the tensors with respect to which the losses are defined."""
+        """The inputs of each head, with respect to which the losses are defined."""
         sources = [step.sources for step in self.plan.heads]
         found = self._run(images, {index for group in sources for index in group}, stop_at_heads=True)
         return tuple(tuple(found[index] for index in group) for group in sources)
 
     def outputs(self, images: Tensor, layers: Collection[int]) -> dict[int, Tensor]:
-        """Outputs of chosen layers, values and order as the original's layer output.
+        """Outputs of chosen layers, with values and order of the original's layer outputs.
 
         Raises InputError for an index that the network does not have.
         """
-        assert not self.is_packed, "a packed network does not have every layer's output"
+        assert not self.is_packed, "a packed network does not keep every layer's output"
         count = len(self.plan.steps)
         for index in layers:
             if not 0 <= index < count:
@@ -65,7 +65,7 @@ class Network(nn.Module):
         return result
 
     def stored(self) -> Iterator[tuple[int, Stored]]:
-        """(layer index, tensor) for everything in the weights file, in file order."""
+        """(layer index, tensor) of everything in the weights file, in file order."""
         for index, layer in enumerate(self):
             for item in layer.stored():
                 yield index, item
@@ -75,10 +75,10 @@ class Network(nn.Module):
         return [(item.kind, item.tensor.numel(), item.fan_in) for _, item in self.stored()]
 
     def fold(self, *, pack: bool = False) -> Network:
-        """Make this network one for inference only: it can no longer be trained nor saved.
+        """Prepare the network for inference; it can no longer be trained or saved.
 
-        Batch normalisation is folded into the weights. `pack` also lays the weights out for this processor where PyTorch can
-        (float32 on a CPU; such a network is neither moved to another device nor exported, and has no `outputs`).
+        Batch normalisation is folded into the weights. `pack` also lays them out for this processor where PyTorch can
+        (float32 on a CPU; such a network can be neither moved to another device nor exported, and has no `outputs`).
         """
         self.eval().requires_grad_(False)
         layers = [layer.folded() for layer in self]
@@ -91,7 +91,7 @@ class Network(nn.Module):
         return self
 
     def _join(self, layers: list[Layer]) -> None:
-        """Replace neighbours among packed layers that one call can do."""
+        """Replace pairs of packed layers that one call can compute."""
         readers = Counter(source for step in self.plan.steps for source in step.sources)
         for step in self.plan.steps[1:]:
             before = step.index - 1
@@ -102,7 +102,7 @@ class Network(nn.Module):
 
     def _run(self, images: Tensor, keep: Collection[int], *, stop_at_heads: bool = False) -> dict[int, Tensor]:
         """Run the layers up to the last one of `keep`; outputs are released after their last reader."""
-        if self.is_packed:  # what oneDNN's convolutions like best; otherwise the layout is the caller's choice
+        if self.is_packed:  # the layout that is fastest in oneDNN; otherwise it is the caller's choice
             images = images.contiguous(memory_format=torch.channels_last)
         held = {-1: images}
         last = max(keep, default=-1)
@@ -119,7 +119,7 @@ class Network(nn.Module):
 
 
 def last_reads(plan: Plan) -> tuple[tuple[int, ...], ...]:
-    """For each layer, the outputs that nobody reads after it (its own, if nobody ever does)."""
+    """For each layer, the outputs of which it is the last reader (its own, if no layer reads that)."""
     last = {index: index for index in range(-1, len(plan.steps))}
     for step in plan.steps:
         for source in step.sources:

@@ -14,14 +14,14 @@ from torch import Tensor
 Operand = str | float | Tensor | NDArray[Any]
 
 INPUT = "images"
-_SHARED_SIZE = 64  # constants up to this many values are stored once
+_SHARED_SIZE = 64  # constants with up to this many values are stored once
 _END = 2**31 - 1
 _TYPE_NUMBERS: dict[type[np.floating[Any]], int] = {np.float32: 1, np.float16: 10}  # of onnx.TensorProto
 
 
 @dataclass(frozen=True)
 class Node:
-    """One operation; inputs and outputs are names of values, "" an input that is left out."""
+    """One operation; inputs and outputs are names of values, "" an omitted input."""
 
     op: str
     name: str
@@ -33,8 +33,8 @@ class Node:
 class Graph:
     """Nodes in the order of computation, and constants by name.
 
-    opset: version of the operators. batch: images at a time; None: any number. dynamic_size: width and height are not known
-    before the model runs. size_wh: width and height of the input otherwise.
+    opset: operator set version. batch: batch size; None: any. dynamic_size: width and height are known only when the model runs.
+    size_wh: width and height of the input otherwise.
     """
 
     def __init__(self, *, opset: int, batch: int | None, dynamic_size: bool, size_wh: tuple[int, int]) -> None:
@@ -48,7 +48,7 @@ class Graph:
 
     @contextmanager
     def scope(self, name: str, dtype: type[np.floating[Any]]) -> Iterator[None]:
-        """Names of nodes begin with `name`, and constants are of `dtype`, in this block."""
+        """In this block, node names begin with `name`, and constants have `dtype`."""
         before = self._scope, self.dtype
         self._scope, self.dtype = name, dtype
         try:
@@ -57,7 +57,7 @@ class Graph:
             self._scope, self.dtype = before
 
     def node(self, op: str, *inputs: Operand, **attributes: Any) -> str:
-        """Add an operation with one output, whose name is returned; inputs that are no names become constants."""
+        """Add an operation with one output and return its name; inputs other than names become constants."""
         names = tuple(each if isinstance(each, str) else self.constant(each) for each in inputs)
         name = f"{self._scope}{op}_{len(self.nodes)}"
         self.nodes.append(Node(op, name, names, (name,), attributes))
@@ -75,7 +75,7 @@ class Graph:
         return self._constant(np.asarray(values, np.int64))
 
     def scales(self, values: Sequence[float]) -> str:
-        """A constant of float32, which some operators want whatever the type of their input."""
+        """A float32 constant, which some operators require whatever the type of their input."""
         return self._constant(np.asarray(values, np.float32))
 
     def _constant(self, array: NDArray[Any]) -> str:
@@ -94,7 +94,7 @@ class Graph:
         return self.node("Slice", x, self.integers([start]), ends, self.integers([axis]), self.integers([step]))
 
     def reshape(self, x: str, *shape: int) -> str:
-        """0 keeps a dimension, -1 takes what is left."""
+        """0 keeps a dimension, -1 is inferred."""
         return self.node("Reshape", x, self.integers(shape))
 
     def concat(self, values: Sequence[str], axis: int) -> str:
@@ -105,11 +105,11 @@ class Graph:
         return self.node("Clip", x, *(limits if limits[1] else limits[:1]))
 
     def pad(self, x: str, before: Sequence[int], after: Sequence[int], value: float = 0.0) -> str:
-        """Constant values around a tensor of four dimensions."""
+        """Pad a tensor of four dimensions with a constant."""
         borders = self.integers([*before, *after])
         if value == 0:
             return self.node("Pad", x, borders)
-        # A constant of its own: OpenCV 4 takes one that other operations read, too, for a second tensor to pad.
+        # Not shared: OpenCV 4 mistakes a constant with several readers for a second tensor to pad.
         name = f"{self._scope}pad_value_{len(self.constants)}"
         self.constants[name] = np.asarray(value, self.dtype)
         return self.node("Pad", x, borders, name)
@@ -133,5 +133,5 @@ class Graph:
         return self.node("Cast", x, to=_TYPE_NUMBERS[self.dtype])
 
     def cast(self, x: str) -> str:
-        """A value of floats in the current floating point type."""
+        """A floating point value in the current floating point type."""
         return x if self._types.get(x) is self.dtype else self.to_float(x)

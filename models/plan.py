@@ -1,7 +1,7 @@
-"""Raw sections to a plan: typed sections, shapes, sources and costs, without a single tensor.
+"""From raw sections to a plan: typed sections, shapes, sources and costs, without a single tensor.
 
-Planning any published cfg takes milliseconds; whatever cannot be, and any absurd size, is refused here in Python's
-integers before anything is allocated.
+Planning any published cfg takes milliseconds. Impossible layers and sizes that are too large are refused here, before
+anything is allocated.
 """
 
 from __future__ import annotations
@@ -56,12 +56,12 @@ class Plan:
 
 
 def read_plan(path: str | Path, *, width: int | None = None, height: int | None = None) -> Plan:
-    """Plan of a cfg file, at another input size if given. Raises InputError."""
+    """Plan of a cfg file, optionally at another input size. Raises InputError."""
     return make_plan(cfg_text.read(path), width=width, height=height)
 
 
 def make_plan(cfg: Cfg, *, width: int | None = None, height: int | None = None) -> Plan:
-    """Plan of a cfg, at another input size if given. Raises CfgError with file, line and expectation."""
+    """Plan of a cfg, optionally at another input size. Raises CfgError with file, line and expectation."""
     first, *layers = cfg.sections
     if first.name not in NET_NAMES:
         raise first.error("expected [net] or [network] as the first section")
@@ -71,25 +71,25 @@ def make_plan(cfg: Cfg, *, width: int | None = None, height: int | None = None) 
         raise CfgError(cfg.path, None, f"has {len(layers)} layers, expected at most {MAX_LAYERS}")
     warn_unknown(first, NET_AUDIENCES)
     net = NetSection.from_raw(first)
-    asked = _asked(net, width, height)
-    plan_input = _input_shape(first, asked)
+    resized = _resized(net, width, height)
+    plan_input = _input_shape(first, resized)
     steps: list[Step] = []
     try:
         for raw in layers:
-            steps.append(_plan_layer(raw, asked, plan_input, steps))
+            steps.append(_plan_layer(raw, resized, plan_input, steps))
     except CfgError as error:
-        if (asked.width, asked.height) == (net.width, net.height):
+        if (resized.width, resized.height) == (net.width, net.height):
             raise
-        sizes = f"asked for, {asked.width}x{asked.height}, the cfg's own is {net.width}x{net.height}"
+        sizes = f"requested, {resized.width}x{resized.height}, the cfg's own is {net.width}x{net.height}"
         raise InputError(f"{error}; this is at the input size {sizes}") from None
-    plan = Plan(cfg, asked, plan_input, tuple(steps))
+    plan = Plan(cfg, resized, plan_input, tuple(steps))
     if 4 * plan.parameters > MAX_WEIGHTS_BYTES:
-        raise CfgError(cfg.path, None, f"needs {plan.parameters:,} weights, more than any machine this is meant for")
+        raise CfgError(cfg.path, None, f"needs {plan.parameters:,} weights, which is too large")
     return plan
 
 
-def _asked(net: NetSection, width: int | None, height: int | None) -> NetSection:
-    """The section with the input size asked for."""
+def _resized(net: NetSection, width: int | None, height: int | None) -> NetSection:
+    """[net] with another input size."""
     for name, value in (("width", width), ("height", height)):
         if value is not None and value < 1:
             raise InputError(f"{name}: {value} is out of range, expected 1 or more pixels")
@@ -104,7 +104,7 @@ def _input_shape(raw: RawSection, net: NetSection) -> Shape:
     else:
         raise raw.error("expected width, height and channels, or inputs, all above zero")
     if shape.outputs > MAX_OUTPUTS:
-        raise raw.error(f"an input of {shape} is absurd: {shape.outputs:,} values")
+        raise raw.error(f"an input of {shape} is too large: {shape.outputs:,} values")
     return shape
 
 
@@ -112,25 +112,25 @@ def _plan_layer(raw: RawSection, net: NetSection, plan_input: Shape, earlier: Se
     index = len(earlier)
     section_type = BY_NAME.get(raw.name)
     if section_type is None:
-        raise raw.error("unknown section" + ("; [net] can only stand first" if raw.name in NET_NAMES else ""))
+        raise raw.error("unknown section" + ("; [net] can only be the first section" if raw.name in NET_NAMES else ""))
     warn_unknown(raw, (section_type,))
     section = section_type.from_raw(raw)
     sources = section.sources(index)
     for source in sources:
         if not -1 <= source < index or (source == -1 and index > 0):
-            raise raw.error(f"reads layer {source}, expected an earlier layer than itself ({index})")
+            raise raw.error(f"reads layer {source}, expected an earlier layer; this is layer {index}")
     inputs = tuple(plan_input if source < 0 else earlier[source].shape for source in sources)
     site = Site(index, raw, net, inputs, earlier)
     shape = section.shape(site)
-    _refuse_absurd(raw, shape)
+    _check_output(raw, shape)
     step = Step(section, site, sources, shape)
     if step.cost.parameters > MAX_OUTPUTS:
-        raise raw.error(f"needs {step.cost.parameters:,} weights, which is absurd")
+        raise raw.error(f"needs {step.cost.parameters:,} weights, which is too large")
     return step
 
 
-def _refuse_absurd(raw: RawSection, shape: Shape) -> None:
+def _check_output(raw: RawSection, shape: Shape) -> None:
     if min(shape.channels, shape.height, shape.width) < 1:
         raise raw.error(f"output would be {shape}, expected at least 1x1x1; the input is too small or a size is wrong")
     if shape.outputs > MAX_OUTPUTS:
-        raise raw.error(f"output would be {shape}, {shape.outputs:,} values, which is absurd")
+        raise raw.error(f"output would be {shape}, {shape.outputs:,} values, which is too large")

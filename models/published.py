@@ -29,13 +29,13 @@ _DRIVE = "https://drive.usercontent.google.com/download?export=download&confirm=
 
 _CHUNK = 1 << 20
 _TIMEOUT_S = 30
-ABOUT = 0.08  # sizes given in megabytes are of 10 ** 6 bytes or of 2 ** 20, and rounded
+ABOUT = 0.08  # tolerance: published megabytes are rounded, and mean 10 ** 6 or 2 ** 20 bytes
 _PAGES = (b"<!doctype", b"<html", b"<head", b"<?xml")
 
 
 @dataclass(frozen=True, kw_only=True)
 class ExpectedFile:
-    """What is known of a file beforehand: its size in bytes, or about (see ABOUT); SHA-256 in hex."""
+    """What is known of a file in advance: its size in bytes, exactly or about (see ABOUT); SHA-256 in hex."""
 
     size: int | None = None
     about: int | None = None
@@ -54,7 +54,7 @@ class Published:
 
     @property
     def file(self) -> str:
-        """Name under which it is stored."""
+        """File name to store it under."""
         last = self.url.rsplit("/", 1)[-1]
         return f"{self.name}.weights" if "?" in last else last
 
@@ -134,10 +134,10 @@ def listing() -> str:
 
 
 def download(url: str, path: str | Path, expected: ExpectedFile | None = None) -> Path:
-    """Fetch `url` to `path`; what arrived of an earlier attempt stays in `path`.part and is continued.
+    """Fetch `url` to `path`; an interrupted download is kept in `path`.part and resumed.
 
-    A file that is already there and fits is left alone. Raises InputError for addresses that are none, RunError for failed
-    transfers, for pages in the place of the file, and for files that are not what was expected.
+    An existing file that matches is left alone. Raises InputError for a malformed address, RunError for a failed transfer, a
+    web page instead of the file, or a file that does not match.
     """
     path, wanted = Path(path), expected or ExpectedFile()
     if not url.startswith(("https://", "http://")):
@@ -153,7 +153,7 @@ def download(url: str, path: str | Path, expected: ExpectedFile | None = None) -
         raise RunError(f"{url}: the server answers {error.code} {error.reason}") from error
     except (urllib.error.URLError, HTTPException, TimeoutError) as error:
         reason = getattr(error, "reason", error)
-        raise RunError(f"{url}: {reason}; run the same command again to go on where it stopped") from error
+        raise RunError(f"{url}: {reason}; run the same command again to resume") from error
     except OSError as error:
         raise RunError(f"{part}: cannot be written: {error.strerror or error}") from error
     try:
@@ -171,7 +171,7 @@ def _transfer(url: str, part: Path, title: str) -> None:
     try:
         response = urllib.request.urlopen(request, timeout=_TIMEOUT_S)
     except urllib.error.HTTPError as error:
-        if error.code != 416 or not have:  # 416: nothing lies behind what is there already
+        if error.code != 416 or not have:  # 416: the file is complete already
             raise
         return
     with response:
@@ -198,7 +198,7 @@ def _copy(source: BinaryIO, target: BinaryIO, title: str, done: int, total: int 
 
 
 def _check(path: Path, wanted: ExpectedFile) -> None:
-    """Raises RunError for a file that is evidently not the one that was asked for."""
+    """Raises RunError for a file that is evidently not the one requested."""
     size = path.stat().st_size
     with path.open("rb") as stream:
         start = stream.read(256).lstrip().lower()
@@ -209,7 +209,7 @@ def _check(path: Path, wanted: ExpectedFile) -> None:
     if wanted.about is not None and abs(size - wanted.about) > ABOUT * wanted.about:
         raise RunError(f"{path}: has {size:,} bytes, expected about {wanted.about:,}")
     if wanted.sha256 is not None and _sha256(path) != wanted.sha256:
-        raise RunError(f"{path}: its SHA-256 is not the published one; the file is damaged or another")
+        raise RunError(f"{path}: its SHA-256 is not the published one; the file is damaged or a different one")
 
 
 def _sha256(path: Path) -> str:

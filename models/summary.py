@@ -20,7 +20,7 @@ FLOAT_BYTES = 4
 
 @dataclass(frozen=True)
 class LayerLoad:
-    """A layer that computes. operations: convolution and pooling; input, output: elements read and written."""
+    """A convolution or pooling layer. operations: of one image; input, output: elements read and written."""
 
     index: int
     operations: float
@@ -43,7 +43,7 @@ def layer_loads(plan: Plan) -> tuple[LayerLoad, ...]:
 
 
 def peak_activation_bytes(plan: Plan, batch: int = 1) -> int:
-    """Most bytes of maps held at one time in inference, single precision, each released after its last reader."""
+    """Peak memory of activations at inference in float32, each released after its last reader."""
     expires = last_reads(plan)
     held = {-1: plan.input.outputs}
     peak = 0
@@ -59,7 +59,7 @@ HEADER_BYTES = 20  # of a .weights file as the original writes it
 
 
 def layer_facts(step: Step) -> dict[str, Any]:
-    """One layer as plain data; `bflops` by the original's rule, `params` are floats of the weights file."""
+    """One layer as plain data; `bflops` by the original's rule, `params`: floats in the weights file."""
     cost = step.cost
     return {
         "index": step.index,
@@ -68,6 +68,7 @@ def layer_facts(step: Step) -> dict[str, Any]:
         "in": [list(shape.hwc) for shape in step.site.inputs],
         "out": list(step.reported_shape.hwc),
         "sources": list(step.sources),
+        "detail": step.section.detail(step.site),
         "bflops": cost.operations / 1e9,
         "params": cost.parameters,
         "mac": cost.memory_access,
@@ -79,9 +80,9 @@ def totals(plan: Plan) -> dict[str, Any]:
     """Sums over a plan.
 
     bflops: the original's rule, added in double; bflops_printed: as the original prints it, a running sum in single precision.
-    bflops_paper: convolutions and pooling (CSPNet's tables). params: floats of the weights file; conv_weights: those that are
-    weights. mac, mac_bound: memory access cost and its least value for as many operations (VoVNet eq. 1). cio: elements into and
-    out of convolution and pooling layers (CSPNet section 4.5).
+    bflops_paper: convolutions and pooling (CSPNet's tables). params: floats in the weights file; conv_weights: those that are
+    weights. mac, mac_bound: memory access cost and its lower bound for as many operations (VoVNet eq. 1). cio: inputs plus
+    outputs of convolution and pooling layers (CSPNet section 4.5).
     """
     costs = [step.cost for step in plan.steps]
     printed = np.float32(0)
@@ -122,15 +123,22 @@ def _entry_facts(section: str, entry: Entry, reason: str | None) -> dict[str, An
 
 def layer_table(plan: Plan) -> str:
     """The layers one by one: index, type, detail, input -> output, BFLOPs, parameters."""
-    lines = [f"{'layer':>5} {'type':14} {'detail':38} {'input':>17}    {'output':>17} {'BFLOPs':>9} {'parameters':>12}"]
-    for step in plan.steps:
-        cost, detail = step.cost, step.section.detail(step.site)
+    details = [step.section.detail(step.site) for step in plan.steps]
+    width = max(len("detail"), *map(len, details))
+    head = (
+        f"{'layer':>5} {'type':14} {'detail':{width}} {'input':>17}    {'output':>17} {'BFLOPs':>9} {'parameters':>12}"
+    )
+    lines = [head]
+    for step, detail in zip(plan.steps, details, strict=True):
+        cost = step.cost
         size_in = _wide(step.site.input.hwc)
         size_out = _wide(step.reported_shape.hwc)
         bflops = f"{cost.operations / 1e9:9.3f}" if cost.operations else " " * 9
         parameters = f"{cost.parameters:12,}" if cost.parameters else ""
         name = step.section.names[0]
-        lines.append(f"{step.index:5} {name:14} {detail:38} {size_in} -> {size_out} {bflops} {parameters}".rstrip())
+        lines.append(
+            f"{step.index:5} {name:14} {detail:{width}} {size_in} -> {size_out} {bflops} {parameters}".rstrip()
+        )
     return "\n".join(lines)
 
 

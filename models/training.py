@@ -1,4 +1,4 @@
-"""A network as something to train: its losses, which tensors change by which rules, and where gradients end.
+"""Training view of a network: its losses, its trainable tensors with their update rules, and where gradients end.
 
 The keys that freeze parts of a network act as in the original's GPU build (network_kernels.cu backward_network_gpu and
 update_network_gpu, parser.c parse_network_cfg_custom and set_train_only_bn).
@@ -23,12 +23,12 @@ from utils.net_options import ScheduleOptions
 
 @dataclass(frozen=True, kw_only=True)
 class TrainedTensor:
-    """A tensor that weight updates change, and the rules for it.
+    """A trainable tensor and its update rules.
 
-    layer: index of the layer it belongs to. rate_factor: on the learning rate. decay: whether weight decay applies.
-    adam: whether it is updated by Adam where Adam is chosen. centred: the mean of each output's update is taken out.
+    layer: index of its layer. rate_factor: factor on the learning rate. decay: whether weight decay applies.
+    adam: whether Adam, if chosen, updates it. centred: subtract the mean of each output's update.
     update_limit: largest magnitude of the summed update; 0: none. weight_limit: largest magnitude of the tensor itself
-    after an update; 0: none. first_iteration: iterations before it leave the tensor alone (they count from 1).
+    after an update; 0: none. first_iteration: the first iteration, counted from 1, that updates it.
     """
 
     tensor: Tensor
@@ -46,10 +46,9 @@ SHORTCUT_LIMIT = 1.0  # shortcut_layer.c update_shortcut_layer_gpu
 
 
 class Training:
-    """The parts of `network` that training changes.
+    """Trains `network`: call `begin` before each iteration, then `losses` for each of its subdivisions.
 
-    freeze: layers before this index are left as they are, besides what the cfg freezes. Makes `network` ready: call
-    `begin` before each iteration, then `losses` for each of its batches.
+    freeze: layers before this index are frozen, in addition to what the cfg freezes.
     Raises InputError if there is nothing to train: no layer with a loss, or all of them frozen.
     """
 
@@ -57,12 +56,12 @@ class Training:
         self.network = network
         sections = [step.section for step in network.plan.steps]
         stop = _last(sections, lambda section: section.stopbackward == 1)
-        self.frozen = max(freeze, stop)  # layers before it: no update, normalised by their rolling statistics
+        self.frozen = max(freeze, stop)  # earlier layers: no update, normalised by rolling statistics
         self.statistics_only = _last(sections, lambda section: section.train_only_bn) + 1
         self._stop = stop + 1
         self._heads = tuple(step for step in network.plan.heads if self._has_loss(step))
-        self._refuse_nothing_to_train()
-        self._blind: int | None = None
+        self._check_heads()
+        self._first_trained: int | None = None
         self._stopped = False
         self._max_batches = ScheduleOptions.from_raw(network.plan.cfg.sections[0]).max_batches
         for index, section in enumerate(sections):
@@ -71,11 +70,11 @@ class Training:
 
     def begin(self, iteration: int) -> None:
         """Set modes and gradients for an iteration, counted from 1."""
-        blind = self._layers_without_gradient(iteration)
-        if self._blind != blind:
-            for index, layer in enumerate(self.network):  # of a shared tensor its last layer decides
-                layer.requires_grad_(index >= blind)
-            self._blind = blind
+        first = self._layers_without_gradient(iteration)
+        if self._first_trained != first:
+            for index, layer in enumerate(self.network):  # for a shared tensor, its last layer decides
+                layer.requires_grad_(index >= first)
+            self._first_trained = first
         self.network.train()
         for index, layer in enumerate(self.network):
             layer.at_iteration(iteration, self._max_batches)
@@ -93,10 +92,10 @@ class Training:
             return [self._head(step).loss(inputs[step.index], labels, size_wh, seen) for step in self._heads]
 
     def attack(self, images: Tensor, labels: Tensor, seen: int) -> Tensor:
-        """Gradient with respect to the images of what makes the network see nothing on them; arguments as for `losses`.
+        """Gradient with respect to the images of the loss of images without objects; arguments as for `losses`.
 
-        Batch normalisation uses, and keeps, its rolling statistics (batchnorm_layer.c forward_batchnorm_layer_gpu); weights get
-        no gradient. Where gradients end before the images, it is zero.
+        Batch normalisation uses its rolling statistics and leaves them unchanged (batchnorm_layer.c
+        forward_batchnorm_layer_gpu); weights get no gradient. Zero if gradients end before they reach the images.
         """
         if self._stopped:
             return torch.zeros_like(images)
@@ -108,7 +107,7 @@ class Training:
             parts = [
                 self._head(step).adversarial_loss(inputs[step.index], labels, size_wh, seen) for step in self._heads
             ]
-        objective = torch.stack(parts).sum() + 0 * pixels.sum()  # so that a gradient there is, if only zero
+        objective = torch.stack(parts).sum() + 0 * pixels.sum()  # so that there is a gradient, if only zero
         return torch.autograd.grad(objective, pixels)[0]
 
     @contextlib.contextmanager
@@ -126,7 +125,7 @@ class Training:
         return {index: each[0].float() for index, each in zip(heads, inputs, strict=True)}
 
     def tensors(self, burn_in: int) -> list[TrainedTensor]:
-        """What weight updates change, and the rules for it; burn_in: that of the schedule."""
+        """The trainable tensors; burn_in: that of the schedule."""
         found = {}
         for step, layer in zip(self.network.plan.steps, self.network, strict=True):
             if step.index < max(self.frozen, self.statistics_only):
@@ -139,7 +138,7 @@ class Training:
         return list(found.values())
 
     def statistics(self) -> list[Tensor]:
-        """The rolling statistics that this iteration changes."""
+        """The rolling statistics that this iteration updates."""
         changing = [module for module in self.network.modules() if isinstance(module, BatchNorm) and module.training]
         return [tensor for module in changing for tensor in (module.rolling_mean, module.rolling_variance)]
 
@@ -149,14 +148,14 @@ class Training:
         return [(f"{step.index} [{step.raw.name}]", layer) for step, layer in zip(steps, self.network, strict=True)]
 
     def _layers_without_gradient(self, iteration: int) -> int:
-        """Layers before this index get no gradient. The original's count of iterations is one behind during a step."""
+        """Layers before this index get no gradient. During a step, the original's iteration count is one behind."""
         sections = [step.section for step in self.network.plan.steps]
         held = _last(sections, lambda section: section.stopbackward > max(1, iteration - 1)) + 1
         self._stopped = max(self._stop, held) > 0
         return max(self._stop, self.frozen, self.statistics_only, held)
 
     def _has_loss(self, step: Step) -> bool:
-        """A frozen head, and one with onlyforward, has no delta (yolo_layer.c forward_yolo_layer)."""
+        """Frozen heads and those with onlyforward have no delta (yolo_layer.c forward_yolo_layer)."""
         return step.section.is_head and not step.section.onlyforward and step.index >= self.frozen
 
     def _head(self, step: Step) -> Head:
@@ -164,7 +163,7 @@ class Training:
         assert isinstance(layer, Head)
         return layer
 
-    def _refuse_nothing_to_train(self) -> None:
+    def _check_heads(self) -> None:
         path = self.network.plan.cfg.path
         if not any(step.section.is_head for step in self.network.plan.steps):
             raise InputError(f"{path}: has no layer with a loss, expected [yolo], [softmax] or another head at its end")

@@ -1,4 +1,4 @@
-"""From a network to an ONNX graph: every layer adds itself, then come boxes and suppression if they are wanted."""
+"""From a network to an ONNX graph: every layer adds itself, then boxes and NMS if requested."""
 
 from __future__ import annotations
 
@@ -24,10 +24,10 @@ OPSETS = (13, 21)
 class ExportOptions:
     """What is exported.
 
-    outputs: "raw": one for each head, as the network gives them; "boxes": `boxes` (n, boxes, 4), centre and size in parts of the
-    input, and `scores` (n, boxes, classes); "nms": `detections` (any, 7) after suppression: image, class, score, box.
-    batch: images at a time, None: any number. dynamic_size: any width and height that the strides divide. half: weights and
-    layers in 16-bit floats; input, heads and outputs stay in 32. conf, iou, max_det: of the suppression; max_det for each class.
+    outputs: "raw": those of the network, one for each head; "boxes": `boxes` (n, boxes, 4), centre and size relative to the
+    input, and `scores` (n, boxes, classes); "nms": `detections` (any, 7) after NMS: image, class, score, box.
+    batch: batch size, None: any. dynamic_size: any width and height that the strides divide. half: weights and layers in
+    float16; input, heads and outputs stay in float32. conf, iou, max_det: of the NMS; max_det per class.
     """
 
     outputs: Outputs = "boxes"
@@ -67,7 +67,7 @@ def build_graph(network: Network, options: ExportOptions) -> Built:
 
 
 def _layers(network: Network, graph: Graph, half: bool) -> dict[int, str]:
-    """Names of the values that the layers give; heads compute in 32 bits as they do in the network."""
+    """Names of the layers' outputs; heads compute in float32 as in the network."""
     values = {-1: INPUT}
     for step, layer in zip(network.plan.steps, network, strict=True):
         with graph.scope(f"layer_{step.index}/", np.float16 if half and not isinstance(layer, Head) else np.float32):
@@ -86,7 +86,7 @@ def _boxes(network: Network, graph: Graph, values: dict[int, str]) -> tuple[str,
         boxes.append(head_boxes)
         scores.append(head_scores)
     if not boxes:
-        raise InputError(f"{network.plan.cfg.path}: has no layer that gives boxes, expected --output raw")
+        raise InputError(f"{network.plan.cfg.path}: has no layer with boxes, expected --output raw")
     return graph.concat(boxes, 1), graph.concat(scores, 1)
 
 
@@ -114,7 +114,7 @@ def _suppressed(graph: Graph, boxes: str, scores: str, options: ExportOptions) -
 
 
 def _finish(graph: Graph, values: list[str], names: list[str]) -> Built:
-    """Give the outputs their names, and leave out what none of them needs."""
+    """Name the outputs, and drop what none of them needs."""
     for value, name in zip(values, names, strict=True):
         with graph.scope("", np.float32):
             source = graph.cast(value)
@@ -136,7 +136,7 @@ def _needed(nodes: list[Node], names: list[str]) -> list[Node]:
 
 
 def _without_identities(nodes: list[Node], names: list[str]) -> list[Node]:
-    """Rename the node behind an output where it serves that one only, instead of copying its value."""
+    """Where a node feeds an output only, rename it instead of copying its value."""
     readers: dict[str, int] = {}
     for node in nodes:
         for name in node.inputs:

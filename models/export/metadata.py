@@ -1,4 +1,4 @@
-"""What an exported model says of itself, as pairs of words."""
+"""The metadata of an exported model, as pairs of strings."""
 
 from __future__ import annotations
 
@@ -17,9 +17,9 @@ _NOTE = "RGB in [0, 1], planes; resize: bilinear, corners aligned (as Darknet's)
 
 @dataclass(frozen=True, kw_only=True)
 class Metadata:
-    """description: cfg and names. size_wh: the input's size in pixels, that of the cfg when dynamic. outputs: see ExportOptions.
+    """description: cfg and names. size_wh: the input's size in pixels, that of the cfg if dynamic. outputs: see ExportOptions.
 
-    conf: least score of a model with suppression inside; None without one, and when the file does not say.
+    conf: score threshold of a model with built-in NMS; None without NMS, or if the file does not say.
     """
 
     description: Description
@@ -45,7 +45,7 @@ class Metadata:
 
     @classmethod
     def from_pairs(cls, pairs: Mapping[str, str], place: str) -> Metadata:
-        """The reverse of `pairs`. Raises InputError for a model that this program did not write."""
+        """The inverse of `pairs`. Raises InputError for a model that this program did not write."""
         try:
             settings = json.loads(pairs["settings"])
             description = Description.from_text(pairs["darknet"], place)
@@ -60,15 +60,13 @@ class Metadata:
                 conf=None if settings.get("conf") is None else float(settings["conf"]),
             )
         except (KeyError, TypeError, ValueError):
-            raise InputError(
-                f"{place}: does not say which network it holds, expected a file that export.py wrote"
-            ) from None
+            raise InputError(f"{place}: does not describe its network, expected a file written by export.py") from None
         if outputs not in OUTPUTS:
             raise InputError(f"{place}: outputs {outputs!r}, expected one of {', '.join(OUTPUTS)}")
         return result
 
     def pairs(self) -> dict[str, str]:
-        """For a model's metadata: `names` and `input` are for people and other programs, the rest is read by this one."""
+        """For a model's metadata: `names` and `input` are for people and other programs, the rest for this one."""
         width, height = self.size_wh
         settings = {
             "size_wh": self.size_wh,
@@ -82,7 +80,7 @@ class Metadata:
         return {
             "names": json.dumps(self.description.names),
             "input": f"{width}x{height}, {fitted}; {_NOTE}",
-            "boxes": "centre x, centre y, width, height in parts of the input",
+            "boxes": "centre x, centre y, width, height relative to the input",
             "settings": json.dumps(settings),
             "darknet": self.description.text(),
         }

@@ -1,4 +1,4 @@
-"""ONNX models: written from a graph, checked, and their metadata."""
+"""ONNX models: written from a graph and checked; their metadata read without the package onnx."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ _MOST_BYTES = 64 * 2**20
 
 
 def read_onnx_metadata(path: str | Path) -> dict[str, str]:
-    """Pairs of words in an ONNX file. Raises InputError for a file that is none, or that is cut short."""
+    """The metadata of an ONNX file. Raises InputError for a file that is not ONNX or is truncated."""
     try:
         with Path(path).open("rb") as stream:
             pairs = [dict(_fields(content)) for content in _metadata(stream, os.fstat(stream.fileno()).st_size)]
@@ -33,7 +33,7 @@ def read_onnx_metadata(path: str | Path) -> dict[str, str]:
     except OSError as error:
         raise InputError(f"{path}: cannot be read: {error.strerror}") from None
     except (EOFError, KeyError, ValueError):
-        raise InputError(f"{path}: is cut short or no ONNX model") from None
+        raise InputError(f"{path}: is truncated or not an ONNX model") from None
 
 
 def _metadata(stream: BinaryIO, size: int) -> Iterator[bytes]:
@@ -70,7 +70,7 @@ def _varint(stream: BinaryIO) -> int:
 
 
 def _fields(content: bytes) -> Iterator[tuple[int, bytes]]:
-    """(number, content) of a message that has strings only."""
+    """(number, content) of the fields of a message with strings only."""
     stream = BytesIO(content)
     while stream.tell() < len(content):
         number, wire = divmod(_varint(stream), 8)
@@ -81,7 +81,7 @@ def _fields(content: bytes) -> Iterator[tuple[int, bytes]]:
 
 
 MAX_BYTES = 2**31 - 1  # of a protobuf message
-_LARGE = 64  # values; smaller constants may be shapes and places, which the inference of shapes looks at
+_LARGE = 64  # values; smaller constants may be shapes and indices, which shape inference reads
 
 Constants = dict[str, NDArray[Any]]
 
@@ -134,7 +134,7 @@ def _by_size(constants: Constants) -> tuple[Constants, Constants]:
 
 
 def _checked(model: Any, large: Constants) -> Any:
-    """The model with all shapes in it. Weights stand in as inputs: the checks copy a model several times."""
+    """The model with all shapes inferred. Weights are declared as inputs meanwhile: the checks copy a model several times."""
     onnx = need("onnx", "onnx")
     for name, value in large.items():
         kind = onnx.helper.np_dtype_to_tensor_dtype(value.dtype)

@@ -1,4 +1,4 @@
-"""OpenVINO's own format: .xml with .bin beside it, made from the ONNX model."""
+"""OpenVINO's own format: .xml and .bin, converted from the ONNX model."""
 
 from __future__ import annotations
 
@@ -14,13 +14,13 @@ from utils.errors import RunError
 from utils.files import staged
 from utils.packages import need
 
-_PLACE = "darknet"  # of the pairs in the model's runtime information
+_KEY = "darknet"  # key of the metadata in the model's runtime information
 
 
 def save_openvino(network: Network, path: str | Path, options: ExportOptions, names: tuple[str, ...] = ()) -> None:
     """Write `path` (.xml) and the .bin beside it. Raises InputError for what cannot be expressed, RunError (disk full, ...).
 
-    With options.half weights are stored in 16 bits; OpenVINO computes in what suits the processor.
+    With options.half, weights are stored in float16; OpenVINO chooses the precision that suits the processor.
     """
     library = need("openvino", "openvino")
     data = onnx_bytes(network, replace(options, half=False), names)
@@ -30,7 +30,7 @@ def save_openvino(network: Network, path: str | Path, options: ExportOptions, na
             source.write_bytes(data)
             model = library.convert_model(str(source))
             for key, value in Metadata.of(network, options, names).pairs().items():
-                model.set_rt_info(value, [_PLACE, key])
+                model.set_rt_info(value, [_KEY, key])
             library.save_model(model, str(target), compress_to_fp16=options.half)
             source.unlink()
         except RuntimeError as error:
@@ -39,6 +39,6 @@ def save_openvino(network: Network, path: str | Path, options: ExportOptions, na
 
 def read_pairs(model: Any) -> dict[str, str]:
     """The metadata of a model that OpenVINO has read."""
-    if not model.has_rt_info([_PLACE]):
+    if not model.has_rt_info([_KEY]):
         return {}
-    return {key: str(value) for key, value in model.get_rt_info([_PLACE]).value.items()}
+    return {key: str(value) for key, value in model.get_rt_info([_KEY]).value.items()}

@@ -37,14 +37,14 @@ def save_torchscript(network: Network, path: str | Path, options: ExportOptions,
     Raises InputError for options that a trace cannot follow, RunError (disk full, ...).
     """
     if options.dynamic_size or options.batch is None or options.outputs == "nms" or options.half:
-        raise InputError("torchscript: is of fixed batch and size, 32 bits, with --output raw or boxes")
+        raise InputError("torchscript: has a fixed batch and size, float32, and --output raw or boxes")
     boxes = options.outputs == "boxes"
     if boxes and not network.plan.box_heads:
-        raise InputError(f"{network.plan.cfg.path}: has no layer that gives boxes, expected --output raw")
+        raise InputError(f"{network.plan.cfg.path}: has no layer with boxes, expected --output raw")
     shape = network.plan.input
     images = torch.zeros(options.batch, shape.channels, shape.height, shape.width)
     with warnings.catch_warnings(), torch.no_grad():
-        warnings.simplefilter("ignore", torch.jit.TracerWarning)  # sizes are constants of the trace, as announced
+        warnings.simplefilter("ignore", torch.jit.TracerWarning)  # sizes are constants of the trace by design
         traced = torch.jit.trace(_Boxes(network) if boxes else network, images, check_trace=False)
     buffer = io.BytesIO()
     text = json.dumps(Metadata.of(network, options, names).pairs())
@@ -54,14 +54,14 @@ def save_torchscript(network: Network, path: str | Path, options: ExportOptions,
 
 
 def read_torchscript(path: str | Path, device: torch.device) -> tuple[Any, dict[str, str]]:
-    """The model on a device and its metadata. Raises InputError for a file that is no TorchScript."""
+    """The model on a device and its metadata. Raises InputError for a file that is not TorchScript."""
     extra = {_FILE: ""}
     if not Path(path).is_file():
         raise InputError(f"{path}: no such model")
     try:
         model = torch.jit.load(str(path), map_location=device, _extra_files=extra)
     except (RuntimeError, ValueError) as error:
-        raise InputError(f"{path}: is no TorchScript: {str(error).splitlines()[0]}") from None
+        raise InputError(f"{path}: is not TorchScript: {str(error).splitlines()[0]}") from None
     try:
         pairs = json.loads(extra[_FILE])
     except ValueError:

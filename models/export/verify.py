@@ -1,4 +1,4 @@
-"""An exported model against the network it was made from, on the same input."""
+"""Compares an exported model with its network on the same input."""
 
 from __future__ import annotations
 
@@ -22,16 +22,16 @@ Arrays = list[NDArray[np.float32]]
 
 @dataclass(frozen=True)
 class Expected:
-    """An input (n, channels, height, width) and what the network gives for it."""
+    """An input (n, channels, height, width) and the network's outputs."""
 
     images: NDArray[np.float32]
     outputs: Arrays
 
 
 def expected(network: Network, options: ExportOptions, *, seed: int = 0) -> list[Expected]:
-    """Random images at every batch and size that the exported model claims to take (two of each if dynamic).
+    """Random images at every batch and size that the exported model accepts (two of each if dynamic).
 
-    Call it before the network is folded, so that folding is verified too.
+    Call it before the network is folded, so that folding is verified, too.
     """
     shape = network.plan.input
     generator = torch.Generator().manual_seed(seed)
@@ -58,7 +58,7 @@ def _outputs(network: Network, images: Tensor, options: ExportOptions) -> Sequen
 
 
 def _suppressed(boxes: Tensor, scores: Tensor, options: ExportOptions) -> Tensor:
-    """Rows image, class, score, box. `max_det` is not applied: it would not leave out the same of equal scores."""
+    """Rows image, class, score, box. `max_det` is not applied: among equal scores it would not drop the same boxes."""
     rows = []
     for image, (own, chances) in enumerate(zip(boxes, scores, strict=True)):
         kept = suppress(own, torch.where(chances > options.conf, chances, 0.0), options.iou)
@@ -70,7 +70,7 @@ def _suppressed(boxes: Tensor, scores: Tensor, options: ExportOptions) -> Tensor
 def difference(found: Sequence[NDArray[np.float32]], wanted: Sequence[NDArray[np.float32]], outputs: Outputs) -> float:
     """Largest difference of a value, relative to its magnitude plus 1; inf for tensors of other shapes.
 
-    Of raw outputs, plus the spread of their tensor if that is below 1: probabilities of many classes are all small.
+    For raw outputs, 1 is replaced by the spread of the tensor if that is lower: probabilities of many classes are all small.
     """
     if [each.shape for each in found] != [each.shape for each in wanted]:
         return float("inf")
@@ -88,5 +88,5 @@ def _one(found: NDArray[np.float32], wanted: NDArray[np.float32], raw: bool) -> 
 
 
 def sorted_rows(rows: NDArray[np.float32]) -> NDArray[np.float32]:
-    """Detections (any, 7) in the order of image, class and falling score."""
+    """Detections (any, 7) sorted by image, class and descending score."""
     return rows[np.lexsort((-rows[:, 2], rows[:, 1], rows[:, 0]))]

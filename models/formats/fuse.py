@@ -1,4 +1,4 @@
-"""A cfg and weights pair without batch normalisation that computes the same."""
+"""An equivalent cfg and weights pair without batch normalisation."""
 
 from __future__ import annotations
 
@@ -16,8 +16,8 @@ TOLERANCE = 1e-4
 def without_batch_norm(network: Network) -> Network:
     """A network whose cfg has no batch_normalize, its weights those of `network` with the normalisation folded in.
 
-    `network` can no longer be saved afterwards. Both are run once on random values. Raises InputError when they differ by more
-    than rounding, and when a layer shares weights that only one of the two normalises.
+    `network` can no longer be saved afterwards. Both are run once on random values. Raises InputError if they differ by more
+    than rounding, or if a layer shares weights that only one of the two normalises.
     """
     cfg = network.plan.cfg
     for step in network.plan.steps:
@@ -39,7 +39,7 @@ def without_batch_norm(network: Network) -> Network:
         error = float((one - other).abs().max()) / max(float(one.std()), 1e-12)
         if not error <= TOLERANCE:
             raise InputError(
-                f"{cfg.path}: without batch normalisation it computes something else (by {error:.2g} standard deviations)"
+                f"{cfg.path}: without batch normalisation, its outputs differ (by {error:.2g} standard deviations)"
             )
     return fused
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from models.plan import make_plan, read_plan
-from models.summary import layer_loads, peak_activation_bytes, totals
+from models.summary import layer_loads, layer_table, peak_activation_bytes, totals
 from tests.paths import REPOSITORY
 from utils import cfg
 
@@ -45,3 +45,57 @@ def test_sum_of_layers_is_cio(name: str) -> None:
     sums = totals(plan)
     assert sum(load.input + load.output for load in layer_loads(plan)) == sums["cio"]
     assert sum(load.operations for load in layer_loads(plan)) == pytest.approx(1e9 * sums["bflops_paper"])
+
+
+DETAILS = """[net]
+width=8
+height=8
+channels=4
+[convolutional]
+batch_normalize=1
+filters=4
+size=3
+stride_x=2
+stride_y=1
+pad=1
+groups=2
+activation=leaky
+[convolutional]
+filters=4
+size=3
+padding=1
+dilation=1
+activation=linear
+[maxpool]
+size=3
+stride=2
+[route]
+layers=-1,-3
+groups=2
+group_id=1
+[shortcut]
+from=-2
+activation=mish
+[connected]
+output=21
+[region]
+anchors=1,2, 3.5,4
+num=3
+classes=2
+"""
+
+
+def test_details_of_layers() -> None:
+    text = DETAILS.replace("layers=-1,-3", "layers=1,0").replace("from=-2", "from=1")
+    steps = make_plan(cfg.parse(text)).steps
+    assert [step.section.detail(step.site) for step in steps] == [
+        "3x3/2x1 bn leaky groups 2",
+        "3x3 linear",
+        "3x3/2",
+        "layers 1, 0 group 1 of 2",
+        "layer 1 mish",
+        "logistic",
+        "1x2 3.5x4 0.5x0.5",
+    ]
+    table = layer_table(make_plan(cfg.parse(text)))
+    assert all(step.section.detail(step.site) in line for step, line in zip(steps, table.split("\n")[1:], strict=True))
