@@ -41,7 +41,7 @@ _OUT = "file to write; its extension is the format: .weights, .pt, .safetensors"
 
 
 class Command(Protocol):
-    """The flags of one command; `run` does the work and gives the exit code."""
+    """The flags of one command; `run` executes it and returns the exit code."""
 
     def run(self) -> int: ...
 
@@ -135,7 +135,7 @@ class Weights(_Source):
         return EXIT_OK
 
     def _names(self, network: Network) -> tuple[str, ...]:
-        """The names of --names, as many as a detector has classes; those of a classifier's outputs are not checked."""
+        """The names of --names; for a detector as many as it has classes."""
         assert self.names is not None
         if Path(self.out).suffix == ".weights":
             logger.warning("--names %s: has no effect, .weights files hold no names", self.names)

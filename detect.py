@@ -132,7 +132,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def open_the_model(options: DetectOptions) -> Model:
-    """The model of the flags, or the shipped one. Raises InputError."""
+    """Open the model of the flags, or the shipped one. Raises InputError."""
     options = with_shipped_model(options)
     model = options.open()
     for class_id in options.classes or ():
@@ -143,7 +143,7 @@ def open_the_model(options: DetectOptions) -> Model:
 
 
 def refuse_missing_screen() -> None:
-    """OpenCV's Qt would end the whole process; QT_QPA_PLATFORM may name a platform that needs no screen."""
+    """Without a screen OpenCV's Qt ends the whole process; QT_QPA_PLATFORM may name a platform that needs none."""
     if sys.platform == "linux" and not any(map(os.environ.get, ("DISPLAY", "WAYLAND_DISPLAY", "QT_QPA_PLATFORM"))):
         raise InputError("--view-img: there is no screen (DISPLAY is not set)")
 
@@ -171,7 +171,7 @@ def record_options(options: DetectOptions, model: Model) -> RecordOptions:
 
 
 def run(model: Model, frames: Frames, recorder: Recorder, options: DetectOptions) -> RunStatistics:
-    """Everything from the first image to the last, or to Ctrl-C, recorded and printed."""
+    """Record and print every result, from the first image to the last or to Ctrl-C."""
     statistics = RunStatistics()
     nms = NmsOptions(
         conf=options.conf_thres,
@@ -206,7 +206,7 @@ def run(model: Model, frames: Frames, recorder: Recorder, options: DetectOptions
 
 
 def summary(statistics: RunStatistics, model: Model, writing: float, seconds: float) -> str:
-    """Counts, and the time of each stage per image; stages run beside each other."""
+    """Counts, and the time of each stage per image; the stages run in parallel."""
     count = statistics.images
     images = f"{count} image{'s' if count != 1 else ''}"
     if isinstance(model, Classifier):

@@ -1,1 +1,1 @@
-"""Measure a network: metrics, one evaluation pass, reports and charts."""
+"""Evaluation: metrics, the pass over a data set, reports and charts."""

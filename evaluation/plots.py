@@ -19,7 +19,7 @@ _MOST_NUMBERED = 30
 def plot_curve(
     path: str | Path, x: Floats, values: Floats, names: Sequence[str], *, x_label: str, y_label: str
 ) -> None:
-    """A thin line for every class and a thick one for their mean; values (classes, x), NaN rows are left out.
+    """A thin line for each class and a thick one for their mean; values (classes, x), NaN rows are left out.
 
     Classes are named in the legend as long as there are few; then the mean's best point is given.
     """
@@ -109,7 +109,7 @@ def plot_labels(
     per_image: NDArray[np.int64],
     anchors_rel: NDArray[np.float64] | None = None,
 ) -> None:
-    """Labels of each class, box centres and sizes, image sizes and labels in an image, as one image.
+    """One chart of labels per class, box centres and sizes, and labels per image.
 
     anchors_rel: (n, 2), width and height of a network's anchors as parts of its input, drawn over the box sizes.
     Raises InputError when matplotlib is not installed, RunError when `path` cannot be written.
@@ -143,7 +143,7 @@ def _sizes(axis: Any, sizes_rel: NDArray[np.float64], anchors_rel: NDArray[np.fl
 
 
 def _cloud(axis: Any, points: NDArray[np.float64], top: float) -> None:
-    """How many points lie where, from 0 to `top` in both directions."""
+    """Density of the points, from 0 to `top` in both directions."""
     if len(points):
         counts, x_edges, y_edges = np.histogram2d(points[:, 0], points[:, 1], _CELLS, [[0, top], [0, top]])
         axis.pcolormesh(x_edges, y_edges, np.log1p(counts.T), cmap="Blues")

@@ -1,4 +1,4 @@
-"""One pass of a model over the images of a data set, as test.py and the evaluation during training make it."""
+"""The pass of a model over a data set, for test.py and for the evaluation during training."""
 
 from __future__ import annotations
 
@@ -83,7 +83,7 @@ def _ways(model: Model, ways: Sequence[NmsOptions]) -> list[Postprocess]:
 def predict_set(
     settings: EvaluationOptions, model: Model, images: Sequence[Path], confidences: Sequence[float]
 ) -> Predictions:
-    """The same as the flags of test.py ask for, once for each confidence threshold."""
+    """`predict_images` with the flags of test.py, once for each confidence threshold."""
     ways = [
         NmsOptions(conf=conf, iou=settings.iou_thres, single_class=settings.single_cls, rank_above=SCORE_THRESH)
         for conf in confidences

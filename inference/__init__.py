@@ -1,1 +1,1 @@
-"""Run a model on images: open any model file, one pipeline from a source to its results, drawing and recording."""
+"""Inference: open a model from any file, run it on any source, draw and save the results."""

@@ -35,7 +35,7 @@ class Session(Protocol):
     metadata: Metadata
 
     def run(self, images: NDArray[np.float32]) -> Arrays:
-        """Outputs of images (n, channels, height, width); n is the model's batch, if that is fixed."""
+        """Outputs for images (n, channels, height, width); n is the model's batch size if that is fixed."""
         ...
 
 
@@ -174,7 +174,7 @@ class ExportedModel:
         return tuple(torch.from_numpy(each) for each in self._run(arrays))
 
     def _run(self, images: NDArray[np.float32]) -> Arrays:
-        """A model of fixed batch takes the images in parts, the last one filled up."""
+        """Run a model of fixed batch size in parts, the last one padded."""
         batch = self.metadata.batch
         if batch is None or len(images) == batch:
             return self.session.run(images)

@@ -1,4 +1,4 @@
-"""Two models of any format side by side on one image (convert.py compare)."""
+"""Compare two models of any formats on one image (convert.py compare)."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ _PART = 16  # layers that are computed and held at a time
 
 @dataclass(frozen=True)
 class LayerDifference:
-    """Of the outputs of one layer: largest and mean difference, and the spread (standard deviation) of the first one's."""
+    """Difference of one layer's outputs: largest, mean, and the standard deviation (spread) of the first network's output."""
 
     index: int
     name: str
@@ -59,7 +59,7 @@ class BoxMatches:
 
 
 def layer_differences(a: Network, b: Network, images: Tensor) -> Iterator[LayerDifference]:
-    """Layer by layer as long as both have the same type and shape there; images (n, channels, height, width)."""
+    """Compare layer by layer, up to the first of another type or shape; images (n, channels, height, width)."""
     common = 0
     for one, other in zip(a.plan.steps, b.plan.steps, strict=False):
         if (one.section.names, one.shape) != (other.section.names, other.shape):
@@ -76,7 +76,7 @@ def layer_differences(a: Network, b: Network, images: Tensor) -> Iterator[LayerD
 
 
 def box_matches(a: Detections, b: Detections) -> BoxMatches:
-    """Each box of `a` with the box of its class in `b` that it overlaps most."""
+    """Match each box of `a` with the box of its class in `b` that it overlaps most."""
     if not len(a) or not len(b):
         return BoxMatches(0, len(a), len(b), 1.0, 0.0)
     overlaps = pairwise(iou, *(xyxy_to_cxcywh(torch.from_numpy(found.xyxy)) for found in (a, b)))
@@ -102,7 +102,7 @@ Show = Callable[[str], Any]
 
 
 class Side(NamedTuple):
-    """A model: its file, the cfg of files that have none inside, and what runs it."""
+    """A model file, its cfg unless the file holds one, and the engine."""
 
     path: str
     cfg: str | None = None
@@ -115,7 +115,7 @@ class Verdict(NamedTuple):
 
 
 class Comparison:
-    """Models `a` and `b` at one input size: the one given, else that of `a`. Raises InputError for what cannot be opened."""
+    """Models `a` and `b` at the input size given, or that of `a`. Raises InputError for files that cannot be opened."""
 
     def __init__(self, a: Side, b: Side, size_wh: tuple[int, int] | None = None) -> None:
         self.sides = (a, b)
@@ -125,18 +125,18 @@ class Comparison:
         self.channels = first.plan.input.channels
 
     def describe(self) -> str:
-        """What is compared, in a line."""
+        """One line that names both models."""
         return f"{self.sides[0].path} and {self.sides[1].path} at {self.size_wh[0]}x{self.size_wh[1]}"
 
     def random_image(self) -> NDArray[np.uint8]:
-        """Random values of the input's size, the same every time."""
+        """Random pixels of the input's size, the same every time."""
         width, height = self.size_wh
         return np.random.default_rng(0).integers(0, 256, (height, width, self.channels), np.uint8)
 
     def compare(self, image: NDArray[np.uint8], *, conf: float, every_layer: bool, show: Show) -> Verdict:
-        """Layers where both have them, then outputs, then boxes above `conf`; image uint8 (height, width, channels).
+        """Compare layers, outputs and boxes above `conf`, as far as both models have them; image uint8 (height, width, channels).
 
-        `show` is given the lines of the report.
+        show: called with each line of the report.
         """
         letter_box = self.models[0].plan.net.letter_box
         preprocess = Preprocessing(network_wh=self.size_wh, channels=self.channels, letter_box=letter_box)
@@ -150,7 +150,7 @@ class Comparison:
         return _verdict(differs, close, matches)
 
     def _layers(self, images: Tensor, every_layer: bool, show: Show) -> LayerDifference | None:
-        """The first layer whose difference rounding does not explain."""
+        """The first layer that differs by more than rounding."""
         a, b = self.models
         if isinstance(a, ExportedModel) or isinstance(b, ExportedModel):
             show("layers: not compared, an exported model gives its outputs only")
@@ -170,7 +170,7 @@ class Comparison:
         return first
 
     def _outputs(self, outputs: list[tuple[Tensor, ...]], show: Show) -> bool | None:
-        """Whether they are close; None if the two models give different things."""
+        """Whether the outputs are close; None if their shapes differ."""
         mine, theirs = ([each.float().numpy() for each in found] for found in outputs)
         if [each.shape for each in mine] != [each.shape for each in theirs]:
             show("outputs: not compared, their shapes differ")

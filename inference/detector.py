@@ -19,7 +19,7 @@ from utils.nms import suppress
 
 
 class Detector(Model):
-    """A network with boxes, decoded and suppressed as its cfg says. Raises InputError for a cfg without boxes."""
+    """A network with boxes: its heads decode them, NMS follows its cfg. Raises InputError for a cfg without boxes."""
 
     task = "detect"
 
@@ -49,7 +49,7 @@ class Detector(Model):
         self._kind, self._beta = last.suppression()
 
     def postprocess(self, outputs: Outputs, letterboxes: Sequence[Letterbox], options: NmsOptions) -> list[Detections]:
-        """Detections of each image of a batch, in its own pixels, best first. A letterbox for each image."""
+        """Detections of each image of a batch, in pixels of that image, best first."""
         views = [self.candidates(view, options.conf) for view in outputs]
         found = _joined([views[0], *map(_mirrored, views[1:])])
         if options.classes is not None:
@@ -72,7 +72,7 @@ class Detector(Model):
 
     def _one(self, found: Candidates, number: int, letterbox: Letterbox, options: NmsOptions) -> Detections:
         mine = found.image == number
-        # Suppression works on boxes relative to the image (network.c get_network_boxes corrects them first).
+        # NMS works on boxes relative to the image (network.c get_network_boxes corrects them first).
         kept = suppress(
             letterbox.to_image_rel(found.cxcywh_rel[mine]),
             found.scores[mine],

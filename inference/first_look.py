@@ -20,7 +20,7 @@ SAMPLES = ROOT / "data" / "samples"
 
 
 def with_shipped_model(flags: Flags) -> Flags:
-    """The flags, naming the shipped model where they name none. Raises InputError for a cfg without weights."""
+    """The flags; without a model in them they name the shipped one. Raises InputError for a cfg without weights."""
     if flags.weights is not None:
         return flags
     if flags.cfg is not None:
@@ -71,7 +71,7 @@ def next_steps() -> str:
 
 
 def interpreter() -> str:
-    """How to call this Python from the root of the project."""
+    """The command of this Python, seen from the project's root."""
     found = shutil.which("python")
     if found and Path(found).parent.samefile(Path(sys.executable).parent):
         return "python"

@@ -41,7 +41,7 @@ BACKENDS = (TORCH, *_ENGINES)
 
 @dataclass(frozen=True, kw_only=True)
 class ModelFlags:
-    """The flags that name a model; `add` declares them, `open` opens it."""
+    """The flags that name a model."""
 
     cfg: str | None
     weights: str | None
@@ -56,7 +56,7 @@ class ModelFlags:
 
     @classmethod
     def add(cls, add: AddFlag, **helps: str) -> None:
-        """helps: by field, where the shared help text does not fit."""
+        """Declare the flags with `add`. helps: help texts by field, where the shared one does not fit."""
         choices = {"backend": {"choices": BACKENDS}}
         for field in fields(ModelFlags):
             own = {"help": helps[field.name]} if field.name in helps else {}
@@ -130,7 +130,7 @@ def open_model(
 def open_network(
     path: str | Path | None, reading: LoadOptions, backend: str | None = None
 ) -> tuple[Network | ExportedModel, tuple[str, ...]]:
-    """What a file holds as it is, and the class names in it. Raises InputError as `open_model`."""
+    """The network in a file, not folded, and the class names in the file. Raises InputError as `open_model`."""
     if path is None or not any(Path(path).suffix in suffixes for suffixes, _ in _ENGINES.values()):
         if backend not in (None, TORCH):
             raise InputError(f"--backend {backend}: runs exported models, not {path}; see export.py")
@@ -150,7 +150,7 @@ def open_network(
 
 
 def model_of(network: Network | ExportedModel, device: torch.device, *, half: bool = False) -> Model:
-    """A network on `device` as a detector or, if its heads have no boxes, a classifier. It is folded for inference in place."""
+    """A detector or, if the heads have no boxes, a classifier around a network on `device`, which is folded in place."""
     if isinstance(network, Network):
         network.fold(pack=device.type == "cpu")
         if half:

@@ -1,4 +1,4 @@
-"""From a source to its results, frame by frame: reading and fitting run ahead in threads, memory stays constant."""
+"""The pipeline from a source to results, frame by frame: reading and preprocessing run ahead in threads, memory stays constant."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ def predict_frames(
     """
     statistics = statistics or RunStatistics()
     batches = batches_of(frames, model.preprocessing(letter_box, kernel), batch_size)
-    # A live source is fitted at the last moment: what is made ahead would be old when its turn comes.
+    # Frames of a live source are preprocessed at the last moment: prepared ahead, they would be outdated.
     ready = batches if frames.live else Prefetch(batches, -(-_AHEAD // batch_size))
     way = partial(model.postprocess, options=nms or NmsOptions())
     with closing(ready):

@@ -1,4 +1,4 @@
-"""Drawing, encoding and writing of results, in a thread beside the network."""
+"""Draw, encode and write results, in a thread beside the network."""
 
 from __future__ import annotations
 
@@ -51,7 +51,7 @@ class RecordOptions:
 
 
 class Recorder:
-    """Context manager; `add` hands over one image or frame. Leaving it finishes every file, by Ctrl-C too.
+    """Context manager; `add` takes one result. Leaving it finishes every file, after Ctrl-C too.
 
     seconds: time spent drawing and writing. Raises RunError, from `add` or at the end, when something cannot be written.
     """
@@ -84,7 +84,7 @@ class Recorder:
             raise failed
 
     def add(self, result: Result) -> None:
-        """Hand over one image or frame; waits while the thread is several behind."""
+        """Queue a result; waits while the thread is several behind."""
         if self._error is not None:
             raise self._error
         self._queue.put(result)
@@ -114,7 +114,7 @@ class Recorder:
             self._error = (
                 error if isinstance(error, (RunError, InputError)) else RunError(f"results cannot be written: {error}")
             )
-            while self._queue.get() is not None:  # the other side must not wait for room
+            while self._queue.get() is not None:  # keep the caller from waiting for room in the queue
                 pass
         finally:
             self._close_video()
@@ -155,7 +155,7 @@ class Recorder:
             self._video = VideoWriter(self._folder / name, fps, self._options.codec)
             self._video_path, self._next_index = frame.path, frame.index
         repeats = 1
-        if frame.live:  # frames that were dropped are made up for, so that the video keeps the time
+        if frame.live:  # repeat frames in place of dropped ones, so that the video keeps time
             repeats = min(max(frame.index - self._next_index + 1, 1), _LONGEST_GAP)
             self._next_index = frame.index + 1
         for _ in range(repeats):

@@ -44,7 +44,7 @@ class Result:
         return [(self.names[place], float(self.probabilities[place])) for place in order]
 
     def lines(self, style: str) -> list[str]:
-        """What the console shows: "darknet" in the original's wording; frames of a video then have lines, else none."""
+        """Lines for the console. style: "darknet" is the original's wording, "short" a line per image and none for video frames."""
         frame, milliseconds = self.frame, self.speed["inference"]
         if self.probabilities is not None:
             place = frame.path if frame.video is None else f"{frame.path} frame {frame.index}"
@@ -83,7 +83,7 @@ def darknet_lines(found: Detections, names: Sequence[str]) -> list[str]:
 
 
 class ResultWriter(Protocol):
-    """What every writer offers."""
+    """What every writer has."""
 
     def add(self, result: Result) -> None: ...
 

@@ -1,1 +1,1 @@
-"""What serve.py puts together: a page and an endpoint around a detector."""
+"""The web page and JSON endpoint of serve.py."""

@@ -133,7 +133,7 @@ def _jpeg(image: NDArray[np.uint8]) -> str:
 
 @contextmanager
 def readable(path: Path) -> Iterator[None]:
-    """Errors speak of the upload, not of the temporary file `path`."""
+    """Errors name the upload instead of the temporary file `path`."""
     try:
         yield
     except UnknownKind:

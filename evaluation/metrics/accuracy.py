@@ -1,4 +1,4 @@
-"""How often a classifier is right: accuracy of its best and of its k best classes (classifier.c validate_classifier_single)."""
+"""Top-1 and top-k accuracy of a classifier (classifier.c validate_classifier_single)."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ class Accuracy:
         )
 
     def top(self, k: int, chosen: NDArray[np.bool_] | None = None) -> float:
-        """Part of the images, or of those chosen (n,), whose class is among the k most probable ones; 0 without images."""
+        """Share of the images, or of those chosen (n,), whose class is among the k most probable ones; 0 without images."""
         places = self.ranks if chosen is None else self.ranks[chosen]
         return float((places < k).mean()) if len(places) else 0.0
 
@@ -61,7 +61,7 @@ class Accuracy:
         return counts
 
     def table(self) -> str:
-        """Lines of text: all images, then each class that has some."""
+        """A table: all images, then each class with images."""
         width = max(len("class"), len("all"), *(len(name) for name in self.names))
         head = f"{'class':<{width}} {'images':>8} {'top 1':>8} {f'top {self.k}':>8}"
         groups = [("all", np.ones(len(self.ranks), bool)), *self._of_classes()]

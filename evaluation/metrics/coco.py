@@ -57,7 +57,7 @@ def coco_ap(
     image_ids: Sequence[int],
     category_ids: Sequence[int],
 ) -> CocoResult:
-    """Measure `result_rows` against the ground truth; what a `results.json` of these rows would be given elsewhere.
+    """Measure `result_rows` against the ground truth; the numbers that other tools give a `results.json` of these rows.
 
     Raises RunError when neither faster-coco-eval nor pycocotools is installed.
     """

@@ -1,4 +1,4 @@
-"""Which class is taken for which, what is missed and what is made up; and the images where most is missed."""
+"""Confusion matrix with missed objects and false positives, and the images with the lowest recall."""
 
 from __future__ import annotations
 

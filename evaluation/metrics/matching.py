@@ -1,4 +1,4 @@
-"""Which detection found which object: overlaps and assignments that the protocols share."""
+"""IoU and the matching of detections to objects that the protocols share."""
 
 from __future__ import annotations
 
@@ -90,7 +90,7 @@ def rank(
 
 
 def first_of_each(match: Ints) -> Bools:
-    """True where a number from 0 on stands for the first time."""
+    """True where a number from 0 on occurs for the first time."""
     first = np.zeros(len(match), np.bool_)
     first[np.unique(match, return_index=True)[1]] = True
     return first & (match >= 0)

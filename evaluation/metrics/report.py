@@ -19,7 +19,7 @@ from utils.detections import Detections, GroundTruth
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Metrics:
-    """Every protocol's view of the same detections. images_per_class: (classes,) images with an object of the class."""
+    """Metrics of every protocol for the same detections. images_per_class: (classes,) images with an object of the class."""
 
     names: tuple[str, ...]
     images: int

@@ -1,4 +1,4 @@
-"""Pascal VOC's protocol (VOCdevkit, VOCevaldet.m): one IoU threshold, difficult objects passed over.
+"""Pascal VOC's protocol (VOCdevkit, VOCevaldet.m): one IoU threshold, difficult objects ignored.
 
 A detection takes the object of its class that it overlaps most, difficult ones included. Pixels count up to and
 including the far edge. Crowds, which VOC does not have, are treated as difficult.
