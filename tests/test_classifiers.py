@@ -131,8 +131,8 @@ def test_what_does_not_go_together(
 def test_paths_without_a_label_count_as_wrong(coloured: Path, caplog: pytest.LogCaptureFixture) -> None:
     cv2.imwrite("other.png", np.zeros((16, 16, 3), np.uint8))
     (coloured / "list.txt").write_text("n0_0.png\nother.png\n")
-    exam = make_classification_set(open_data("my.data", "val"), "val", 3, "my.cfg")
-    assert exam.class_ids.tolist() == [0, -1] and exam.top == 2
+    images = make_classification_set(open_data("my.data", "val"), "val", 3, "my.cfg")
+    assert images.class_ids.tolist() == [0, -1] and images.top == 2
     assert "1 of 2 paths contain no label" in caplog.text
 
 
@@ -187,7 +187,7 @@ def test_an_exported_classifier_says_the_same(coloured: Path, capsys: pytest.Cap
     assert "1.0000" in capsys.readouterr().out
 
 
-def test_detect_script_goes_on_after_a_image_that_cannot_be_read(
+def test_detect_script_continues_after_an_unreadable_image(
     coloured: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     (coloured / "n1_1.png").write_bytes(b"no image")

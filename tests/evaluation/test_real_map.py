@@ -40,7 +40,7 @@ RUNS = sorted({(result["model"], result["letter_box"]) for result in RESULTS})
 
 
 @lru_cache(maxsize=1)
-def _exam() -> EvaluationSet:
+def _dataset() -> EvaluationSet:
     dataset = open_data(shared("datasets/coco128/instances_train2017.json"), "train")
     return EvaluationSet(dataset=dataset, images=dataset.splits["train"], names=dataset.names, category_ids=())
 
@@ -53,7 +53,7 @@ def _originals_pixels() -> dict[Path, NDArray[np.uint8]]:
     values = np.frombuffer(lzma.decompress(recording["values"].tobytes()), np.int8)
     ends = np.flatnonzero(gaps < 255)  # 255: the gap goes on in the next byte
     places = np.cumsum(gaps.astype(np.int64))[ends] - 1
-    images = {path: read_image(path) for path in sorted(_exam().images)}
+    images = {path: read_image(path) for path in sorted(_dataset().images)}
     crc = 0
     for image in images.values():
         crc = zlib.crc32(image.tobytes(), crc)
@@ -72,10 +72,10 @@ def _originals_pixels() -> dict[Path, NDArray[np.uint8]]:
 def _measure(name: str, letter_box: int) -> DarknetMap:
     folder = shared(f"weights/{FOLDERS[name]}")
     network = load(next(folder.glob("*.cfg")), next(folder.glob("*.weights")))
-    model, exam = model_of(network, torch.device("cpu")), _exam()
+    model, dataset = model_of(network, torch.device("cpu")), _dataset()
     ways = [NmsOptions(conf=SCORE_THRESH, iou=NMS_THRESH, rank_above=SCORE_THRESH)]
-    predictions = predict_images(model, exam.images, ways, letter_box=bool(letter_box))
-    truths = [exam.ground_truth(i, wh) for i, wh in zip(predictions.indices, predictions.sizes_wh, strict=True)]
+    predictions = predict_images(model, dataset.images, ways, letter_box=bool(letter_box))
+    truths = [dataset.ground_truth(i, wh) for i, wh in zip(predictions.indices, predictions.sizes_wh, strict=True)]
     return darknet_map(predictions.found[0], truths, model.classes)
 
 

@@ -1,4 +1,4 @@
-"""One model in every format and engine: the same boxes through the same door."""
+"""One model in every format and engine gives the same boxes."""
 
 from __future__ import annotations
 

@@ -28,7 +28,7 @@ def image(suffix: str, width: int = 128, height: int = 64) -> bytes:
 
 
 @pytest.mark.parametrize("suffix", [".jpg", ".png", ".webp", ".bmp"])
-def test_a_image(port: int, suffix: str) -> None:
+def test_an_image(port: int, suffix: str) -> None:
     status, headers, body = ask(port, "POST", "/detect", image(suffix), "image/" + suffix[1:])
     assert status == 200 and headers["content-type"] == "application/json"
     (frame,) = told(body)["frames"]
@@ -51,7 +51,7 @@ def test_a_clip_stops_at_the_limit(port: int) -> None:
     assert answer["frames"][3]["time_s"] == pytest.approx(0.2)
 
 
-def test_lines_while_a_clip_is_looked_at(port: int) -> None:
+def test_lines_while_a_clip_is_read(port: int) -> None:
     status, headers, body = ask(port, "POST", "/stream?images=1", CLIP)
     lines = [told(line) for line in body.splitlines()]
     assert status == 200 and headers["content-type"] == "application/x-ndjson"
