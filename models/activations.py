@@ -192,9 +192,12 @@ ACTIVATIONS: dict[str, _Function] = {
 }
 
 
+ALIASES = {"silu": "swish"}  # as cfgs of PyTorch ports call it
+
+
 def activation_option(default: str, doc: str) -> Any:
     """The key `activation` of a layer. An unknown word is relu, with a warning (activations.c get_activation)."""
-    return option(default, doc, choices=tuple(ACTIVATIONS), otherwise="relu")
+    return option(default, doc, choices=tuple(ACTIVATIONS), otherwise="relu", aliases=ALIASES)
 
 
 class Activation(nn.Module):

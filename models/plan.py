@@ -18,7 +18,7 @@ from utils import cfg as cfg_text
 from utils.cfg import Cfg, RawSection
 from utils.errors import CfgError, InputError
 from utils.net_options import NET_AUDIENCES, NetSection
-from utils.options import warn_unknown
+from utils.options import count_repeats, warn_unknown
 
 NET_NAMES = ("net", "network")
 MAX_LAYERS = 10_000
@@ -60,6 +60,7 @@ def read_plan(path: str | Path, *, width: int | None = None, height: int | None 
     return make_plan(cfg_text.read(path), width=width, height=height)
 
 
+@count_repeats()
 def make_plan(cfg: Cfg, *, width: int | None = None, height: int | None = None) -> Plan:
     """Plan of a cfg, optionally at another input size. Raises CfgError with file, line and expectation."""
     first, *layers = cfg.sections

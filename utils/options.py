@@ -13,11 +13,14 @@ import dataclasses
 import logging
 import math
 import re
-from collections.abc import Callable, Collection, Iterable
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from contextvars import ContextVar
 from dataclasses import dataclass, field
 from typing import Any, TypeVar, get_args, get_origin, get_type_hints
 
 from utils.cfg import Entry, RawSection
+from utils.errors import CfgError
 
 logger = logging.getLogger(__name__)
 
@@ -36,6 +39,7 @@ def option(
     most: float | None = None,
     choices: Collection[str] | None = None,
     otherwise: str | None = None,
+    aliases: Mapping[str, str] | None = None,
 ) -> Any:
     """A field of an Options class.
 
@@ -43,7 +47,7 @@ def option(
     least, most: inclusive range of the number (of each number of a list). choices: allowed words; any other is an error,
     or is replaced by `otherwise` with a warning where the original does so.
     """
-    limits = {"least": least, "most": most, "choices": choices, "otherwise": otherwise}
+    limits = {"least": least, "most": most, "choices": choices, "otherwise": otherwise, "aliases": aliases}
     return field(default=default, metadata={"doc": doc, "key": key, **limits})
 
 
@@ -114,6 +118,32 @@ def report_keys(raw: RawSection, audiences: Iterable[type[Options]]) -> dict[str
     return report
 
 
+_repeats: ContextVar[dict[tuple[str, str], list[CfgError]] | None] = ContextVar("repeats", default=None)
+
+
+def warn(raw: RawSection, entry: Entry | None, text: str) -> None:
+    """Warn about a section or one of its entries."""
+    place, repeats = raw.error(text, entry), _repeats.get()
+    if repeats is None:
+        logger.warning("%s", place)
+    else:
+        repeats.setdefault((raw.name, text), []).append(place)
+
+
+@contextmanager
+def count_repeats() -> Iterator[None]:
+    """Give equal warnings of this block once, at its end, with the place of the first and their number."""
+    found: dict[tuple[str, str], list[CfgError]] = {}
+    token = _repeats.set(found)
+    try:
+        yield
+    finally:
+        _repeats.reset(token)
+        for places in found.values():
+            more = f" (and {len(places) - 1} more times)" if len(places) > 1 else ""
+            logger.warning("%s%s", places[0], more)
+
+
 def warn_unknown(raw: RawSection, audiences: Collection[type[Options]]) -> None:
     """Warn about every unknown and every repeated key of the section."""
     if len(raw.effective) == len(raw.entries) and all(
@@ -122,12 +152,11 @@ def warn_unknown(raw: RawSection, audiences: Collection[type[Options]]) -> None:
         return
     report = report_keys(raw, audiences)
     for entry in report["unknown"]:
-        logger.warning("%s:%d: [%s] %s: unknown key, it has no effect", raw.path, entry.line, raw.name, entry.key)
+        warn(raw, entry, f"{entry.key}: unknown key, it has no effect")
     for entry in report["repeated"]:
         first = raw.find(entry.key)
         if first and first.value != entry.value:
-            text = "%s:%d: [%s] %s is repeated, the first value %s (line %d) is used"
-            logger.warning(text, raw.path, entry.line, raw.name, entry.key, first.value, first.line)
+            warn(raw, entry, f"{entry.key} is repeated, the first value {first.value} (line {first.line}) is used")
 
 
 def _read_list(raw: RawSection, entry: Entry, text: str, kind: type, metadata: Any) -> tuple[Any, ...]:
@@ -139,7 +168,7 @@ def _read_list(raw: RawSection, entry: Entry, text: str, kind: type, metadata: A
 
 def _read_one(raw: RawSection, entry: Entry, text: str, kind: type, metadata: Any) -> Any:
     if kind is str:
-        return _read_word(raw, entry, text, metadata.get("choices"), metadata.get("otherwise"))
+        return _read_word(raw, entry, text, metadata)
     value = _READERS[kind](raw, entry, text)
     least, most = metadata.get("least"), metadata.get("most")
     if (least is not None and value < least) or (most is not None and value > most):
@@ -148,15 +177,17 @@ def _read_one(raw: RawSection, entry: Entry, text: str, kind: type, metadata: An
     return value
 
 
-def _read_word(raw: RawSection, entry: Entry, text: str, choices: Collection[str] | None, otherwise: str | None) -> str:
+def _read_word(raw: RawSection, entry: Entry, text: str, metadata: Any) -> str:
+    choices, otherwise, aliases = (metadata.get(key) for key in ("choices", "otherwise", "aliases"))
+    if aliases and text in aliases:
+        word = aliases[text]
+        warn(raw, entry, f"{entry.key}: {text} is read as {word}, the same function; the original does not know {text}")
+        return str(word)
     if choices is not None and text not in choices:
         if otherwise is not None:
             known = ", ".join(choices)
-            logger.warning(
-                "%s:%d: [%s] %s: unknown value %r, %s is used; known are %s",
-                *(raw.path, entry.line, raw.name, entry.key, text, otherwise, known),
-            )
-            return otherwise
+            warn(raw, entry, f"{entry.key}: unknown value {text!r}, {otherwise} is used; known are {known}")
+            return str(otherwise)
         raise raw.error(f"{entry.key}: unknown value {text!r}, expected one of {', '.join(choices)}", entry)
     return text
 

@@ -2,16 +2,13 @@
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Sequence
 from dataclasses import dataclass
 
 from models.heads.base import NO_LIMIT, BoxSection
 from models.layers.base import Shape, Site
 from utils.errors import HeadWidthError
-from utils.options import option
-
-logger = logging.getLogger(__name__)
+from utils.options import option, warn
 
 DEFAULT_SIZE = 0.5  # of an anchor that the list lacks: make_yolo_layer, make_region_layer
 IOU_LOSSES = ("mse", "iou", "giou", "diou", "ciou")
@@ -32,19 +29,22 @@ def anchors_text(sizes: Sequence[tuple[float, float]]) -> str:
 
 
 def check_sizes(site: Site, values: Sequence[float] | None, count: int) -> None:
-    """Raises CfgError for a size that is not above zero; warns if the list is shorter or longer than `count` anchors.
+    """Raises CfgError for a negative size; warns of sizes of zero, and if the list is shorter or longer than `count` anchors.
 
-    Some published cfgs lack a comma in the list; the original reads them, and so do we.
+    Some published cfgs have such lists; the original reads them, and so do we.
     """
     if values is None:
         return
-    wrong = [value for value in values[: 2 * count] if value <= 0]
-    if wrong:
-        raise site.error(f"anchors: {wrong[0]:g} is out of range, expected sizes above 0", "anchors")
+    entry = site.raw.find("anchors")
+    lowest = min(values[: 2 * count], default=1.0)
+    if lowest < 0:
+        raise site.error(f"anchors: {lowest:g} is out of range, expected sizes above 0", "anchors")
+    if lowest == 0:
+        warn(site.raw, entry, "anchors: has a size of 0; boxes of that anchor are empty")
     if len(values) != 2 * count:
         effect = f"the missing ones are {DEFAULT_SIZE}" if len(values) < 2 * count else "the last ones are not used"
         text = f"anchors: has {len(values)} values, expected 2 for each of {count} anchors; {effect}"
-        logger.warning("%s", site.error(text, "anchors"))
+        warn(site.raw, entry, text)
 
 
 def check_mask(site: Site, indices: Sequence[int], count: int) -> None:
@@ -87,7 +87,7 @@ class AnchorSection(BoxSection):
     )
     label_smooth_eps: float = option(0.0, "label smoothing of the classes")
     objectness_smooth: bool = option(False, "use the IoU as the objectness target")
-    nms_kind: str = option("default", "kind of NMS", choices=NMS_KINDS)
+    nms_kind: str = option("default", "kind of NMS", choices=NMS_KINDS, otherwise="default")
     beta_nms: float = option(0.6, "exponent of the distance term in nms_kind=diounms")
     map: str | None = option(None, "training: file that maps the classes of the labels, one class number per line")
 

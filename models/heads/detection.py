@@ -15,7 +15,7 @@ from models.layers.base import Shape, Site
 from models.onnx_graph import Graph
 from utils.boxes import iou
 from utils.errors import HeadWidthError
-from utils.options import ignored, option
+from utils.options import ignored, option, warn
 
 SMALL = 0.1  # forced: objects smaller than this fraction of the image belong to box 1
 RANDOM_IMAGES = 64_000  # random: for the first images, any box of a cell may be trained on its object
@@ -31,7 +31,7 @@ class DetectionSection(BoxSection):
     max_truths: int = ignored(200, "a cell has one object at most, there is no other limit", key="max")
     side: int = option(7, "cells of the grid in each direction", least=1, most=10_000)
     num: int = option(1, "boxes per cell", least=1, most=10_000)
-    coords: int = option(1, "coordinates of a box; only 4 works", least=4, most=4)
+    coords: int = option(1, "values per box; boxes are decoded and trained with 4 only", least=0)
     softmax: bool = option(False, "softmax over the classes")
     sqrt: bool = option(False, "width and height are predicted as square roots")
     rescore: bool = option(False, "use the IoU as the objectness target")
@@ -48,8 +48,6 @@ class DetectionSection(BoxSection):
         return self.side**2 * ((1 + self.coords) * self.num + self.classes)
 
     def shape(self, site: Site) -> Shape:
-        if self.coords != 4:
-            raise site.error(f"coords: expected coords=4, it is {self.coords}")
         if self.forced and self.num < 2:
             raise site.error("forced: assigns small objects to box 1, expected num of at least 2", "forced")
         if site.input.outputs != self.filters:
@@ -57,6 +55,9 @@ class DetectionSection(BoxSection):
             found = site.input.outputs
             text = f"reads {found} values, expected output={self.filters} in the layer before it for {sizes}"
             raise HeadWidthError(site.error(text), site.index, "output", self.filters)
+        if self.coords != 4:
+            text = f"coords: {self.coords} instead of 4; the network runs, but its boxes can be neither decoded nor trained"
+            warn(site.raw, site.raw.find("coords"), text)
         return site.input
 
     def reported_shape(self, site: Site) -> Shape:
@@ -66,7 +67,7 @@ class DetectionSection(BoxSection):
         return f"{self.side}x{self.side} cells of {self.num} boxes"
 
     def build(self, site: Site) -> Detection:
-        return Detection(self)
+        return Detection(self, site)
 
 
 class Parts(NamedTuple):
@@ -95,9 +96,12 @@ class Detection(Head):
     x, y in cells from the cell's corner; w, h relative to the image, or their square roots. Shapes (n, values, 1, 1).
     """
 
-    def __init__(self, section: DetectionSection) -> None:
+    def __init__(self, section: DetectionSection, site: Site) -> None:
         super().__init__()
         self.section = section
+        self.refusal = (
+            None if section.coords == 4 else site.error(f"coords: is {section.coords}, boxes need 4", "coords")
+        )
 
     def forward(self, x: Tensor) -> Tensor:
         """detection_layer.c forward_detection_layer: a copy, optionally with softmax over the classes."""
@@ -117,6 +121,11 @@ class Detection(Head):
         classes, objectness, box = flat.split(sizes, 1)
         return Parts(classes.view(n, cells, -1), objectness.view(n, cells, -1), box.view(n, cells, section.num, -1))
 
+    def require_boxes(self) -> None:
+        """Raises CfgError if boxes do not have 4 coordinates."""
+        if self.refusal is not None:
+            raise self.refusal
+
     def decode(self, output: Tensor, threshold: float, size_wh: tuple[int, int]) -> Candidates:
         dense = self.dense(output, size_wh)
         scores = torch.where(dense.scores > threshold, dense.scores, 0.0)
@@ -125,6 +134,7 @@ class Detection(Head):
 
     def dense(self, output: Tensor, size_wh: tuple[int, int]) -> DenseBoxes:
         """detection_layer.c get_detection_detections."""
+        self.require_boxes()
         side = self.section.side
         parts = self.parts(output.float())
         cells = torch.arange(side * side, device=output.device)
@@ -146,6 +156,7 @@ class Detection(Head):
         return graph.reshape(whole, 0, site.input.channels, site.input.height, site.input.width)
 
     def export_boxes(self, graph: Graph, site: Site, output: str) -> tuple[str, str]:
+        self.require_boxes()
         section, cells = self.section, self.section.side**2
         flat = graph.reshape(output, 0, site.input.outputs)
         first, second = cells * section.classes, cells * (section.classes + section.num)
@@ -161,6 +172,7 @@ class Detection(Head):
         return graph.reshape(boxes, 0, -1, 4), graph.reshape(scores, 0, -1, section.classes)
 
     def loss(self, x: Tensor, labels: Tensor, size_wh: tuple[int, int], seen: int) -> HeadLoss:
+        self.require_boxes()
         section = self.section
         ground_truth = read_ground_truth(labels.to(x.device), labels.shape[1], section.classes)
         return self.cell_loss(x, cell_targets(ground_truth, len(x), section.side, section.classes), seen)

@@ -147,18 +147,21 @@ class Shortcut(Layer):
 class _Normalized(torch.autograd.Function):
     """Weights (inputs, channels) made to sum to one over the inputs.
 
-    The gradient ignores the normalisation: each raw weight takes that of its normalised one (blas.c
-    backward_shortcut_multilayer_cpu, where `grad` is 1).
+    The gradient of each raw weight is that of its normalised one times a factor: w for relu, w (1 - w) for softmax, where w is
+    the normalised weight (blas_kernels.cu backward_shortcut_multilayer_kernel; in the CPU build the factor is 1).
     """
 
     @staticmethod
     def forward(ctx: Any, weights: Tensor, softmax: bool) -> Tensor:
         positive = torch.exp(weights - weights.amax(0)) if softmax else F.relu(weights)
-        return positive / (positive.sum(0) + _SUM_EPS)
+        normalized = positive / (positive.sum(0) + _SUM_EPS)
+        ctx.save_for_backward(normalized * (1 - normalized) if softmax else normalized)
+        return normalized
 
     @staticmethod
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None]:
-        return grad, None
+        (factor,) = ctx.saved_tensors
+        return grad * factor, None
 
 
 def _add(x: Tensor, other: Tensor, *, owned: bool) -> Tensor:

@@ -56,7 +56,11 @@ CASES: list[tuple[str, str, str]] = [
     ("groups that do not divide the filters", NET + CONV + "groups=3\n", "groups=3 does not divide"),
     ("comma for a point", NET + CONV + YOLO + "ignore_thresh=0,7\n", "ignore_thresh: cannot read '0,7'"),
     ("route without layers", NET + CONV + "[route]\n", "a.cfg:10: [route]"),
-    ("route to itself", NET + CONV + "[route]\nlayers=1\n", "reads layer 1, expected an earlier layer; this is layer 1"),
+    (
+        "route to itself",
+        NET + CONV + "[route]\nlayers=1\n",
+        "reads layer 1, expected an earlier layer; this is layer 1",
+    ),
     ("route to itself by zero", NET + CONV + "[route]\nlayers=-0,1\n", "expected an earlier layer"),
     ("route to the future", NET + CONV + "[route]\nlayers=5\n", "reads layer 5"),
     ("route before the first", NET + CONV + "[route]\nlayers=-9\n", "reads layer -8"),

@@ -236,12 +236,28 @@ def _shapes(net: Network, *layers: int) -> list[tuple[int, int, int]]:
     return [(shape.channels, shape.height, shape.width) for shape in shapes]
 
 
-def test_weighted_shortcut_trains_raw_weights_with_the_gradient_of_normalised_ones() -> None:
-    net = network(CONV + "[shortcut]\nfrom=-1\nweights_type=per_feature\nweights_normalization=relu\n").train()
-    layer = net.layers[1]
+@pytest.mark.parametrize("normalization", ["relu", "softmax"])
+def test_weighted_shortcut_has_the_gradient_of_the_gpu_kernel(normalization: str) -> None:
+    """blas_kernels.cu backward_shortcut_multilayer_kernel: of the normalised weight, times w or w (1 - w)."""
+    text = f"[shortcut]\nfrom=-1\nweights_type=per_feature\nweights_normalization={normalization}\n"
+    layer = network(CONV + text).train().layers[1]
+    with torch.no_grad():
+        layer.weights.copy_(torch.tensor([[0.5], [2.0]]))
     a, b, grad = torch.randn(3, 2, 8, 4, 4)
     layer(a, b).backward(grad)
-    assert torch.allclose(layer.weights.grad.flatten(), torch.stack(((a * grad).sum(), (b * grad).sum())), atol=1e-4)
+    sums = torch.stack(((a * grad).sum(), (b * grad).sum()))
+    w = torch.tensor([0.5, 2.0]) / 2.5001 if normalization == "relu" else torch.tensor([0.5, 2.0]).softmax(0)
+    factor = w if normalization == "relu" else w * (1 - w)
+    assert torch.allclose(layer.weights.grad.flatten(), sums * factor, rtol=1e-3, atol=1e-4)
+
+
+def test_silu_is_swish_said_once(caplog: pytest.LogCaptureFixture) -> None:
+    silu = CONV.replace("[convolutional]\n", "[convolutional]\nactivation=silu\n").replace("activation=leaky\n", "")
+    with caplog.at_level(logging.WARNING):
+        net = network(silu * 3)
+    assert [layer.activate.name for layer in net] == ["swish"] * 3
+    (message,) = caplog.messages
+    assert "activation: silu is read as swish" in message and message.endswith("(and 2 more times)")
 
 
 @pytest.mark.parametrize("kind", ["reorg", "reorg3d"])

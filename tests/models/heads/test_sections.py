@@ -27,7 +27,6 @@ REFUSED = [
     ("[yolo]\nclasses=3\nnum=3\nmask=3\n", "<cfg>:8: [yolo] mask: there is no anchor 3, expected 0 to 2"),
     ("[yolo]\nclasses=3\nnum=3\nmask=-1\n", "mask: there is no anchor -1"),
     ("[yolo]\nclasses=3\nnum=3\nmask=1,1\n", "mask: names an anchor twice"),
-    ("[yolo]\nclasses=3\nanchors=10,0\n", "anchors: 0 is out of range, expected sizes above 0"),
     ("[yolo]\nclasses=3\nanchors=10,-5\n", "anchors: -5 is out of range"),
     ("[yolo]\nclasses=3\nanchors=10,ten\n", "anchors: cannot read 'ten', expected a number"),
     ("[yolo]\nclasses=0\n", "classes: 0 is out of range, expected at least 1"),
@@ -36,7 +35,6 @@ REFUSED = [
         "[yolo]\nclasses=3\niou_loss=siou\n",
         "iou_loss: unknown value 'siou', expected one of mse, iou, giou, diou, ciou",
     ),
-    ("[yolo]\nclasses=3\nnms_kind=soft\n", "nms_kind: unknown value 'soft'"),
     (
         "[yolo]\nclasses=3\ncounters_per_class=1,2\n",
         "counters_per_class: has 2 values, expected one for each of 3 classes",
@@ -47,7 +45,7 @@ REFUSED = [
     ("[region]\nclasses=3\ncoords=5\n", "coords: 5 is out of range, expected 4"),
     ("[region]\nclasses=3\ntree=none.tree\n", "none.tree not found, neither here nor in"),
     ("[detection]\nclasses=3\ncoords=4\n", "reads 96 values, expected output=392 in the layer before it for side=7"),
-    ("[detection]\nclasses=3\n", "coords: expected coords=4, it is 1"),
+    ("[detection]\nclasses=3\n", "reads 96 values, expected output=245 in the layer before it for side=7"),
     (
         "[detection]\nclasses=3\ncoords=4\nforced=1\n",
         "forced: assigns small objects to box 1, expected num of at least 2",
@@ -195,3 +193,29 @@ def test_forward_and_dense_can_be_exported(text: str, channels: int) -> None:
     exported = torch.export.export(Dense().eval(), (x,)).module()
     for found, expected in zip(exported(x), Dense()(x), strict=True):
         torch.testing.assert_close(found, expected)
+
+
+def test_published_oddities_run_with_a_warning(caplog: pytest.LogCaptureFixture) -> None:
+    """The original runs all three: an anchor of size 0, an unknown nms_kind, and [detection] with coords other than 4."""
+    with caplog.at_level(logging.WARNING):
+        yolo = build_head("[yolo]\nclasses=3\nnms_kind=soft\nnum=2\nanchors=10,0, 10,20\n", 16)
+        detection = build_head("[detection]\nclasses=3\nside=2\ncoords=2\n", 24, 1, 1)
+    for text in (
+        "anchors: has a size of 0",
+        "nms_kind: unknown value 'soft', default is used",
+        "coords: 2 instead of 4",
+    ):
+        assert text in caplog.text
+    assert yolo.section.suppression() == ("default", 0.6)  # type: ignore[union-attr, operator]
+    x = torch.randn(1, 16, 3, 4, requires_grad=True)
+    assert yolo.dense(yolo(x), (64, 48)).cxcywh_rel.isfinite().all()
+    loss = yolo.loss(x, torch.tensor([[[0.4, 0.5, 0.3, 0.3, 0.0]]]), (64, 48), 0)
+    assert torch.autograd.grad(loss.value, x)[0].isfinite().all()
+    vector = torch.randn(1, 24, 1, 1)
+    assert torch.equal(detection(vector), vector)
+    for refused in (
+        lambda: detection.decode(vector, 0.1, (64, 48)),
+        lambda: detection.loss(vector, torch.zeros(1, 1, 5), (64, 48), 0),
+    ):
+        with pytest.raises(CfgError, match="coords: is 2, boxes need 4"):
+            refused()
