@@ -206,7 +206,7 @@ def test_published_oddities_run_with_a_warning(caplog: pytest.LogCaptureFixture)
         "coords: 2 instead of 4",
     ):
         assert text in caplog.text
-    assert yolo.section.suppression() == ("default", 0.6)  # type: ignore[union-attr, operator]
+    assert yolo.section.suppression() == ("default", 0.6)
     x = torch.randn(1, 16, 3, 4, requires_grad=True)
     assert yolo.dense(yolo(x), (64, 48)).cxcywh_rel.isfinite().all()
     loss = yolo.loss(x, torch.tensor([[[0.4, 0.5, 0.3, 0.3, 0.0]]]), (64, 48), 0)
