@@ -158,14 +158,14 @@ def _open_splits(options: TrainOptions, processes: Processes) -> DataSplits:
 def _new_folder(options: TrainOptions, cfg: Cfg) -> Path:
     folder = run_folder(options.project, options.name, exist_ok=options.exist_ok)
     cfg.write(folder / Path(options.cfg or cfg.path).name)
-    _copy_named_files(cfg, folder)
+    _copy_trees(cfg, folder)
     write_record(folder / "opt.yaml", options, cfg)
     return folder
 
 
-def _copy_named_files(cfg: Cfg, folder: Path) -> None:
-    """Copy the class trees and maps that the cfg names, so that its copy in the run folder finds them."""
-    for entry in (entry for raw in cfg.sections[1:] for entry in raw.entries if entry.key in ("tree", "map")):
+def _copy_trees(cfg: Cfg, folder: Path) -> None:
+    """Copy the class trees that the cfg names, so that its copy in the run folder finds them."""
+    for entry in (entry for raw in cfg.sections[1:] for entry in raw.entries if entry.key == "tree"):
         if not Path(entry.value).is_absolute() and ".." not in Path(entry.value).parts:
             write_text(folder / entry.value, read_text(locate(entry.value, cfg.path), entry.key))
 
