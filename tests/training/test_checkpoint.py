@@ -84,7 +84,11 @@ class Harmful:
 
 @pytest.mark.parametrize(
     ("content", "reason"),
-    [({"format": "x", "model": Harmful()}, "cannot be loaded safely"), ({"model": 1}, "no checkpoint"), ([1, 2], "no checkpoint")],
+    [
+        ({"format": "x", "model": Harmful()}, "cannot be loaded safely"),
+        ({"model": 1}, "no checkpoint"),
+        ([1, 2], "no checkpoint"),
+    ],
 )
 def test_other_pytorch_files_are_refused_and_run_no_code(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, content: object, reason: str
