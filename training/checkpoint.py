@@ -14,12 +14,11 @@ from typing import Any
 
 import torch
 
+from models.formats.checkpoint import RUN_FORMAT
 from training.loop import Update
 from utils import cfg as cfg_text
 from utils.errors import CfgError, InputError
 from utils.torch_files import is_torch_file, load_torch_file, save_torch_file
-
-FORMAT = "cspyolo checkpoint 1"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -49,7 +48,7 @@ class Checkpoint:
 def save_checkpoint(checkpoint: Checkpoint, path: str | Path) -> None:
     """Write a checkpoint, whole or not at all. Raises RunError (disk full, ...)."""
     content = {item.name: getattr(checkpoint, item.name) for item in dataclasses.fields(checkpoint)}
-    save_torch_file(content | {"format": FORMAT}, path)
+    save_torch_file(content | {"format": RUN_FORMAT}, path)
 
 
 def load_checkpoint(path: str | Path) -> Checkpoint:
@@ -57,7 +56,7 @@ def load_checkpoint(path: str | Path) -> Checkpoint:
     if not is_torch_file(path):
         raise InputError(f"{path}: is no checkpoint, expected a last.pt or best.pt")
     content = load_torch_file(path)
-    if not isinstance(content, dict) or content.pop("format", None) != FORMAT:
+    if not isinstance(content, dict) or content.pop("format", None) != RUN_FORMAT:
         raise InputError(f"{path}: is a PyTorch file, but no checkpoint of a training run")
     missing = {item.name for item in dataclasses.fields(Checkpoint)} ^ set(content)
     if missing:

@@ -13,7 +13,7 @@ from models.network import Network
 from utils.errors import InputError
 from utils.torch_files import save_torch_file
 
-RUN_FORMAT = "cspyolo checkpoint 1"  # as training/checkpoint.py writes it
+RUN_FORMAT = "cspyolo checkpoint 1"  # of files that training/checkpoint.py writes
 
 
 def save_checkpoint_model(network: Network, path: str | Path, names: tuple[str, ...]) -> None:

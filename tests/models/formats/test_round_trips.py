@@ -13,7 +13,7 @@ from models.formats.fuse import without_batch_norm
 from models.load import load
 from models.network import Network
 from models.plan import read_plan
-from tests.paths import REFERENCE, REPOSITORY
+from tests.paths import REFERENCE
 from tests.recipe import weights_file
 from utils.errors import InputError
 
@@ -185,11 +185,3 @@ def test_a_missing_package_names_its_pip_line(tmp_path: Path, monkeypatch: pytes
     monkeypatch.setitem(__import__("sys").modules, "safetensors.torch", None)
     with pytest.raises(InputError, match="pip install safetensors"):
         save_model(load(PLAIN), tmp_path / "a.safetensors")
-
-
-def test_format_names_agree() -> None:
-    """models/ and engine/ do not import each other, but both write this word."""
-    from models.formats.checkpoint import RUN_FORMAT
-    from training.checkpoint import FORMAT
-
-    assert FORMAT == RUN_FORMAT and (REPOSITORY / "training/checkpoint.py").is_file()
