@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import csv
 import json
+import math
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field
+from itertools import groupby
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Protocol
@@ -72,14 +74,37 @@ def found_text(class_ids: NDArray[np.int64], names: Sequence[str], most: int | N
     return ", ".join(parts) or "no objects"
 
 
-def darknet_lines(found: Detections, names: Sequence[str]) -> list[str]:
+def darknet_lines(found: Detections, names: Sequence[str], *, ext_output: bool = False) -> list[str]:
     """The lines that the original prints for an image, such as "dog: 99%" (image.c draw_detections_v3).
 
-    Boxes come from left to right; a box with several classes has a line for each, the best one first.
+    Boxes come from left to right; a box with several classes has a line for each, the best one first, then by class id.
+    Boxes of classes whose names begin with "dont_show" have none. ext_output: with left edge, top edge, width and height.
     """
-    left, top, right, bottom = found.xyxy.T
-    order = np.lexsort((-found.scores, bottom, right, top, left))
-    return [f"{names[found.class_ids[place]]}: {found.scores[place] * 100:.0f}%" for place in order]
+    left = found.xyxy[:, 0]
+    groups = found.ranks if found.ranks is not None else np.unique(found.xyxy, axis=0, return_inverse=True)[1].ravel()
+    order = np.lexsort((found.class_ids, groups, left)).tolist()
+    lines: list[str] = []
+    for _, group in groupby(order, key=lambda row: groups[row]):
+        rows = list(group)
+        shown = [row for row in rows if not names[found.class_ids[row]].startswith("dont_show")]
+        if not shown:
+            continue
+        best = max(shown, key=lambda row: found.scores[row])
+        x1, y1, x2, y2 = (float(value) for value in found.xyxy[best])
+        place = box_text(*(_c_round(value) for value in (x1, y1, x2 - x1, y2 - y1))) if ext_output else ""
+        for row in (best, *(row for row in rows if row != best)):
+            lines.append(f"{names[found.class_ids[row]]}: {found.scores[row] * np.float32(100):.0f}%{place}")
+    return lines
+
+
+def box_text(left: float, top: float, width: float, height: float) -> str:
+    """What the original's -ext_output adds to a line."""
+    return f"\t(left_x: {left:4.0f}   top_y: {top:4.0f}   width: {width:4.0f}   height: {height:4.0f})"
+
+
+def _c_round(value: float) -> float:
+    """C's round(): halves away from zero, keeping the sign of zero."""
+    return math.copysign(math.floor(abs(value) + 0.5), value)
 
 
 class ResultWriter(Protocol):

@@ -25,11 +25,16 @@ _Record = TypeVar("_Record")
 _PACKAGE = __name__.rpartition("utils.cli")[0]  # "cspyolo." in an installed package, empty in a clone
 
 
-def run_script(main: Callable[[Sequence[str] | None], int], arguments: Sequence[str] | None = None) -> int:
+def run_script(
+    main: Callable[[Sequence[str] | None], int],
+    arguments: Sequence[str] | None = None,
+    *,
+    bad_input: int = EXIT_BAD_INPUT,
+) -> int:
     """Run a script's `main` and turn its outcome into an exit code with one clear line on stderr.
 
-    0: success, 1: the run failed, 2: bad input, 130: Ctrl-C or SIGTERM. `main` sees both signals as KeyboardInterrupt, in
-    a background process too.
+    0: success, 1: the run failed, `bad_input` (2): bad input, 130: Ctrl-C or SIGTERM. `main` sees both signals as
+    KeyboardInterrupt, in a background process too.
     """
     keep_freed_memory()
     logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stderr)
@@ -38,7 +43,7 @@ def run_script(main: Callable[[Sequence[str] | None], int], arguments: Sequence[
             return main(arguments)
     except InputError as error:
         print(f"error: {error}", file=sys.stderr)
-        return EXIT_BAD_INPUT
+        return bad_input
     except RunError as error:
         print(f"failed: {error}", file=sys.stderr)
         return EXIT_FAILED

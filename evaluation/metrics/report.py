@@ -165,10 +165,10 @@ def darknet_text(darknet: DarknetMap, names: Sequence[str], points: int) -> str:
         counts = f"(TP = {d.true_positives[i]}, FP = {d.false_positives[i]})"
         lines.append(f"class_id = {i}, name = {name}, ap = {aps[i] * 100:2.2f}%   \t {counts} ")
     threshold = d.conf_thresh
-    lines.append(
-        f"\n for conf_thresh = {threshold:1.2f}, precision = {d.precision:1.2f}, recall = {d.recall:1.2f}, "
-        f"F1-score = {d.f1:1.2f} "
-    )
+    precision = _c_ratio(d.tp, d.tp + d.fp)
+    recall = _c_ratio(d.tp, d.tp + d.fn)
+    f1 = _c_ratio(2 * d.precision * d.recall, d.precision + d.recall)
+    lines.append(f"\n for conf_thresh = {threshold:1.2f}, precision = {precision}, recall = {recall}, F1-score = {f1} ")
     lines.append(
         f" for conf_thresh = {threshold:0.2f}, TP = {d.tp}, FP = {d.fp}, FN = {d.fn}, "
         f"average IoU = {d.average_iou * 100:2.2f} % "
@@ -179,6 +179,11 @@ def darknet_text(darknet: DarknetMap, names: Sequence[str], points: int) -> str:
     shown = f"mAP@{d.iou_thresh:0.2f}"
     lines.append(f" mean average precision ({shown}) = {mean:f}, or {mean * 100:2.2f} % ")
     return "\n".join(lines)
+
+
+def _c_ratio(part: float, whole: float) -> str:
+    """Two decimals; "-nan" for 0 / 0, as the original prints it on the usual processors."""
+    return f"{part / whole:1.2f}" if whole else "-nan"
 
 
 def to_json(metrics: Metrics) -> dict[str, Any]:

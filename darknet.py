@@ -1,0 +1,44 @@
+"""The original's command line: python darknet.py detector test cfg/coco.data yolov4.cfg yolov4.weights dog.jpg
+
+Commands, argument order, printed lines, files and exit codes are those of AlexeyAB's darknet.
+docs/from-alexeyab.md lists every command and every difference.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable, Sequence
+
+from darknet_cli import detect, measure
+from darknet_cli.grammar import USAGE, Words, parse, refusal
+from darknet_cli.network import note
+from utils.cli import EXIT_FAILED, EXIT_OK, as_typed, run_script
+
+COMMANDS: dict[str, Callable[[Words], int]] = {
+    "detect": detect.detect,
+    "detector test": detect.detect_images,
+    "detector map": measure.map_table,
+    "detector valid": measure.valid,
+    "detector recall": measure.recall,
+    "detector calc_anchors": measure.calc_anchors,
+}
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    parsed = parse(sys.argv[1:] if arguments is None else arguments)
+    words = parsed.words
+    program = as_typed("python darknet.py")
+    if not words:
+        note(USAGE[""].format(program=program))
+        return EXIT_OK
+    if words[0] in ("detector", "classifier") and len(words) < 3:
+        note(USAGE[words[0]].format(program=program))
+        return EXIT_OK
+    command = COMMANDS.get(" ".join(words[:2])) or COMMANDS.get(words[0])
+    if command is None:
+        raise refusal(words)
+    return command(parsed)
+
+
+if __name__ == "__main__":
+    sys.exit(run_script(main, bad_input=EXIT_FAILED))

@@ -1,0 +1,121 @@
+"""`detector test` and `detect`: objects in images named on the command line, at a prompt or in a list on stdin."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Iterator
+from contextlib import ExitStack
+from pathlib import Path
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+from darknet_cli.grammar import Words
+from darknet_cli.network import class_names, note, open_printed, print_heads, read_data, say
+from darknet_cli.objects import JsonList, boxes_of, json_entry, label_lines, label_path, listing, predict, visible
+from data.frames import Frame
+from data.image import read_image
+from inference.results import darknet_lines
+from utils.draw import annotate
+from utils.errors import InputError, RunError
+from utils.files import atomic_write, write_text
+
+_QUALITY = 80  # of predictions.jpg (image.c save_image_options)
+
+
+def detect(words: Words) -> int:
+    """`detect CFG WEIGHTS [IMAGE]`: as `detector test` with cfg/coco.data and -thresh 0.24 (darknet.c)."""
+    test = Words(("detector", "test", "cfg/coco.data", *words.words[1:]), {**_NO_FLAGS, **words.flags})
+    return detect_images(test)
+
+
+_NO_FLAGS = {"-letter_box": False, "-out": None, "-save_labels": False, "-benchmark_layers": False}
+
+
+def detect_images(words: Words) -> int:
+    """`detector test DATA CFG WEIGHTS [IMAGE]` (detector.c test_detector). 1 if an image could not be read."""
+    options = read_data(words.at(2, "the .data file"))
+    names = class_names(options)
+    cfg, image = words.at(3, "the cfg file"), words.get(5)
+    model = open_printed(words, cfg, words.get(4), names, options.get("names", "data/names.list"))
+    letter_box = True if words["-letter_box"] else None
+    nms = listing(words["-thresh"])
+    unreadable = 0
+    if words["-out"] and not Path(words["-out"]).parent.is_dir():
+        raise RunError(f"{words['-out']}: cannot be written: there is no such folder")
+    with ExitStack() as stack:
+        entries = JsonList(stack.enter_context(atomic_write(words["-out"]))) if words["-out"] else None
+        for number, path in enumerate([image] if image else prompted(), start=1):
+            print_heads(model.network.plan)
+            try:
+                frame = Frame(image=read_image(path, upright=True), path=path)
+            except InputError as error:
+                unreadable += 1
+                report_bad_image(path, error)
+                if entries:
+                    entries.add(json_entry(number, path, [], names))
+                continue
+            found, milliseconds = predict(model, frame, nms, letter_box=letter_box)
+            boxes = boxes_of(found, frame.size_wh)
+            say(f"{path}: Predicted in {milliseconds:f} milli-seconds.\n")
+            for line in darknet_lines(found, names, ext_output=words["-ext_output"]):
+                say(f"{line}\n")
+            drawn = annotate(frame.image, visible(found, names), names)
+            with atomic_write("predictions.jpg") as stream:
+                stream.write(jpeg(drawn, _QUALITY))
+            if entries:
+                entries.add(json_entry(number, path, boxes, names))
+            if words["-save_labels"]:
+                write_text(label_path(path), label_lines(boxes))
+            if not words["-dont_show"]:
+                show(drawn)
+        if entries:
+            entries.close()
+    if unreadable:
+        raise RunError(f"{unreadable} images could not be read; bad.list names them")
+    return 0
+
+
+def prompted(prompt: str = "Enter Image Path: ") -> Iterator[str]:
+    """Paths from stdin, one a line, each asked for; empty lines do not count."""
+    say(prompt)
+    for line in sys.stdin:
+        if path := line.strip():
+            yield path
+            say(prompt)
+
+
+def report_bad_image(path: str, error: InputError) -> None:
+    """A line on stderr and one in bad.list (image.c load_image_stb); the original goes on with a black image."""
+    note(f'Cannot load image "{path}"\n{error}')
+    with Path("bad.list").open("a", encoding="utf-8", errors="surrogateescape") as stream:
+        stream.write(f"{path}\n")
+
+
+def jpeg(image: NDArray[np.uint8], quality: int) -> bytes:
+    """uint8 (height, width, 3) RGB as a JPEG file."""
+    return cv2.imencode(".jpg", image[:, :, ::-1], [cv2.IMWRITE_JPEG_QUALITY, quality])[1].tobytes()
+
+
+def show(image: NDArray[np.uint8], milliseconds: int = 0) -> bool:
+    """A window with the image until a key is pressed (0), or for so long; False where there is no screen."""
+    if sys.platform == "linux" and not any(map(os.environ.get, ("DISPLAY", "WAYLAND_DISPLAY"))):
+        return _no_screen()
+    try:
+        cv2.imshow("predictions", image[:, :, ::-1])
+        cv2.waitKey(milliseconds)
+    except cv2.error:
+        return _no_screen()
+    return True
+
+
+_told: list[bool] = []
+
+
+def _no_screen() -> bool:
+    if not _told:
+        note("there is no screen for a window; -dont_show leaves it out")
+        _told.append(True)
+    return False

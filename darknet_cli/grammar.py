@@ -1,0 +1,227 @@
+"""The original's grammar: a command, its positional words, and flags anywhere among them (utils.c find_arg and friends)."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from utils.errors import InputError, RunError
+
+logger = logging.getLogger(__name__)
+
+Flag = tuple[Callable[[str], Any] | None, Any]  # how to read the value (None: a switch) and the default
+
+_COMMON: dict[str, Flag] = {"-i": (int, None), "-nogpu": (None, False)}
+_DETECTOR: dict[str, Flag] = {
+    "-dont_show": (None, False),
+    "-benchmark": (None, False),
+    "-benchmark_layers": (None, False),
+    "-show": (None, False),
+    "-letter_box": (None, False),
+    "-map": (None, False),
+    "-points": (int, 0),
+    "-show_imgs": (None, False),
+    "-mjpeg_port": (int, -1),
+    "-avgframes": (int, 3),
+    "-dontdraw_bbox": (None, False),
+    "-json_port": (int, -1),
+    "-http_post_host": (str, None),
+    "-time_limit_sec": (int, 0),
+    "-out_filename": (str, None),
+    "-json_file_output": (str, None),
+    "-out": (str, None),
+    "-prefix": (str, None),
+    "-thresh": (float, 0.25),
+    "-iou_thresh": (float, 0.5),
+    "-hier": (float, 0.5),
+    "-c": (int, 0),
+    "-s": (int, 0),
+    "-num_of_clusters": (int, 5),
+    "-width": (int, -1),
+    "-height": (int, -1),
+    "-ext_output": (None, False),
+    "-save_labels": (None, False),
+    "-chart": (str, None),
+    "-mAP_epochs": (int, 4),
+    "-gpus": (str, None),
+    "-clear": (None, False),
+}
+_CLASSIFIER: dict[str, Flag] = {
+    "-mjpeg_port": (int, -1),
+    "-gpus": (str, None),
+    "-dont_show": (None, False),
+    "-benchmark": (None, False),
+    "-benchmark_layers": (None, False),
+    "-dontuse_opencv": (None, False),
+    "-show_imgs": (None, False),
+    "-topk": (None, False),
+    "-c": (int, 0),
+    "-t": (int, 0),
+    "-clear": (None, False),
+    "-chart": (str, None),
+}
+_FLAGS: dict[str, dict[str, Flag]] = {
+    "detector": _DETECTOR,
+    "classifier": _CLASSIFIER,
+    "detect": {"-thresh": (float, 0.24), "-ext_output": (None, False), "-dont_show": (None, False)},
+    "classify": {"-dont_show": (None, False)},
+}
+# Flags that a sub-command reads; the original takes the others too, without effect. -dont_show suits every command.
+_READ = {
+    "detector test": "-thresh -letter_box -ext_output -out -save_labels -benchmark_layers",
+    "detector demo": "-thresh -letter_box -ext_output -benchmark -avgframes -dontdraw_bbox -json_port -mjpeg_port"
+    " -http_post_host -time_limit_sec -out_filename -json_file_output -prefix -c -s -benchmark_layers",
+    "detector map": "-thresh -iou_thresh -points",
+    "detector valid": "-out",
+    "detector recall": "",
+    "detector calc_anchors": "-num_of_clusters -width -height -show",
+    "detector train": "-clear -map -mAP_epochs -chart -gpus -mjpeg_port -show_imgs -thresh -iou_thresh -benchmark_layers",
+    "classifier predict": "-t -benchmark_layers",
+    "classifier valid": "",
+    "classifier train": "-clear -topk -chart -gpus -mjpeg_port -show_imgs",
+    "classifier demo": "-c -benchmark",
+    "detect ": "-thresh -ext_output",
+    "classify ": "",
+}
+_NUMBERS: dict[Any, str] = {int: "a whole number", float: "a number"}
+
+
+@dataclass(frozen=True)
+class Words:
+    """A command line taken apart. words: what is not a flag, the command first. flags: the value of every known flag."""
+
+    words: tuple[str, ...]
+    flags: Mapping[str, Any]
+
+    def __getitem__(self, flag: str) -> Any:
+        return self.flags[flag]
+
+    def at(self, place: int, what: str) -> str:
+        """The word at a place; `what` names it in the error. Raises InputError when it is missing."""
+        if place >= len(self.words):
+            raise InputError(f"{' '.join(self.words)}: {what} is missing")
+        return self.words[place]
+
+    def get(self, place: int) -> str | None:
+        return self.words[place] if place < len(self.words) else None
+
+
+def parse(arguments: Sequence[str]) -> Words:
+    """Raises InputError for an unknown flag and for a value that is missing or no number.
+
+    Of a repeated flag the first one counts, as in the original; the original ignores unknown flags, or takes them for words.
+    """
+    rest = [word.translate({9: None, 10: None, 13: None}) for word in arguments]
+    command = next((word for word in _without(rest, _COMMON) if word), "")
+    known = {**_FLAGS.get(command, {}), **_COMMON}
+    values: dict[str, Any] = {}
+    words: list[str] = []
+    place = 0
+    while place < len(rest):
+        word = rest[place]
+        place += 1
+        if word not in known:
+            if (word[:1] == "-" and word[1:2].isalpha()) or word[:2] == "--":
+                raise InputError(f"{word}: the original has no such flag for '{command}'")
+            words.append(word)
+            continue
+        kind, _ = known[word]
+        value: Any = True
+        if kind is not None:
+            if place == len(rest):
+                raise InputError(f"{word}: its value is missing")
+            value = _value(word, rest[place], kind)
+            place += 1
+        if word in values:
+            logger.warning("%s stands here twice, the first one counts", word)
+        values.setdefault(word, value)
+    parsed = Words(tuple(words), {flag: values.get(flag, default) for flag, (_, default) in known.items()})
+    _warn_without_effect(parsed, values)
+    return parsed
+
+
+def _without(words: Sequence[str], known: Mapping[str, Flag]) -> list[str]:
+    """The words without the flags of `known` and their values."""
+    left: list[str] = []
+    skip = 0
+    for word in words:
+        if skip:
+            skip -= 1
+        elif word in known:
+            skip = int(known[word][0] is not None)
+        else:
+            left.append(word)
+    return left
+
+
+def _value(flag: str, text: str, kind: Callable[[str], Any]) -> Any:
+    try:
+        return kind(text)
+    except ValueError:
+        raise InputError(f"{flag}: cannot read '{text}', expected {_NUMBERS[kind]}") from None
+
+
+def _warn_without_effect(parsed: Words, given: Mapping[str, Any]) -> None:
+    command = parsed.words[0] if parsed.words else ""
+    read = _READ.get(f"{command} {parsed.get(1)}" if command in ("detector", "classifier") else f"{command} ")
+    if read is None:
+        return
+    for flag in given:
+        if flag not in (*read.split(), "-dont_show", *_COMMON):
+            logger.warning("%s has no effect on %s %s, as in the original", flag, command, parsed.get(1) or "")
+
+
+USAGE = {
+    "": "usage: {program} <function>",
+    "detector": "usage: {program} detector [train/test/valid/demo/map] [data] [cfg] [weights (optional)]",
+    "classifier": "usage: {program} classifier [train/test/valid] [cfg] [weights (optional)]",
+}
+
+_DEMOS = "the networks it needs are not published with it; a cfg of your own runs with detect.py"
+NOT_OFFERED = {
+    "3d": "it composes a red-blue image of two photographs, which is no task of a detector",
+    "imtest": "it tests the authors' image functions; `train.py` saves what the network sees as train_batch*.jpg",
+    "test": "it tests the authors' image functions; `detect.py` runs a network on an image",
+    "yolo": "use 'detector', or train.py, test.py and detect.py",
+    "coco": "use 'detector', or train.py, test.py and detect.py",
+    "voxel": f"it extracts images from videos for a network of its authors; {_DEMOS}",
+    "super": f"super-resolution: {_DEMOS}",
+    "cifar": "use 'classifier' or train.py with a .data file of the images",
+    "go": f"it plays Go: {_DEMOS}",
+    "rnn": "text generation; recurrent layers run in detect.py and train.py, on images",
+    "vid": f"recurrent networks on videos: {_DEMOS}",
+    "art": f"it tells artists apart: {_DEMOS}; use 'classifier'",
+    "tag": "use 'classifier' with a [logistic] head, or train.py",
+    "compare": "it sorts images by a network of its authors; `convert.py compare` compares two models",
+    "dice": "use 'classifier', or train.py",
+    "writing": f"it finds handwriting: {_DEMOS}",
+    "captcha": "use 'classifier', or train.py",
+    "nightmare": "it changes images until a layer fires; use a library for feature visualization on the exported ONNX model",
+    "visualize": "`info.py --plot` draws the layers of a cfg",
+    "oneoff": "`convert.py` changes the number of classes; `train.py` fits a cfg to a data set",
+    "detector draw": "it paints boxes by hand; detect.py draws what a network finds",
+    "classifier try": "it is for networks of 224 x 224 pixels; use 'classifier predict'",
+    "classifier test": "use 'classifier predict' with a list of images on stdin",
+    "classifier label": "use 'classifier predict' with a list of images on stdin",
+    "classifier valid10": "use 'classifier valid'; test.py --augment averages an image and its mirror image",
+    "classifier validmulti": "use 'classifier valid', or test.py --img-size",
+    "classifier validcrop": "use 'classifier valid'",
+    "classifier validfull": "use 'classifier valid', or test.py --img-size",
+    "classifier gun": f"{_DEMOS}; use 'classifier demo'",
+    "classifier threat": f"{_DEMOS}; use 'classifier demo'",
+}
+NOT_OFFERED["reset_normalize_net"] = "that is the name of a C function; the command is 'reset'"
+
+
+def refusal(words: Sequence[str]) -> RunError:
+    """What to say of words that are no command here."""
+    command = words[0]
+    two = " ".join(words[:2])
+    for name in (two, command):
+        if name in NOT_OFFERED:
+            return RunError(f"darknet {name}: not offered: {NOT_OFFERED[name]}")
+    if command in ("detector", "classifier"):
+        return RunError(f" There isn't such command: {words[1]}")
+    return RunError(f"Not an option: {command}")

@@ -1,0 +1,334 @@
+"""`detector map`, `valid`, `recall` and `calc_anchors`: measuring a detector, and a data set."""
+
+from __future__ import annotations
+
+import re
+import time
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import ExitStack
+from pathlib import Path
+from typing import BinaryIO
+
+import cv2
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from darknet_cli.detect import report_bad_image, show
+from darknet_cli.grammar import Words
+from darknet_cli.network import c_number, class_names, note, open_printed, option, print_heads, ratio, read_data, say
+from darknet_cli.objects import Box, boxes_of, label_path
+from data.anchors import anchor_fit, compute_anchors, shape_iou
+from data.annotations import Annotation
+from data.formats.coco import COCO_IDS
+from data.formats.darknet import TextLabels, label_candidates, read_list
+from data.image import read_image
+from evaluation.metrics.darknet import NMS_THRESH, SCORE_THRESH, darknet_map
+from evaluation.metrics.report import darknet_text
+from evaluation.run import Predictions, outcome, predict_images
+from inference.detector import Detector
+from inference.predictor import NmsOptions
+from utils.boxes import iou
+from utils.detections import GroundTruth
+from utils.errors import InputError, RunError
+from utils.files import atomic_write, write_text
+from utils.net_options import ScheduleOptions
+from utils.nms import suppress
+
+_MISSING = "Can't open label file. (This can be normal only if you use MSCOCO): {} \n"
+_POINTS = (
+    "\nSet -points flag:\n `-points 101` for MS COCO \n"
+    " `-points 11` for PascalVOC 2007 (uncomment `difficult` in voc.data) \n"
+    " `-points 0` (AUC) for ImageNet, PascalVOC 2010-2012, your custom dataset\n"
+)
+
+
+def _labels(read: TextLabels, image: Path) -> Annotation:
+    """Labels of an image; a missing file is said and noted in bad.list (data.c read_boxes)."""
+    found = read(image)
+    if found.label_path is None:
+        path = label_path(str(image))
+        say(_MISSING.format(path))
+        with Path("bad.list").open("a", encoding="utf-8", errors="surrogateescape") as stream:
+            stream.write(f"{path}\n")
+    return found
+
+
+def _difficult(options: Mapping[str, str], images: Sequence[Path]) -> dict[Path, Path]:
+    """Label files of the difficult objects, line by line beside the images."""
+    if "difficult" not in options:
+        return {}
+    hard = read_list(Path(options["difficult"]))
+    if len(hard) != len(images):
+        raise InputError(f"{options['difficult']}: has {len(hard)} lines, expected {len(images)} as in valid")
+    return {image: label_candidates(entry)[-1] for image, entry in zip(images, hard, strict=True)}
+
+
+def _predicted(model: Detector, images: Sequence[Path], nms: NmsOptions) -> Predictions:
+    start = time.perf_counter()
+    predictions = predict_images(model, images, [nms], batch_size=1)
+    for path, reason in predictions.unreadable.items():
+        report_bad_image(path, InputError(reason))
+    note(f"Total Detection Time: {time.perf_counter() - start:f} Seconds")
+    return predictions
+
+
+def print_map(
+    predictions: Predictions,
+    truths: Sequence[GroundTruth],
+    names: Sequence[str],
+    *,
+    thresh: float,
+    iou_thresh: float,
+    points: int = 0,
+) -> float:
+    """The table of `detector map`, and the mAP. predictions: at SCORE_THRESH and NMS_THRESH."""  # fmt: skip
+    measured = darknet_map(predictions.found[0], truths, len(names), iou_thresh=iou_thresh, conf_thresh=thresh)
+    head, counts, *rest = darknet_text(measured, names, points).split("\n")
+    total = len(measured.ranked.scores)
+    ranks = "".join(f" rank = {rank} of ranks = {total} \r" for rank in range(0, total, 100))
+    say("\n".join([head, counts, ranks + rest[0], *rest[1:], ""]))
+    return measured.mean_average_precision(points)
+
+
+def map_table(words: Words) -> int:
+    """`detector map DATA CFG WEIGHTS` (detector.c validate_detector_map)."""
+    options = read_data(words.at(2, "the .data file"))
+    valid = option(options, "valid", "data/train.txt")
+    names = class_names(options)
+    model = _detector(words, names, options)
+    say("\n calculation mAP (mean average precision)...\n")
+    images = read_list(Path(valid))
+    read = TextLabels(_difficult(options, images))
+    print_heads(model.network.plan)
+    nms = NmsOptions(conf=SCORE_THRESH, iou=NMS_THRESH, rank_above=SCORE_THRESH)
+    predictions = _predicted(model, images, nms)
+    labels = {index: _labels(read, image) for index, image in enumerate(images)}
+    pairs = zip(predictions.indices, predictions.sizes_wh, strict=True)
+    truths = [labels[index].truth(size_wh) for index, size_wh in pairs]
+    print_map(
+        predictions, truths, names, thresh=words["-thresh"], iou_thresh=words["-iou_thresh"], points=words["-points"]
+    )
+    say(_POINTS)
+    return outcome(images, predictions)
+
+
+def _detector(words: Words, names: tuple[str, ...], options: Mapping[str, str]) -> Detector:
+    model = open_printed(
+        words, words.at(3, "the cfg file"), words.get(4), names, options.get("names", "data/names.list")
+    )
+    if not isinstance(model, Detector):
+        raise InputError(f"{words.words[3]}: has no boxes, expected a detector")
+    return model
+
+
+def recall(words: Words) -> int:
+    """`detector recall DATA CFG WEIGHTS` (detector.c validate_detector_recall): proposals of any class, whatever the cfg's NMS."""
+    options = read_data(words.at(2, "the .data file"))
+    valid = option(options, "valid", "data/train.txt")
+    model = _detector(words, class_names(options), options)
+    preprocess = model.preprocessing(letter_box=False)
+    read, images = TextLabels(), read_list(Path(valid))
+    total = correct = proposals = unreadable = 0
+    overlap = 0.0
+    for number, image in enumerate(images):
+        try:
+            pixels, _ = preprocess(read_image(image, upright=True))
+        except InputError as error:
+            unreadable += 1
+            report_bad_image(str(image), error)
+            continue
+        with torch.inference_mode():
+            (outputs,) = model.forward(torch.from_numpy(pixels)[None])
+        found = model.candidates(outputs, 0.0)
+        objectness = found.objectness * (found.objectness > 0.001)
+        kept = suppress(found.cxcywh_rel, objectness[:, None], 0.4)  # do_nms_obj: plain IoU, all classes together
+        boxes = found.cxcywh_rel[kept.box_index]
+        proposals += len(boxes)
+        for truth in _labels(read, image).cxcywh_rel:
+            total += 1
+            best = float(iou(boxes, torch.tensor(truth, dtype=boxes.dtype)).max()) if len(boxes) else 0.0
+            overlap += best
+            correct += best > 0.5
+        means = c_number(100 * ratio(overlap, total), "%.2f"), c_number(100 * ratio(correct, total), "%.2f")
+        note(f"{number:5d} {correct:5d} {total:5d}\tRPs/Img: {proposals / (number + 1):.2f}\t"
+             f"IOU: {means[0]}%\tRecall:{means[1]}%")  # fmt: skip
+    if unreadable:
+        raise RunError(f"{unreadable} of {len(images)} images could not be read; bad.list names them")
+    return 0
+
+
+_KITTI = ("car", "pedestrian", "cyclist")
+_BDD = ("bike", "bus", "car", "motor", "person", "rider", "traffic light", "traffic sign", "train", "truck")
+_Image = tuple[int, Path, tuple[int, int], list[Box]]  # number in the list, path, size, boxes
+
+
+def valid(words: Words) -> int:
+    """`detector valid DATA CFG WEIGHTS` (detector.c validate_detector): result files in the format of eval=."""
+    options = read_data(words.at(2, "the .data file"))
+    images_of = option(options, "valid", "data/train.list")
+    folder = Path(option(options, "results", "results"))
+    names = class_names(options)
+    if "map" in options:
+        raise RunError(f"{words.words[2]}: map= (classes of another tree) is not offered")
+    model = _detector(words, names, options)
+    schedule = ScheduleOptions.from_raw(model.network.plan.cfg.sections[0])
+    note(f"Learning Rate: {schedule.learning_rate:g}, Momentum: {schedule.momentum:g}, Decay: {schedule.decay:g}")
+    images = read_list(Path(images_of))
+    print_heads(model.network.plan)
+    kind = option(options, "eval", "voc")
+    if kind == "kitti":
+        say(f"{words['-out'] or 'kitti_results'}\n")
+    predictions = _predicted(model, images, NmsOptions(conf=0.001, iou=0.6, rank_above=0.001))
+    rows = zip(predictions.indices, predictions.sizes_wh, predictions.found[0], strict=True)
+    found = ((index, images[index], size_wh, boxes_of(boxes, size_wh)) for index, size_wh, boxes in rows)
+    _WRITERS.get(kind, _write_voc)(folder, words["-out"], list(found), names)
+    return outcome(images, predictions)
+
+
+def _clipped(box: Box, size_wh: tuple[int, int], low: float = 0.0) -> tuple[float, float, float, float]:
+    """Left, top, right, bottom in pixels within the image, the first pixel counted as `low`."""
+    left, top, right, bottom = box.xyxy
+    return max(left + low, low), max(top + low, low), min(right + low, size_wh[0]), min(bottom + low, size_wh[1])
+
+
+def _id(path: Path) -> str:
+    """The file's name to its first dot (utils.c basecfg)."""
+    return path.name.partition(".")[0]
+
+
+def _write_coco(folder: Path, out: str | None, images: Sequence[_Image], names: Sequence[str]) -> None:
+    """COCO's result list with its category ids; image_id is the number that the file's name begins with (atoi)."""
+    entries = []
+    for _, path, size_wh, boxes in images:
+        number = re.match(r"\s*[+-]?\d+", _id(path))
+        if number is None:
+            note(f"{path}: its name begins with no number, its image_id is 0")
+        for box in boxes:
+            x1, y1, x2, y2 = _clipped(box, size_wh)
+            for class_id, score in box.scores:
+                category = COCO_IDS[class_id] if class_id < len(COCO_IDS) else class_id + 1
+                entries.append(
+                    f'{{"image_id":{int(number[0]) if number else 0}, "category_id":{category}, '
+                    f'"bbox":[{x1:f}, {y1:f}, {x2 - x1:f}, {y2 - y1:f}], "score":{score:f}}}'
+                )
+    write_text(folder / f"{out or 'coco_results'}.json", _json_list(entries))
+
+
+def _json_list(entries: Sequence[str]) -> str:
+    return "\n".join(["[", *([",\n".join(entries)] if entries else []), "]\n"])
+
+
+def _write_bdd(folder: Path, out: str | None, images: Sequence[_Image], names: Sequence[str]) -> None:
+    entries = []
+    for _, path, size_wh, boxes in images:
+        for box in boxes:
+            corners = ", ".join(f"{value:f}" for value in _clipped(box, size_wh))
+            entries += [
+                f'\t{{\n\t\t"name":"{path.name}",\n\t\t"category":"{_BDD[class_id]}",\n'
+                f'\t\t"bbox":[{corners}],\n\t\t"score":{score:f}\n\t}}'
+                for class_id, score in box.scores
+            ]
+    write_text(folder / f"{out or 'bdd_results'}.json", _json_list(entries))
+
+
+def _write_kitti(folder: Path, out: str | None, images: Sequence[_Image], names: Sequence[str]) -> None:
+    for _, path, size_wh, boxes in images:
+        lines = [
+            f"{_KITTI[class_id]} -1 -1 -10 {' '.join(f'{value:f}' for value in _clipped(box, size_wh))} "
+            f"-1 -1 -1 -1000 -1000 -1000 -10 {score:f}\n"
+            for box in boxes
+            for class_id, score in box.scores
+        ]
+        write_text(folder / (out or "kitti_results") / "data" / f"{_id(path)}.txt", "".join(lines))
+
+
+def _write_imagenet(folder: Path, out: str | None, images: Sequence[_Image], names: Sequence[str]) -> None:
+    lines = [
+        f"{number + 1} {class_id + 1} {score:f} {' '.join(f'{value:f}' for value in _clipped(box, size_wh))}\n"
+        for number, _, size_wh, boxes in images
+        for box in boxes
+        for class_id, score in box.scores
+    ]
+    write_text(folder / f"{out or 'imagenet-detection'}.txt", "".join(lines))
+
+
+def _write_voc(folder: Path, out: str | None, images: Sequence[_Image], names: Sequence[str]) -> None:
+    """A file for each class, in pixels counted from 1."""
+    with ExitStack() as stack:
+        files: list[BinaryIO] = [
+            stack.enter_context(atomic_write(folder / f"{out or 'comp4_det_test_'}{name}.txt")) for name in names
+        ]
+        for _, path, size_wh, boxes in images:
+            for box in boxes:
+                corners = " ".join(f"{value:f}" for value in _clipped(box, size_wh, 1.0))
+                for class_id, score in box.scores:
+                    files[class_id].write(f"{_id(path)} {score:f} {corners}\n".encode())
+
+
+_WRITERS: dict[str, Callable[[Path, str | None, Sequence[_Image], Sequence[str]], None]] = {
+    "coco": _write_coco,
+    "bdd": _write_bdd,
+    "kitti": _write_kitti,
+    "imagenet": _write_imagenet,
+}
+
+
+def calc_anchors(words: Words) -> int:
+    """`detector calc_anchors DATA -num_of_clusters N -width W -height H [-show]` (detector.c calc_anchors)."""
+    count, width, height = words["-num_of_clusters"], words["-width"], words["-height"]
+    say(f"\n num_of_clusters = {count}, width = {width}, height = {height} \n")
+    if width < 0 or height < 0:
+        say("Usage: darknet detector calc_anchors data/voc.data -num_of_clusters 9 -width 416 -height 416 \n")
+        say("Error: set width and height \n")
+        raise InputError("-width and -height: expected the input size of the network in pixels")
+    options = read_data(words.at(2, "the .data file"))
+    images = read_list(Path(option(options, "train", "data/train.list")))
+    counters = [0] * int(options.get("classes", "1"))
+    sizes: list[tuple[float, float]] = []
+    say(f" read labels from {len(images)} images \n")
+    for number, image in enumerate(images, start=1):
+        labels = _labels(TextLabels(), image)
+        for line, (box, class_id) in enumerate(zip(labels.cxcywh_rel.tolist(), labels.class_ids.tolist(), strict=True)):
+            if not all(0 < value <= 1 for value in box):
+                x, y, w, h = box
+                text = f"Wrong label: {label_path(str(image))} - j = {line}, x = {x:f}, y = {y:f}, width = {w:f}, height = {h:f}"
+                say(f"\n\n{text} \n")
+                with Path("bad_label.list").open("a", encoding="utf-8", errors="surrogateescape") as stream:
+                    stream.write(f"{text}\n")
+            counters += [0] * (class_id + 1 - len(counters))
+            counters[class_id] += 1
+            sizes.append((box[2] * width, box[3] * height))
+            say(f"\r loaded \t image: {number} \t box: {len(sizes)}")
+    say("\n all loaded. \n\n calculating k-means++ ...\n")
+    anchors = compute_anchors(sizes, count)
+    say("\n iterations = 0 \n\n")
+    text = f"counters_per_class = {', '.join(map(str, counters))}"
+    say(f"\n{text}\n")
+    write_text("counters_per_class.txt", text)
+    say(f"\n avg IoU = {100 * anchor_fit(sizes, anchors).mean_iou:2.2f} % \n")
+    digits = "{:3.0f},{:3.0f}" if width > 32 else "{:2.4f},{:2.4f}"
+    text = ", ".join(digits.format(*anchor) for anchor in anchors.tolist())
+    say(f"\nSaving anchors to the file: anchors.txt \nanchors = {text}\n")
+    write_text("anchors.txt", text)
+    if words["-show"]:
+        cloud = _cloud(np.array(sizes), anchors, (width, height))
+        with atomic_write("cloud.png") as stream:
+            stream.write(cv2.imencode(".png", cloud[:, :, ::-1])[1].tobytes())
+        show(cloud)
+    return 0
+
+
+def _cloud(sizes: NDArray[np.float64], anchors: NDArray[np.float64], size_wh: tuple[int, int]) -> NDArray[np.uint8]:
+    """Every box as a point in the colour of its anchor, every anchor as a rectangle (image_opencv.cpp show_acnhors)."""
+    side = 700
+    image = np.zeros((side, side, 3), np.uint8)
+    scale = side / np.array(size_wh)
+    for size, cluster in zip(sizes, shape_iou(sizes, anchors).argmax(axis=1).tolist(), strict=True):
+        x, y = (size * scale).astype(int).tolist()
+        colour = tuple((cluster * factor + offset) % 255 for factor, offset in ((123, 55), (321, 33), (11, 99)))
+        cv2.circle(image, (x, y), 1, colour, cv2.FILLED)
+    for anchor in anchors:
+        x, y = (anchor * scale).astype(int).tolist()
+        cv2.rectangle(image, (0, 0), (x, y), (255, 255, 255), 1)
+    return image

@@ -1,0 +1,134 @@
+"""What every command of the original does first: read the cfg, print what it is, load the weights, know the names."""
+
+from __future__ import annotations
+
+import math
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+
+import torch
+
+from darknet_cli.grammar import Words
+from data.formats.darknet import parse_data, read_names
+from inference.model import open_model
+from inference.predictor import Classifier, Model
+from models.heads.base import BoxSection
+from models.plan import Plan, read_plan
+from models.summary import layer_table
+from models.weights import Header, read_header
+from utils.errors import InputError, RunError
+from utils.files import read_text
+from utils.nms import KINDS
+
+# Heads with boxes that the original announces, by their numbers in enum LAYER_TYPE of darknet.h.
+_HEADS = {"region": 27, "yolo": 28, "Gaussian_yolo": 29}
+
+
+def c_number(value: float, form: str = "%f") -> str:
+    """printf of one number: 0/0 is "-nan" on the processors that the original runs on."""
+    return "-nan" if math.isnan(value) else form % value
+
+
+def ratio(part: float, whole: float) -> float:
+    """part / whole as C divides floats: 0 / 0 is no number."""
+    if whole:
+        return part / whole
+    return math.nan if not part else math.copysign(math.inf, part)
+
+
+def note(text: str) -> None:
+    """A line for stderr, in order with what stdout has."""
+    sys.stdout.flush()
+    print(text, file=sys.stderr, flush=True)
+
+
+def say(text: str) -> None:
+    """Text for stdout as it is, seen at once by whoever reads it through a pipe."""
+    sys.stdout.write(text)
+    sys.stdout.flush()
+
+
+def device_of(words: Words) -> str:
+    """For `select_device`: -nogpu is the CPU; -i N the GPU of that number, where there is a GPU at all."""
+    if words["-nogpu"]:
+        return "cpu"
+    if words["-i"] is None:
+        return ""
+    return str(words["-i"]) if torch.cuda.is_available() else "cpu"
+
+
+def read_data(path: str) -> dict[str, str]:
+    """Options of a .data file. Raises InputError."""
+    return parse_data(read_text(path, "data"), path)
+
+
+def option(options: Mapping[str, str], key: str, default: str) -> str:
+    """A value of a .data file; the original says when it uses its default (option_list.c option_find_str)."""
+    if key not in options:
+        note(f"{key}: Using default '{default}'")
+    return options.get(key, default)
+
+
+def class_names(options: Mapping[str, str]) -> tuple[str, ...]:
+    return read_names(options.get("names", "data/names.list"))
+
+
+def print_network(cfg: str, *, batch: int | None = 1, train: bool = False) -> Plan:
+    """The plan of a cfg, with the lines that the original prints while it reads it. batch: images at once; None: the cfg's."""
+    plan = read_plan(cfg)
+    net = plan.net
+    mini_batch = (batch or max(1, net.batch // net.subdivisions)) * max(1, net.time_steps)
+    total = mini_batch * net.subdivisions
+    say(f"mini_batch = {mini_batch}, batch = {total}, time_steps = {net.time_steps}, train = {int(train)} \n")
+    for step in plan.heads:
+        if isinstance(step.section, BoxSection) and step.raw.find("nms_kind"):
+            kind, beta = step.section.suppression()
+            say(f"nms_kind: {kind} ({KINDS.index(kind)}), beta = {beta:f} \n")
+    outputs = [step.shape.outputs for step in plan.steps]
+    note(layer_table(plan))
+    note(f"Total BFLOPS {sum(step.cost.operations for step in plan.steps) / 1e9:5.3f} ")
+    note(f"avg_outputs = {sum(outputs) // len(outputs)} ")
+    return plan
+
+
+def print_weights(plan: Plan, path: str | None) -> Header:
+    """The lines about a weights file, and its header; without a file a warning about random weights."""
+    if path is None:
+        note("no weights file is named: the weights are random")
+        return Header()
+    try:
+        with Path(path).open("rb") as stream:
+            header = read_header(stream, Path(path))
+    except OSError as error:
+        raise InputError(f"Couldn't open file: {path}: {error.strerror}") from None
+    note(f"Loading weights from {path}...")
+    seen, bits = header.seen, 64 if header.wide else 32
+    say(f"\n seen {bits}, trained: {seen // 1000:.0f} K-images ({seen // 64000:.0f} Kilo-batches_64) \n")
+    note(f"Done! Loaded {len(plan.steps)} layers from weights-file ")
+    return header
+
+
+def print_heads(plan: Plan) -> None:
+    """A line for each head with boxes, but [detection], which has none in the original."""
+    for step in plan.steps:
+        if number := _HEADS.get(step.section.names[0]):
+            say(f" Detection layer: {step.index} - type = {number} \n")
+
+
+def open_printed(
+    words: Words, cfg: str, weights: str | None, names: tuple[str, ...], names_file: str, *, batch: int | None = 1
+) -> Model:
+    """The model of a command, with the original's lines. Raises InputError, for names that do not fit too."""
+    plan = print_network(cfg, batch=batch)
+    print_weights(plan, weights)
+    model = open_model(weights, cfg=cfg, device=device_of(words))
+    if len(names) != model.classes and not isinstance(model, Classifier):
+        say(
+            f"\n Error: in the file {names_file} number of names {len(names)} that isn't equal to "
+            f"classes={model.classes} in the file {cfg} \n"
+        )
+        raise RunError(f"{names_file}: has {len(names)} names, {cfg} has classes={model.classes}")
+    if not isinstance(model, Classifier):
+        model.names = names
+    return model

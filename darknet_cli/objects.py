@@ -1,0 +1,141 @@
+"""Detections as the original lists them: box by box, and as its lines, JSON and label files."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import BinaryIO
+
+import numpy as np
+
+from data.formats.darknet import label_candidates
+from data.frames import Frame
+from data.image_loader import batches_of
+from inference.predictor import Model, NmsOptions
+from inference.results import box_text
+from utils.detections import Detections
+
+_HIDDEN = "dont_show"  # classes whose names begin so are not reported (image.c get_actual_detections)
+
+
+@dataclass(frozen=True)
+class Box:
+    """One box. xyxy: pixels of the image. rel: centre and size relative to it. scores: of its classes, by class id."""
+
+    xyxy: tuple[float, ...]
+    rel: tuple[float, ...]
+    scores: tuple[tuple[int, float], ...]
+
+    @property
+    def best(self) -> tuple[int, float]:
+        """Its best class; of equal ones the first."""
+        return max(self.scores, key=lambda item: item[1])
+
+
+def boxes_of(found: Detections, size_wh: tuple[int, int]) -> list[Box]:
+    """The boxes in the original's order after NMS; `found` has ranks."""
+    assert found.ranks is not None
+    width, height = size_wh
+    rows: dict[int, list[int]] = {}
+    for row, rank in enumerate(found.ranks.tolist()):
+        rows.setdefault(rank, []).append(row)
+    boxes = []
+    for _, mine in sorted(rows.items()):
+        left, top, right, bottom = (float(value) for value in found.xyxy[mine[0]])
+        rel = ((left + right) / 2 / width, (top + bottom) / 2 / height, (right - left) / width, (bottom - top) / height)
+        scores = sorted((int(found.class_ids[row]), float(found.scores[row])) for row in mine)
+        boxes.append(Box((left, top, right, bottom), rel, tuple(scores)))
+    return boxes
+
+
+def listing(thresh: float) -> NmsOptions:
+    """NMS of every command that reports objects: 0.45, whatever -iou_thresh says (detector.c test_detector)."""
+    return NmsOptions(conf=thresh, iou=0.45, rank_above=thresh)
+
+
+def predict(
+    model: Model, frame: Frame, nms: NmsOptions, *, letter_box: bool | None = None, kernel: str = "darknet"
+) -> tuple[Detections, float]:
+    """What is in one image, and the milliseconds that the network took."""
+    batches = batches_of([frame], model.preprocessing(letter_box, kernel))
+    step = next(iter(model.run(batches, [lambda outputs, places: model.postprocess(outputs, places, nms)])))
+    return step.found[0][0], step.speed["inference"]
+
+
+def shown(names: Sequence[str], class_id: int) -> bool:
+    return not names[class_id].startswith(_HIDDEN)
+
+
+def visible(found: Detections, names: Sequence[str]) -> Detections:
+    """Without the classes that are not reported."""
+    return found.select(np.array([shown(names, class_id) for class_id in found.class_ids.tolist()], np.bool_))
+
+
+def video_lines(
+    boxes: Sequence[Box], names: Sequence[str], size_wh: tuple[int, int], *, ext_output: bool
+) -> Iterator[str]:
+    """Lines of `detector demo`: a line for each box (image_opencv.cpp draw_detections_cv_v3)."""
+    for box in boxes:
+        reported = [item for item in box.scores if shown(names, item[0])]
+        if not reported:
+            continue
+        text = ", ".join(f"{names[class_id]}: {np.float32(score) * 100:.0f}% " for class_id, score in reported)
+        if ext_output:
+            left, top, right, bottom = box.xyxy
+            width, height = min(right - left, size_wh[0]), min(bottom - top, size_wh[1])
+            text += box_text(max(int(left), 0), max(int(top), 0), width, height)
+        yield text
+
+
+def label_lines(boxes: Sequence[Box]) -> str:
+    """Text of -save_labels: a line for each box, its best class."""
+    return "".join(f"{box.best[0]} {' '.join(f'{value:2.4f}' for value in box.rel)}\n" for box in boxes)
+
+
+def label_path(image: str) -> Path:
+    """Where -save_labels writes: the original's own rule (utils.c replace_image_to_label)."""
+    candidates = label_candidates(Path(image))
+    return candidates[1] if len(candidates) > 1 and _known_folder(image) else candidates[0]
+
+
+def _known_folder(image: str) -> bool:
+    """Whether the original replaces a folder of this path, where `label_candidates` knows /images/ besides."""
+    path = Path(image).as_posix()
+    return "/JPEGImages/" in path or any(f"/images/{split}/" in path for split in
+        ("train2017", "val2017", "train2014", "val2014"))  # fmt: skip
+
+
+def json_entry(frame_id: int, filename: str | None, boxes: Sequence[Box], names: Sequence[str]) -> str:
+    """One entry of the JSON list (image.c detection_to_json); text is escaped, which the original forgets."""
+    objects = [
+        f'  {{"class_id":{class_id}, "name":{_quoted(names[class_id])}, "relative_coordinates":{{"center_x":{box.rel[0]:f}, '
+        f'"center_y":{box.rel[1]:f}, "width":{box.rel[2]:f}, "height":{box.rel[3]:f}}}, "confidence":{score:f}}}'
+        for box in boxes
+        for class_id, score in box.scores
+        if shown(names, class_id)
+    ]
+    name = f' "filename":{_quoted(filename)}, \n' if filename is not None else ""
+    listed = ", \n".join(objects)
+    return f'{{\n "frame_id":{frame_id}, \n{name} "objects": [ \n{listed}\n ] \n}}'
+
+
+def _quoted(text: str) -> str:
+    return json.dumps(os.fsencode(text).decode("utf-8", "replace"), ensure_ascii=False)
+
+
+class JsonList:
+    """The JSON list in an open file, entry by entry, so that it need not be in memory."""
+
+    def __init__(self, stream: BinaryIO) -> None:
+        self._stream, self._entries = stream, 0
+        stream.write(b"[\n")
+
+    def add(self, entry: str) -> None:
+        self._stream.write((", \n" if self._entries else "").encode() + entry.encode("utf-8", "replace"))
+        self._entries += 1
+
+    def close(self) -> None:
+        self._stream.write(b"\n]")
