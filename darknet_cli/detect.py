@@ -50,7 +50,7 @@ def detect_images(words: Words) -> int:
         for number, path in enumerate([image] if image else prompted(), start=1):
             print_heads(model.network.plan)
             try:
-                frame = Frame(image=read_image(path, upright=True), path=path)
+                frame = Frame(image=read_image(path), path=path)
             except InputError as error:
                 unreadable += 1
                 report_bad_image(path, error)

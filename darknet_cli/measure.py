@@ -105,7 +105,7 @@ def map_table(words: Words) -> int:
     predictions = _predicted(model, images, nms)
     labels = {index: _labels(read, image) for index, image in enumerate(images)}
     pairs = zip(predictions.indices, predictions.sizes_wh, strict=True)
-    truths = [labels[index].truth(size_wh) for index, size_wh in pairs]
+    truths = [labels[index].ground_truth(size_wh) for index, size_wh in pairs]
     print_map(
         predictions, truths, names, thresh=words["-thresh"], iou_thresh=words["-iou_thresh"], points=words["-points"]
     )
@@ -133,7 +133,7 @@ def recall(words: Words) -> int:
     overlap = 0.0
     for number, image in enumerate(images):
         try:
-            pixels, _ = preprocess(read_image(image, upright=True))
+            pixels, _ = preprocess(read_image(image))
         except InputError as error:
             unreadable += 1
             report_bad_image(str(image), error)
@@ -142,6 +142,8 @@ def recall(words: Words) -> int:
             (outputs,) = model.forward(torch.from_numpy(pixels)[None])
         found = model.candidates(outputs, 0.0)
         objectness = found.objectness * (found.objectness > 0.001)
+        if model.network.plan.heads[-1].raw.name == "region":  # network.c custom_get_region_detections: 1 for every box
+            objectness = torch.ones_like(objectness)
         kept = suppress(found.cxcywh_rel, objectness[:, None], 0.4)  # do_nms_obj: plain IoU, all classes together
         boxes = found.cxcywh_rel[kept.box_index]
         proposals += len(boxes)
@@ -179,7 +181,7 @@ def valid(words: Words) -> int:
     kind = option(options, "eval", "voc")
     if kind == "kitti":
         say(f"{words['-out'] or 'kitti_results'}\n")
-    predictions = _predicted(model, images, NmsOptions(conf=0.001, iou=0.6, rank_above=0.001))
+    predictions = _predicted(model, images, NmsOptions(conf=0.001, iou=0.6, rank_above=0.001, in_pixels=True))
     rows = zip(predictions.indices, predictions.sizes_wh, predictions.found[0], strict=True)
     found = ((index, images[index], size_wh, boxes_of(boxes, size_wh)) for index, size_wh, boxes in rows)
     _WRITERS.get(kind, _write_voc)(folder, words["-out"], list(found), names)

@@ -13,7 +13,7 @@ import numpy as np
 
 from data.formats.darknet import label_candidates
 from data.frames import Frame
-from data.image_loader import batches_of
+from data.batches import batches_of
 from inference.predictor import Model, NmsOptions
 from inference.results import box_text
 from utils.detections import Detections

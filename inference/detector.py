@@ -73,8 +73,11 @@ class Detector(Model):
     def _one(self, found: Candidates, number: int, letterbox: Letterbox, options: NmsOptions) -> Detections:
         mine = found.image == number
         # NMS works on boxes relative to the image (network.c get_network_boxes corrects them first).
+        boxes = letterbox.to_image_rel(found.cxcywh_rel[mine])
+        if options.in_pixels:
+            boxes = boxes * boxes.new_tensor(letterbox.image_wh).repeat(2)
         kept = suppress(
-            letterbox.to_image_rel(found.cxcywh_rel[mine]),
+            boxes,
             found.scores[mine],
             options.iou,
             kind=self._kind,

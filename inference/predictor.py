@@ -48,7 +48,8 @@ class NmsOptions:
     conf: confidence threshold, exclusive as in the original. iou: NMS IoU threshold. agnostic: suppress across classes.
     max_det: most boxes of an image, the best ones; None: all. classes: the classes wanted; None: all. single_class: call
     every class 0, which implies agnostic. rank_above: also give each box's rank in the list that the original, at this
-    threshold, has after NMS.
+    threshold, has after NMS. in_pixels: compare boxes in pixels instead of relative to the image, as the original's `valid`
+    does; greedynms and diounms depend on it.
     """
 
     conf: float = 0.25
@@ -58,6 +59,7 @@ class NmsOptions:
     classes: tuple[int, ...] | None = None
     single_class: bool = False
     rank_above: float | None = None
+    in_pixels: bool = False
 
 
 @dataclass(kw_only=True)

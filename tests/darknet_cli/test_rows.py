@@ -54,6 +54,8 @@ DIFFERENCES: list[tuple[str, int, str, str]] = [
         "",
         "unreadable/map_blank",
     ),
+    ("A folder for results is made", EXIT_OK, "", "detector_valid/no_folder"),
+    ("k-means keeps the best of several starts", EXIT_OK, "", "calc_anchors/default_clusters"),
     ("`calc_anchors` without a size is an error", EXIT_FAILED, "-width and -height", "calc_anchors/no_size"),
     ("The original fails on `eval=bdd`", EXIT_OK, "", "detector_valid/bdd"),
 ]
@@ -63,8 +65,14 @@ LIKE = {
     "detector_test/prompt_crlf": "detector_test/prompt",
     "detector_test/prompt_blank": "detector_test/prompt",
     "detect/dont_show_first": "detect/dont_show",
+    "exif/test_cpu": "exif/test_cv",  # images are turned upright, as in the original's build with OpenCV
+    "exif/valid_cpu": "exif/valid_cv",
+    "exif/map_cpu": "exif/map_cv",
 }
-ESCAPED = {"detector_test/odd_names/result.json"}  # the original's file is no JSON: it escapes nothing
+# Files of the original that are no JSON: it escapes nothing, and cuts off the bracket of an empty list.
+REPAIRED = {"detector_test/odd_names/result.json", "detector_valid/nothing_found/results/coco_results.json"}
+# Many boxes have scores that are equal up to rounding, which decides their places.
+ANY_ORDER = {"detector_valid/region", "detector_valid/fastest_coco"}
 SLOW: set[str] = set()
 
 MASKS = (
@@ -139,6 +147,21 @@ def _assert_file(path: Path, recorded: Any, tolerance: float) -> None:
     return None
 
 
+def _assert_same_boxes(ours: list[dict[str, Any]], theirs: list[dict[str, Any]]) -> None:
+    """COCO results in any order: every one has its own partner, but for scores that are the threshold up to rounding."""
+
+    def table(entries: list[dict[str, Any]]) -> np.ndarray:
+        rows = np.array([[e["image_id"], e["category_id"], e["score"], *e["bbox"]] for e in entries])
+        return rows[rows[:, 2] > 0.001001]
+
+    left, expected = table(ours), table(theirs)
+    assert len(left) == len(expected)
+    for entry in expected:
+        near = np.flatnonzero((abs(left - entry) <= [0, 0, 2e-5] + [2e-3] * 4).all(axis=1))
+        assert len(near), entry
+        left = np.delete(left, near[0], axis=0)
+
+
 def _assert_video(path: Path, recorded: dict[str, Any]) -> None:
     video = cv2.VideoCapture(str(path))
     size = [video.get(cv2.CAP_PROP_FRAME_WIDTH), video.get(cv2.CAP_PROP_FRAME_HEIGHT)]
@@ -185,11 +208,12 @@ def test_row(
     if f"{row}/{case}" in LIKE:
         like, _, other = LIKE[f"{row}/{case}"].partition("/")
         recorded = ROWS[like][other]
-    assert code == recorded["exit"], said.err
+    assert code == (recorded["exit"] or 0), said.err
     tolerance = 1e-3 if row.endswith("train") else 3e-5 if row in ("detector_valid", "exif") else 2e-6
     if recorded.get("needs"):  # a network of 230 layers adds up more rounding than those of 7
         tolerance = max(tolerance, 1e-5)
-    assert_same(said.out, recorded["stdout"], tolerance)
+    if recorded["exit"] is not None:  # else it was killed, with its lines still in a buffer
+        assert_same(said.out, recorded["stdout"], tolerance)
     if "stderr" in recorded:
         assert_same(
             "\n".join(line for line in said.err.splitlines() if "RPs/Img" in line), "\n".join(recorded["stderr"]), 0
@@ -199,8 +223,10 @@ def test_row(
     files = recorded.get("files", {})
     assert changed == set(files), f"{changed ^ set(files)} only here or there"
     for name, content in files.items():
-        if f"{row}/{case}/{name}" in ESCAPED:
+        if f"{row}/{case}/{name}" in REPAIRED:
             json.loads((folder / name).read_text("utf-8"))
+        elif f"{row}/{case}" in ANY_ORDER:
+            _assert_same_boxes(json.loads((folder / name).read_text("utf-8")), json.loads(content))
         elif content != "as the case without it":
             _assert_file(folder / name, content, tolerance)
 
