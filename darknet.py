@@ -9,7 +9,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Callable, Sequence
 
-from darknet_cli import detect, measure
+from darknet_cli import classify, detect, measure, tools
 from darknet_cli.grammar import USAGE, Words, parse, refusal
 from darknet_cli.network import note
 from utils.cli import EXIT_FAILED, EXIT_OK, as_typed, run_script
@@ -21,6 +21,19 @@ COMMANDS: dict[str, Callable[[Words], int]] = {
     "detector valid": measure.valid,
     "detector recall": measure.recall,
     "detector calc_anchors": measure.calc_anchors,
+    "classify": classify.classify,
+    "classifier predict": classify.predict,
+    "classifier valid": classify.valid,
+    "partial": tools.partial,
+    "average": tools.average,
+    "denormalize": tools.denormalize,
+    "reset": tools.reset,
+    "normalize": tools.normalize,
+    "rescale": tools.rescale,
+    "rgbgr": tools.rgbgr,
+    "statistics": tools.statistics,
+    "ops": tools.ops,
+    "speed": tools.speed,
 }
 
 

@@ -11,9 +11,9 @@ from typing import BinaryIO
 
 import numpy as np
 
+from data.batches import batches_of
 from data.formats.darknet import label_candidates
 from data.frames import Frame
-from data.batches import batches_of
 from inference.predictor import Model, NmsOptions
 from inference.results import box_text
 from utils.detections import Detections

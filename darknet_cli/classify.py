@@ -1,0 +1,92 @@
+"""`classifier predict`, `classifier valid` and `classify`: classes of images (classifier.c)."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+
+import numpy as np
+
+from darknet_cli.detect import prompted, report_bad_image
+from darknet_cli.grammar import Words
+from darknet_cli.network import note, open_printed, option, read_data, say
+from darknet_cli.objects import predict as predict_frame
+from data.dataset import class_of_path
+from data.formats.darknet import read_list, read_names
+from data.frames import Frame
+from data.image import read_image
+from evaluation.metrics.accuracy import ranks
+from evaluation.run import outcome, predict_images
+from inference.predictor import Classifier, NmsOptions
+from utils.errors import InputError, RunError
+
+
+def classify(words: Words) -> int:
+    """`classify CFG WEIGHTS [IMAGE]`: as `classifier predict` with cfg/imagenet1k.data and the five best classes."""
+    flags = {**words.flags, "-t": 5}
+    return predict(Words(("classifier", "predict", "cfg/imagenet1k.data", *words.words[1:]), flags))
+
+
+def _opened(words: Words) -> tuple[Classifier, Mapping[str, str]]:
+    options = read_data(words.at(2, "the .data file"))
+    model = open_printed(words, words.at(3, "the cfg file"), words.get(4), (), "")
+    if not isinstance(model, Classifier):
+        raise InputError(f"{words.words[3]}: is a detector, expected a classifier")
+    return model, options
+
+
+def predict(words: Words) -> int:
+    """`classifier predict DATA CFG WEIGHTS [IMAGE] [-t N]` (predict_classifier)."""
+    model, options = _opened(words)
+    classes = int(option(options, "classes", "2"))
+    say(f" classes = {classes}, output in cfg = {model.classes} \n")
+    if classes != model.classes:
+        say(
+            f"\n Error: num of filters = {model.classes} in the last conv-layer in cfg-file doesn't match to "
+            f"classes = {classes} in data-file \n"
+        )
+        raise RunError(f"{words.words[2]}: classes={classes}, but {words.words[3]} has {model.classes}")
+    names = read_names(options.get("names") or option(options, "labels", "data/labels.list"))
+    model.names = names
+    top = min(words["-t"] or int(options.get("top", "1")), classes)
+    image, unreadable = words.get(5), 0
+    for path in [image] if image else prompted():
+        try:
+            frame = Frame(image=read_image(path), path=path)
+        except InputError as error:
+            unreadable += 1
+            report_bad_image(path, error)
+            continue
+        say("{} {}\n".format(*model.size_wh))
+        probabilities, milliseconds = predict_frame(model, frame, NmsOptions())
+        say(f"{path}: Predicted in {milliseconds:f} milli-seconds.\n")
+        for class_id in np.argsort(-probabilities, kind="stable")[:top].tolist():
+            if model.tree is None:
+                say(f"{names[class_id]}: {probabilities[class_id]:f}\n")
+                continue
+            parent = model.tree.parents[class_id]
+            above = names[parent] if parent >= 0 else "Root"
+            say(f"{class_id}, {names[class_id]}: {probabilities[class_id]:f}, parent: {above} \n")
+    if unreadable:
+        raise RunError(f"{unreadable} images could not be read; bad.list names them")
+    return 0
+
+
+def valid(words: Words) -> int:
+    """`classifier valid DATA CFG WEIGHTS` (validate_classifier_single): accuracy so far, image by image."""
+    model, options = _opened(words)
+    labels = read_names(option(options, "labels", "data/labels.list"))
+    images = read_list(Path(option(options, "valid", "data/train.list")))
+    top = min(int(options.get("top", "1")), len(labels))
+    say(" TOP calculation...\n")
+    predictions = predict_images(model, images, batch_size=1)
+    probabilities = np.array(predictions.found[0], np.float32).reshape(-1, model.classes)
+    class_ids = np.array([class_of_path(str(images[index]), labels) for index in predictions.indices], np.int64)
+    places = ranks(probabilities, class_ids)
+    first, several = (np.cumsum(places < count) for count in (1, top))
+    for number, (index, one, many) in enumerate(zip(predictions.indices, first, several, strict=True), start=1):
+        say(f"\n{index}: top 1: {one / number:f}, top {top}: {many / number:f}")
+    for path, reason in predictions.unreadable.items():
+        report_bad_image(path, InputError(reason))
+    note("")
+    return outcome(images, predictions)

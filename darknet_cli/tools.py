@@ -1,0 +1,257 @@
+"""What needs no images: cutting, averaging and rewriting weights files, `statistics`, `ops` and `speed` (darknet.c)."""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from darknet_cli.grammar import Words
+from darknet_cli.network import device_of, note, print_network, print_weights, say
+from models.formats.fuse import without_batch_norm
+from models.layers.base import StoredKind, blank_weights
+from models.network import Network
+from models.plan import Plan, Step, make_plan
+from models.weights import load_weights, save_weights
+from utils.device import select_device
+from utils.errors import InputError, RunError
+
+_NORM: tuple[StoredKind, ...] = ("scales", "rolling_mean", "rolling_variance")
+
+
+def _network(plan: Plan, weights: str | None, *, cutoff: int | None = None) -> Network:
+    """The network of a cfg with the weights of a file; random ones without."""
+    print_weights(plan, weights)
+    if weights is None:
+        return Network(plan).eval()
+    with blank_weights():
+        network = Network(plan)
+    load_weights(network, weights, cutoff=cutoff)
+    return network.eval()
+
+
+def _opened(words: Words) -> Network:
+    return _network(print_network(words.at(1, "the cfg file"), batch=None, train=True), words.get(2))
+
+
+def _tensors(network: Network, index: int) -> dict[StoredKind, Tensor]:
+    """Stored tensors of a layer that has one of each kind."""
+    return {item.kind: item.tensor for at, item in network.stored() if at == index}
+
+
+def _is(step: Step, *names: str) -> bool:
+    """Whether a layer is of one of the types, by the first of their names."""
+    return step.section.names[0] in names
+
+
+def _save(network: Network, path: str, *, cutoff: int | None = None) -> None:
+    """Write a weights file, with the lines that the original prints then. Its folder must exist, as in the original."""
+    note(f"Saving weights to {path}")
+    for index, item in network.stored():
+        if item.kind == "shortcut_weights" and (cutoff is None or index < cutoff):
+            values = item.tensor.detach().flatten().tolist()
+            say("".join(f" {value:f}, " for value in values) + f" l.nweights = {len(values)} \n\n")
+    if not Path(path).parent.is_dir():
+        raise RunError(f"{path}: cannot be written: there is no such folder")
+    save_weights(network, path, cutoff=cutoff)
+
+
+def _save_trained(network: Network, path: str) -> None:
+    """As `_save`; the original counts images seen in whole batches of the cfg (parser.c save_weights)."""
+    batch = max(1, network.plan.net.batch)
+    network.seen = network.seen // batch * batch
+    _save(network, path)
+
+
+def partial(words: Words) -> int:
+    """`partial CFG WEIGHTS OUT N`: the first N layers."""
+    number = words.at(4, "the number of layers")
+    if not number.isdecimal():
+        raise InputError(f"{number}: expected a number of layers")
+    plan = print_network(words.words[1])
+    network = _network(plan, words.words[2], cutoff=min(int(number), len(plan.steps)))
+    network.seen = 0
+    _save(network, words.words[3], cutoff=int(number))
+    return 0
+
+
+@torch.no_grad()
+def average(words: Words) -> int:
+    """`average CFG OUT WEIGHTS...`: convolutions, and weights and biases of [connected]; the rest is the first file's."""
+    first = words.at(3, "a weights file")
+    plan = print_network(words.words[1], batch=None, train=True)
+    print_network(words.words[1], batch=None, train=True)
+    total = _network(plan, first)
+    for path in words.words[4:]:
+        other = _network(plan, path)
+        for step in plan.steps:
+            for kind, tensor in _averaged(total, step).items():
+                tensor += _tensors(other, step.index)[kind]
+    for step in plan.steps:
+        for tensor in _averaged(total, step).values():
+            tensor *= float(np.float32(1 / (len(words.words) - 3)))
+    _save_trained(total, words.words[2])
+    return 0
+
+
+def _averaged(network: Network, step: Step) -> dict[StoredKind, Tensor]:
+    if not _is(step, "convolutional", "connected"):
+        return {}
+    found = _tensors(network, step.index)
+    return {k: v for k, v in found.items() if _is(step, "convolutional") or k in ("biases", "weights")}
+
+
+def denormalize(words: Words) -> int:
+    """`denormalize CFG WEIGHTS OUT`: weights for the cfg without batch_normalize, which computes the same."""
+    out = words.at(3, "the file to write")
+    _save_trained(without_batch_norm(_opened(words)), out)
+    return 0
+
+
+@torch.no_grad()
+def reset(words: Words) -> int:
+    """`reset CFG WEIGHTS OUT`: the same, with normalisations that change nothing left in the file."""
+    out = words.at(3, "the file to write")
+    network = _opened(words)
+    with blank_weights():
+        kept = Network(network.plan)
+    kept.seen, kept.version = network.seen, network.version
+    kept.load_state_dict(network.state_dict())
+    folded = without_batch_norm(network)
+    for step, layer, target in zip(kept.plan.steps, folded, kept, strict=True):
+        if not _is(step, "convolutional", "connected", "gru", "lstm"):
+            continue
+        sources = [item.tensor for item in layer.stored() if item.kind not in _NORM]
+        for item in target.stored():
+            if item.kind in _NORM:
+                item.tensor.fill_(0.0 if item.kind == "rolling_mean" else 1.0)
+            else:
+                item.tensor.copy_(sources.pop(0))
+    _save_trained(kept, out)
+    return 0
+
+
+@torch.no_grad()
+def normalize(words: Words) -> int:
+    """`normalize CFG WEIGHTS OUT`: adds normalisations (scale 1, mean 0, variance 0) to layers without, for batch_normalize=1."""
+    out = words.at(3, "the file to write")
+    network = _opened(words)
+    cfg, changed = network.plan.cfg, set()
+    for step in network.plan.steps:
+        normalized = any(item.kind in _NORM for item in network.layers[step.index].stored())  # type: ignore[operator]
+        if _is(step, "convolutional", "connected") and not normalized:
+            cfg = cfg.with_values(step.index + 1, {"batch_normalize": 1})
+            changed.add(step.index)
+        elif _is(step, "gru", "lstm") and normalized:
+            changed.add(step.index)
+    with blank_weights():
+        wider = Network(make_plan(cfg))
+    wider.seen, wider.version = network.seen, network.version
+    for index, (layer, target) in enumerate(zip(network, wider, strict=True)):
+        sources = [item.tensor for item in layer.stored() if index not in changed or item.kind not in _NORM]
+        for item in target.stored():
+            if index in changed and item.kind in _NORM:
+                item.tensor.fill_(1.0 if item.kind == "scales" else 0.0)
+            else:
+                item.tensor.copy_(sources.pop(0))
+    _save_trained(wider, out)
+    return 0
+
+
+@torch.no_grad()
+def rescale(words: Words) -> int:
+    """`rescale CFG WEIGHTS OUT`: the first convolution for images in [0, 1] instead of [-1, 1]."""
+    return _first_convolution(words, rescaled=True)
+
+
+@torch.no_grad()
+def rgbgr(words: Words) -> int:
+    """`rgbgr CFG WEIGHTS OUT`: the first convolution for images whose red and blue are exchanged."""
+    return _first_convolution(words, rescaled=False)
+
+
+def _first_convolution(words: Words, *, rescaled: bool) -> int:
+    out = words.at(3, "the file to write")
+    network = _opened(words)
+    first = next((step for step in network.plan.steps if _is(step, "convolutional")), None)
+    if first is not None:
+        tensors = _tensors(network, first.index)
+        weights = tensors["weights"]
+        if weights.shape[1] == 3 and rescaled:
+            weights *= 2
+            tensors["biases"] += -0.5 * weights.flatten(1).sum(1)
+        elif weights.shape[1] == 3:
+            weights.copy_(weights.flip(1))
+    _save_trained(network, out)
+    return 0
+
+
+_PARTS = {  # what is printed of a recurrent layer: name, place among its connected layers in the weights file
+    "gru": (("Input Z", 0), ("Input R", 1), ("Input H", 2), ("State Z", 3), ("State R", 4), ("State H", 5)),
+    "lstm": (("wf", 1), ("wi", 0), ("wg", 3), ("wo", 2), ("uf", 5), ("ui", 4), ("ug", 7), ("uo", 6)),
+}
+
+
+def statistics(words: Words) -> int:
+    """`statistics CFG WEIGHTS`: of connected layers with batch normalisation; an empty line after every layer."""
+    network = _opened(words)
+    for step in network.plan.steps:
+        kind = step.section.names[0]
+        by_kind: dict[StoredKind, list[Tensor]] = {}
+        for index, item in network.stored():
+            if index == step.index:
+                by_kind.setdefault(item.kind, []).append(item.tensor)
+        if "scales" in by_kind and kind in ("connected", *_PARTS):
+            say(f"{'Connected' if kind == 'connected' else kind.upper()} Layer {step.index}\n")
+            for name, place in _PARTS.get(kind, (("", 0),)):
+                say(f"{name}\n" if name else "")
+                scales, biases, weights = (by_kind[each][place] for each in ("scales", "biases", "weights"))
+                # The original looks at no more weights than there are outputs (connected_layer.c statistics_connected_layer).
+                shown = (("Scales", scales), ("Biases", biases), ("Weights", weights.flatten()[: len(scales)]))
+                say("".join(f"{title} {_described(values)}\n" for title, values in shown))
+        say("\n")
+    return 0
+
+
+def _described(values: Tensor) -> str:
+    wide = values.detach().double()
+    mean, squares, variance = wide.mean(), wide.square().mean(), wide.var(unbiased=False)
+    return f"MSE: {float(squares.sqrt()):.6f}, Mean: {float(mean):.6f}, Variance: {float(variance):.6f}"
+
+
+def ops(words: Words) -> int:
+    """`ops CFG`: two for each weight and place of convolutions (groups are not considered), two for each connection."""
+    total = 0
+    for step in print_network(words.at(1, "the cfg file"), batch=None, train=True).steps:
+        if _is(step, "convolutional"):
+            kernel = step.section.size**2 * step.site.input.channels  # type: ignore[attr-defined]
+            total += 2 * kernel * step.shape.outputs
+        elif _is(step, "connected", "rnn", "gru", "lstm"):
+            total += 2 * step.cost.weights
+    say(f"Floating Point Operations: {total}\nFloating Point Operations: {total / 1e9:.2f} Bn\n")
+    return 0
+
+
+def speed(words: Words) -> int:
+    """`speed CFG [N]`: N evaluations (1000) of a network with random weights, one image at a time."""
+    number = words.get(2) or "0"
+    if not number.isdecimal():
+        raise InputError(f"{number}: expected a number of evaluations")
+    count = int(number) or 1000
+    plan = print_network(words.at(1, "the cfg file"), batch=None, train=True)
+    device = select_device(device_of(words))
+    network = Network(plan).to(device).fold(pack=device.type == "cpu")
+    shape = plan.input
+    image = torch.zeros(1, shape.channels, shape.height, shape.width, device=device)
+    with torch.inference_mode():
+        start = time.perf_counter()
+        for _ in range(count):
+            network(image)
+        if device.type == "cuda":
+            torch.cuda.synchronize(device)
+        seconds = time.perf_counter() - start
+    say(f"\n{count} evals, {seconds:f} Seconds\nSpeed: {seconds / count:f} sec/eval\nSpeed: {count / seconds:f} Hz\n")
+    return 0
