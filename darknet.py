@@ -37,8 +37,12 @@ COMMANDS: dict[str, Callable[[Words], int]] = {
 }
 
 
+def parse_arguments(arguments: Sequence[str] | None) -> Words:
+    return parse(sys.argv[1:] if arguments is None else arguments)
+
+
 def main(arguments: Sequence[str] | None = None) -> int:
-    parsed = parse(sys.argv[1:] if arguments is None else arguments)
+    parsed = parse_arguments(arguments)
     words = parsed.words
     program = as_typed("python darknet.py")
     if not words:

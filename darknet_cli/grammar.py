@@ -7,6 +7,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from utils.cli import as_typed
 from utils.errors import InputError, RunError
 
 logger = logging.getLogger(__name__)
@@ -215,13 +216,24 @@ NOT_OFFERED = {
 NOT_OFFERED["reset_normalize_net"] = "that is the name of a C function; the command is 'reset'"
 
 
+# Commands of the original that darknet.py does not have yet, and what does the same.
+NOT_YET = {
+    "detector demo": "detect.py --source VIDEO, with --view-img for a window",
+    "detector train": "train.py --cfg CFG --weights WEIGHTS --data DATA --print darknet",
+    "classifier train": "train.py --cfg CFG --weights WEIGHTS --data DATA --print darknet",
+    "classifier demo": "detect.py --source VIDEO",
+}
+
+
 def refusal(words: Sequence[str]) -> RunError:
     """What to say of words that are no command here."""
     command = words[0]
     two = " ".join(words[:2])
+    if two in NOT_YET:
+        return RunError(as_typed(f"darknet {two}: not offered yet; use {NOT_YET[two]}"))
     for name in (two, command):
         if name in NOT_OFFERED:
-            return RunError(f"darknet {name}: not offered: {NOT_OFFERED[name]}")
+            return RunError(as_typed(f"darknet {name}: not offered: {NOT_OFFERED[name]}"))
     if command in ("detector", "classifier"):
         return RunError(f" There isn't such command: {words[1]}")
     return RunError(f"Not an option: {command}")

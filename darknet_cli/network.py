@@ -13,13 +13,13 @@ from darknet_cli.grammar import Words
 from data.formats.darknet import parse_data, read_names
 from inference.model import open_model
 from inference.predictor import Classifier, Model
+from models.heads.anchors import NMS_KINDS
 from models.heads.base import BoxSection
 from models.plan import Plan, read_plan
 from models.summary import layer_table
 from models.weights import Header, read_header
 from utils.errors import InputError, RunError
 from utils.files import read_text
-from utils.nms import KINDS
 
 # Heads with boxes that the original announces, by their numbers in enum LAYER_TYPE of darknet.h.
 _HEADS = {"region": 27, "yolo": 28, "Gaussian_yolo": 29}
@@ -84,7 +84,7 @@ def print_network(cfg: str, *, batch: int | None = 1, train: bool = False) -> Pl
     for step in plan.heads:
         if isinstance(step.section, BoxSection) and step.raw.find("nms_kind"):
             kind, beta = step.section.suppression()
-            say(f"nms_kind: {kind} ({KINDS.index(kind)}), beta = {beta:f} \n")
+            say(f"nms_kind: {kind} ({NMS_KINDS.index(kind)}), beta = {beta:f} \n")
     outputs = [step.shape.outputs for step in plan.steps]
     note(layer_table(plan))
     note(f"Total BFLOPS {sum(step.cost.operations for step in plan.steps) / 1e9:5.3f} ")

@@ -7,7 +7,7 @@ import os
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import BinaryIO
+from typing import Any, BinaryIO
 
 import numpy as np
 
@@ -58,8 +58,8 @@ def listing(thresh: float) -> NmsOptions:
 
 def predict(
     model: Model, frame: Frame, nms: NmsOptions, *, letter_box: bool | None = None, kernel: str = "darknet"
-) -> tuple[Detections, float]:
-    """What is in one image, and the milliseconds that the network took."""
+) -> tuple[Any, float]:
+    """What is in one image (Detections, or probabilities), and the milliseconds that the network took."""
     batches = batches_of([frame], model.preprocessing(letter_box, kernel))
     step = next(iter(model.run(batches, [lambda outputs, places: model.postprocess(outputs, places, nms)])))
     return step.found[0][0], step.speed["inference"]

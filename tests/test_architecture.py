@@ -19,6 +19,7 @@ ALLOWED = {
     "profiling": {"models", "utils"},
     "evaluation": {"inference", "models", "data", "utils"},
     "training": {"evaluation", "inference", "models", "data", "utils"},
+    "darknet_cli": {"training", "evaluation", "inference", "models", "data", "utils"},
     "serving": {"inference", "models", "data", "utils"},
     "compose": {"models", "utils"},
     "docs": {"inference", "models", "utils"},
