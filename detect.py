@@ -26,7 +26,7 @@ from inference.first_look import SAMPLES, next_steps, with_shipped_model
 from inference.model import ModelFlags
 from inference.pipeline import predict_frames
 from inference.predictor import Classifier, Model, NmsOptions, RunStatistics
-from inference.recorder import Recorder, RecordOptions
+from inference.recorder import Recorder, RecordOptions, require_screen
 from inference.results import found_text
 from utils.cli import (
     EXIT_FAILED,
@@ -111,7 +111,7 @@ def parse_arguments(arguments: Sequence[str] | None) -> DetectOptions:
 def main(arguments: Sequence[str] | None = None) -> int:
     options = parse_arguments(arguments)
     if options.view_img:
-        refuse_missing_screen()
+        require_screen("--view-img")
     model = open_the_model(options)
     source = options.source
     if source is None:
@@ -140,12 +140,6 @@ def open_the_model(options: DetectOptions) -> Model:
             text = f"{options.cfg or options.weights} has classes 0 to {model.classes - 1}"
             raise InputError(f"--classes {class_id}: {text}")
     return model
-
-
-def refuse_missing_screen() -> None:
-    """Without a screen OpenCV's Qt ends the whole process; QT_QPA_PLATFORM may name a platform that needs none."""
-    if sys.platform == "linux" and not any(map(os.environ.get, ("DISPLAY", "WAYLAND_DISPLAY", "QT_QPA_PLATFORM"))):
-        raise InputError("--view-img: there is no screen (DISPLAY is not set)")
 
 
 def record_options(options: DetectOptions, model: Model) -> RecordOptions:

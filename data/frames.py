@@ -86,11 +86,14 @@ class Failure:
 class Frames:
     """Iterable, once, over Frame and Failure. total: expected number of frames, None if unknown.
 
-    live: a camera or a stream. Iterating raises InputError at the end if there was no frame at all.
+    live: a camera or a stream. in_time: a video, camera or stream is among them. Iterating raises InputError at the end if there
+    was no frame at all.
     """
 
-    def __init__(self, source: str, items: Iterator[Frame | Failure], *, total: int | None, live: bool) -> None:
-        self.source, self.total, self.live = source, total, live
+    def __init__(
+        self, source: str, items: Iterator[Frame | Failure], *, total: int | None, live: bool, in_time: bool
+    ) -> None:
+        self.source, self.total, self.live, self.in_time = source, total, live, in_time
         self._items = items
 
     def __iter__(self) -> Iterator[Frame | Failure]:
@@ -139,14 +142,16 @@ def open_frames(source: Any, *, vid_stride: int = 1) -> Frames:
     elif name.isascii() and name.isdigit() and not Path(name).exists():
         if int(name) > _MAX_CAMERA:
             raise InputError(f"{name}: no such file or folder, and no camera number")
-        return Frames(name, LiveFrames(int(name), name, vid_stride), total=None, live=True)
+        return Frames(name, LiveFrames(int(name), name, vid_stride), total=None, live=True, in_time=True)
     elif _URL.match(name):
         if _is_live(name):
-            return Frames(name, LiveFrames(name, name, vid_stride), total=None, live=True)
+            return Frames(name, LiveFrames(name, name, vid_stride), total=None, live=True, in_time=True)
         entries = [name]
     else:
         entries = [str(path) for path in find_files(name)]
-    return Frames(name, Prefetch(_read_all(entries, vid_stride), _AHEAD), total=_count(entries, vid_stride), live=False)
+    in_time = any(isinstance(each, str) and is_video(each) for each in entries)
+    items = Prefetch(_read_all(entries, vid_stride), _AHEAD)
+    return Frames(name, items, total=_count(entries, vid_stride), live=False, in_time=in_time)
 
 
 def is_video(path: str | Path) -> bool:

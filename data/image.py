@@ -27,6 +27,7 @@ IMAGE_SUFFIXES = frozenset(
     {".bmp", ".dib", ".gif", ".jpeg", ".jpg", ".jpe", ".jp2", ".png", ".apng", ".webp", ".avif", ".pbm", ".pgm"}
     | {".ppm", ".pnm", ".sr", ".ras", ".tiff", ".tif"}
 )
+WRITABLE_SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff"})
 MAX_PIXELS = 1 << 28
 """Largest image that is decoded (0.8 GB of RGB): a few kilobytes of PNG can claim any size."""
 
@@ -221,8 +222,10 @@ def _decode(data: bytes, path: str | Path) -> Image:
 
 
 def save_image(path: str | Path, image: Image) -> None:
-    """Write a uint8 RGB image as JPEG, whole or not at all."""
-    ok, data = cv2.imencode(".jpg", np.ascontiguousarray(image[..., ::-1]), [cv2.IMWRITE_JPEG_QUALITY, 90])
-    assert ok, f"JPEG of {image.shape}"
+    """Write a uint8 RGB image in the format of the path's extension, whole or not at all. Raises InputError for another one."""
+    suffix = Path(path).suffix.lower()
+    if suffix not in WRITABLE_SUFFIXES:
+        raise InputError(f"{path}: cannot write this format, expected {', '.join(sorted(WRITABLE_SUFFIXES))}")
+    data = cv2.imencode(suffix, np.ascontiguousarray(image[..., ::-1]))[1]
     with atomic_write(path) as stream:
         stream.write(data.tobytes())

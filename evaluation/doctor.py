@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.util
 import logging
 import sys
 from pathlib import Path
@@ -17,6 +16,7 @@ from inference.predictor import Model
 from utils.cli import EXIT_OK
 from utils.errors import InputError
 from utils.files import run_folder, write_text
+from utils.packages import is_installed
 
 logger = logging.getLogger(__name__)
 
@@ -57,7 +57,7 @@ def plots_wanted(settings: EvaluationOptions) -> bool:
     """Whether to draw; matplotlib may be missing."""
     if settings.no_plots:
         return False
-    if importlib.util.find_spec("matplotlib") is None:
+    if not is_installed("matplotlib"):
         logger.warning("no plots: they need matplotlib (pip install matplotlib)")
         return False
     return True

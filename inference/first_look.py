@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import re
 import shutil
 import sys
 from dataclasses import dataclass
@@ -10,6 +11,7 @@ from pathlib import Path
 from typing import TypeVar
 
 from inference.model import ModelFlags
+from utils.cli import PACKAGE, as_typed
 from utils.errors import InputError
 
 Flags = TypeVar("Flags", bound=ModelFlags)
@@ -32,11 +34,11 @@ def with_shipped_model(flags: Flags) -> Flags:
 
 @dataclass(frozen=True)
 class Suggestion:
-    """what: in words. script: a script and its flags, run from the project's root. packages: requirements file, if any."""
+    """what: in words. script: a script and its flags, run from the project's root. extra: of the package, if it needs one."""
 
     what: str
     script: str
-    packages: str = ""
+    extra: str = ""
 
 
 STEPS = (
@@ -53,20 +55,23 @@ STEPS = (
         "export to ONNX",
         "export.py --cfg weights/scenes.cfg --weights weights/scenes.weights --names weights/scenes.names "
         "--include onnx --out runs/scenes",
-        "requirements-export.txt",
+        "export",
     ),
-    Suggestion("a page in the browser", "serve.py", "requirements-serve.txt"),
+    Suggestion("a page in the browser", "serve.py", "serve"),
 )
 
 
 def next_steps() -> str:
-    """The steps, with the current interpreter, and the folder to run them in unless it is the current one."""
-    python = interpreter()
-    head = "What to try next" + ("" if Path.cwd() == ROOT else f", in {ROOT}") + ":"
-    lines = [head]
+    """The steps as they are typed here: in a clone with the current interpreter, from its root; else with the installed command."""
+    python, elsewhere = interpreter(), not PACKAGE and Path.cwd() != ROOT
+    lines = ["What to try next" + (f", in {ROOT}:" if elsewhere else ":")]
     for step in STEPS:
-        needs = f"   (after {python} -m pip install -r {step.packages})" if step.packages else ""
-        lines += [f"  {step.what}{needs}", f"    {python} {step.script}"]
+        if PACKAGE:
+            install = f'pip install "cspyolo[{step.extra}]"'
+            command = re.sub(r" (cfg|data|weights)/", lambda folder: f" {ROOT}/{folder[1]}/", as_typed(step.script))
+        else:
+            install, command = f"{python} -m pip install -r requirements-{step.extra}.txt", f"{python} {step.script}"
+        lines += [f"  {step.what}{f'   (after {install})' if step.extra else ''}", f"    {command}"]
     return "\n".join(lines)
 
 

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import os
 import queue
+import sys
 import threading
 import time
 from contextlib import ExitStack
@@ -16,15 +18,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from data.frames import Frame
+from data.image import WRITABLE_SUFFIXES, save_image
 from data.video import VideoWriter
 from inference.results import CropWriter, JsonWriter, LabelWriter, Result, ResultWriter, class_csv, detection_csv
 from utils.draw import annotate
 from utils.errors import InputError, RunError
-from utils.files import atomic_write
 
 _WAITING = 8  # frames between the network and the writer
 _LONGEST_GAP = 250  # frames of a live source that one frame may stand in for
-_IMAGE_SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff"})
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -142,9 +143,8 @@ class Recorder:
 
     def _write_image(self, frame: Frame, drawn: NDArray[np.uint8]) -> None:
         suffix = Path(frame.path).suffix.lower()
-        name = self._free_name(frame.path, suffix if suffix in _IMAGE_SUFFIXES else ".jpg")
-        with atomic_write(self._folder / name) as stream:
-            stream.write(cv2.imencode(Path(name).suffix, drawn[:, :, ::-1])[1].tobytes())
+        name = self._free_name(frame.path, suffix if suffix in WRITABLE_SUFFIXES else ".jpg")
+        save_image(self._folder / name, drawn)
 
     def _write_frame(self, frame: Frame, drawn: NDArray[np.uint8]) -> None:
         assert frame.video is not None
@@ -192,3 +192,9 @@ def _show(drawn: NDArray[np.uint8], *, wait: bool) -> None:
         cv2.waitKey(0 if wait else 1)
     except cv2.error:
         raise InputError("--view-img: this OpenCV cannot open a window here; leave the flag out") from None
+
+
+def require_screen(what: str) -> None:
+    """Raise InputError without a screen: OpenCV's Qt would end the process. QT_QPA_PLATFORM may name a platform without one."""
+    if sys.platform == "linux" and not any(map(os.environ.get, ("DISPLAY", "WAYLAND_DISPLAY", "QT_QPA_PLATFORM"))):
+        raise InputError(f"{what}: there is no screen (DISPLAY is not set)")

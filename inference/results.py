@@ -13,11 +13,11 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Protocol
 
-import cv2
 import numpy as np
 from numpy.typing import NDArray
 
 from data.frames import Frame
+from data.image import save_image
 from utils.detections import Detections
 from utils.errors import RunError
 from utils.files import atomic_write, write_text
@@ -233,15 +233,18 @@ class CropWriter:
         self._folder = folder
 
     def add(self, result: Result) -> None:
-        frame = result.frame
-        for number, (box, _, class_id) in enumerate(result.detections):
-            x1, y1, x2, y2 = (int(value) for value in np.clip(box.round(), 0, frame.size_wh * 2))
-            if x2 <= x1 or y2 <= y1:
-                continue
-            crop = np.ascontiguousarray(frame.image[y1:y2, x1:x2, ::-1])
-            folder = self._folder / _file_name(result.names[class_id])
-            with atomic_write(folder / f"{frame.stem}_{number}.jpg") as stream:
-                stream.write(cv2.imencode(".jpg", crop)[1].tobytes())
+        save_crops(self._folder, result)
+
+
+def save_crops(folder: Path, result: Result) -> list[Path]:
+    """Write each object as `folder/<class>/<stem>_<number>.jpg` and return the paths; boxes outside of the image are left out."""
+    frame, paths = result.frame, []
+    for number, (box, _, class_id) in enumerate(result.detections):
+        x1, y1, x2, y2 = (int(value) for value in np.clip(box.round(), 0, frame.size_wh * 2))
+        if x2 > x1 and y2 > y1:
+            paths.append(folder / _file_name(result.names[class_id]) / f"{frame.stem}_{number}.jpg")
+            save_image(paths[-1], frame.image[y1:y2, x1:x2])
+    return paths
 
 
 def _file_name(name: str) -> str:

@@ -263,7 +263,7 @@ def test_a_first_look(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> Non
 @pytest.mark.parametrize("step", STEPS, ids=lambda step: step.what)
 def test_what_to_try_next_is_understood(step: Suggestion) -> None:
     parsed(f"python {step.script}")
-    assert not step.packages or (REPOSITORY / step.packages).is_file()
+    assert not step.extra or (REPOSITORY / f"requirements-{step.extra}.txt").is_file()
     named = [word for word in step.script.split() if word.startswith(("cfg/", "weights/", "data/"))]
     assert all((REPOSITORY / word).exists() for word in named)
     assert any(line.strip() == f"{interpreter()} {step.script}" for line in next_steps().splitlines())

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import csv
-import importlib.util
 import io
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -11,7 +10,7 @@ from typing import Any
 
 from training.loop import Update
 from utils.files import write_text
-from utils.packages import need
+from utils.packages import is_installed, need
 
 _COLUMNS = ("iteration", "loss", "average_loss", "rate", "width", "height", "images_per_second")
 _TERM = "loss_"
@@ -106,7 +105,7 @@ def board_wanted(asked: bool | None) -> bool:
     """Whether to write scalars; None: if TensorBoard is installed. Raises InputError if asked for a package that is missing."""
     if asked:
         need(_TENSORBOARD, _TENSORBOARD)
-    return importlib.util.find_spec(_TENSORBOARD) is not None if asked is None else asked
+    return is_installed(_TENSORBOARD) if asked is None else asked
 
 
 class Board:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.util
 import logging
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -25,6 +24,7 @@ from training.validation import EvaluationResult, Result
 from utils.draw import MAX_GRID_IMAGES, GridImage, class_name, image_grid
 from utils.errors import InputError, RunError
 from utils.files import write_text
+from utils.packages import is_installed
 
 logger = logging.getLogger(__name__)
 
@@ -152,4 +152,4 @@ def batch_sheet(images: NDArray[np.uint8], targets: NDArray[np.float32], names: 
 
 def has_matplotlib() -> bool:
     """Whether charts can be drawn."""
-    return importlib.util.find_spec("matplotlib") is not None
+    return is_installed("matplotlib")

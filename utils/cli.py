@@ -22,7 +22,7 @@ from utils.version import VERSION
 EXIT_OK, EXIT_FAILED, EXIT_BAD_INPUT, EXIT_INTERRUPTED, EXIT_PIPE_CLOSED = 0, 1, 2, 130, 141
 
 _Record = TypeVar("_Record")
-_PACKAGE = __name__.rpartition("utils.cli")[0]  # "cspyolo." in an installed package, empty in a clone
+PACKAGE = __name__.rpartition("utils.cli")[0]  # "cspyolo." in an installed package, empty in a clone
 
 
 def run_script(
@@ -81,10 +81,10 @@ def script_parser(prog: str, description: str | None) -> argparse.ArgumentParser
 
 def as_typed(text: str) -> str:
     """`text` with commands as they are typed here: "python detect.py" in a clone, "cspyolo detect" once installed."""
-    if not _PACKAGE:
+    if not PACKAGE:
         return text
     text = re.sub(r"(?:python )?\b(detect|train|test|info|convert|export|serve|darknet)\.py\b", r"cspyolo \1", text)
-    return text.replace("python -m compose", "cspyolo compose").replace("python -m data.", f"python -m {_PACKAGE}data.")
+    return text.replace("python -m compose", "cspyolo compose").replace("python -m data.", f"python -m {PACKAGE}data.")
 
 
 def above_zero(text: str) -> int:

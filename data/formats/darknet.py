@@ -164,7 +164,15 @@ def format_names(names: Iterable[str]) -> str:
 
 
 def read_names(path: str | Path) -> tuple[str, ...]:
-    """Class names of a file, one per line in the order of their ids. Raises InputError if it is missing or empty."""
+    """Class names in the order of their ids, of a names file or of the one that a .data file names.
+
+    Raises InputError if it is missing or empty."""
+    if Path(path).suffix == ".data":
+        options = parse_data(read_text(path, "data file"), str(path))
+        if "names" not in options:
+            raise InputError(f"{path}: no 'names', expected names = <file with one class name per line>")
+        named = Path(options["names"])
+        path = named if named.exists() else Path(path).parent / named
     names = tuple(line.strip() for line in read_text(path, "names").rstrip().splitlines())
     if not names:
         raise InputError(f"{path}: no names, expected one class name per line")

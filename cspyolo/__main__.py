@@ -1,0 +1,54 @@
+"""Run, train and ship Darknet YOLO models.
+
+examples:
+  cspyolo detect --cfg yolov4.cfg --weights yolov4.weights --names coco.names --source street.jpg
+  cspyolo train --cfg my.cfg --data my.data
+  cspyolo test --cfg my.cfg --weights my.weights --data my.data
+  cspyolo export --cfg my.cfg --weights my.weights --include onnx
+  cspyolo COMMAND --help
+"""
+
+from __future__ import annotations
+
+import argparse
+import importlib
+import sys
+from collections.abc import Sequence
+
+from utils.cli import PACKAGE, run_script
+from utils.version import VERSION
+
+# Command -> module with its `main`, and what it does.
+COMMANDS = {
+    "detect": ("detect", "find objects in images, videos, cameras and streams"),
+    "train": ("train", "train a network as its cfg says"),
+    "test": ("test", "measure mAP, accuracy and speed; check a data set"),
+    "info": ("info", "layer table, BFLOPs, parameters and unused keys of a cfg"),
+    "convert": ("convert", "convert weights and labels, compare models, download published weights"),
+    "export": ("export", "export to ONNX, OpenVINO or TorchScript"),
+    "serve": ("serve", "a web page and a JSON endpoint"),
+    "compose": ("compose.__main__", "write cfgs from backbones and heads"),
+}
+
+
+def parse_arguments(arguments: Sequence[str] | None) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(
+        prog="cspyolo", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--version", action="version", version=f"cspyolo {VERSION}")
+    commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND", title="commands")
+    for name, (_, text) in COMMANDS.items():
+        commands.add_parser(name, help=text, add_help=False, prefix_chars="\0").add_argument("rest", nargs="*")
+    return parser.parse_args(arguments)
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run one command with the arguments after its name. Returns its exit code."""
+    given = list(sys.argv[1:] if arguments is None else arguments)
+    command = parse_arguments(given[:1]).command
+    module = importlib.import_module(PACKAGE + COMMANDS[command][0])
+    return run_script(module.main, given[1:])
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,369 @@
+"""`YOLO`: a model from any file, called on anything that has images in it."""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import json
+import logging
+import tempfile
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+import torch
+from torch import nn
+
+import export
+import info
+import test
+import train
+from cspyolo.results import Results
+from cspyolo.tracking import Tracker
+from data.frames import Failure, Frames, open_frames
+from inference.first_look import ROOT
+from inference.model import BACKENDS, open_model
+from inference.pipeline import predict_frames
+from inference.predictor import Model, NmsOptions
+from models.formats.files import LoadOptions, load_model
+from utils.cli import EXIT_INTERRUPTED, EXIT_OK
+from utils.errors import InputError, RunError
+from utils.files import run_folder, write_text
+from utils.packages import is_installed
+
+logger = logging.getLogger(__name__)
+
+Size = int | Sequence[int]
+_EXPORTED = {"onnxruntime": ".onnx", "openvino": ".xml", "torchscript": ".torchscript"}
+_CHANNELS_TO_RGB = {1: cv2.COLOR_GRAY2RGB, 3: cv2.COLOR_BGR2RGB, 4: cv2.COLOR_BGRA2RGB}
+
+
+class YOLO:
+    """A Darknet model: detector or classifier.
+
+    model: a cfg file (with `weights`); a .pt, .safetensors, .onnx, .xml or .torchscript file; or the name of a shipped model, one
+    of `YOLO.shipped()`. A cfg alone gets random weights, to train or to look at. names: a names file, a .data file, or the names
+    themselves; default: those in the model file, or class 0, class 1, ... device: "cpu", "mps", "0", "cuda:1"; "": a GPU if
+    there is one. backend: "torch", "onnxruntime", "openvino", "opencv", "torchscript"; None: by the file. img_size: input size,
+    one number or (width, height); None: the cfg's. half: 16-bit floats, on a GPU only. ema: the EMA weights of a training
+    checkpoint. partial: load what fits of a .weights file. Raises InputError for what does not go together.
+    """
+
+    def __init__(
+        self,
+        model: str | Path = "scenes",
+        weights: str | Path | None = None,
+        names: str | Path | Sequence[str] | Mapping[int, str] | None = None,
+        *,
+        device: str = "",
+        backend: str | None = None,
+        img_size: Size | None = None,
+        half: bool = False,
+        ema: bool = False,
+        partial: bool = False,
+    ) -> None:
+        self.cfg, self.weights, own_names = _files(str(model), weights)
+        if isinstance(names, Mapping):
+            names = [names[each] for each in sorted(names)]
+        self._names = own_names if names is None else names
+        self._options: dict[str, Any] = {"device": device, "ema": ema, "partial": partial}
+        self._backend, self._half, self._size = backend, half, _pair(img_size)
+        self._opened: tuple[tuple[int, int] | None, Model] | None = None
+        self._model()
+
+    @staticmethod
+    def shipped() -> list[str]:
+        """Names of the models that come with the package."""
+        return sorted(path.stem for path in (ROOT / "weights").glob("*.weights"))
+
+    @property
+    def task(self) -> str:
+        """Either "detect" or "classify"."""
+        return self._model().task
+
+    @property
+    def names(self) -> dict[int, str]:
+        """Class index to name."""
+        return dict(enumerate(self._model().names))
+
+    @property
+    def device(self) -> torch.device:
+        return self._model().device
+
+    @property
+    def network(self) -> nn.Module:
+        """A new torch module with the model's weights, to train, change or take features from.
+
+        `network(images)` gives the outputs of the heads, `network.outputs(images, layers)` those of any layer. Raises InputError
+        for an exported model, which has none.
+        """
+        if not self._is_torch:
+            raise InputError(f"{self.weights}: an exported model has no torch module; open its .weights or .pt file")
+        width, height = self._size or (None, None)
+        reading = LoadOptions(cfg=self.cfg, width=width, height=height, **self._options | {"device": self.device})
+        return load_model(self.weights, reading)[0]
+
+    def __call__(self, source: Any, **options: Any) -> list[Results] | Iterator[Results]:
+        """See `predict`."""
+        return self.predict(source, **options)
+
+    def predict(
+        self,
+        source: Any,
+        *,
+        conf: float = 0.25,
+        iou: float = 0.45,
+        classes: int | str | Sequence[int | str] | None = None,
+        img_size: Size | None = None,
+        augment: bool = False,
+        batch: int = 1,
+        stream: bool = False,
+        rgb: bool = False,
+        max_det: int | None = 1000,
+        agnostic_nms: bool = False,
+        letter_box: bool | None = None,
+        resize: str = "darknet",
+        vid_stride: int = 1,
+    ) -> list[Results] | Iterator[Results]:
+        """Results of every image in `source`: a list; for videos, cameras and streams, and with `stream`, a generator.
+
+        source: file, folder, glob, .txt list, video, camera number or URL; a NumPy array uint8 (height, width[, 1, 3 or 4]), BGR
+        as OpenCV reads it, or RGB with `rgb`; a PIL image; a torch tensor (3, height, width), RGB, uint8 or floats in [0, 1];
+        or a list of these. conf: confidence threshold. iou: NMS IoU threshold. classes: only these, by index or name.
+        img_size: another input size. augment: also run on the mirrored image. batch: images at a time. max_det: most boxes
+        of an image. agnostic_nms: suppress across classes. letter_box: keep the aspect ratio; None: as the cfg says. resize:
+        "darknet" as the original, or "opencv". vid_stride: every Nth frame of a video.
+        A generator holds one batch at a time. Files of a folder or list that cannot be read are logged and left out.
+        Raises InputError for a source that does not exist and for values out of range.
+        """
+        model = self._ready(img_size)
+        wanted = None if classes is None else tuple(_class_index(each, model) for each in _listed(classes))
+        nms = NmsOptions(
+            conf=_share("conf", conf), iou=_share("iou", iou), agnostic=agnostic_nms, max_det=max_det, classes=wanted
+        )
+        if batch < 1:
+            raise InputError(f"batch: cannot be {batch}, expected 1 or more")
+        frames = open_frames(_in_rgb(source, rgb), vid_stride=vid_stride)
+        items = predict_frames(
+            model, frames, nms, letter_box=letter_box, kernel=resize, batch_size=batch, augment=augment
+        )
+        results = _results(frames, items)
+        return results if stream or frames.in_time else list(results)
+
+    def track(self, source: Any, *, tracker: str = "bytetrack", **options: Any) -> Iterator[Results]:
+        """`predict` on a video, camera or stream, with a track number for each box in `boxes.id`.
+
+        tracker: "bytetrack", "ocsort" or "sort" of the package trackers (`pip install cspyolo[track]`). Boxes without a
+        confirmed track are left out.
+        """
+        follow = Tracker(tracker)
+        for result in self.predict(source, **options | {"stream": True}):
+            yield follow(result)
+
+    def train(self, data: str | Path | None = None, **options: Any) -> Path:
+        """Train as train.py does, then load the best weights. Returns the run folder.
+
+        data: a data set; None: drawn scenes. options: train.py's flags with underscores: iterations=2000, batch_size=32,
+        img_size=320, ... After Ctrl-C the state is saved and KeyboardInterrupt raised.
+        """
+        folder = _run(train, self._flags() | {"data": data, "project": "runs/train"} | options)
+        kept = [folder / "weights" / f"{name}.pt" for name in ("best", "last")]
+        best = next((path for path in kept if path.exists()), None)
+        if best is None:
+            raise RunError(f"{folder}: the training saved no weights")
+        self.cfg, self.weights, self._names, self._opened = None, str(best), None, None
+        return folder
+
+    def val(self, data: str | Path, **options: Any) -> dict[str, Any]:
+        """Measure as test.py does. Returns the content of its metrics.json. options: test.py's flags with underscores."""
+        folder = _run(test, self._flags() | {"data": data, "project": "runs/test"} | options)
+        return dict(json.loads((folder / "metrics.json").read_text("utf-8")))
+
+    def export(self, include: str | Sequence[str] = "onnx", **options: Any) -> list[Path]:
+        """Export as export.py does. Returns the files.
+
+        include: "onnx", "openvino", "torchscript", or several. options: export.py's flags with underscores: dynamic="batch",
+        half=True, output="nms", out="folder/name" (default: beside the weights), ...
+        """
+        formats = _listed(include)
+        out = Path(options.pop("out", None) or Path(self.weights or "").with_suffix(""))
+        with tempfile.TemporaryDirectory() as folder:
+            names = Path(folder) / "model.names"
+            write_text(names, "".join(f"{name}\n" for name in self._model().names))
+            _call(export, self._flags() | {"names": names, "include": formats, "out": out} | options)
+        return [out.with_name(out.name + export.FORMATS[each][0]) for each in formats]
+
+    def info(self) -> dict[str, Any]:
+        """Print the layer table of info.py; return layers, totals and unused keys as plain values."""
+        plan = self._model().network.plan
+        print(info.full_text(plan))
+        return info.describe(plan.cfg.path, plan)
+
+    def benchmark(self, backends: Sequence[str] = (), *, runs: int = 20) -> list[dict[str, Any]]:
+        """Time the network on one image in every engine that is installed, or in `backends`: backend, milliseconds and fps.
+
+        The engines run the model's own export. The median of `runs` is given, engines one after the other.
+        """
+        chosen = backends or [each for each in BACKENDS if each in ("torch", "opencv") or is_installed(each)]
+        rows = []
+        with tempfile.TemporaryDirectory() as folder:
+            for backend in chosen:
+                if backend == "torch":
+                    model = self._model()
+                else:
+                    suffix = _EXPORTED.get(backend, ".onnx")
+                    kind = next(each for each, (own, *_) in export.FORMATS.items() if own == suffix)
+                    (path,) = self.export(kind, out=f"{folder}/{backend}", no_check=True)
+                    model = open_model(path, backend=backend, device=self._options["device"])
+                rows.append({"backend": backend} | _timed(model, runs))
+        return rows
+
+    @property
+    def _is_torch(self) -> bool:
+        return isinstance(self._model().network, nn.Module)
+
+    def _model(self, size: tuple[int, int] | None = None) -> Model:
+        """The model ready to run at an input size; the last one is kept."""
+        size = size or self._size
+        if self._opened is None or self._opened[0] != size:
+            model = open_model(
+                self.weights,
+                cfg=self.cfg,
+                names=self._names,
+                backend=self._backend,
+                half=self._half,
+                img_size=size,
+                **self._options,
+            )
+            self._opened = size, model
+        return self._opened[1]
+
+    def _ready(self, img_size: Size | None) -> Model:
+        if self.weights is None:
+            raise InputError(f"{self.cfg}: has no weights yet; give them as the second argument, or train the model")
+        return self._model(_pair(img_size))
+
+    def _flags(self) -> dict[str, Any]:
+        """What tells a script which model to open."""
+        return {"cfg": self.cfg, "weights": self.weights}
+
+
+def _files(model: str, weights: str | Path | None) -> tuple[str | None, str | None, str | None]:
+    """Cfg, weights and names file of what the user named. Raises InputError."""
+    if weights is not None:
+        return model, str(weights), None
+    path = Path(model)
+    if path.suffix == ".cfg":
+        return model, None, None
+    if path.suffix == ".weights":
+        raise InputError(f"{model}: expected the cfg too: YOLO({str(path.with_suffix('.cfg'))!r}, {model!r})")
+    stem = ROOT / "weights" / model
+    if not path.exists() and stem.with_name(f"{model}.weights").exists():
+        cfg, file, names = (str(stem.with_name(model + suffix)) for suffix in (".cfg", ".weights", ".names"))
+        return cfg, file, names
+    if not path.suffix:
+        raise InputError(f"{model}: no such model; shipped are {', '.join(YOLO.shipped())}")
+    return None, model, None
+
+
+def _results(frames: Frames, items: Iterator[Any]) -> Iterator[Results]:
+    with contextlib.closing(frames), contextlib.closing(items):  # type: ignore[type-var]
+        for item in items:
+            if isinstance(item, Failure):
+                logger.warning("skipped: %s", item.reason)
+            else:
+                yield Results(item)
+
+
+def _in_rgb(source: Any, rgb: bool) -> Any:
+    """Arrays of OpenCV's channel order turned to RGB; anything else as it is. Raises InputError for arrays that are no image."""
+    if isinstance(source, list | tuple):
+        return [_in_rgb(each, rgb) for each in source]
+    if not isinstance(source, np.ndarray):
+        return source
+    channels = 1 if source.ndim == 2 else source.shape[2] if source.ndim == 3 else 0
+    if source.dtype != np.uint8 or channels not in _CHANNELS_TO_RGB or not source.size:
+        raise InputError(
+            f"source: the array is {source.dtype} {source.shape}, expected uint8 (height, width) or (height, width, 1, 3 or 4)"
+        )
+    if rgb and channels == 3:
+        return source
+    code = cv2.COLOR_RGBA2RGB if rgb and channels == 4 else _CHANNELS_TO_RGB[channels]
+    return cv2.cvtColor(np.ascontiguousarray(source), code)
+
+
+def _class_index(wanted: int | str, model: Model) -> int:
+    if isinstance(wanted, str):
+        if wanted not in model.names:
+            raise InputError(f"classes: no class is called {wanted!r}; the names are {', '.join(model.names)}")
+        return model.names.index(wanted)
+    if not 0 <= wanted < model.classes:
+        raise InputError(f"classes: cannot be {wanted}, the model has classes 0 to {model.classes - 1}")
+    return int(wanted)
+
+
+def _share(name: str, value: float) -> float:
+    if not 0 <= value <= 1:
+        raise InputError(f"{name}: cannot be {value}, expected a number between 0 and 1")
+    return float(value)
+
+
+def _pair(size: Size | None) -> tuple[int, int] | None:
+    if size is None:
+        return None
+    sides = tuple(_listed(size))
+    if len(sides) not in (1, 2) or any(not isinstance(side, int) or side < 1 for side in sides):
+        raise InputError(f"img_size: cannot be {size}, expected a whole number, or width and height")
+    return sides[0], sides[-1]
+
+
+def _listed(value: Any) -> list[Any]:
+    return list(value) if isinstance(value, Sequence) and not isinstance(value, str) else [value]
+
+
+def _run(script: Any, flags: dict[str, Any]) -> Path:
+    """Run a script in a run folder that is known before. Returns the folder."""
+    folder = run_folder(str(flags["project"]), str(flags.get("name", "exp")), exist_ok=bool(flags.get("exist_ok")))
+    _call(script, flags | {"project": folder.parent, "name": folder.name, "exist_ok": True})
+    return folder
+
+
+def _call(script: Any, flags: Mapping[str, Any]) -> None:
+    """Run a script with flags by name. Raises InputError for flags that it does not have, KeyboardInterrupt after Ctrl-C."""
+    arguments: list[str] = []
+    for key, value in flags.items():
+        flag = f"--{key.replace('_', '-')}"
+        if value is True:
+            arguments.append(flag)
+        elif value is not None and value is not False:
+            arguments += [flag, *map(str, _listed(value))]
+    refusal = io.StringIO()
+    try:
+        with contextlib.redirect_stderr(refusal):
+            script.parse_arguments(arguments)
+    except SystemExit:
+        raise InputError(refusal.getvalue().strip().splitlines()[-1]) from None
+    code = script.main(arguments)
+    if code == EXIT_INTERRUPTED:
+        raise KeyboardInterrupt
+    if code != EXIT_OK:
+        raise RunError(f"{script.__name__}: ended with exit code {code}")
+
+
+def _timed(model: Model, runs: int) -> dict[str, float]:
+    width, height = model.size_wh
+    images = torch.rand(1, model.channels, height, width)
+    seconds = []
+    with torch.inference_mode():
+        for number in range(runs + 3):  # the first three warm up
+            start = time.perf_counter()
+            model.forward(images)
+            if model.device.type == "cuda":
+                torch.cuda.synchronize(model.device)
+            if number >= 3:
+                seconds.append(time.perf_counter() - start)
+    median = float(np.median(seconds))
+    return {"milliseconds": round(1000 * median, 2), "fps": round(1 / median, 1)}
