@@ -117,12 +117,12 @@ def make_parser() -> argparse.ArgumentParser:
     return parser
 
 
-def parse_options(arguments: Sequence[str] | None) -> TrainOptions:
+def parse_arguments(arguments: Sequence[str] | None) -> TrainOptions:
     return options_from(TrainOptions, make_parser(), arguments)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    options = parse_options(arguments)
+    options = parse_arguments(arguments)
     with joined(options.device) as processes:
         if not processes.main:  # it would repeat every message
             logging.getLogger().setLevel(logging.ERROR)
@@ -172,7 +172,7 @@ def _copy_trees(cfg: Cfg, folder: Path) -> None:
 
 def _resumed_run(options: TrainOptions, path: Path, processes: Processes) -> Run:
     checkpoint = load_checkpoint(path)
-    kept = parse_options([]).with_plain(checkpoint.settings)
+    kept = parse_arguments([]).with_plain(checkpoint.settings)
     _warn_of_kept(options, kept)
     changed = {key: getattr(options, key) for key in _CHANGEABLE if getattr(options, key) is not None}
     resumed = dataclasses.replace(kept, device=options.device, workers=options.workers, **changed)
@@ -190,7 +190,7 @@ def _resumed_run(options: TrainOptions, path: Path, processes: Processes) -> Run
 
 def _warn_of_kept(options: TrainOptions, kept: TrainOptions) -> None:
     """Warn of flags beside --resume that differ from the run's own, which are used."""
-    defaults = parse_options([])
+    defaults = parse_arguments([])
     for field in dataclasses.fields(TrainOptions):
         given, own = getattr(options, field.name), getattr(kept, field.name)
         if field.name not in _CHANGEABLE + _NOT_OF_THE_RUN and given not in (getattr(defaults, field.name), own):

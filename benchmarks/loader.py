@@ -24,7 +24,7 @@ sys.path.insert(0, str(ROOT))
 from data.loader import TrainBatch
 from data.scenes import make_scenes
 from models.plan import read_plan
-from train import parse_options
+from train import parse_arguments as train_options
 from training.prepare import fit_cfg, open_splits
 from training.run import Run
 
@@ -52,7 +52,7 @@ def make_run(options: argparse.Namespace, folder: Path) -> Run:
     flags = ["--cfg", options.cfg, "--data", data, "--set", "mosaic=1", "--no-val", "--no-tensorboard"]
     flags += ["--img-size", str(options.img_size), "--batch-size", str(options.batch_size), "--subdivisions", "1"]
     flags += ["--workers", str(options.workers), *(["--cache-images"] if options.cache_images else [])]
-    settings = parse_options([*flags, *(["--amp", options.amp] if options.amp else [])])
+    settings = train_options([*flags, *(["--amp", options.amp] if options.amp else [])])
     splits = open_splits(data, None, single_cls=False, validation=False, workers=options.workers)
     return Run(settings, fit_cfg(read_plan(options.cfg), settings, splits), splits)
 

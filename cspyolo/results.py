@@ -117,8 +117,8 @@ class Results:
     """Everything about one image or video frame.
 
     path: file, address, or "image0" for an image in memory. frame: number in its video from 0, None for an image; time_s: its
-    time in seconds. names: class index to name. speed: milliseconds by stage: preprocess, inference, postprocess. boxes: of a
-    detector, else None. probs: of a classifier, else None.
+    time in seconds. names: class index to name. speed: milliseconds by stage: preprocess, inference, postprocess. boxes: empty
+    for a classifier. probs: of a classifier, else None.
     """
 
     def __init__(self, result: Result, boxes: Boxes | None = None) -> None:
@@ -127,10 +127,8 @@ class Results:
         self.frame: int | None = None if frame.video is None else frame.index
         self.time_s: float | None = None if frame.video is None else frame.time_s
         self.probs = None if result.probabilities is None else Probs(result.probabilities)
-        self.boxes = boxes
-        if boxes is None and self.probs is None:
-            found = result.detections
-            self.boxes = Boxes(found.xyxy, found.scores, found.class_ids, self.orig_shape)
+        found = result.detections
+        self.boxes = Boxes(found.xyxy, found.scores, found.class_ids, self.orig_shape) if boxes is None else boxes
 
     @cached_property
     def orig_img(self) -> NDArray[np.uint8]:
@@ -145,11 +143,11 @@ class Results:
 
     def __len__(self) -> int:
         """Number of boxes; 1 for a classifier."""
-        return 1 if self.boxes is None else len(self.boxes)
+        return len(self.boxes) if self.probs is None else 1
 
     def __getitem__(self, index: Index) -> Results:
         """The same image with the boxes at an index, in a slice or where a mask is true."""
-        return self if self.boxes is None else Results(self._result, self.boxes[index])
+        return Results(self._result, self.boxes[index]) if self.probs is None else self
 
     def __iter__(self) -> Iterator[Results]:
         return (self[place] for place in range(len(self)))
@@ -160,13 +158,13 @@ class Results:
 
     def with_tracks(self, rows: NDArray[np.int64], numbers: NDArray[np.int64]) -> Results:
         """The same image with the boxes in `rows` only, and a track number for each of them."""
-        return Results(self._result, dataclasses.replace(self._boxes[rows], id=numbers))
+        return Results(self._result, dataclasses.replace(self.boxes[rows], id=numbers))
 
     def verbose(self) -> str:
         """One line: "2 dog, 1 cat", "no objects", or a classifier's best classes with their probabilities."""
         if self.probs is not None:
             return ", ".join(f"{self.names[each]} {self.probs.data[each]:.2f}" for each in self.probs.top5)
-        return found_text(self._boxes.cls, self._names)
+        return found_text(self.boxes.cls, self._names)
 
     def plot(
         self, *, line_width: int | None = None, labels: bool = True, conf: bool = True, rgb: bool = False
@@ -231,7 +229,7 @@ class Results:
         if self.probs is not None:
             pairs = zip(self.probs.top5, self.probs.top5conf.tolist(), strict=True)
             return [{"name": self.names[each], "class": each, "confidence": round(value, 6)} for each, value in pairs]
-        boxes, rows = self._boxes, []
+        boxes, rows = self.boxes, []
         for place, (xyxy, score, class_id) in enumerate(self._detections):
             corners = dict(zip(("x1", "y1", "x2", "y2"), (round(float(value), 3) for value in xyxy), strict=True))
             row = {"name": self.names[class_id], "class": class_id, "confidence": round(score, 6), "box": corners}
@@ -253,7 +251,7 @@ class Results:
         """A table with a row for each object: a pandas data frame, or polars' where pandas is missing."""
         rows = [{**{k: v for k, v in row.items() if k != "box"}, **row.get("box", {})} for row in self.summary()]
         columns = ["name", "class", "confidence"]
-        if self.boxes is not None:
+        if self.probs is None:
             columns += ["x1", "y1", "x2", "y2"] + ["track_id"] * (self.boxes.id is not None)
         table = {name: [row[name] for row in rows] for name in columns}
         try:
@@ -265,21 +263,17 @@ class Results:
     def to_supervision(self) -> Any:
         """The boxes as supervision.Detections, for the annotators, zones and trackers of that library."""
         values = self._detections.to_dict(self._names)
-        return need("supervision", "supervision").Detections(**values, tracker_id=self._boxes.id)
+        return need("supervision", "supervision").Detections(**values, tracker_id=self.boxes.id)
 
     @property
     def _names(self) -> tuple[str, ...]:
         return self._result.names
 
     @property
-    def _boxes(self) -> Boxes:
-        if self.boxes is None:
-            raise InputError(f"{self.path}: the model is a classifier, its results have `probs` and no boxes")
-        return self.boxes
-
-    @property
     def _detections(self) -> Detections:
-        boxes = self._boxes
+        if self.probs is not None:
+            raise InputError(f"{self.path}: the model is a classifier, its results have `probs` and no boxes")
+        boxes = self.boxes
         return Detections(xyxy=boxes.xyxy, scores=boxes.conf, class_ids=boxes.cls)
 
 
@@ -289,4 +283,4 @@ def _rows(index: Index, count: int) -> Any:
         if not -count <= index < count:
             raise IndexError(f"box {index} of {count}")
         return [int(index)]
-    return index if isinstance(index, slice) else np.asarray(index)
+    return index if isinstance(index, slice) else np.asarray(index, None if len(index) else np.int64)

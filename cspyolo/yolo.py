@@ -10,7 +10,7 @@ import tempfile
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal, overload
 
 import cv2
 import numpy as np
@@ -106,11 +106,13 @@ class YOLO:
         reading = LoadOptions(cfg=self.cfg, width=width, height=height, **self._options | {"device": self.device})
         return load_model(self.weights, reading)[0]
 
-    def __call__(self, source: Any, **options: Any) -> list[Results] | Iterator[Results]:
-        """See `predict`."""
-        return self.predict(source, **options)
+    @overload
+    def predict(self, source: Any, *, stream: Literal[True], **options: Any) -> Iterator[Results]: ...
 
-    def predict(
+    @overload
+    def predict(self, source: Any, *, stream: bool = False, **options: Any) -> list[Results]: ...
+
+    def predict(  # type: ignore[misc]
         self,
         source: Any,
         *,
@@ -127,7 +129,7 @@ class YOLO:
         letter_box: bool | None = None,
         resize: str = "darknet",
         vid_stride: int = 1,
-    ) -> list[Results] | Iterator[Results]:
+    ) -> list[Results] | Iterator[Results]:  # typed as a list above, for indexing; a video gives an iterator
         """Results of every image in `source`: a list; for videos, cameras and streams, and with `stream`, a generator.
 
         source: file, folder, glob, .txt list, video, camera number or URL; a NumPy array uint8 (height, width[, 1, 3 or 4]), BGR
@@ -153,14 +155,16 @@ class YOLO:
         results = _results(frames, items)
         return results if stream or frames.in_time else list(results)
 
+    __call__ = predict
+
     def track(self, source: Any, *, tracker: str = "bytetrack", **options: Any) -> Iterator[Results]:
         """`predict` on a video, camera or stream, with a track number for each box in `boxes.id`.
 
         tracker: "bytetrack", "ocsort" or "sort" of the package trackers (`pip install cspyolo[track]`). Boxes without a
         confirmed track are left out.
         """
-        follow = Tracker(tracker)
-        for result in self.predict(source, **options | {"stream": True}):
+        follow = Tracker(tracker, options.get("conf", 0.25))
+        for result in self.predict(source, **options, stream=True):
             yield follow(result)
 
     def train(self, data: str | Path | None = None, **options: Any) -> Path:
@@ -169,7 +173,13 @@ class YOLO:
         data: a data set; None: drawn scenes. options: train.py's flags with underscores: iterations=2000, batch_size=32,
         img_size=320, ... After Ctrl-C the state is saved and KeyboardInterrupt raised.
         """
-        folder = _run(train, self._flags() | {"data": data, "project": "runs/train"} | options)
+        with tempfile.TemporaryDirectory() as own:
+            cfg = self.cfg
+            if cfg is None:  # the weights file has it inside
+                cfg = f"{own}/{Path(self.weights or '').stem}.cfg"
+                self._model().network.plan.cfg.write(cfg)
+            start = {"cfg": cfg, "weights": self.weights, "data": data, "project": "runs/train"}
+            folder = _run(train, start | options)
         kept = [folder / "weights" / f"{name}.pt" for name in ("best", "last")]
         best = next((path for path in kept if path.exists()), None)
         if best is None:

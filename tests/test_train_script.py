@@ -204,7 +204,7 @@ def test_keys_of_heads_can_be_set_too(folder: Path) -> None:
 
 
 def test_old_spellings_of_flags_and_options_are_understood() -> None:
-    options = train.parse_options(["--notest", "--nosave", "--noplots", "--augment", "a.json"])
+    options = train.parse_arguments(["--notest", "--nosave", "--noplots", "--augment", "a.json"])
     assert options.no_val and options.no_save and options.no_plots and options.albumentations == "a.json"
     kept = {"notest": True, "net": ["decay=0"], "augment": None, "img_size": [64, 32]}
     assert options.with_plain(kept) == dataclasses.replace(
