@@ -265,7 +265,7 @@ def test_unreadable_files_of_a_folder_are_logged(model: YOLO, tmp_path: Path, ca
     assert [Path(each.path).name for each in model(tmp_path)] == ["a.png"] and "b.png" in caplog.text
 
 
-def test_train_validate_export_and_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_train_and_validate(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     model = YOLO(REPOSITORY / "cfg" / "cspdensenetb-ref-prn.cfg")
     options: dict[str, Any] = {"img_size": 96, "batch_size": 4, "subdivisions": 1, "workers": 0, "no_plots": True}
@@ -279,14 +279,20 @@ def test_train_validate_export_and_run(tmp_path: Path, monkeypatch: pytest.Monke
     assert again == Path("runs/train/exp2")
     metrics = model.val(data, no_plots=True)
     assert metrics["images"] > 0
-    if importlib.util.find_spec("onnx") and importlib.util.find_spec("onnxruntime"):
-        (path,) = model.export("onnx", out=tmp_path / "out" / "small")
-        (ours,), (theirs,) = (each(IMAGE, conf=0.001) for each in (model, YOLO(path)))
-        np.testing.assert_allclose(theirs.boxes.conf, ours.boxes.conf, atol=1e-4)
-        with pytest.raises(InputError, match="no torch module"):
-            _ = YOLO(path).network
     with pytest.raises(InputError, match="unrecognized arguments: --learning-speed 3"):
         model.train(data, learning_speed=3)
+
+
+@installed("onnx")
+@installed("onnxruntime")
+def test_export_finds_the_same(model: YOLO, result: Results, tmp_path: Path) -> None:
+    (path,) = model.export("onnx", out=tmp_path / "out" / "small")
+    exported = YOLO(path)
+    (found,) = exported(IMAGE)
+    assert path == tmp_path / "out" / "small.onnx" and exported.names == model.names
+    np.testing.assert_allclose(found.boxes.conf, result.boxes.conf, atol=1e-4)
+    with pytest.raises(InputError, match="no torch module"):
+        _ = exported.network
 
 
 def test_network_is_a_torch_module(model: YOLO) -> None:
