@@ -14,7 +14,7 @@ from setuptools import setup
 from setuptools.command.build_py import build_py
 
 NAME = "cspyolo"
-ROOMS = ("utils", "models", "data", "inference", "evaluation", "training", "profiling", "serving", "compose")
+ROOMS = tuple(path.parent.name for path in Path().glob("*/__init__.py") if path.parent.name not in (NAME, "tests"))
 SCRIPTS = tuple(path.stem for path in Path().glob("*.py") if path.stem not in ("setup", "hubconf"))
 FOLDERS = ("cfg", "weights")  # without Python; read as files beside the rooms
 
