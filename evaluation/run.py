@@ -7,15 +7,18 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from tqdm import tqdm
 
 from data.batches import ImageLoader
+from data.evaluation_set import EvaluationSet
 from evaluation.metrics.darknet import SCORE_THRESH
+from evaluation.metrics.report import Metrics, measure
 from evaluation.options import EvaluationOptions
 from inference.predictor import Classifier, Model, NmsOptions, Postprocess, RunStatistics
 from utils.cli import EXIT_OK
+from utils.detections import GroundTruth
 from utils.errors import RunError
 from utils.letterbox import KERNELS
 
@@ -37,6 +40,23 @@ class Predictions:
     def unreadable(self) -> dict[str, str]:
         """Path and reason of each image that could not be read."""
         return {failure.path: failure.reason for failure in self.statistics.failures}
+
+
+class Measured(NamedTuple):
+    """metrics: of every protocol. rows: COCO results. ground_truth: of the images that could be read, in order."""
+
+    metrics: Metrics
+    rows: list[dict[str, Any]]
+    ground_truth: list[GroundTruth]
+
+
+def measure_predictions(predictions: Predictions, dataset: EvaluationSet, way: int = 0) -> Measured:
+    """Hold the detections of one way of post-processing against the labels of `dataset`."""
+    places = zip(predictions.indices, predictions.sizes_wh, strict=True)
+    ground_truth = [dataset.ground_truth(index, size_wh) for index, size_wh in places]
+    image_ids = dataset.image_ids(predictions.indices)
+    metrics, rows = measure(predictions.found[way], ground_truth, dataset.names, image_ids, dataset.category_ids)
+    return Measured(metrics, rows, ground_truth)
 
 
 def predict_images(

@@ -8,10 +8,10 @@ from typing import Any
 
 from data.sources import open_data
 from evaluation.doctor import checked_set, plots_wanted
-from evaluation.metrics.report import Metrics, measure
+from evaluation.metrics.report import Metrics
 from evaluation.options import EvaluationOptions, make_model, one_confidence
 from evaluation.plots import plot_study
-from evaluation.run import by, outcome, predict_set, speed_text
+from evaluation.run import by, measure_predictions, outcome, predict_set, speed_text
 from utils.errors import InputError
 from utils.files import run_folder, write_text
 
@@ -29,14 +29,8 @@ def study(settings: EvaluationOptions) -> int:
     for size in sizes:
         model = make_model(settings, size)
         predictions = predict_set(settings, model, evaluation_set.images, confidences)
-        ground_truth = [
-            evaluation_set.ground_truth(i, wh) for i, wh in zip(predictions.indices, predictions.sizes_wh, strict=True)
-        ]
-        image_ids = evaluation_set.image_ids(predictions.indices)
         for way, conf in enumerate(confidences):
-            metrics, _ = measure(
-                predictions.found[way], ground_truth, evaluation_set.names, image_ids, evaluation_set.category_ids
-            )
+            metrics = measure_predictions(predictions, evaluation_set, way).metrics
             rows.append(_row(size, conf, metrics, predictions.statistics.milliseconds(way)))
             print(_text(rows[-1]))
         write_text(folder / "study.json", json.dumps(rows, indent=1) + "\n")

@@ -16,10 +16,10 @@ from data.sources import open_data
 from evaluation.doctor import checked_set, plots_wanted, save_report
 from evaluation.metrics.accuracy import Accuracy
 from evaluation.metrics.coco import result_rows
-from evaluation.metrics.report import Metrics, coco_text, darknet_text, measure, table, to_json
+from evaluation.metrics.report import Metrics, coco_text, darknet_text, table, to_json
 from evaluation.options import EvaluationOptions, make_model, one_confidence
 from evaluation.plots import plot_confusion, plot_curve
-from evaluation.run import Predictions, by, outcome, predict_set, speed_text
+from evaluation.run import Predictions, by, measure_predictions, outcome, predict_set, speed_text
 from inference.predictor import Classifier
 from inference.results import label_text
 from utils.detections import GroundTruth
@@ -46,13 +46,7 @@ def validate(settings: EvaluationOptions) -> int:
         print(f"No annotations to evaluate against: {len(rows)} detections saved to {folder / 'results.json'}")
         return outcome(evaluation_set.images, predictions)
     start = time.perf_counter()
-    ground_truth = [
-        evaluation_set.ground_truth(i, wh) for i, wh in zip(predictions.indices, predictions.sizes_wh, strict=True)
-    ]
-    image_ids = evaluation_set.image_ids(predictions.indices)
-    metrics, rows = measure(
-        predictions.found[0], ground_truth, evaluation_set.names, image_ids, evaluation_set.category_ids
-    )
+    metrics, rows, ground_truth = measure_predictions(predictions, evaluation_set)
     speed = predictions.statistics.milliseconds()
     speed |= {"metrics": 1000 * (time.perf_counter() - start) / max(1, len(ground_truth))}
     keys = ("cfg", "weights", "data", "split", "iou_thres", "letter_box")

@@ -16,8 +16,8 @@ from data.batches import ImageLoader
 from data.evaluation_set import ClassificationSet, EvaluationSet
 from evaluation.metrics.accuracy import Accuracy
 from evaluation.metrics.darknet import SCORE_THRESH
-from evaluation.metrics.report import Metrics, darknet_text, measure, table
-from evaluation.run import Predictions, predict_images
+from evaluation.metrics.report import Metrics, darknet_text, table
+from evaluation.run import Predictions, measure_predictions, predict_images
 from inference.model import model_of
 from inference.predictor import NmsOptions
 from models.batchnorm import BatchNorm
@@ -149,11 +149,13 @@ def evaluate_detector(
 ) -> EvaluationResult:
     """Evaluate a network with boxes by the protocol of the original's `detector map`."""
     predictions = _predict(network, dataset.images, batch, workers, device)
-    indices, (detections,) = predictions.indices, predictions.found
-    truth = [dataset.ground_truth(index, wh) for index, wh in zip(indices, predictions.sizes_wh, strict=True)]
-    metrics, _ = measure(detections, truth, dataset.names, dataset.image_ids(indices), dataset.category_ids)
+    metrics, _, ground_truth = measure_predictions(predictions, dataset)
     return EvaluationResult(
-        metrics=metrics, dataset=dataset, indices=indices, detections=detections, ground_truth=truth
+        metrics=metrics,
+        dataset=dataset,
+        indices=predictions.indices,
+        detections=predictions.found[0],
+        ground_truth=ground_truth,
     )
 
 
