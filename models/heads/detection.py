@@ -189,11 +189,12 @@ class Detection(Head):
             order = torch.arange(len(chosen), device=chosen.device)
             box = torch.zeros_like(parts.box)
             change = torch.cat((wanted[:, :2], root), 1) - predicted[order, chosen]
-            box[(*at, chosen)] = section.coord_scale * change
+            cell = (*at, chosen)
+            box[cell] = section.coord_scale * change
             objectness = -section.noobject_scale * parts.objectness
-            own, best = parts.objectness[(*at, chosen)], overlap[order, chosen]
+            own, best = parts.objectness[cell], overlap[order, chosen]
             goal = best if section.rescore else torch.ones_like(best)
-            objectness[(*at, chosen)] = section.object_scale * (goal - own)
+            objectness[cell] = section.object_scale * (goal - own)
             probabilities, target = parts.classes[at], targets.classes[at]
             classes = torch.zeros_like(parts.classes)
             classes[at] = section.class_scale * (target - probabilities)
