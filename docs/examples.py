@@ -37,7 +37,7 @@ _BLOCK = re.compile(r"((?:^<!--[^\n]*-->\n)*)^```(sh|python)\n(.*?)^```$", re.DO
 _MARK = re.compile(r"<!-- example: (.*?) -->")
 _MODEL = ("yolov4", "a", "my")
 _IMAGES = ("street.jpg", "dog.jpg", "my.jpg")
-_DATA = "classes = 32\ntrain = drawn/scenes-train.txt\nvalid = drawn/scenes-val.txt\nnames = drawn/scenes.names\n"
+_DATA = "classes = 10\ntrain = drawn/scenes-train.txt\nvalid = drawn/scenes-val.txt\nnames = drawn/scenes.names\n"
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -16,7 +16,7 @@ import cv2
 import numpy as np
 import pytest
 
-from docs import cfg_reference, picture
+from docs import cfg_reference, readme_image
 from docs.examples import examples
 from models.catalog import SECTIONS
 from tests.paths import REPOSITORY
@@ -126,10 +126,10 @@ def test_cfg_reference_is_up_to_date() -> None:
 
 @pytest.mark.skipif(cv2.__version__ < "5", reason="the image was made with the letters of OpenCV 5")
 def test_image_of_readme_is_up_to_date() -> None:
-    found, kept = picture.first_look().astype(int), cv2.imread(str(picture.OUT))
-    assert kept is not None and found.shape == kept.shape and picture.OUT.stat().st_size < 200_000
+    found, kept = readme_image.annotated_samples().astype(int), cv2.imread(str(readme_image.OUT))
+    assert kept is not None and found.shape == kept.shape and readme_image.OUT.stat().st_size < 200_000
     different = float(np.mean(np.abs(found - kept).max(axis=2) > 60))
-    assert different < 0.002, "run python -m docs.picture"
+    assert different < 0.002, "run python -m docs.readme_image"
 
 
 @pytest.mark.parametrize("options", [*NET_AUDIENCES, *SECTIONS], ids=lambda options: options.__name__)

@@ -1,14 +1,13 @@
-"""Drawn scenes: 32 classes, eight shapes in four textures, for trying and testing without data of one's own.
+"""Drawn scenes of machine parts: ten classes to try and test with before you have data of your own.
 
-    make_scenes("scenes", count=500)   ->   scenes/scenes.data, to be given to anything that takes a data set
+    make_scenes("scenes", count=500)   ->   scenes/scenes.data, for anything that takes a data set
 
-Texture and shape are chosen independently of colour, size, pose and background, and backgrounds and clutter carry
-textures and colours too: a network has to look at the outline and at what is inside it. Objects cover each other
-(40 % of each stays visible), reach over the border, throw shadows; the images have uneven light, blur and noise.
+Parts lie at any angle and in several materials on a conveyor belt, steel, wood or a mat. They do not cover each other;
+up to 40 % of a part may lie outside the image. All parts of a scene are lit by one lamp and throw soft shadows.
 """
 
 from data.scenes.folder import make_scenes
-from data.scenes.painter import Scene, paint_scene
-from data.scenes.shapes import NAMES
+from data.scenes.painting import Scene, paint_scene
+from data.scenes.parts import NAMES
 
 __all__ = ["NAMES", "Scene", "make_scenes", "paint_scene"]

@@ -7,17 +7,15 @@ import pytest
 
 from data.frames import Frame, open_frames
 from data.image import read_image
-from data.scenes import samples
+from data.scenes import __main__ as samples
 from tests.paths import REPOSITORY
 
-FOLDER = REPOSITORY / samples.OUT
+FOLDER = REPOSITORY / "data" / "samples"
 
 
-@pytest.mark.parametrize("number", range(len(samples.IMAGES)))
-def test_images_are_the_drawn_ones(number: int) -> None:
-    name, size_wh = list(samples.IMAGES.items())[number]
-    drawn = samples.sample_image(number, size_wh)
-    error = np.abs(drawn.astype(float) - read_image(FOLDER / f"{name}.jpg"))
+@pytest.mark.parametrize("name", samples.SAMPLES)
+def test_images_are_the_drawn_ones(name: str) -> None:
+    error = np.abs(samples.sample_scene(name).image.astype(float) - read_image(FOLDER / f"{name}.jpg"))
     assert error.mean() < 4  # what JPEG loses
 
 
@@ -29,5 +27,6 @@ def test_the_clip_is_the_drawn_one() -> None:
     assert all(np.abs(a.image.astype(float) - b).mean() < 10 for a, b in zip(frames[::10], drawn[::10], strict=True))
 
 
-def test_together_they_are_small() -> None:
-    assert sum(path.stat().st_size for path in FOLDER.iterdir()) < 2_000_000
+def test_the_folder_holds_the_samples_and_is_small() -> None:
+    assert {path.name for path in FOLDER.iterdir()} == {f"{name}.jpg" for name in samples.SAMPLES} | {samples.CLIP}
+    assert sum(path.stat().st_size for path in FOLDER.iterdir()) < 1_500_000

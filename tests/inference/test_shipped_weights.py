@@ -2,8 +2,15 @@
 
 from __future__ import annotations
 
+import numpy as np
 import pytest
 
+from data.formats.darknet import read_names
+from data.image import read_image
+from data.scenes import NAMES
+from data.scenes.__main__ import SAMPLES, sample_scene
+from evaluation.metrics.matching import pairwise_iou
+from inference.model import open_model
 from models.load import load
 from tests.paths import REPOSITORY
 
@@ -15,7 +22,7 @@ MOST_MB = 40
 @pytest.mark.parametrize("name", SHIPPED)
 def test_loads_with_names_and_card(name: str) -> None:
     network = load(FOLDER / f"{name}.cfg", FOLDER / f"{name}.weights")
-    names = (FOLDER / f"{name}.names").read_text().split("\n")[:-1]
+    names = read_names(FOLDER / f"{name}.names")
     assert {step.section.classes for step in network.plan.heads} == {len(names)}  # type: ignore[attr-defined]
     assert network.seen > 0
     card = (FOLDER / f"{name}.md").read_text()
@@ -24,3 +31,16 @@ def test_loads_with_names_and_card(name: str) -> None:
 
 def test_together_they_are_small() -> None:
     assert sum((FOLDER / f"{name}.weights").stat().st_size for name in SHIPPED) < MOST_MB * 1e6
+
+
+def test_the_detector_of_scenes_finds_every_part_of_the_samples() -> None:
+    assert read_names(FOLDER / "scenes.names") == NAMES
+    model = open_model(FOLDER / "scenes.weights", cfg=FOLDER / "scenes.cfg")
+    images = [read_image(REPOSITORY / "data" / "samples" / f"{name}.jpg") for name in SAMPLES]
+    for name, found in zip(SAMPLES, model.predict(images), strict=True):
+        _, cxcywh_rel, class_ids = sample_scene(name)
+        middle, half = cxcywh_rel[:, :2], cxcywh_rel[:, 2:] / 2
+        expected = np.concatenate([middle - half, middle + half], axis=1) * np.tile(SAMPLES[name][1], 2)
+        iou = pairwise_iou(expected, found.xyxy)
+        assert len(found) == len(expected), name
+        assert (found.class_ids[iou.argmax(axis=1)] == class_ids).all() and iou.max(axis=1).min() > 0.7, name

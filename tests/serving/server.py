@@ -16,7 +16,7 @@ import pytest
 from inference.model import open_model
 from tests.small_model import make_small_model
 
-UPLOAD_BYTES, MOST_FRAMES = 300_000, 40
+UPLOAD_BYTES, MOST_FRAMES = 900_000, 40
 
 
 @contextmanager

@@ -74,7 +74,7 @@ def test_a_threshold(port: int) -> None:
         ("/detect", image(".png")[:-20], "image/png", 422, "upload: image is"),
         ("/detect", CLIP[:3000], "video/mp4", 422, "upload: video"),
         ("/stream", CLIP[:3000], "video/mp4", 422, "upload: video"),
-        ("/detect", bytes(UPLOAD_BYTES + 1), "image/png", 413, "expected at most 300,000"),
+        ("/detect", bytes(UPLOAD_BYTES + 1), "image/png", 413, "expected at most 900,000"),
         ("/detect?conf=2", image(".png"), "image/png", 400, "conf=2: expected a number from 0.01 to 1"),
         ("/detect?conf=nan", image(".png"), "image/png", 400, "conf=nan"),
         ("/detect?treshold=1", image(".png"), "image/png", 400, "treshold: unknown parameter"),

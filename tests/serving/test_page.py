@@ -94,7 +94,7 @@ def test_an_image_is_dropped(page: Browser) -> None:
     [
         ("notes.txt", b"just text", "notes.txt: upload: expected an image"),
         ("broken.png", b"\x89PNG\r\n\x1a\n" + bytes(9), "broken.png: upload: image is"),
-        ("large.bin", bytes(400_000), "large.bin: larger than the limit of 0.3 MB."),
+        ("large.bin", bytes(1_000_000), "large.bin: larger than the limit of 0.9 MB."),
     ],
 )
 def test_errors_are_shown(page: Browser, tmp_path: Path, name: str, content: bytes, text: str) -> None:

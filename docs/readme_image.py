@@ -1,6 +1,6 @@
-"""README's image: what `python detect.py` writes, joined into one.
+"""Make README's image: what `python detect.py` writes for the sample images, joined into one.
 
-python -m docs.picture
+python -m docs.readme_image
 """
 
 from __future__ import annotations
@@ -20,12 +20,12 @@ from utils.files import atomic_write
 
 ROOT = Path(__file__).resolve().parent.parent
 OUT = ROOT / "docs" / "images" / "detect.jpg"
-ROWS = (("scene1.jpg", "scene2.jpg"), ("scene4.jpg", "scene3.jpg"))
+ROWS = (("scene1.jpg", "scene2.jpg"), ("scene3.jpg", "scene4.jpg"))
 WIDTH_PX, QUALITY = 1000, 80
 
 
-def first_look() -> NDArray[np.uint8]:
-    """The annotated sample images, uint8 (height, WIDTH_PX, 3), blue first."""
+def annotated_samples() -> NDArray[np.uint8]:
+    """The annotated sample images, uint8 BGR (height, WIDTH_PX, 3)."""
     with tempfile.TemporaryDirectory() as folder:
         command = [sys.executable, "detect.py", "--project", folder]
         subprocess.run(command, cwd=ROOT, check=True, stdout=subprocess.DEVNULL)
@@ -52,7 +52,7 @@ def _row(images: Sequence[NDArray[np.uint8]]) -> NDArray[np.uint8]:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     OUT.parent.mkdir(exist_ok=True)
-    encoded = cv2.imencode(".jpg", first_look(), [cv2.IMWRITE_JPEG_QUALITY, QUALITY])[1]
+    encoded = cv2.imencode(".jpg", annotated_samples(), [cv2.IMWRITE_JPEG_QUALITY, QUALITY])[1]
     with atomic_write(OUT) as stream:
         stream.write(encoded.tobytes())
     print(f"{OUT.relative_to(ROOT)}: {OUT.stat().st_size:,} bytes")
