@@ -141,11 +141,11 @@ def run(example: Example, environment: dict[str, str]) -> None:
         stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
     )  # fmt: skip
     if example.until:
-        said, wanted = _interrupted(process, example.until), 130
+        output, wanted = _interrupted(process, example.until), 130
     else:
-        said, wanted = _ended(process, example.text if example.kind == "python" else ""), 0
+        output, wanted = _ended(process, example.text if example.kind == "python" else ""), 0
     if process.returncode != wanted:
-        raise Failed(f"{example}\n{said}\nended with {process.returncode}, expected {wanted}")
+        raise Failed(f"{example}\n{output}\nended with {process.returncode}, expected {wanted}")
 
 
 def _ended(process: subprocess.Popen[str], given: str) -> str:
@@ -158,13 +158,13 @@ def _ended(process: subprocess.Popen[str], given: str) -> str:
 
 def _interrupted(process: subprocess.Popen[str], until: str) -> str:
     assert process.stdout is not None
-    said = ""
+    output = ""
     for line in process.stdout:
-        said += line
+        output += line
         if until in line:
             os.killpg(process.pid, signal.SIGINT)
             break
-    return said + _ended(process, "")
+    return output + _ended(process, "")
 
 
 def active(environment: dict[str, str]) -> dict[str, str]:

@@ -72,12 +72,12 @@ def _module(name: str) -> object:
 
 @pytest.mark.parametrize(("page", "command"), COMMANDS, ids=[f"{page}: {command[:60]}" for page, command in COMMANDS])
 def test_commands_parse(page: str, command: str) -> None:
-    said = io.StringIO()
-    with contextlib.redirect_stderr(said), contextlib.redirect_stdout(said):
+    output = io.StringIO()
+    with contextlib.redirect_stderr(output), contextlib.redirect_stdout(output):
         try:
             parsed(command)
         except SystemExit as end:
-            assert end.code == 0, f"{page}: {command}\n{said.getvalue()}"
+            assert end.code == 0, f"{page}: {command}\n{output.getvalue()}"
 
 
 def test_a_wrong_flag_is_noticed() -> None:
