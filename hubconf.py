@@ -1,18 +1,27 @@
 """Entry points for torch.hub.load.
 
+>>> model = torch.hub.load(".", "yolo", "yolov4.cfg", "yolov4.weights", source="local")
 >>> network = torch.hub.load(".", "darknet", source="local", cfg="yolov4.cfg", weights="yolov4.weights")
->>> model = torch.hub.load(".", "predictor", source="local", cfg="yolov4.cfg", weights="yolov4.weights")
->>> found = model.predict([image])
 """
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from inference.predictor import Model
 from models.network import Network
 
+if TYPE_CHECKING:
+    from cspyolo import YOLO
+
 dependencies = ["torch", "numpy", "cv2"]
+
+
+def yolo(*arguments: Any, **options: Any) -> YOLO:
+    """A model for any source of images; see cspyolo.YOLO."""
+    from cspyolo import YOLO
+
+    return YOLO(*arguments, **options)
 
 
 def darknet(cfg: str, weights: str | None = None, device: str = "cpu", **size: Any) -> Network:

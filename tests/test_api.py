@@ -2,11 +2,8 @@
 
 from __future__ import annotations
 
-import importlib.util
 from pathlib import Path
-from types import ModuleType
 
-import cv2
 import numpy as np
 import pytest
 import torch
@@ -87,25 +84,8 @@ def test_torch_hub(tmp_path: Path) -> None:
     load = {"source": "local", "cfg": cfg, "weights": weights}
     assert len(torch.hub.load(str(REPOSITORY), "darknet", **load, width=96).plan.steps) == 3
     assert len(torch.hub.load(str(REPOSITORY), "predictor", **load).predict([image(64, 64)])[0]) == 64
-
-
-def test_example_runs(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    cfg, weights, names = make_small_model(tmp_path)
-    cv2.imencode(".png", image(96, 64))[1].tofile(tmp_path / "grey.png")
-    example = _module(REPOSITORY / "examples" / "api.py")
-    flags = ["--cfg", str(cfg), "--weights", str(weights), "--names", str(names), "--out", str(tmp_path / "drawn")]
-    assert example.main([*flags, str(tmp_path / "grey.png")]) == 0
-    text = capsys.readouterr().out
-    assert "64 dog" in text and "dog 0.99 at" in text
-    assert cv2.imread(str(tmp_path / "drawn" / "grey.png")).shape == (64, 96, 3)
-
-
-def _module(path: Path) -> ModuleType:
-    spec = importlib.util.spec_from_file_location(path.stem, path)
-    assert spec is not None and spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
+    (found,) = torch.hub.load(str(REPOSITORY), "yolo", cfg, weights, source="local")(image(64, 64))
+    assert len(found) == 64
 
 
 @pytest.mark.parametrize("kind", ["default", "greedynms", "diounms"])

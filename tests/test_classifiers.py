@@ -187,9 +187,7 @@ def test_an_exported_classifier_says_the_same(coloured: Path, capsys: pytest.Cap
     assert "1.0000" in capsys.readouterr().out
 
 
-def test_detect_script_continues_after_an_unreadable_image(
-    coloured: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_detect_script_continues_after_an_unreadable_image(coloured: Path, capsys: pytest.CaptureFixture[str]) -> None:
     (coloured / "n1_1.png").write_bytes(b"no image")
     assert named() == EXIT_FAILED
     said = capsys.readouterr()
