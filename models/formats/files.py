@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -21,8 +20,6 @@ from models.plan import read_plan
 from models.weights import save_weights
 from utils.errors import InputError
 from utils.torch_files import is_torch_file, load_torch_file
-
-logger = logging.getLogger(__name__)
 
 TORCH_SUFFIXES = (".pt", ".pth")
 SUFFIXES = (".weights", *TORCH_SUFFIXES, ".safetensors")
@@ -104,11 +101,10 @@ def _from_torch(content: Any, path: str | Path, reading: LoadOptions) -> LoadedM
     if ours is not None:
         return _described(ours, path, reading)
     if reading.cfg is None:
-        raise InputError(f"{path}: is no checkpoint of this program; to take its tensors over, name the cfg by --cfg")
+        raise InputError(f"{path}: is not a checkpoint of this program; to convert its tensors, give its cfg by --cfg")
     with blank_weights():
         network = Network(read_plan(reading.cfg, width=reading.width, height=reading.height))
     set_foreign(network, content, path)
-    logger.warning("%s: is of another program, its tensors were taken over by order and shape", path)
     return LoadedModel(network.to(reading.device).eval(), ())
 
 

@@ -1,11 +1,14 @@
-"""PyTorch files of other programs: their tensors, taken over in order.
+"""PyTorch files of other programs that build a Darknet network from its cfg.
 
-Programs that build a Darknet network from its cfg hold its tensors layer by layer: weights, then of the normalisation scales,
-biases, mean and variance, or else the biases. Names are not looked at, shapes are.
+Keys of the form `module_list.I.Conv2d.weight`, with I the number of the layer in the cfg, are taken by name. Other files must
+hold the tensors layer by layer: weights, then scales, biases, mean and variance of the normalisation, or else the biases. Of
+those only the shapes are compared.
 """
 
 from __future__ import annotations
 
+import logging
+import re
 from collections.abc import Iterator
 from pathlib import Path
 from pickle import UnpicklingError  # only the name of torch.load's refusal
@@ -14,35 +17,57 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from models.layers.base import Stored
+from models.layers.base import Stored, StoredKind
 from models.network import Network
 from utils.errors import InputError
 
+logger = logging.getLogger(__name__)
+
 _ORDER = ("weights", "scales", "biases", "rolling_mean", "rolling_variance", "shortcut_weights", "implicit_weights")
 _NESTED = ("ema", "model", "state_dict", "model_state_dict", "net")
+_NAMED = re.compile(r"(?:module\.)?(?:model\.)?module_list\.(\d+)\.([\w.]+)")
+_KINDS: dict[str, StoredKind] = {
+    "Conv2d.weight": "weights",
+    "Conv2d.bias": "biases",
+    "BatchNorm2d.weight": "scales",
+    "BatchNorm2d.bias": "biases",
+    "BatchNorm2d.running_mean": "rolling_mean",
+    "BatchNorm2d.running_var": "rolling_variance",
+    "w": "shortcut_weights",
+    "implicit": "implicit_weights",
+}
+
+Pair = tuple[str, Tensor, int, Stored]  # name and tensor in the file, layer and tensor of the network
 
 
 def set_foreign(network: Network, content: Any, path: str | Path) -> None:
     """Copy the tensors in the content of another program's PyTorch file into `network`.
 
-    Raises InputError, before anything has changed, when a shape differs or when tensors are left over.
+    Raises InputError, before anything has changed, if a shape differs or if tensors are missing or left over.
     """
-    found = list(_tensors(content, str(path)))
-    wanted = list(_in_their_order(network))
-    for (name, tensor), (index, item) in zip(found, wanted, strict=False):
+    found = dict(_tensors(content, str(path)))
+    named = {name: match for name in found if (match := _NAMED.fullmatch(name)) and match[2] in _KINDS}
+    pairs = list(_by_name(network, found, named, path) if len(named) == len(found) else _by_order(network, found, path))
+    for name, tensor, index, item in pairs:
         if tensor.numel() != item.tensor.numel() or not tensor.is_floating_point():
             place = f"layer {index} [{network.plan.steps[index].raw.name}]"
             shapes = f"{tuple(tensor.shape)}, expected {tuple(item.tensor.shape)}"
             raise InputError(f"{path}: {name} has shape {shapes} for the {item.kind} of {place}")
-    if len(found) != len(wanted):
-        raise InputError(f"{path}: has {len(found)} tensors, {network.plan.cfg.path} needs {len(wanted)}")
+    how = "by layer number and name" if len(named) == len(found) else "by order and shape"
+    logger.warning("%s: is a file of another program, its tensors were matched %s", path, how)
+    if any(item.kind == "shortcut_weights" for *_, item in pairs):
+        logger.warning(
+            "%s: shortcut weights are used with the weights_normalization of %s; "
+            "a program with another normalisation gives other outputs",
+            *(path, network.plan.cfg.path),
+        )
     with torch.no_grad():
-        for (_, tensor), (_, item) in zip(found, wanted, strict=True):
+        for _, tensor, _, item in pairs:
             item.tensor.copy_(tensor.float().reshape(item.tensor.shape))
 
 
 def unpickle(path: str | Path) -> Any:
-    """The content of a PyTorch file by Python's pickle, which runs whatever code the file asks for. Raises InputError."""
+    """The content of a PyTorch file by Python's pickle, which runs any code in the file. Raises InputError."""
     try:
         return torch.load(path, map_location="cpu", weights_only=False)
     except (UnpicklingError, RuntimeError, ImportError, AttributeError, EOFError) as error:
@@ -63,7 +88,29 @@ def _tensors(content: Any, place: str) -> Iterator[tuple[str, Tensor]]:
             yield name, tensor
 
 
-def _in_their_order(network: Network) -> Iterator[tuple[int, Stored]]:
-    for index, layer in enumerate(network):
-        for item in sorted(layer.stored(), key=lambda stored: _ORDER.index(stored.kind)):
-            yield index, item
+def _by_name(
+    network: Network, found: dict[str, Tensor], named: dict[str, re.Match[str]], path: str | Path
+) -> Iterator[Pair]:
+    wanted = {(index, item.kind): item for index, item in network.stored()}
+    for name, match in named.items():
+        index, kind = int(match[1]), _KINDS[match[2]]
+        item = wanted.pop((index, kind), None)
+        if item is None:
+            raise InputError(f"{path}: {name} has no counterpart in {network.plan.cfg.path}")
+        yield name, found[name], index, item
+    if wanted:
+        index, kind = next(iter(wanted))
+        place = f"layer {index} [{network.plan.steps[index].raw.name}]"
+        raise InputError(f"{path}: lacks the {kind} of {place} in {network.plan.cfg.path}")
+
+
+def _by_order(network: Network, found: dict[str, Tensor], path: str | Path) -> Iterator[Pair]:
+    wanted = [
+        (index, item)
+        for index, layer in enumerate(network)
+        for item in sorted(layer.stored(), key=lambda stored: _ORDER.index(stored.kind))
+    ]
+    for (name, tensor), (index, item) in zip(found.items(), wanted, strict=False):
+        yield name, tensor, index, item
+    if len(found) != len(wanted):
+        raise InputError(f"{path}: has {len(found)} tensors, {network.plan.cfg.path} needs {len(wanted)}")

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from torch.nn import functional as F
 
 import convert
 from models.formats.files import LoadOptions, load_model, save_model
@@ -117,6 +118,94 @@ def test_tensors_of_another_program(tmp_path: Path) -> None:
         load_model(tmp_path / "other.pt", LoadOptions(cfg=REFERENCE / "cfg" / "conv_groups.cfg"))
 
 
+PORT = """[net]
+width=16
+height=16
+channels=3
+[convolutional]
+batch_normalize=1
+filters=4
+size=3
+stride=2
+pad=1
+activation=silu
+[convolutional]
+filters=4
+size=1
+activation=linear
+[shortcut]
+from=-2
+weights_type=per_feature
+weights_normalization=softmax
+activation=linear
+[implicit_mul]
+filters=4
+[route]
+layers=2
+[control_channels]
+from=3
+[convolutional]
+filters=6
+size=1
+activation=linear
+"""
+
+
+def _port_state() -> dict[str, torch.Tensor]:
+    """A state dict with the names of PyTorch ports, in an order that is not the cfg's."""
+    shapes = {
+        "6.Conv2d.weight": (6, 4, 1, 1),
+        "6.Conv2d.bias": (6,),
+        "3.implicit": (1, 4, 1, 1),
+        "2.w": (2,),
+        "1.Conv2d.bias": (4,),
+        "1.Conv2d.weight": (4, 4, 1, 1),
+        "0.BatchNorm2d.running_var": (4,),
+        "0.BatchNorm2d.running_mean": (4,),
+        "0.BatchNorm2d.bias": (4,),
+        "0.BatchNorm2d.weight": (4,),
+        "0.Conv2d.weight": (4, 3, 3, 3),
+    }
+    generator = torch.Generator().manual_seed(5)
+    state = {f"module_list.{name}": torch.rand(shape, generator=generator) + 0.1 for name, shape in shapes.items()}
+    return state | {"module_list.0.BatchNorm2d.num_batches_tracked": torch.tensor(7)}
+
+
+def _port_forward(state: dict[str, torch.Tensor], x: torch.Tensor) -> torch.Tensor:
+    s = {name.removeprefix("module_list."): tensor for name, tensor in state.items()}
+    norm = (s[f"0.BatchNorm2d.{key}"] for key in ("running_mean", "running_var", "weight", "bias"))
+    first = F.silu(F.batch_norm(F.conv2d(x, s["0.Conv2d.weight"], stride=2, padding=1), *norm))
+    second = F.conv2d(first, s["1.Conv2d.weight"], s["1.Conv2d.bias"])
+    w = s["2.w"].softmax(0)
+    joined = (second * w[0] + first * w[1]) * s["3.implicit"]
+    return F.conv2d(joined, s["6.Conv2d.weight"], s["6.Conv2d.bias"])
+
+
+def test_weights_of_pytorch_ports(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("port.cfg").write_text(PORT)
+    state = _port_state()
+    torch.save({"model": state, "epoch": 3}, "port.pt")
+    x = torch.rand(2, 3, 16, 16)
+    wanted = _port_forward(state, x)
+    for out in ("a.weights", "a.pt"):
+        assert convert.main(["weights", "--cfg", "port.cfg", "--weights", "port.pt", "--out", out]) == 0
+        network, _ = load_model(out, LoadOptions(cfg="port.cfg"))
+        with torch.no_grad():
+            torch.testing.assert_close(network(x)[0], wanted, rtol=1e-3, atol=1e-4)
+    for wrong, message in (
+        (
+            {key: value for key, value in state.items() if key != "module_list.2.w"},
+            "lacks the shortcut_weights of layer 2",
+        ),
+        (state | {"module_list.4.Conv2d.weight": torch.zeros(1)}, "module_list.4.Conv2d.weight has no counterpart"),
+        (state | {"module_list.6.Conv2d.bias": torch.zeros(7)}, "has shape"),
+    ):
+        torch.save({"model": wrong}, "wrong.pt")
+        with pytest.raises(InputError, match=message):
+            load_model("wrong.pt", LoadOptions(cfg="port.cfg"))
+
+
 class Harm:
     def __reduce__(self) -> tuple[object, tuple[str]]:
         return (open, ("harm", "w"))  # type: ignore[return-value]
@@ -126,7 +215,7 @@ def test_nothing_is_executed_without_the_flag(tmp_path: Path, monkeypatch: pytes
     monkeypatch.chdir(tmp_path)
     torch.save({"model": Harm()}, "evil.pt")
     for cfg in (None, PLAIN):
-        with pytest.raises(InputError, match="cannot be loaded safely"):
+        with pytest.raises(InputError, match=r"cannot be loaded safely.*state_dict\(\)"):
             load_model("evil.pt", LoadOptions(cfg=cfg))
     assert not Path("harm").exists()
 
