@@ -1,7 +1,7 @@
 """The .weights file: a header, then every stored tensor as float32 in layer order (parser.c load_weights_upto).
 
-The byte account is settled before the first value is copied: a file that is too short, too long, or no weights file at
-all is an error that says what it looks like.
+Sizes are checked before the first value is copied: a file that is too short, too long, or not a weights file gives an error
+that says what it may be.
 """
 
 from __future__ import annotations
@@ -57,7 +57,7 @@ class Header:
 
 @dataclass(frozen=True)
 class Loaded:
-    """What was read: header, indices of the layers whose tensors were set, and of those that were passed over."""
+    """What was read: header, indices of the layers loaded, and of those left out."""
 
     header: Header
     layers: tuple[int, ...]
@@ -71,7 +71,7 @@ def load_weights(network: Network, path: str | Path, *, partial: bool = False, c
     leaves the rest of the file alone. `partial` sets what fits: all but the heads when the file is of the same network with
     another number of classes; else the first layers, up to the end of the file (a backbone, .conv.N) or to where it must be
     of another network, such as a classifier with the same backbone.
-    Raises InputError, before anything in `network` has changed, when sizes do not fit; and when values are damaged.
+    Raises InputError, before anything in `network` has changed, if sizes do not fit; and if values are damaged.
     """
     path = Path(path)
     try:
@@ -107,9 +107,9 @@ def copy_layers(network: Network, source: Network, path: str | Path) -> Loaded:
 
 
 def save_weights(network: Network, path: str | Path, *, cutoff: int | None = None) -> None:
-    """Write a .weights file that the original reads, whole or not at all; `cutoff`: the first so many layers only.
+    """Write a .weights file for the original, atomically; `cutoff`: only that many layers.
 
-    A network that was loaded and not changed comes out byte for byte as the file was.
+    An unchanged network is written byte for byte as it was read.
     """
     assert not network.is_folded, "a folded network has lost its batch normalisation"
     header = Header(*network.version, seen=network.seen)
@@ -130,7 +130,7 @@ def read_header(stream: BinaryIO, path: Path) -> Header:
         raise InputError(f"{path}: has {len(start)} bytes, too few for the header of Darknet weights")
     major, minor, revision = struct.unpack("<iii", start[:12])
     if min(major, minor, revision) < 0 or max(major, minor, revision) > 100_000:
-        raise InputError(f"{path}: is no Darknet weights file: its version would be {major}.{minor}.{revision}")
+        raise InputError(f"{path}: is not a Darknet weights file: its version would be {major}.{minor}.{revision}")
     header = Header(major, minor, revision)
     if len(start) < header.size:
         raise InputError(f"{path}: has {len(start)} bytes, too few for the header of Darknet weights")
@@ -224,7 +224,9 @@ def _read_tensor(stream: BinaryIO, item: Stored, header: Header, place: str) -> 
             f"{place} {item.kind}: {bad} of {values.size} values are not finite; the file is damaged or its training diverged"
         )
     if item.kind == "rolling_variance" and values.min(initial=0) < 0:
-        raise InputError(f"{place} rolling_variance: has values below zero; the file is damaged or of another network")
+        raise InputError(
+            f"{place} rolling_variance: has values below zero; the file is damaged or belongs to another network"
+        )
     shape = item.tensor.shape
     source = torch.from_numpy(values.astype(np.float32, copy=False))
     if item.transposed or (item.legacy_transposed and header.transposed):

@@ -1,4 +1,4 @@
-"""Whether a weights file fits a network, and if not, what it looks like."""
+"""Whether a weights file fits a network, and if not, what it may be."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ _SIGNATURES: tuple[tuple[bytes, str], ...] = (
 
 
 def sniff(start: bytes, path: Path) -> str | None:
-    """What a file is by its first bytes, when it is evidently no weights file."""
+    """What a file is, judging by its first bytes, if it is evidently not a weights file."""
     text = start.lstrip().lower()
     if text.startswith((b"<!doctype", b"<html", b"<?xml", b"<head")):
         return "an HTML page (a download or quota page; download the file itself)"
@@ -37,10 +37,10 @@ def sniff(start: bytes, path: Path) -> str | None:
 
 
 def file_layout(plan: Plan, sizes: dict[int, int], size: int, *, strict: bool, cutoff: int | None) -> Layout | None:
-    """How the `size` bytes after the header divide among the layers, None when they do not fit.
+    """How the `size` bytes after the header are divided among the layers; None if they do not fit.
 
-    sizes: floats that each layer needs. Not strict: the layers that are there whole, in order; or, when the size is right for
-    another number of classes, every layer but those that depend on it.
+    sizes: floats that each layer needs. Not strict: the first layers, as many as are complete; or, if the size is right for
+    another number of classes, every layer except those that depend on it.
     """
     exact = [(index, floats, True) for index, floats in sizes.items()]
     needed = 4 * sum(sizes.values())
@@ -65,16 +65,18 @@ def file_layout(plan: Plan, sizes: dict[int, int], size: int, *, strict: bool, c
 
 
 def describe_mismatch(plan: Plan, sizes: dict[int, int], size: int) -> str:
-    """The byte account in words: needed, found, where they part, and what the file may be."""
+    """What is needed, what was found, where they diverge, and what the file may be."""
     needed, found = sum(sizes.values()), size // 4
     text = f"has {found:,} weights, {plan.cfg.path} needs {needed:,}"
     if size % 4:
-        return f"{text}; the file ends in the middle of a number, it is cut off or no weights file"
+        return f"{text}; the file ends in the middle of a number; it is truncated or not a weights file"
     classes = other_classes(plan, sizes, size)
     if classes is not None:
         return f"{text}: it looks like this network for {classes} classes; partial loading (--partial) takes all but its heads"
     if found > needed:
-        return f"{text}: {4 * (found - needed):,} bytes are left over after the last layer; it is of another network"
+        return (
+            f"{text}: {4 * (found - needed):,} bytes are left over after the last layer; it belongs to another network"
+        )
     left = found
     for index, floats in sizes.items():
         if floats > left:
@@ -83,13 +85,13 @@ def describe_mismatch(plan: Plan, sizes: dict[int, int], size: int) -> str:
                 return (
                     f"{text}: it ends before {place}; it looks like a backbone (.conv.{index}), load it with --partial"
                 )
-            return f"{text}: it ends within {place}; it is cut off or of another network"
+            return f"{text}: it ends within {place}; it is truncated or belongs to another network"
         left -= floats
     return text
 
 
 def other_classes(plan: Plan, sizes: dict[int, int], size: int) -> int | None:
-    """The number of classes for which a file of `size` bytes would be right, if it is another than the cfg's."""
+    """The number of classes for which a file of `size` bytes would be right, if not the cfg's."""
     per_class = _floats_per_class(plan)
     classes = _classes(plan)
     growth = sum(per_class.get(index, 0) for index in sizes)

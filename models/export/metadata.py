@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from models.export.build import OUTPUTS, ExportOptions, Outputs
-from models.formats.description import Description
+from models.formats.checkpoint import Description
 from models.network import Network
 from models.plan import Plan
 from utils.errors import InputError

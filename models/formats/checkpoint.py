@@ -1,19 +1,116 @@
-"""Networks in .pt files: those that convert.py writes, and the checkpoints of a training run."""
+"""A network with its cfg, names and tensors in one file: the description that every format shares, and .pt files."""
 
 from __future__ import annotations
 
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
+import torch
 from torch import Tensor
 
-from models.formats.description import FORMAT, Described, Description
-from models.formats.state import state_of
 from models.network import Network
+from models.plan import Plan, make_plan
+from utils import cfg as cfg_text
 from utils.errors import InputError
 from utils.torch_files import save_torch_file
 
+FORMAT = "cspyolo model 1"
 RUN_FORMAT = "cspyolo checkpoint 1"  # of files that training/checkpoint.py writes
+
+
+@dataclass(frozen=True, kw_only=True)
+class Description:
+    """cfg: its text. names: class names, empty when unknown. seen, version: of the weights file's header."""
+
+    cfg: str
+    names: tuple[str, ...] = ()
+    seen: int = 0
+    version: tuple[int, int, int] = (0, 2, 5)
+
+    @classmethod
+    def of(cls, network: Network, names: tuple[str, ...] = ()) -> Description:
+        return cls(cfg=network.plan.cfg.text, names=names, seen=network.seen, version=network.version)
+
+    @classmethod
+    def from_plain(cls, values: Mapping[str, Any], place: str) -> Description:
+        """From the values in a file. Raises InputError if one is missing or has the wrong type."""
+        cfg, names, seen, version = (values.get(key) for key in ("cfg", "names", "seen", "version"))
+        fits = isinstance(cfg, str) and isinstance(seen, int) and isinstance(names, list | tuple)
+        if not fits or not isinstance(version, list | tuple) or [type(each) for each in version] != [int] * 3:
+            raise InputError(f"{place}: expected the cfg, names, seen and version of its network")
+        assert isinstance(cfg, str) and isinstance(seen, int) and names is not None
+        major, minor, revision = version
+        return cls(cfg=cfg, names=tuple(map(str, names)), seen=seen, version=(major, minor, revision))
+
+    @classmethod
+    def from_text(cls, text: str, place: str) -> Description:
+        """The inverse of `text`. Raises InputError."""
+        try:
+            values = json.loads(text)
+        except ValueError:
+            values = None
+        if not isinstance(values, dict):
+            raise InputError(f"{place}: the description of the network cannot be read")
+        return cls.from_plain(values, place)
+
+    def plain(self) -> dict[str, Any]:
+        return {"cfg": self.cfg, "names": list(self.names), "seen": self.seen, "version": list(self.version)}
+
+    def text(self) -> str:
+        """One line of ASCII; cfg bytes that are not UTF-8 survive."""
+        return json.dumps(self.plain())
+
+    def plan(self, place: str, *, width: int | None = None, height: int | None = None) -> Plan:
+        """The plan of the cfg, optionally at another input size. Raises InputError."""
+        return make_plan(cfg_text.parse(self.cfg, f"{place} (its cfg)"), width=width, height=height)
+
+
+class Described(NamedTuple):
+    """A network in a file: its description, and its tensors by name."""
+
+    description: Description
+    state: dict[str, Tensor]
+
+
+def state_of(network: Network) -> dict[str, Tensor]:
+    """Every tensor once, by its PyTorch name, on the CPU in float32; layers with share_index have none."""
+    assert not network.is_folded, "a folded network has lost its batch normalisation"
+    held: set[int] = set()
+    state = {}
+    for name, tensor in network.state_dict(keep_vars=True).items():
+        if id(tensor) not in held:
+            held.add(id(tensor))
+            state[name] = tensor.detach().to("cpu", torch.float32).contiguous()
+    return state
+
+
+def set_state(network: Network, state: Mapping[str, Tensor], place: str) -> None:
+    """Copy tensors by name. Raises InputError, before anything has changed, if they are not exactly the network's."""
+    own: dict[str, Tensor] = network.state_dict(keep_vars=True)
+    needed = set(state_of(network))
+    wrong = sorted(needed - set(state)) or sorted(set(state) - set(own))
+    if wrong:
+        kind = "is missing" if wrong[0] in needed else "is not a tensor of the network"
+        raise InputError(f"{place}: {wrong[0]} {kind} ({len(wrong)} such tensors); the file belongs to another cfg")
+    for name, tensor in state.items():
+        _check_tensor(tensor, own[name], f"{place}: {name}")
+    with torch.no_grad():
+        for name, tensor in state.items():
+            own[name].copy_(tensor)
+
+
+def _check_tensor(tensor: Tensor, own: Tensor, place: str) -> None:
+    if not isinstance(tensor, Tensor) or not tensor.is_floating_point():
+        raise InputError(f"{place}: expected a tensor of floats")
+    if tensor.shape != own.shape:
+        raise InputError(
+            f"{place}: has shape {tuple(tensor.shape)}, expected {tuple(own.shape)}; the file belongs to another cfg"
+        )
+    if not torch.isfinite(tensor).all():
+        raise InputError(f"{place}: has non-finite values; the file is damaged or its training diverged")
 
 
 def save_checkpoint_model(network: Network, path: str | Path, names: tuple[str, ...]) -> None:
@@ -22,9 +119,9 @@ def save_checkpoint_model(network: Network, path: str | Path, names: tuple[str, 
 
 
 def from_checkpoint(content: Any, place: str, *, ema: bool = False) -> Described | None:
-    """Description and tensors in the content of a PyTorch file; None if it is no checkpoint of this program.
+    """Description and tensors in the content of a PyTorch file; None if this program did not write it.
 
-    ema: with the averages of a training run in the place of its weights. Raises InputError when something is missing.
+    ema: the averaged weights of a training run instead of its last ones. Raises InputError if something is missing.
     """
     if not isinstance(content, dict) or content.get("format") not in (FORMAT, RUN_FORMAT):
         return None
@@ -39,6 +136,6 @@ def _chosen(content: dict[str, Any], place: str, ema: bool) -> dict[str, Tensor]
     if ema:
         averages = content.get("ema")
         if not averages:
-            raise InputError(f"{place}: holds no average of the weights, expected a training run with ema_alpha")
+            raise InputError(f"{place}: has no averaged weights, expected a training run with ema_alpha")
         state.update(averages)
     return state

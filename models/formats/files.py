@@ -1,4 +1,4 @@
-"""One door to networks in files, whatever their format: chosen by extension when writing, by content when reading."""
+"""Reads and writes networks in any format, chosen by content when reading and by extension when writing."""
 
 from __future__ import annotations
 
@@ -8,11 +8,9 @@ from typing import Any, NamedTuple
 
 import torch
 
-from models.formats.checkpoint import from_checkpoint, save_checkpoint_model
-from models.formats.description import Described
+from models.formats.checkpoint import Described, from_checkpoint, save_checkpoint_model, set_state
 from models.formats.foreign import set_foreign, unpickle
 from models.formats.safetensors import read_safetensors, save_safetensors
-from models.formats.state import set_state
 from models.layers.base import blank_weights
 from models.load import load
 from models.network import Network
@@ -26,7 +24,7 @@ SUFFIXES = (".weights", *TORCH_SUFFIXES, ".safetensors")
 
 
 class LoadedModel(NamedTuple):
-    """A network ready for inference, and its class names as far as the file has them."""
+    """A network ready for inference, and its class names if the file has them."""
 
     network: Network
     names: tuple[str, ...]
@@ -34,13 +32,12 @@ class LoadedModel(NamedTuple):
 
 @dataclass(frozen=True, kw_only=True)
 class LoadOptions:
-    """How a network is read.
+    """How to read a network.
 
-    cfg: needed for .weights and for PyTorch files of other programs; used in place of the one inside other files, unless
-    own_cfg: then theirs goes before it.
-    device: where the network goes. width, height: another input size than the cfg's, in pixels. ema: the averages of a training
-    run in the place of its weights. trust_pickle: read PyTorch files by Python's pickle, which runs whatever code they ask for.
-    partial: of a .weights file load what fits.
+    cfg: needed for .weights and PyTorch files of other programs; replaces the one inside other files, unless own_cfg prefers
+    that. device: where the network goes. width, height: another input size than the cfg's, in pixels. ema: the averaged weights
+    of a training run instead of its last ones. trust_pickle: read PyTorch files by Python's pickle, which runs any code in them.
+    partial: load what fits of a .weights file.
     """
 
     cfg: str | Path | None = None
@@ -69,13 +66,13 @@ def load_model(path: str | Path | None, reading: LoadOptions | None = None) -> L
         return _from_torch(load_torch_file(path), path, reading)
     if Path(path).suffix in TORCH_SUFFIXES:
         raise InputError(
-            f"{path}: is no archive of PyTorch's; if it is an old pickle of a source you trust, use --trust-pickle"
+            f"{path}: is not a PyTorch archive; if it is an old pickle from a source you trust, use --trust-pickle"
         )
     return LoadedModel(_darknet(path, reading), ())
 
 
 def save_model(network: Network, path: str | Path, names: tuple[str, ...] = ()) -> None:
-    """Write a network in the format of the extension. Raises InputError for another one, RunError (disk full, ...)."""
+    """Write a network in the format of the extension. Raises InputError for an unknown one, RunError (disk full, ...)."""
     suffix = Path(path).suffix
     if suffix in TORCH_SUFFIXES:
         save_checkpoint_model(network, path, names)
@@ -89,9 +86,9 @@ def save_model(network: Network, path: str | Path, names: tuple[str, ...] = ()) 
 
 def _darknet(path: str | Path | None, reading: LoadOptions) -> Network:
     if reading.cfg is None:
-        raise InputError(f"{path}: has no cfg in it, expected --cfg")
+        raise InputError(f"{path}: contains no cfg, expected --cfg")
     if reading.ema:
-        raise InputError(f"{path}: has no averages in it, expected the checkpoint of a training run for --ema")
+        raise InputError(f"{path}: has no averaged weights, expected the checkpoint of a training run for --ema")
     size = {"width": reading.width, "height": reading.height}
     return load(reading.cfg, path, reading.device, **size, partial=reading.partial)
 

@@ -1,4 +1,4 @@
-"""Networks in .safetensors files: tensors by name, the description as metadata; reading them cannot run code."""
+"""Networks in .safetensors files: tensors by name, the description as metadata."""
 
 from __future__ import annotations
 
@@ -8,8 +8,7 @@ import struct
 from pathlib import Path
 from typing import Any
 
-from models.formats.description import FORMAT, Described, Description
-from models.formats.state import state_of
+from models.formats.checkpoint import FORMAT, Described, Description, state_of
 from models.network import Network
 from utils.errors import InputError
 from utils.files import atomic_write
@@ -29,7 +28,7 @@ def check_header(path: str | Path) -> None:
             start = stream.read(_LENGTH.size)
             length = _LENGTH.unpack(start)[0] if len(start) == _LENGTH.size else size
             if length > min(_MOST_BYTES, size - _LENGTH.size):
-                raise InputError(f"{path}: is cut short or no safetensors file")
+                raise InputError(f"{path}: is truncated or not a safetensors file")
             text = stream.read(length)
     except FileNotFoundError:
         raise InputError(f"{path}: no such safetensors file") from None
@@ -44,7 +43,7 @@ def _parsed(text: bytes, path: str | Path) -> dict[str, Any]:
     except (ValueError, RecursionError):
         header = None
     if not isinstance(header, dict):
-        raise InputError(f"{path}: its header is damaged or no safetensors header")
+        raise InputError(f"{path}: its header is damaged or not a safetensors header")
     header.pop("__metadata__", None)
     return header
 
@@ -55,22 +54,22 @@ def _check_tensors(header: dict[str, Any], room: int, path: str | Path) -> None:
     for (start, stop), name in spans:
         if start != end:
             kind = "shares bytes with another tensor" if start < end else "leaves bytes unused before it"
-            raise InputError(f"{path}: its header lies: {name} {kind}")
+            raise InputError(f"{path}: its header is wrong: {name} {kind}")
         end = stop
     if end != room:
-        raise InputError(f"{path}: its header lies: tensors of {end:,} bytes, the file has {room:,} for them")
+        raise InputError(f"{path}: its header is wrong: tensors of {end:,} bytes, the file has {room:,} for them")
 
 
 def _span(name: str, entry: Any, path: str | Path) -> tuple[int, int]:
-    """First byte of a tensor and the one behind it."""
+    """First byte of a tensor and the one after its last."""
     values = entry if isinstance(entry, dict) else {}
     width = _BYTES.get(str(values.get("dtype")))
     shape, offsets = _counts(values.get("shape")), _counts(values.get("data_offsets"))
     if width is None or shape is None or offsets is None or len(offsets) != 2:
-        raise InputError(f"{path}: its header says nothing usable of {name}")
+        raise InputError(f"{path}: its header has no usable entry for {name}")
     start, stop = offsets
     if stop - start != math.prod(shape) * width:
-        raise InputError(f"{path}: its header lies: {name} has shape {shape} in {stop - start:,} bytes")
+        raise InputError(f"{path}: its header is wrong: {name} has shape {shape} in {stop - start:,} bytes")
     return start, stop
 
 
@@ -90,15 +89,15 @@ def save_safetensors(network: Network, path: str | Path, names: tuple[str, ...])
 
 
 def read_safetensors(path: str | Path) -> Described:
-    """Description and tensors. Raises InputError for a damaged file, or one that says nothing of its network."""
+    """Description and tensors. Raises InputError for a damaged file, or one without a description."""
     check_header(path)
     library = need("safetensors", "safetensors")
     try:
         with library.safe_open(str(path), "pt") as file:
             metadata = file.metadata() or {}
-            state = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - it is no dictionary
+            state = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - it is not a dictionary
     except library.SafetensorError as error:
-        raise InputError(f"{path}: is damaged or no safetensors file: {error}") from None
+        raise InputError(f"{path}: is damaged or not a safetensors file: {error}") from None
     if metadata.get("format") != FORMAT or _KEY not in metadata:
-        raise InputError(f"{path}: does not say which network it holds, expected a file that convert.py wrote")
+        raise InputError(f"{path}: does not describe its network, expected a file written by convert.py")
     return Described(Description.from_text(metadata[_KEY], str(path)), state)

@@ -133,7 +133,7 @@ def test_cut_at_every_tensor_border(tmp_path: Path, floats: int) -> None:
         (b"\x80\x02}q\x00" + bytes(40), "is a Python pickle"),
         (struct.pack("<Q", 40) + b'{"weight":{}}' + bytes(40), "is a safetensors file"),
         (struct.pack("<iiiQ", -1, 2, 5, 0) + bytes(40), "its version would be -1.2.5"),
-        (struct.pack("<iiiQ", 0, 2**30, 5, 0) + bytes(40), "is no Darknet weights file"),
+        (struct.pack("<iiiQ", 0, 2**30, 5, 0) + bytes(40), "is not a Darknet weights file"),
         (file_bytes(784) + b"\0", "ends in the middle of a number"),
         (file_bytes(785), "4 bytes are left over"),
         (file_bytes(248), "looks like a backbone (.conv.2), load it with --partial"),

@@ -35,25 +35,25 @@ LIES = {
     "gap": (lying({"a": tensor(0, 4), "b": tensor(8, 12)}, bytes(12)), "leaves bytes unused"),
     "shape and bytes": (lying({"a": tensor(0, 4, [1000000, 1000000])}, b"1234"), "has shape"),
     "backwards": (lying({"a": tensor(4, 0)}, b"1234"), "has shape"),
-    "negative": (lying({"a": tensor(-4, 0)}, b"1234"), "nothing usable of a"),
-    "negative shape": (lying({"a": tensor(0, 4, [-1, -1])}, b"1234"), "nothing usable of a"),
-    "truth as number": (lying({"a": tensor(False, 4)}, b"1234"), "nothing usable of a"),
-    "unknown type": (lying({"a": tensor(0, 4, dtype="F1")}, b"1234"), "nothing usable of a"),
-    "type that is no word": (lying({"a": tensor(0, 4, dtype=["F32"])}, b"1234"), "nothing usable of a"),
-    "no entry": (lying({"a": 3}, b"1234"), "nothing usable of a"),
-    "three offsets": (lying({"a": tensor(0, 4) | {"data_offsets": [0, 2, 4]}}, b"1234"), "nothing usable of a"),
+    "negative": (lying({"a": tensor(-4, 0)}, b"1234"), "no usable entry for a"),
+    "negative shape": (lying({"a": tensor(0, 4, [-1, -1])}, b"1234"), "no usable entry for a"),
+    "truth as number": (lying({"a": tensor(False, 4)}, b"1234"), "no usable entry for a"),
+    "unknown type": (lying({"a": tensor(0, 4, dtype="F1")}, b"1234"), "no usable entry for a"),
+    "type that is no word": (lying({"a": tensor(0, 4, dtype=["F32"])}, b"1234"), "no usable entry for a"),
+    "no entry": (lying({"a": 3}, b"1234"), "no usable entry for a"),
+    "three offsets": (lying({"a": tensor(0, 4) | {"data_offsets": [0, 2, 4]}}, b"1234"), "no usable entry for a"),
     "a list": (lying([1, 2]), "damaged"),
     "no JSON": (lying(b"{oops"), "damaged"),
     "nested without end": (lying(b"[" * 200_000), "damaged"),
-    "a header without end": (struct.pack("<Q", 2**60) + b"{}", "cut short"),
-    "a header as long as a disk": (struct.pack("<Q", 2**64 - 1) + b"{}", "cut short"),
-    "short": (b"1234", "cut short"),
-    "empty": (b"", "cut short"),
+    "a header without end": (struct.pack("<Q", 2**60) + b"{}", "truncated"),
+    "a header as long as a disk": (struct.pack("<Q", 2**64 - 1) + b"{}", "truncated"),
+    "short": (b"1234", "truncated"),
+    "empty": (b"", "truncated"),
 }
 
 
 @pytest.mark.parametrize(("data", "message"), LIES.values(), ids=list(LIES))
-def test_lies(data: bytes, message: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_wrong_headers(data: bytes, message: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(safetensors, "need", lambda *_: pytest.fail("the library was asked"))
     path = tmp_path / "a.safetensors"
     path.write_bytes(data)
@@ -67,7 +67,7 @@ def test_a_true_header_of_another_program(tmp_path: Path) -> None:
     path = tmp_path / "a.safetensors"
     path.write_bytes(lying({"a": tensor(0, 4)}, b"1234"))
     check_header(path)
-    with pytest.raises(InputError, match="does not say which network"):
+    with pytest.raises(InputError, match="does not describe its network"):
         load_model(path)
 
 
