@@ -173,8 +173,8 @@ def _port_state() -> dict[str, torch.Tensor]:
 
 def _port_forward(state: dict[str, torch.Tensor], x: torch.Tensor) -> torch.Tensor:
     s = {name.removeprefix("module_list."): tensor for name, tensor in state.items()}
-    norm = (s[f"0.BatchNorm2d.{key}"] for key in ("running_mean", "running_var", "weight", "bias"))
-    first = F.silu(F.batch_norm(F.conv2d(x, s["0.Conv2d.weight"], stride=2, padding=1), *norm))
+    mean, var, weight, bias = (s[f"0.BatchNorm2d.{key}"] for key in ("running_mean", "running_var", "weight", "bias"))
+    first = F.silu(F.batch_norm(F.conv2d(x, s["0.Conv2d.weight"], stride=2, padding=1), mean, var, weight, bias))
     second = F.conv2d(first, s["1.Conv2d.weight"], s["1.Conv2d.bias"])
     w = s["2.w"].softmax(0)
     joined = (second * w[0] + first * w[1]) * s["3.implicit"]
