@@ -1,0 +1,202 @@
+"""`detector demo`: objects in a video, camera or stream, as lines, JSON, images, a video and live feeds (demo.c)."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import ExitStack, closing
+from itertools import islice
+from pathlib import Path
+
+from darknet_cli.detect import jpeg, show
+from darknet_cli.grammar import Words
+from darknet_cli.network import (
+    class_names,
+    device_of,
+    option,
+    print_network,
+    print_weights,
+    read_data,
+    say,
+)
+from darknet_cli.objects import Box, JsonList, boxes_of, json_entry, listing, predict, shown, video_lines, visible
+from darknet_cli.streams import Broadcaster, post, post_target
+from data.frames import Failure, Frame, Frames, open_frames
+from data.image import Image
+from data.video import VIDEO_SUFFIXES, VideoWriter
+from inference.model import open_model
+from inference.predictor import Classifier, Model
+from utils.draw import annotate
+from utils.errors import InputError, RunError
+from utils.files import atomic_write
+
+_CLEAR = "\033[H\033[J"
+_QUALITY, _STREAM_QUALITY = 80, 40
+
+
+class Speed:
+    """Frames per second as the original prints them: smoothed, and the mean of the last 3 seconds."""
+
+    def __init__(self) -> None:
+        self.now = self.mean = 0.0
+        self._start = self._before = time.perf_counter()
+        self._frames = 0
+
+    def tick(self) -> None:
+        after = time.perf_counter()
+        self.now = 0.9 * self.now + 0.1 / max(after - self._before, 1e-9)
+        self._before, self._frames = after, self._frames + 1
+        if after - self._start >= 3:
+            self.mean = self._frames / (after - self._start)
+            self._start, self._frames = after, 0
+
+
+def demo(words: Words) -> int:
+    """`detector demo DATA CFG WEIGHTS [VIDEO]` or `-c N` (demo.c demo)."""
+    options = read_data(words.at(2, "the .data file"))
+    say("Demo\n")
+    cfg, source = words.at(3, "the cfg file"), words.get(5)
+    target = post_target(words["-http_post_host"]) if words["-http_post_host"] else None
+    plan = print_network(cfg)
+    print_weights(plan, words.get(4))
+    model = open_model(words.get(4), cfg=cfg, device=device_of(words))
+    if isinstance(model, Classifier):
+        raise InputError(f"{cfg}: is a classifier, expected a detector")
+    say(f"video file: {source}\n" if source else f"Webcam index: {words['-c']}\n")
+    model.names = _names(model, options, cfg)
+    with ExitStack() as stack:
+        frames = stack.enter_context(closing(_frames(source, words["-c"])))
+        outputs = _Outputs(words, model.names, stack, target, source or f"camera {words['-c']}")
+        letter_box = words["-letter_box"] or plan.net.letter_box
+        start = time.perf_counter()
+        for frame in _window(frames, max(1, words["-avgframes"]), once=words["-benchmark"]):
+            kernel = "darknet" if letter_box else "opencv"
+            found, _ = predict(model, frame, listing(words["-thresh"]), letter_box=letter_box, kernel=kernel)
+            drawn = annotate(frame.image, visible(found, model.names), model.names) if outputs.draws else frame.image
+            outputs.add(frame, drawn, boxes_of(found, frame.size_wh))
+            spent = time.perf_counter() - start
+            if 0 < words["-time_limit_sec"] < spent:
+                now = time.time()
+                say(f" start_time_lim = {1e6 * (now - spent):f}, get_time_point() = {1e6 * now:f}, "
+                    f"time spent = {1e6 * spent:f} \n")  # fmt: skip
+                break
+        outputs.close()
+    return 0
+
+
+def _names(model: Model, options: Mapping[str, str], cfg: str) -> tuple[str, ...]:
+    names, classes = class_names(options), int(option(options, "classes", "20"))
+    if classes != model.classes:
+        say(f"\n Parameters don't match: in cfg-file classes={model.classes}, in data-file classes={classes} \n")
+        raise RunError(f"classes={classes} in the .data file, {model.classes} in {cfg}")
+    if len(names) < classes:
+        raise RunError(f"the names file has {len(names)} names for {classes} classes")
+    return names
+
+
+def _frames(source: str | None, camera: int) -> Frames:
+    if source is not None and "://" not in source and Path(source).suffix.lower() not in VIDEO_SUFFIXES:
+        raise InputError(f"{source}: expected a video; for images there is 'detector test'")
+    return open_frames(str(camera) if source is None else source)
+
+
+def _window(frames: Iterable[Frame | Failure], avgframes: int, *, once: bool) -> Iterator[Frame]:
+    """The frames that the original reports: not the first avgframes / 2, nor the last one (demo.c demo: it reads ahead).
+
+    once: -benchmark, which looks at one frame for ever. Raises InputError for a video that cannot be read to its end.
+    """
+    for frame in islice(_all_but_last(frames), avgframes // 2, None):
+        yield frame
+        while once:
+            yield frame
+
+
+def _all_but_last(frames: Iterable[Frame | Failure]) -> Iterator[Frame]:
+    before: Frame | None = None
+    for item in frames:
+        if isinstance(item, Failure):
+            raise RunError(item.reason)
+        if before is not None:
+            yield before
+        else:
+            say("Video stream: {} x {} \n".format(*item.size_wh))
+        before = item
+
+
+class _Outputs:
+    """Everything that is printed, written and sent for a frame. Nothing is shown yet with the first 1 + skip frames."""
+
+    def __init__(
+        self, words: Words, names: tuple[str, ...], stack: ExitStack, target: tuple[str, str] | None, source: str
+    ) -> None:
+        self._words, self._names, self._target, self._source = words, names, target, source
+        self._count = 0
+        self._speed = Speed()
+        self._video: VideoWriter | None = None
+        self.draws = not words["-benchmark"] and not words["-dontdraw_bbox"]
+        path, suffix = words["-out_filename"], Path(words["-out_filename"] or "").suffix.lower()
+        if path and suffix not in VIDEO_SUFFIXES:
+            raise InputError(f"{path}: no container of this name, expected one such as .mp4, .avi or .mkv")
+        entries, live, feed = words["-json_file_output"], words["-json_port"], words["-mjpeg_port"]
+        self._entries = JsonList(stack.enter_context(atomic_write(entries))) if entries else None
+        self._live = stack.enter_context(Broadcaster.of_json(live)) if live > 0 else None
+        self._feed = stack.enter_context(Broadcaster.of_mjpeg(feed)) if feed > 0 else None
+        self._stack = stack
+
+    def add(self, frame: Frame, drawn: Image, boxes: list[Box]) -> None:
+        words, names = self._words, self._names
+        self._count += 1
+        say(f"{_CLEAR}Objects:\n\n")
+        entry = json_entry(self._count, None, boxes, names)
+        if self._live:
+            self._live.send(entry.encode("utf-8", "replace"))
+            say(" JSON-stream sent. \n")
+        if self._entries:
+            self._entries.add(entry)
+        if self._target:
+            self._post(boxes)
+        visible_now = self._count > 1 + words["-s"]
+        if visible_now and self.draws:
+            for line in video_lines(boxes, names, frame.size_wh, ext_output=words["-ext_output"]):
+                say(f"{line}\n")
+        say(f"\nFPS:{self._speed.now:.1f} \t AVG_FPS:{self._speed.mean:.1f}\n")
+        self._speed.tick()
+        if not visible_now:
+            return
+        if words["-prefix"]:
+            with atomic_write(f"{words['-prefix']}_{self._count:08d}.jpg") as stream:
+                stream.write(jpeg(drawn, _QUALITY))
+        elif not words["-dont_show"] and not words["-benchmark"]:
+            show(drawn, 1)
+        if self._feed:
+            self._feed.send_jpeg(jpeg(drawn, _STREAM_QUALITY))
+            say(" MJPEG-stream sent. \n")
+        if words["-out_filename"]:
+            self._write(frame, drawn)
+
+    def _post(self, boxes: list[Box]) -> None:
+        for box in boxes:
+            for class_id, score in box.scores:
+                if shown(self._names, class_id):
+                    say(f"{self._names[class_id]}: {score * 100:.0f}% ")
+        assert self._target is not None
+        if post(self._target, boxes, self._names, self._source) and self._words["-time_limit_sec"] > 0:
+            self._target = None  # the original posts once only under a time limit
+
+    def _write(self, frame: Frame, drawn: Image) -> None:
+        if self._video is None:
+            path = Path(self._words["-out_filename"])
+            fps = int(frame.video.fps) if frame.video else 25
+            codec = "mp4v" if path.suffix.lower() in (".mp4", ".m4v", ".mov") else "DIVX"
+            self._video = self._stack.enter_context(VideoWriter(path, fps, codec))
+        self._video.write(drawn)
+        say("\n cvWriteFrame \n")
+
+    def close(self) -> None:
+        """The last lines, once everything is written."""
+        say("Stream closed.\ninput video stream closed. \n")
+        if self._video:
+            self._video.close()
+            say(" closing... closed!output_video_writer closed. \n")
+        if self._entries:
+            self._entries.close()

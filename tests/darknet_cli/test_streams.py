@@ -1,0 +1,124 @@
+"""Live feeds and HTTP posts of `detector demo`, over the loopback interface, against what clients of the original read."""
+
+from __future__ import annotations
+
+import json
+import re
+import socket
+import threading
+from http.server import BaseHTTPRequestHandler, HTTPServer
+from pathlib import Path
+
+import pytest
+
+import darknet
+from darknet_cli.streams import Broadcaster
+from tests.darknet_cli.inputs import prepare, write_inputs
+from tests.darknet_cli.test_rows import ROWS
+from utils.errors import InputError, RunError
+
+D = ["detector", "demo", "data/tiny.data", "cfg/det.cfg", "det.weights", "clip.avi", "-dont_show"]
+
+
+@pytest.fixture
+def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    write_inputs(tmp_path)
+    prepare(tmp_path, "demo", "plain")
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+def _free_port() -> int:
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        return int(server.getsockname()[1])
+
+
+def _all_of(client: socket.socket) -> bytes:
+    client.settimeout(5)
+    data = b""
+    while part := client.recv(65536):
+        data += part
+    return data
+
+
+def _head(case: str) -> bytes:
+    """What a client of the original read before the first message."""
+    start = ROWS["demo"][case]["client"]["start"]
+    return start[: start.index("\r\n\r\n") + 4].encode()
+
+
+def test_json_feed() -> None:
+    with Broadcaster.of_json(_free_port()) as feed:
+        client = _connected(feed)
+        feed.send(b'{"frame_id":1}')
+        feed.send(b'{"frame_id":2}')
+    head, _, body = _all_of(client).partition(b"\r\n\r\n")
+    assert head + b"\r\n\r\n" == _head("json_port")
+    assert json.loads(body) == [{"frame_id": 1}, {"frame_id": 2}]
+
+
+def test_mjpeg_feed() -> None:
+    with Broadcaster.of_mjpeg(_free_port()) as feed:
+        client = _connected(feed)
+        feed.send_jpeg(b"\xff\xd8\xff one")
+        feed.send_jpeg(b"\xff\xd8\xff two")
+    data = _all_of(client)
+    assert data.startswith(_head("mjpeg_port"))
+    parts = re.findall(rb"--mjpegstream\r\nContent-Type: image/jpeg\r\nContent-Length: 7\r\n\r\n(.{7})", data)
+    assert parts == [b"\xff\xd8\xff one", b"\xff\xd8\xff two"]
+
+
+def _connected(feed: Broadcaster) -> socket.socket:
+    """A client that the feed knows of: it has read the head."""
+    client = socket.create_connection(("127.0.0.1", feed.port), timeout=5)
+    assert client.recv(1, socket.MSG_PEEK)
+    while not feed.clients:
+        pass
+    return client
+
+
+def test_a_client_that_does_not_read_is_given_up() -> None:
+    with Broadcaster.of_json(_free_port()) as feed:
+        client = _connected(feed)
+        for _ in range(200):
+            feed.send(b"x" * 1_000_000)
+            if not feed.clients:
+                break
+        assert not feed.clients
+        client.close()
+
+
+def test_a_port_in_use_is_an_error() -> None:
+    with socket.create_server(("", 0)) as server, pytest.raises(RunError, match="cannot be opened"):
+        Broadcaster.of_json(server.getsockname()[1])
+
+
+def test_posts(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    bodies: list[str] = []
+
+    class Handler(BaseHTTPRequestHandler):
+        def do_POST(self) -> None:
+            assert self.path == "/hook" and self.headers["Content-Type"] == "text/plain"
+            bodies.append(self.rfile.read(int(self.headers["Content-Length"])).decode())
+            self.send_response(200)
+            self.end_headers()
+
+        def log_message(self, *_: object) -> None: ...
+
+    server = HTTPServer(("127.0.0.1", 0), Handler)
+    thread = threading.Thread(target=server.serve_forever)
+    thread.start()
+    try:
+        assert darknet.main([*D, "-http_post_host", f"127.0.0.1:{server.server_port}/hook"]) == 0
+    finally:
+        server.shutdown()
+        thread.join()
+        server.server_close()
+    recorded = [text.partition("\r\n\r\n")[2] for text in ROWS["demo"]["http_post_host"]["client"]]
+    date = re.compile(r"\w+ \d{4}-\d\d-\d\d \d\d:\d\d:\d\d")
+    assert [date.sub("date", text) for text in bodies[: len(recorded)]] == [date.sub("date", text) for text in recorded]
+
+
+def test_a_host_without_path_is_an_error(folder: Path) -> None:
+    with pytest.raises(InputError, match="HOST/PATH"):
+        darknet.main([*D, "-http_post_host", "localhost"])
