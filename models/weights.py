@@ -67,7 +67,7 @@ class Loaded:
 def load_weights(network: Network, path: str | Path, *, partial: bool = False, cutoff: int | None = None) -> Loaded:
     """Read a .weights file into `network`, which takes over its `seen`.
 
-    Strict by default: the file must hold exactly what the cfg needs. `cutoff` reads the first so many layers only and
+    Strict by default: the file must hold exactly what the cfg needs. `cutoff` reads only that many layers and
     leaves the rest of the file alone. `partial` sets what fits: all but the heads when the file is of the same network with
     another number of classes; else the first layers, up to the end of the file (a backbone, .conv.N) or to where it must be
     of another network, such as a classifier with the same backbone.
