@@ -13,12 +13,13 @@ import sys
 from collections.abc import Sequence
 
 from evaluation.doctor import doctor
-from evaluation.metrics.darknet import NMS_THRESH, POINTS
+from evaluation.metrics.darknet import CONF_THRESH, MATCH_THRESH, NMS_THRESH, POINTS
 from evaluation.options import EvaluationOptions
+from evaluation.run import VALID_NMS_THRESH
 from evaluation.study import speed, study
 from evaluation.validate import validate
 from inference.model import ModelFlags
-from utils.cli import above_zero, flags_of, options_from, run_script, script_parser
+from utils.cli import above_zero, flags_of, options_from, run_script, script_parser, share
 from utils.errors import InputError
 
 TASKS = {"val": validate, "doctor": doctor, "study": study, "speed": speed}
@@ -37,8 +38,13 @@ def parse_arguments(arguments: Sequence[str] | None) -> EvaluationOptions:
     add("--task", choices=TASKS, default="val", help="val: measure; doctor: check the data set; study: sweep sizes and "
         "confidences; speed: time only")  # fmt: skip
     add("--batch-size", default=16)
-    add("--conf-thres", nargs="+", default=(), help="confidence threshold, default 0.001 (study: several)")
-    add("--iou-thres", default=NMS_THRESH)
+    add("--conf-thres", nargs="+", default=(), help="lowest score of a detection, default 0.001 (study: several)")
+    add("--iou-thres", default=None, help=f"NMS IoU threshold, default {NMS_THRESH} for the original's mAP and "
+        f"{VALID_NMS_THRESH} for COCO and Pascal VOC, as in the original")  # fmt: skip
+    add("--match-iou", type=share, default=MATCH_THRESH, metavar="T", help="IoU above which a detection matches an object "
+        "in the original's mAP (its -iou_thresh), default %(default)s")  # fmt: skip
+    add("--pr-conf", type=share, metavar="T", help="confidence threshold of precision, recall and F1 (the original's "
+        f"-thresh), default {CONF_THRESH}")  # fmt: skip
     add("--letter-box")
     add("--resize")
     add(

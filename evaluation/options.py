@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 from dataclasses import dataclass, replace
 
-from evaluation.metrics.darknet import NMS_THRESH, SCORE_THRESH
+from evaluation.metrics.darknet import CONF_THRESH, NMS_THRESH, SCORE_THRESH
 from inference.model import ModelFlags
 from inference.predictor import Model
 from utils.errors import InputError
@@ -18,7 +18,8 @@ class EvaluationOptions(ModelFlags):
     """The flags of test.py.
 
     img_size: nothing (the cfg's), a side, or width and height; `study` takes several sides. conf_thres: nothing (the
-    default), or one; `study` takes several. letter_box: None is the cfg's. print: "table" or "darknet".
+    default), or one; `study` takes several. iou_thres: None: that of each protocol. pr_conf: None: CONF_THRESH.
+    letter_box: None is the cfg's. print: "table" or "darknet".
     """
 
     data: str
@@ -26,7 +27,9 @@ class EvaluationOptions(ModelFlags):
     task: str
     batch_size: int
     conf_thres: tuple[float, ...]
-    iou_thres: float
+    iou_thres: float | None
+    match_iou: float
+    pr_conf: float | None
     letter_box: int | None
     resize: str
     points: int
@@ -58,6 +61,20 @@ def one_confidence(settings: EvaluationOptions) -> float:
     confidence = settings.conf_thres[0] if settings.conf_thres else 0.001
     if confidence > SCORE_THRESH:
         logger.warning("--conf-thres %g: the original's mAP starts at %g", confidence, SCORE_THRESH)
-    if settings.iou_thres != NMS_THRESH:
-        logger.warning("--iou-thres %g: the original's mAP is defined with %g", settings.iou_thres, NMS_THRESH)
+    if settings.iou_thres not in (None, NMS_THRESH):
+        logger.warning(
+            "--iou-thres %g: the original's mAP is defined with NMS at %g; its -iou_thresh is --match-iou here",
+            settings.iou_thres,
+            NMS_THRESH,
+        )
     return confidence
+
+
+def counted_confidence(settings: EvaluationOptions) -> float:
+    """The confidence of precision, recall and F1; detections must go down to it. Raises InputError."""
+    lowest = settings.conf_thres[0] if settings.conf_thres else 0.0
+    if settings.pr_conf is None:
+        return max(CONF_THRESH, lowest)
+    if settings.pr_conf < lowest:
+        raise InputError(f"--pr-conf {settings.pr_conf:g}: is below --conf-thres {lowest:g}, expected at least that")
+    return settings.pr_conf

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -13,14 +13,16 @@ from tqdm import tqdm
 
 from data.batches import ImageLoader
 from data.evaluation_set import EvaluationSet
-from evaluation.metrics.darknet import SCORE_THRESH
+from evaluation.metrics.darknet import NMS_THRESH, SCORE_THRESH
 from evaluation.metrics.report import Metrics, measure
 from evaluation.options import EvaluationOptions
 from inference.predictor import Classifier, Model, NmsOptions, Postprocess, RunStatistics
 from utils.cli import EXIT_OK
-from utils.detections import GroundTruth
+from utils.detections import Detections, GroundTruth
 from utils.errors import RunError
 from utils.letterbox import KERNELS
+
+VALID_NMS_THRESH = 0.6  # detector.c validate_detector
 
 
 @dataclass(kw_only=True)
@@ -50,12 +52,42 @@ class Measured(NamedTuple):
     ground_truth: list[GroundTruth]
 
 
-def measure_predictions(predictions: Predictions, dataset: EvaluationSet, way: int = 0) -> Measured:
-    """Hold the detections of one way of post-processing against the labels of `dataset`."""
+def protocol_ways(conf: float, *, iou: float | None = None, single_class: bool = False) -> list[NmsOptions]:
+    """The two ways of post-processing that the protocols need: that of the original's `detector map`, for its mAP, and that of
+    its `detector valid` (detector.c validate_detector), which writes the files for COCO's and Pascal VOC's own tools.
+
+    conf: lowest score. iou: NMS IoU threshold of both; None: the original's.
+    """
+    mapped = NmsOptions(
+        conf=conf, iou=NMS_THRESH if iou is None else iou, single_class=single_class, rank_above=SCORE_THRESH
+    )
+    return [mapped, replace(mapped, iou=VALID_NMS_THRESH if iou is None else iou, rank_above=None, in_pixels=True)]
+
+
+def submitted(predictions: Predictions, way: int = 1) -> list[Detections]:
+    """Detections as `detector valid` writes them: clipped to the image."""
+    return [each.clipped(size_wh) for each, size_wh in zip(predictions.found[way], predictions.sizes_wh, strict=True)]
+
+
+def measure_predictions(
+    predictions: Predictions, dataset: EvaluationSet, way: int = 0, **thresholds: float
+) -> Measured:
+    """Hold the detections of `protocol_ways` against the labels of `dataset`.
+
+    way: place of the first of these two ways. thresholds: iou_thresh and conf_thresh of `measure`.
+    """
     places = zip(predictions.indices, predictions.sizes_wh, strict=True)
     ground_truth = [dataset.ground_truth(index, size_wh) for index, size_wh in places]
     image_ids = dataset.image_ids(predictions.indices)
-    metrics, rows = measure(predictions.found[way], ground_truth, dataset.names, image_ids, dataset.category_ids)
+    metrics, rows = measure(
+        predictions.found[way],
+        submitted(predictions, way + 1),
+        ground_truth,
+        dataset.names,
+        image_ids,
+        dataset.category_ids,
+        **thresholds,
+    )
     return Measured(metrics, rows, ground_truth)
 
 
@@ -103,10 +135,11 @@ def _ways(model: Model, ways: Sequence[NmsOptions]) -> list[Postprocess]:
 def predict_set(
     settings: EvaluationOptions, model: Model, images: Sequence[Path], confidences: Sequence[float]
 ) -> Predictions:
-    """`predict_images` with the flags of test.py, once for each confidence threshold."""
+    """`predict_images` with the flags of test.py, by both `protocol_ways` for each confidence threshold."""
     ways = [
-        NmsOptions(conf=conf, iou=settings.iou_thres, single_class=settings.single_cls, rank_above=SCORE_THRESH)
+        way
         for conf in confidences
+        for way in protocol_ways(conf, iou=settings.iou_thres, single_class=settings.single_cls)
     ]
     return predict_images(
         model,

@@ -29,9 +29,11 @@ def study(settings: EvaluationOptions) -> int:
     for size in sizes:
         model = make_model(settings, size)
         predictions = predict_set(settings, model, evaluation_set.images, confidences)
-        for way, conf in enumerate(confidences):
-            metrics = measure_predictions(predictions, evaluation_set, way).metrics
-            rows.append(_row(size, conf, metrics, predictions.statistics.milliseconds(way)))
+        for number, conf in enumerate(confidences):
+            metrics = measure_predictions(
+                predictions, evaluation_set, 2 * number, iou_thresh=settings.match_iou
+            ).metrics
+            rows.append(_row(size, conf, metrics, predictions.statistics.milliseconds(2 * number)))
             print(_text(rows[-1]))
         write_text(folder / "study.json", json.dumps(rows, indent=1) + "\n")
         if predictions.statistics.interrupted:

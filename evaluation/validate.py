@@ -17,9 +17,9 @@ from evaluation.doctor import checked_set, plots_wanted, save_report
 from evaluation.metrics.accuracy import Accuracy
 from evaluation.metrics.coco import result_rows
 from evaluation.metrics.report import Metrics, coco_text, darknet_text, table, to_json
-from evaluation.options import EvaluationOptions, make_model, one_confidence
+from evaluation.options import EvaluationOptions, counted_confidence, make_model, one_confidence
 from evaluation.plots import plot_confusion, plot_curve
-from evaluation.run import Predictions, by, measure_predictions, outcome, predict_set, speed_text
+from evaluation.run import Predictions, by, measure_predictions, outcome, predict_set, speed_text, submitted
 from inference.predictor import Classifier
 from inference.results import label_text
 from utils.detections import GroundTruth
@@ -31,7 +31,7 @@ WORST = 8
 
 def validate(settings: EvaluationOptions) -> int:
     """Measure quality and speed at one size and confidence; of a classifier its accuracy."""
-    confidence = one_confidence(settings)
+    confidence, counted = one_confidence(settings), counted_confidence(settings)
     model = make_model(settings)
     if isinstance(model, Classifier):
         return _validate_classifier(settings, model)
@@ -40,13 +40,15 @@ def validate(settings: EvaluationOptions) -> int:
     predictions = predict_set(settings, model, evaluation_set.images, [confidence])
     if not evaluation_set.dataset.labelled:
         rows = result_rows(
-            predictions.found[0], evaluation_set.image_ids(predictions.indices), evaluation_set.category_ids
+            submitted(predictions), evaluation_set.image_ids(predictions.indices), evaluation_set.category_ids
         )
         write_text(folder / "results.json", json.dumps(rows) + "\n")
         print(f"No annotations to evaluate against: {len(rows)} detections saved to {folder / 'results.json'}")
         return outcome(evaluation_set.images, predictions)
     start = time.perf_counter()
-    metrics, rows, ground_truth = measure_predictions(predictions, evaluation_set)
+    metrics, rows, ground_truth = measure_predictions(
+        predictions, evaluation_set, iou_thresh=settings.match_iou, conf_thresh=counted
+    )
     speed = predictions.statistics.milliseconds()
     speed |= {"metrics": 1000 * (time.perf_counter() - start) / max(1, len(ground_truth))}
     keys = ("cfg", "weights", "data", "split", "iou_thres", "letter_box")

@@ -7,6 +7,7 @@ import importlib
 import importlib.util
 import io
 import json
+import re
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -196,6 +197,49 @@ def test_darknet_wording(case: Case, capsys: pytest.CaptureFixture[str]) -> None
     assert " mean average precision (mAP@0.50) = 0." in out
 
 
+def test_coco_results_are_clipped_and_suppressed_as_by_detector_valid(
+    case: Case, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Neighbouring boxes of 48 x 48 network pixels overlap by 0.5 and cross the border."""
+    (case.folder / "a.cfg").write_text(CFG.replace("anchors=16,16", "anchors=48,48"))
+    counts = []
+    for flags in ([], ["--iou-thres", "0.45"], ["--iou-thres", "0.6"]):
+        assert case.run("--no-plots", "--save-json", "--exist-ok", "--print", "darknet", *flags) == 0
+        rows = json.loads((case.folder / "runs" / "exp" / "results.json").read_text())
+        for x, y, width, height in (row["bbox"] for row in rows):
+            assert x >= 0 and y >= 0 and x + width <= 160.001 and y + height <= 80.001
+        counted = re.search(r"detections_count = (\d+)", capsys.readouterr().out)
+        assert counted is not None
+        counts.append((int(counted[1]), len(rows)))
+    suppressed = counts[1][0]
+    assert suppressed < 48 and counts == [(suppressed, 48), (suppressed, suppressed), (48, 48)]
+
+
+def test_matching_iou_is_a_flag_of_its_own(case: Case, capsys: pytest.CaptureFixture[str]) -> None:
+    for path in case.images[:2]:
+        path.with_suffix(".txt").write_text(path.with_suffix(".txt").read_text().replace(".25 .25", ".25 .2"))
+    for value, hits in (("0.75", 24), ("0.85", 0)):
+        assert case.run("--no-plots", "--exist-ok", "--print", "darknet", "--match-iou", value) == 0
+        darknet = case.json("metrics.json")["darknet"]
+        assert (darknet["tp"], darknet["iou_thresh"]) == (hits, float(value))
+        assert darknet["map_area"] == pytest.approx(0.5 if hits else 0)
+        out = capsys.readouterr().out
+        assert f"mean average precision (mAP@{value})" in out
+        assert f" IoU threshold = {100 * float(value):.0f} %" in out
+
+
+@pytest.mark.parametrize(
+    ("flags", "shown", "hits"),
+    [((), "0.25", 24), (("--pr-conf", "0.99"), "0.99", 0), (("--conf-thres", "0.4"), "0.40", 24)],
+)
+def test_confidence_of_precision_and_recall(
+    flags: tuple[str, ...], shown: str, hits: int, case: Case, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert case.run("--no-plots", "--print", "darknet", *flags) == 0
+    assert f" for conf_thresh = {shown}, TP = {hits}, FP = {hits}, FN = {24 - hits}," in capsys.readouterr().out
+    assert case.json("metrics.json")["darknet"]["map_area"] == pytest.approx(0.5)
+
+
 @pytest.mark.parametrize("flags", [["--augment"], ["--letter-box", "1"], ["--resize", "opencv"], ["--single-cls"]])
 def test_variants_run(case: Case, flags: list[str]) -> None:
     assert case.run("--no-plots", *flags) == 0
@@ -267,6 +311,7 @@ BAD = {
     "split that is not there": (None, ["--split", "nowhere"], "no split 'nowhere'"),
     "three sizes": (None, ["--img-size", "1", "2", "3"], "--img-size: found 3 numbers"),
     "several confidences": (None, ["--conf-thres", ".1", ".2"], "--conf-thres: found 2 values"),
+    "precision below the lowest score": (None, ["--conf-thres", ".5", "--pr-conf", ".3"], "--pr-conf 0.3: is below"),
     "half on a cpu": (None, ["--half"], "--half"),
     "no such weights": (None, ["--weights", "nowhere.weights"], "nowhere.weights"),
     "no such data": (None, ["--data", "nowhere.data"], "nowhere.data: no such data set"),

@@ -17,9 +17,8 @@ from data.evaluation_set import ClassificationSet, EvaluationSet
 from evaluation.metrics.accuracy import Accuracy
 from evaluation.metrics.darknet import SCORE_THRESH
 from evaluation.metrics.report import Metrics, darknet_text, table
-from evaluation.run import Predictions, measure_predictions, predict_images
+from evaluation.run import Predictions, measure_predictions, predict_images, protocol_ways
 from inference.model import model_of
-from inference.predictor import NmsOptions
 from models.batchnorm import BatchNorm
 from models.network import Network
 from training.history import TrainingHistory
@@ -147,7 +146,7 @@ class EvaluationHook:
 def evaluate_detector(
     network: Network, dataset: EvaluationSet, batch: int, workers: int, device: torch.device
 ) -> EvaluationResult:
-    """Evaluate a network with boxes by the protocol of the original's `detector map`."""
+    """Evaluate a network with boxes as test.py does, with scores above SCORE_THRESH."""
     predictions = _predict(network, dataset.images, batch, workers, device)
     metrics, _, ground_truth = measure_predictions(predictions, dataset)
     return EvaluationResult(
@@ -171,8 +170,8 @@ def evaluate_classifier(
 
 def _predict(network: Network, images: Sequence[Path], batch: int, workers: int, device: torch.device) -> Predictions:
     """What a copy of the network finds in the images, with a warning about those that cannot be read."""
-    model, nms = model_of(copy.deepcopy(network), device), NmsOptions(conf=SCORE_THRESH)
-    predictions = predict_images(model, images, [nms], batch_size=batch, workers=workers)
+    model, ways = model_of(copy.deepcopy(network), device), protocol_ways(SCORE_THRESH)
+    predictions = predict_images(model, images, ways, batch_size=batch, workers=workers)
     if predictions.unreadable:
         logger.warning("%d of %d images of split 'val' cannot be read", len(predictions.unreadable), len(images))
     return predictions

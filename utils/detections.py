@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -47,6 +47,10 @@ class Detections:
             class_ids=self.class_ids[chosen],
             ranks=None if self.ranks is None else self.ranks[chosen],
         )
+
+    def clipped(self, size_wh: tuple[int, int]) -> Detections:
+        """The detections with their boxes clipped to an image of `size_wh` pixels."""
+        return replace(self, xyxy=np.clip(self.xyxy, 0, np.array(size_wh * 2, np.float32)))
 
     def to_dict(self, names: Sequence[str] = ()) -> dict[str, Any]:
         """The arrays under their names in the library supervision: sv.Detections(**found.to_dict()).

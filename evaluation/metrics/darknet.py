@@ -22,6 +22,8 @@ from utils.detections import Detections, GroundTruth
 
 SCORE_THRESH = 0.005
 NMS_THRESH = 0.45
+MATCH_THRESH = 0.5  # IoU
+CONF_THRESH = 0.25  # of precision, recall and F1
 POINTS = (0, 11, 101)
 STEPS = 501  # of the confidence curves
 
@@ -90,8 +92,8 @@ def darknet_map(
     ground_truth: Sequence[GroundTruth],
     classes: int,
     *,
-    iou_thresh: float = 0.5,
-    conf_thresh: float = 0.25,
+    iou_thresh: float = MATCH_THRESH,
+    conf_thresh: float = CONF_THRESH,
 ) -> DarknetMap:
     """Measure detections against the ground truth, image by image in the same order.
 

@@ -1,4 +1,4 @@
-"""Every protocol's numbers for the same detections: measured, as text and as JSON."""
+"""The numbers of every protocol: measured, as text and as JSON."""
 
 from __future__ import annotations
 
@@ -11,7 +11,16 @@ import numpy as np
 
 from evaluation.metrics.coco import CocoResult, coco_ap, result_rows
 from evaluation.metrics.confusion import Confusion, confusion
-from evaluation.metrics.darknet import POINTS, ConfidenceCurves, DarknetMap, confidence_curves, darknet_map, ratio
+from evaluation.metrics.darknet import (
+    CONF_THRESH,
+    MATCH_THRESH,
+    POINTS,
+    ConfidenceCurves,
+    DarknetMap,
+    confidence_curves,
+    darknet_map,
+    ratio,
+)
 from evaluation.metrics.matching import Ints
 from evaluation.metrics.voc import VocResult, voc_ap
 from utils.detections import Detections, GroundTruth
@@ -19,7 +28,7 @@ from utils.detections import Detections, GroundTruth
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Metrics:
-    """Metrics of every protocol for the same detections. images_per_class: (classes,) images with an object of the class."""
+    """Metrics of every protocol. images_per_class: (classes,) images with an object of the class."""
 
     names: tuple[str, ...]
     images: int
@@ -33,26 +42,29 @@ class Metrics:
 
 def measure(
     found: Sequence[Detections],
+    submitted: Sequence[Detections],
     ground_truth: Sequence[GroundTruth],
     names: tuple[str, ...],
     image_ids: Sequence[int],
     category_ids: Sequence[int],
     *,
-    conf_thresh: float = 0.25,
+    iou_thresh: float = MATCH_THRESH,
+    conf_thresh: float = CONF_THRESH,
 ) -> tuple[Metrics, list[dict[str, Any]]]:
-    """All protocols on the same detections, and COCO's result rows; images in the same order everywhere.
+    """Metrics of all protocols, and COCO's result rows; images in the same order everywhere.
 
-    conf_thresh: the confidence of precision, recall and confusion.
+    found: for the original's mAP and the confusion matrix. submitted: for COCO and Pascal VOC, see `protocol_ways`.
+    iou_thresh: of the original's mAP. conf_thresh: the confidence of precision, recall and confusion.
     """
-    rows = result_rows(found, image_ids, category_ids)
-    darknet = darknet_map(found, ground_truth, len(names), conf_thresh=conf_thresh)
+    rows = result_rows(submitted, image_ids, category_ids)
+    darknet = darknet_map(found, ground_truth, len(names), iou_thresh=iou_thresh, conf_thresh=conf_thresh)
     metrics = Metrics(
         names=names,
         images=len(found),
         images_per_class=images_per_class([t.class_ids[~(t.crowd | t.difficult)] for t in ground_truth], len(names)),
         darknet=darknet,
         coco=coco_ap(rows, ground_truth, image_ids, category_ids),
-        voc=voc_ap(found, ground_truth, len(names)),
+        voc=voc_ap(submitted, ground_truth, len(names)),
         curves=confidence_curves(darknet.ranked),
         confusion=confusion(found, ground_truth, len(names), conf_thresh=conf_thresh),
     )
@@ -60,7 +72,7 @@ def measure(
 
 
 _COLUMNS = ("images", "labels", "P", "R", "F1", "mAP area", "mAP 11", "mAP 101", "AP50", "AP", "VOC07", "VOC10")
-_GROUPS = ("", "Darknet, IoU 0.5, P R F1 at confidence {:g}", "COCO", "Pascal VOC")
+_GROUPS = ("", "Darknet, IoU {:g}, P R F1 at confidence {:g}", "COCO", "Pascal VOC")
 
 
 def class_rows(metrics: Metrics) -> list[dict[str, Any]]:
@@ -131,7 +143,7 @@ def table(metrics: Metrics, *, every_class: bool = False) -> str:
     keys += ("coco_ap50", "coco_ap", "voc_ap_2007", "voc_ap_2010")
     rows = [all_row(metrics), *(row for row in class_rows(metrics) if row["labels"] or every_class)]
     width = max(len(str(row["name"])) for row in rows)
-    groups = (_GROUPS[1].format(metrics.darknet.conf_thresh), *_GROUPS[2:])
+    groups = (_GROUPS[1].format(metrics.darknet.iou_thresh, metrics.darknet.conf_thresh), *_GROUPS[2:])
     lines = [" " * (width + 18) + f"{groups[0]:^51}{groups[1]:^16}{groups[2]:^16}".rstrip()]
     lines.append(f"{'class':<{width}}" + "".join(f"{column:>9}" for column in _COLUMNS[:2])
                  + "".join(f"{column:>{_width(column)}}" for column in _COLUMNS[2:]))  # fmt: skip
