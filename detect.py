@@ -3,7 +3,10 @@
 examples:
   python detect.py                                      a first look: the shipped detector on sample images
   python detect.py --cfg yolov4.cfg --weights yolov4.weights --names coco.names --source street.jpg
+  python detect.py --cfg my.cfg --weights my.weights --data my.data --source street.jpg --out found.jpg
   python detect.py --cfg my.cfg --weights my.weights --names my.names --source video.mp4 --save-json
+  python detect.py --cfg my.cfg --weights my.weights --names my.names --source a.jpg clips "images/**"
+  find . -name "*.jpg" | python detect.py --cfg my.cfg --weights my.weights --names my.names --source -
   python detect.py --cfg my.cfg --weights my.weights --names my.names --source 0 --view-img
   python detect.py --cfg my.cfg --weights my.weights --names my.names --source rtsp://camera/stream1 --no-save --save-csv
 """
@@ -17,11 +20,13 @@ import time
 from collections.abc import Sequence
 from contextlib import closing
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 from tqdm import tqdm
 
 from data.frames import Failure, Frames, open_frames
+from data.image import WRITABLE_SUFFIXES
 from inference.first_look import SAMPLES, next_steps, with_shipped_model
 from inference.model import ModelFlags
 from inference.pipeline import predict_frames
@@ -44,13 +49,20 @@ from utils.files import run_folder
 logger = logging.getLogger(__name__)
 
 MOST_NAMED = 10  # classes that the summary names
+VIDEO_FILES = frozenset({".mp4", ".mov", ".mkv", ".avi"})  # that --out writes
+BOX_FLAGS = (
+    *("save_txt", "save_conf", "save_json", "save_crop", "view_img", "out", "conf_thres", "iou_thres", "classes"),
+    *("agnostic_nms", "max_det", "line_thickness", "hide_labels", "hide_conf", "fourcc"),
+)
+"""Flags without a meaning for a classifier."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class DetectOptions(ModelFlags):
     """The flags of detect.py."""
 
-    source: str | None
+    source: tuple[str, ...]
+    out: str | None
     vid_stride: int
     letter_box: int | None
     resize: str
@@ -71,7 +83,7 @@ class DetectOptions(ModelFlags):
     line_thickness: int | None
     hide_labels: bool
     hide_conf: bool
-    fourcc: str
+    fourcc: str | None
     print: str
     project: str
     name: str
@@ -82,7 +94,16 @@ def parse_arguments(arguments: Sequence[str] | None) -> DetectOptions:
     parser = script_parser("detect.py", __doc__)
     add = flags_of(parser)
     ModelFlags.add(add)
-    add("--source", help="image, folder, glob, .txt list, video, camera number, rtsp:// or http:// address")
+    add("--data", dest="names", metavar="FILE", help="the same as --names: a .data file that names the class names")
+    add(
+        "--source",
+        nargs="+",
+        default=(),
+        metavar="SOURCE",
+        help="images, videos, folders (FOLDER/** with subfolders), globs, .txt lists, - (a list on standard input); or one camera "
+        "number, rtsp:// or http:// address",
+    )
+    add("--out", metavar="FILE", help="save the annotated image or video as FILE instead of in a run folder")
     add("--vid-stride", type=above_zero, default=1, metavar="N", help="take every Nth frame of a video")
     add("--conf-thres")
     add("--iou-thres")
@@ -100,7 +121,7 @@ def parse_arguments(arguments: Sequence[str] | None) -> DetectOptions:
     add("--line-thickness", type=above_zero, metavar="PX", help="of boxes; default: in proportion to the image")
     add("--hide-labels", action="store_true", help="draw boxes only")
     add("--hide-conf", action="store_true", help="draw labels without scores")
-    add("--fourcc", default="mp4v", help="codec of saved videos, default %(default)s")
+    add("--fourcc", help="codec of saved videos; default: H.264 with the package av, else mp4v")
     add("--print", choices=("short", "darknet"), default="short", help="darknet: print as the original does")
     add("--project", default="runs/detect")
     add("--name")
@@ -113,18 +134,27 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if options.view_img:
         require_screen("--view-img")
     model = open_the_model(options)
+    record = record_options(options, model)
     source = options.source
-    if source is None:
-        source = os.path.relpath(SAMPLES)
-        print(f"no --source: using the images and the clip in {source}")
+    if not source:
+        source = (os.path.relpath(SAMPLES),)
+        print(f"no --source: using the images and the clip in {source[0]}")
     with closing(open_frames(source, vid_stride=options.vid_stride)) as frames:
-        folder = run_folder(options.project, options.name, exist_ok=options.exist_ok)
+        if record.out is not None:
+            check_out(record.out, frames)
+        folder = run_folder(options.project, options.name, exist_ok=options.exist_ok) if record.in_folder else None
         start = time.perf_counter()
-        with Recorder(folder, record_options(options, model)) as recorder:
-            statistics = run(model, frames, recorder, options)
+        try:
+            with Recorder(folder or Path(), record) as recorder:
+                statistics = run(model, frames, recorder, options)
+        finally:
+            if folder is not None and not any(folder.iterdir()):
+                folder.rmdir()
     print(summary(statistics, model, recorder.seconds, time.perf_counter() - start))
-    print(f"Results saved to {folder}")
-    if options.cfg is None and options.weights is None and options.source is None:
+    for saved in (recorder.out, folder):
+        if saved is not None and saved.exists():
+            print(f"Results saved to {saved}")
+    if options.cfg is None and options.weights is None and not options.source:
         print(f"\n{next_steps()}")
     if statistics.interrupted:
         return EXIT_INTERRUPTED
@@ -134,7 +164,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def open_the_model(options: DetectOptions) -> Model:
     """Open the model of the flags, or the shipped one. Raises InputError."""
     options = with_shipped_model(options)
-    model = options.open()
+    model = options.open_named()
     for class_id in options.classes or ():
         if not 0 <= class_id < model.classes:
             text = f"{options.cfg or options.weights} has classes 0 to {model.classes - 1}"
@@ -144,12 +174,17 @@ def open_the_model(options: DetectOptions) -> Model:
 
 def record_options(options: DetectOptions, model: Model) -> RecordOptions:
     if isinstance(model, Classifier):
-        for flag in ("save_txt", "save_conf", "save_json", "save_csv", "save_crop", "view_img"):
-            if getattr(options, flag):
-                logger.warning("--%s has no effect on a classifier", flag.replace("_", "-"))
-        return RecordOptions(media=False, top_classes=True)
+        usual = parse_arguments([])
+        for flag in BOX_FLAGS:
+            if getattr(options, flag) != getattr(usual, flag):
+                what = options.cfg or options.weights
+                raise InputError(f"--{flag.replace('_', '-')}: {what} is a classifier, which finds no boxes")
+        return RecordOptions(media=False, top_classes=options.save_csv or not options.no_save)
+    if options.out is not None and options.no_save:
+        raise InputError("--out: cannot be combined with --no-save")
     return RecordOptions(
         media=not options.no_save,
+        out=None if options.out is None else Path(options.out),
         show=options.view_img,
         labels_txt=options.save_txt or options.save_conf,
         scores_in_txt=options.save_conf,
@@ -162,6 +197,22 @@ def record_options(options: DetectOptions, model: Model) -> RecordOptions:
         codec=options.fourcc,
         vid_stride=options.vid_stride,
     )
+
+
+def check_out(out: Path, frames: Frames) -> None:
+    """Raise InputError unless the one image or video of `frames` can be saved as `out`."""
+    if len(frames.entries) > 1:
+        raise InputError(
+            f"--out {out}: the source has {len(frames.entries)} images and videos, expected one; see --project"
+        )
+    suffixes = VIDEO_FILES if frames.in_time else WRITABLE_SUFFIXES
+    if out.suffix.lower() not in suffixes:
+        kind = "a video" if frames.in_time else "an image"
+        raise InputError(f"--out {out}: the source is {kind}, expected a file name with {', '.join(sorted(suffixes))}")
+    if out.is_dir():
+        raise InputError(f"--out {out}: is a folder, expected a file name")
+    if out.exists() and any(Path(each).exists() and out.samefile(each) for each in frames.entries):
+        raise InputError(f"--out {out}: is the source itself, expected another file name")
 
 
 def run(model: Model, frames: Frames, recorder: Recorder, options: DetectOptions) -> RunStatistics:

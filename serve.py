@@ -38,6 +38,7 @@ def parse_arguments(arguments: Sequence[str] | None) -> ServeOptions:
     parser = script_parser("serve.py", __doc__)
     add = flags_of(parser)
     ModelFlags.add(add)
+    add("--data", dest="names", metavar="FILE", help="the same as --names: a .data file that names the class names")
     add("--host", default=LOCAL[0], help="address to listen on, default this machine only; 0.0.0.0: every network")
     add("--port", type=_port, default=8000, metavar="N", help="default %(default)s")
     add("--max-upload", type=above_zero, default=64, metavar="MB", help="largest upload, default %(default)s MB")
@@ -66,7 +67,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     from serving.service import DetectionService
 
     options = with_shipped_model(options)
-    model = options.open()
+    model = options.open_named()
     limits = Limits(upload_bytes=options.max_upload * 1_000_000, hosts=allowed_hosts(options.host))
     title = Path(options.weights or "").stem
     app = make_app(DetectionService(model, most_frames=options.max_frames), title, limits)

@@ -14,9 +14,10 @@ from __future__ import annotations
 import glob
 import logging
 import re
+import sys
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
@@ -28,11 +29,12 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from data.formats.darknet import read_list
+from data.formats.darknet import parse_list, read_list
 from data.image import IMAGE_SUFFIXES, read_image
 from data.prefetch import Prefetch
 from data.video import VIDEO_SUFFIXES, Video, describe, open_video, video_frames
 from utils.errors import InputError
+from utils.files import decoded
 
 logger = logging.getLogger(__name__)
 
@@ -40,6 +42,8 @@ RETRIES = 3
 RETRY_AFTER_S = 1.0
 TIMEOUT_MS = 10_000
 
+STDIN = "-"
+_NAMED = 3  # sources that a message names
 _AHEAD = 4  # decoded images that wait for the consumer
 _MAX_CAMERA = 2**31 - 1
 _STREAM_SUFFIXES = frozenset({".mjpg", ".mjpeg"})  # of the streams of network cameras
@@ -86,14 +90,21 @@ class Failure:
 class Frames:
     """Iterable, once, over Frame and Failure. total: expected number of frames, None if unknown.
 
-    live: a camera or a stream. in_time: a video, camera or stream is among them. Iterating raises InputError at the end if there
-    was no frame at all.
+    live: a camera or a stream. in_time: a video, camera or stream is among them. entries: paths of the images and videos.
+    Iterating raises InputError at the end if there was no frame at all.
     """
 
     def __init__(
-        self, source: str, items: Iterator[Frame | Failure], *, total: int | None, live: bool, in_time: bool
+        self,
+        source: str,
+        items: Iterator[Frame | Failure],
+        *,
+        total: int | None,
+        live: bool,
+        in_time: bool,
+        entries: tuple[str, ...] = (),
     ) -> None:
-        self.source, self.total, self.live, self.in_time = source, total, live, in_time
+        self.source, self.total, self.live, self.in_time, self.entries = source, total, live, in_time, entries
         self._items = items
 
     def __iter__(self) -> Iterator[Frame | Failure]:
@@ -125,33 +136,47 @@ class Frames:
 def open_frames(source: Any, *, vid_stride: int = 1) -> Frames:
     """Frames of an image, video, folder, glob pattern, `.txt` list, camera number, URL, image in memory, or list of these.
 
-    An image in memory is what `as_image` takes, or a batch of these (an array or tensor of 4 dimensions); a list holds
-    files, folders, patterns and images. vid_stride: take every Nth frame of a video or stream.
+    A folder contributes the files directly in it, the pattern `folder/**` those of its subfolders too; `-` reads a list from
+    standard input. An image in memory is what `as_image` takes, or a batch of these (an array or tensor of 4 dimensions).
+    A camera or a stream has to be the only source. vid_stride: take every Nth frame of a video or stream.
     Raises InputError when there is no such source or nothing in it.
     """
     if vid_stride < 1:
         raise InputError(f"vid-stride: cannot be {vid_stride}, expected 1 or more")
     _silence_opencv()
-    name = str(source) if isinstance(source, (str, Path, int)) else "images"
+    is_batch = isinstance(source, (list, tuple)) or getattr(source, "ndim", 0) == 4
+    sources: Sequence[Any] = source if is_batch else [source]
+    named = [str(each) for each in sources if isinstance(each, (str, Path, int))]
+    name = ", ".join(named[:_NAMED]) + (", ..." if len(named) > _NAMED else "") or "images"
+    for each in named:
+        device = _live_device(each)
+        if device is None:
+            continue
+        if len(sources) > 1:
+            raise InputError(f"{each}: a camera or stream has to be the only source")
+        return Frames(name, LiveFrames(device, each, vid_stride), total=None, live=True, in_time=True)
     entries: list[str | Frame] = []
-    if isinstance(source, (list, tuple)) or getattr(source, "ndim", 0) == 4:
-        for number, each in enumerate(source):
-            entries += map(str, find_files(str(each))) if isinstance(each, (str, Path)) else [_in_memory(each, number)]
-    elif not isinstance(source, (str, Path, int)):
-        entries = [_in_memory(source, 0)]
-    elif name.isascii() and name.isdigit() and not Path(name).exists():
-        if int(name) > _MAX_CAMERA:
-            raise InputError(f"{name}: no such file or folder, and no camera number")
-        return Frames(name, LiveFrames(int(name), name, vid_stride), total=None, live=True, in_time=True)
-    elif _URL.match(name):
-        if _is_live(name):
-            return Frames(name, LiveFrames(name, name, vid_stride), total=None, live=True, in_time=True)
-        entries = [name]
-    else:
-        entries = [str(path) for path in find_files(name)]
+    for number, each in enumerate(sources):
+        if not isinstance(each, (str, Path, int)):
+            entries.append(_in_memory(each, number))
+        elif _URL.match(str(each)):
+            entries.append(str(each))
+        else:
+            entries += map(str, find_files(str(each)))
     in_time = any(isinstance(each, str) and is_video(each) for each in entries)
     items = Prefetch(_read_all(entries, vid_stride), _AHEAD)
-    return Frames(name, items, total=_count(entries, vid_stride), live=False, in_time=in_time)
+    total = _count(entries, vid_stride)
+    paths = tuple(each if isinstance(each, str) else each.path for each in entries)
+    return Frames(name, items, total=total, live=False, in_time=in_time, entries=paths)
+
+
+def _live_device(source: str) -> int | str | None:
+    """Camera number or URL of a stream; None for files. Raises InputError for a URL that cannot be read."""
+    if source.isascii() and source.isdigit() and not Path(source).exists():
+        if int(source) > _MAX_CAMERA:
+            raise InputError(f"{source}: no such file or folder, and no camera number")
+        return int(source)
+    return source if _URL.match(source) and _is_live(source) else None
 
 
 def is_video(path: str | Path) -> bool:
@@ -161,13 +186,17 @@ def is_video(path: str | Path) -> bool:
 def find_files(source: str) -> list[Path]:
     """Images and videos that `source` names, sorted, or in the order of the list; never empty.
 
-    A folder contributes the images and videos directly in it. An existing name may contain `*`, `?` or `[`. Raises
-    InputError.
+    A folder contributes the images and videos directly in it. An existing name may contain `*`, `?` or `[`. `-` is a list
+    on standard input. Raises InputError.
     """
+    if source == STDIN:
+        text = decoded(sys.stdin.buffer.read(), "standard input", "list", paths=True)
+        return _not_empty([Path(entry) for entry in parse_list(text)], "standard input", "list names no")
     path = Path(source)
     try:
         if path.is_dir():
-            return _not_empty(sorted(each for each in path.iterdir() if _known(each)), source, "folder has no")
+            hint = f" directly in it; '{path / '**'}' takes those of its subfolders"
+            return _not_empty(sorted(each for each in path.iterdir() if _known(each)), source, "folder has no", hint)
         found = path.exists()
     except OSError as error:  # no permission, or a name that is too long
         raise InputError(f"{source}: cannot be read: {error.strerror}") from None
@@ -184,9 +213,9 @@ def _known(path: Path) -> bool:
     return path.suffix.lower() in IMAGE_SUFFIXES | VIDEO_SUFFIXES and path.is_file()
 
 
-def _not_empty(paths: list[Path], source: str, what: str) -> list[Path]:
+def _not_empty(paths: list[Path], source: str, what: str, hint: str = "") -> list[Path]:
     if not paths:
-        raise InputError(f"{source}: {what} images or videos")
+        raise InputError(f"{source}: {what} images or videos{hint}")
     return paths
 
 

@@ -110,11 +110,11 @@ class VideoWriter:
     used. `write` and `close` raise RunError if the video cannot be written.
     """
 
-    def __init__(self, path: str | Path, fps: float, codec: str = DEFAULT_CODEC) -> None:
+    def __init__(self, path: str | Path, fps: float, codec: str | None = None) -> None:
         self.path = Path(path)
         self.frames = 0
         self._fps = min(max(fps, _MIN_FPS), _MAX_FPS)
-        self._codec = codec
+        self._codec = codec or DEFAULT_CODEC
         self._queue: queue.Queue[Image | None] = queue.Queue(_QUEUED)
         self._error: RunError | None = None
         self._thread: threading.Thread | None = threading.Thread(target=self._run, name="video writer", daemon=True)

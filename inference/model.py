@@ -62,6 +62,15 @@ class ModelFlags:
             own = {"help": helps[field.name]} if field.name in helps else {}
             add("--" + field.name.replace("_", "-"), **own, **choices.get(field.name, {}))
 
+    def open_named(self) -> Model:
+        """`open`, with a warning if the class names are unknown. Raises InputError."""
+        model = self.open()
+        if model.names == class_names(None, model.classes, ""):
+            last = f", ..., class {model.classes - 1}" if model.classes > 1 else ""
+            text = "no class names, expected --names or --data; the classes are called"
+            logger.warning("%s: %s class 0%s", self.weights, text, last)
+        return model
+
     def open(self) -> Model:
         """See `open_model`. Raises InputError."""
         return open_model(

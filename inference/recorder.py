@@ -32,11 +32,12 @@ _LONGEST_GAP = 250  # frames of a live source that one frame may stand in for
 class RecordOptions:
     """What is written.
 
-    media: annotated images and videos. show: a window with them. top_classes: results.csv of a classifier. The rest is as the
-    flags of detect.py say.
+    media: annotated images and videos. out: file of the only one, in place of one in the run folder. show: a window with them.
+    top_classes: results.csv of a classifier. The rest is as the flags of detect.py say.
     """
 
     media: bool = True
+    out: Path | None = None
     show: bool = False
     labels_txt: bool = False
     scores_in_txt: bool = False
@@ -47,18 +48,26 @@ class RecordOptions:
     thickness: int | None = None
     hide_labels: bool = False
     hide_scores: bool = False
-    codec: str = "mp4v"
+    codec: str | None = None
     vid_stride: int = 1
+
+    @property
+    def in_folder(self) -> bool:
+        """Whether anything is written into the run folder."""
+        files = self.labels_txt or self.json or self.csv or self.crops or self.top_classes
+        return files or (self.media and self.out is None)
 
 
 class Recorder:
     """Context manager; `add` takes one result. Leaving it finishes every file, after Ctrl-C too.
 
-    seconds: time spent drawing and writing. Raises RunError, from `add` or at the end, when something cannot be written.
+    seconds: time spent drawing and writing. out: the file of `RecordOptions.out`, whose extension the codec may have changed.
+    Raises RunError, from `add` or at the end, when something cannot be written.
     """
 
     def __init__(self, folder: Path, options: RecordOptions) -> None:
         self.seconds = 0.0
+        self.out = options.out
         self._folder, self._options = folder, options
         self._queue: queue.Queue[Result | None] = queue.Queue(_WAITING)
         self._error: BaseException | None = None
@@ -142,6 +151,9 @@ class Recorder:
             _show(drawn, wait=result.frame.video is None)
 
     def _write_image(self, frame: Frame, drawn: NDArray[np.uint8]) -> None:
+        if self.out is not None:
+            save_image(self.out, drawn)
+            return
         suffix = Path(frame.path).suffix.lower()
         name = self._free_name(frame.path, suffix if suffix in WRITABLE_SUFFIXES else ".jpg")
         save_image(self._folder / name, drawn)
@@ -150,9 +162,9 @@ class Recorder:
         assert frame.video is not None
         if self._video is None or self._video_path != frame.path:
             self._close_video()
-            name = self._free_name(_stream_name(frame.path), ".mp4")
+            path = self.out or self._folder / self._free_name(_stream_name(frame.path), ".mp4")
             fps = frame.video.fps if frame.live else frame.video.fps / self._options.vid_stride
-            self._video = VideoWriter(self._folder / name, fps, self._options.codec)
+            self._video = VideoWriter(path, fps, self._options.codec)
             self._video_path, self._next_index = frame.path, frame.index
         repeats = 1
         if frame.live:  # repeat frames in place of dropped ones, so that the video keeps time
@@ -165,6 +177,7 @@ class Recorder:
         if self._video is not None:
             video, self._video = self._video, None
             video.close()
+            self.out = self.out and video.path
 
     def _free_name(self, path: str, suffix: str) -> str:
         """A file name like that of `path`, with a number if another path has taken it."""

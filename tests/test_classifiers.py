@@ -170,9 +170,16 @@ def test_detect_script_classifies(
     rows = list(csv.DictReader((coloured / "runs" / "detect" / "exp" / "results.csv").open()))
     assert len(rows) == 18
     assert rows[0] == {"file": "n0_0.png", "frame": "0", "rank": "1", "class": "red", "probability": "0.576117"}
-    assert named("--print", "darknet", "--save-json") == EXIT_OK
+    assert named("--print", "darknet", "--no-save") == EXIT_OK
     assert capsys.readouterr().out.splitlines()[1] == "class 0: 0.576117"
-    assert "--save-json has no effect on a classifier" in caplog.text
+    assert caplog.text.count("no class names") == 1 and "called class 0, ..., class 2" in caplog.text
+    assert [path.name for path in (coloured / "runs" / "detect").iterdir()] == ["exp"], "nothing saved, no folder"
+
+
+@pytest.mark.parametrize("flags", [["--save-json"], ["--save-txt"], ["--out", "a.jpg"], ["--conf-thres", "0.5"]])
+def test_flags_about_boxes_are_refused(coloured: Path, flags: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+    assert named(*flags) == EXIT_BAD_INPUT
+    assert f"{flags[0]}: my.cfg is a classifier" in capsys.readouterr().err
 
 
 def test_an_exported_classifier_says_the_same(coloured: Path, capsys: pytest.CaptureFixture[str]) -> None:

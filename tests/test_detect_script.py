@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+import io
 import json
 import resource
 import signal
@@ -122,9 +123,82 @@ def test_nosave_and_equal_names(model: list[str], tmp_path: Path) -> None:
     image(tmp_path / "y" / "a.png")
     code, folder = run(model, tmp_path, "--source", str(tmp_path / "*" / "a.png"))
     assert code == 0 and sorted(path.name for path in folder.iterdir()) == ["a.png", "a_2.png"]
-    for number, flag in enumerate(("--no-save", "--nosave"), start=2):
+    for flag in ("--no-save", "--nosave"):
         code, _ = run(model, tmp_path, "--source", str(tmp_path / "x"), flag)
-        assert code == 0 and not list((tmp_path / "runs" / f"a{number}").iterdir())
+        assert code == 0 and not (tmp_path / "runs" / "a2").exists()
+
+
+def test_no_folder_without_a_frame(model: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "a.jpg").write_bytes(b"no image")
+    code, folder = run(model, tmp_path, "--source", str(tmp_path / "a.jpg"))
+    assert code == 2 and "a.jpg" in capsys.readouterr().err and not folder.exists()
+
+
+def test_several_sources(model: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    image(tmp_path / "ä b" / "a.png")
+    image(tmp_path / "ä b" / "deep" / "c.png")
+    sources = [str(tmp_path / "ä b"), str(image(tmp_path / "b.png")), str(tmp_path / "ä b" / "**" / "c.png")]
+    code, folder = run(model, tmp_path, "--source", *sources)
+    assert code == 0 and sorted(path.name for path in folder.iterdir()) == ["a.png", "b.png", "c.png"]
+    text = f"{tmp_path / 'b.png'}\n{tmp_path / 'ä b' / 'a.png'}\n"
+    monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(text.encode())))
+    code, _ = run(model, tmp_path, "--source", "-")
+    assert code == 0 and sorted(path.name for path in (tmp_path / "runs" / "a2").iterdir()) == ["a.png", "b.png"]
+
+
+def test_names_of_a_data_file(model: list[str], tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    (tmp_path / "cfg").mkdir()
+    (tmp_path / "cfg" / "my.data").write_text("classes = 2\nnames = small.names\n")
+    source = ["--source", str(image(tmp_path / "a.png", 64, 64)), "--save-json"]
+    code, folder = run(model[:4], tmp_path, *source, "--data", str(tmp_path / "cfg" / "my.data"))
+    assert code == 0 and json.loads((folder / "results.json").read_text())[0]["name"] == "dog"
+    assert "no class names" not in caplog.text
+    assert run(model[:4], tmp_path, *source)[0] == 0
+    assert caplog.text.count("no class names, expected --names or --data") == 1
+
+
+def test_out_names_the_one_file(model: list[str], tmp_path: Path) -> None:
+    for source, out in ((image(tmp_path / "a.png"), "x/found.jpg"), (video(tmp_path / "a.mp4", 5), "found.avi")):
+        code, folder = run(model, tmp_path, "--source", str(source), "--out", str(tmp_path / out))
+        assert code == 0 and (tmp_path / out).stat().st_size > 0 and not folder.exists()
+    code, folder = run(
+        model, tmp_path, "--source", str(tmp_path / "a.png"), "--out", str(tmp_path / "b.png"), "--save-txt"
+    )
+    assert code == 0 and (tmp_path / "b.png").exists() and [path.name for path in folder.iterdir()] == ["labels"]
+
+
+@pytest.mark.parametrize(
+    ("source", "flags", "message"),
+    [
+        (["in"], ["--out", "b.png"], "--out b.png: the source has 2 images and videos"),
+        (["in/a.png"], ["--out", "b.mp4"], "--out b.mp4: the source is an image, expected a file name with .bmp"),
+        (["clip.mp4"], ["--out", "b.png"], "--out b.png: the source is a video, expected a file name with .avi"),
+        (["in/a.png"], ["--out", "in/../in/a.png"], "is the source itself"),
+        (["in/a.png"], ["--out", "folder.png"], "--out folder.png: is a folder"),
+        (["in/a.png"], ["--out", "b.png", "--no-save"], "cannot be combined with --no-save"),
+        (["in", "0"], [], "0: a camera or stream has to be the only source"),
+        (["deep"], [], "'deep/**' takes those of its subfolders"),
+        (["-"], [], "standard input: list names no images"),
+    ],
+)
+def test_sources_that_do_not_go_together(
+    model: list[str],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    source: list[str],
+    flags: list[str],
+    message: str,
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(b"\n")))
+    for each in ("in/a.png", "in/b.png", "deep/er/a.png", "folder.png/a.png"):
+        image(tmp_path / each)
+    video(tmp_path / "clip.mp4", 3)
+    before = (tmp_path / "in" / "a.png").read_bytes()
+    code, folder = run(model, tmp_path, "--source", *source, *flags)
+    assert code == 2 and message in capsys.readouterr().err
+    assert not folder.exists() and (tmp_path / "in" / "a.png").read_bytes() == before
 
 
 def test_an_unreadable_image_among_good_ones(

@@ -128,7 +128,7 @@ _SHARED: dict[str, dict[str, Any]] = {
     "--weights": {"metavar": "FILE", "help": ".weights, .pt, .safetensors, .onnx, .xml or .torchscript file"},
     "--names": {
         "metavar": "FILE",
-        "help": "class names, one per line; default: the model file's, or class 0, class 1, ...",
+        "help": "class names, one per line, or a .data file with 'names'; default: the model file's, or class 0, ...",
     },
     "--backend": {"help": "engine that runs the model; default: by file extension"},
     "--ema": {"action": "store_true", "help": "use the EMA weights of a training checkpoint"},

@@ -90,8 +90,11 @@ def read_text(path: str | Path, what: str, *, exact: bool = False, paths: bool =
         raise InputError(f"{path}: no such {what} file") from None
     except OSError as error:
         raise InputError(f"{path}: {what} file cannot be read: {error.strerror}") from error
-    if exact:
-        return data.decode("utf-8", "surrogateescape")
+    return data.decode("utf-8", "surrogateescape") if exact else decoded(data, path, what, paths=paths)
+
+
+def decoded(data: bytes, path: str | Path, what: str, *, paths: bool = False) -> str:
+    """The text in bytes of the file `path`; see `read_text`. Raises InputError."""
     try:
         text = data.decode(encoding_of(data), "surrogateescape" if paths else "strict")
     except UnicodeDecodeError as error:

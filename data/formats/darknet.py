@@ -166,13 +166,15 @@ def format_names(names: Iterable[str]) -> str:
 def read_names(path: str | Path) -> tuple[str, ...]:
     """Class names in the order of their ids, of a names file or of the one that a .data file names.
 
-    Raises InputError if it is missing or empty."""
+    That one is relative to the working directory (as in the original), the .data file's folder or its parent. Raises InputError
+    if it is missing or empty.
+    """
     if Path(path).suffix == ".data":
         options = parse_data(read_text(path, "data file"), str(path))
         if "names" not in options:
             raise InputError(f"{path}: no 'names', expected names = <file with one class name per line>")
-        named = Path(options["names"])
-        path = named if named.exists() else Path(path).parent / named
+        folder, named = Path(path).parent, Path(options["names"])
+        path = next((base / named for base in (Path(), folder, folder.parent) if (base / named).exists()), named)
     names = tuple(line.strip() for line in read_text(path, "names").rstrip().splitlines())
     if not names:
         raise InputError(f"{path}: no names, expected one class name per line")
@@ -184,13 +186,18 @@ def format_list(paths: Iterable[Path]) -> str:
     return "".join(f"{path}\n" for path in paths)
 
 
+def parse_list(text: str) -> list[str]:
+    """Entries of a list file, as they are."""
+    return [bare for line in text.splitlines() if (bare := line.strip())]
+
+
 def read_list(path: Path) -> tuple[Path, ...]:
     """Paths of a list file, one per line.
 
     Relative entries are relative to the working directory, as in the original, or to the folder of the list; the first
     entry decides.
     """
-    entries = [bare for line in read_text(path, "list", paths=True).splitlines() if (bare := line.strip())]
+    entries = parse_list(read_text(path, "list", paths=True))
     if not entries:
         return ()
     here = (Path(entries[0]).is_absolute() or Path(entries[0]).exists()) and not entries[0].startswith("./")
