@@ -12,8 +12,9 @@ from collections.abc import Callable, Sequence
 from darknet_cli import classify, demo, detect, measure, tools
 from darknet_cli.grammar import USAGE, Words, parse, refusal
 from darknet_cli.network import note
-from utils.cli import EXIT_FAILED, EXIT_OK, as_typed, run_script
+from utils.cli import EXIT_FAILED, EXIT_OK, as_typed, run_script, script_parser
 
+BAD_INPUT = EXIT_FAILED  # the original's exit code for whatever goes wrong
 COMMANDS: dict[str, Callable[[Words], int]] = {
     "detect": detect.detect,
     "detector test": detect.detect_images,
@@ -43,6 +44,10 @@ def parse_arguments(arguments: Sequence[str] | None) -> Words:
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
+    if list(sys.argv[1:] if arguments is None else arguments) in (["--version"], ["--help"], ["-h"]):
+        script_parser("python darknet.py", f"{__doc__}\ncommands:\n  {f'{chr(10)}  '.join(COMMANDS)}").parse_args(
+            arguments
+        )
     parsed = parse_arguments(arguments)
     words = parsed.words
     program = as_typed("python darknet.py")
@@ -59,4 +64,4 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(run_script(main, bad_input=EXIT_FAILED))
+    sys.exit(run_script(main, bad_input=BAD_INPUT))

@@ -12,10 +12,13 @@ from __future__ import annotations
 
 import argparse
 import importlib
+import os
+import shutil
 import sys
 from collections.abc import Sequence
+from pathlib import Path
 
-from utils.cli import PACKAGE, run_script
+from utils.cli import EXIT_BAD_INPUT, PACKAGE, run_script
 from utils.version import VERSION
 
 # Command -> module with its `main`, and what it does.
@@ -27,6 +30,7 @@ COMMANDS = {
     "convert": ("convert", "convert weights and labels, compare models, download published weights"),
     "export": ("export", "export to ONNX, OpenVINO or TorchScript"),
     "serve": ("serve", "a web page and a JSON endpoint"),
+    "darknet": ("darknet", "the command lines of the original program: cspyolo darknet detector test ..."),
     "compose": ("compose.__main__", "write cfgs from backbones and heads"),
 }
 
@@ -47,7 +51,17 @@ def main(arguments: Sequence[str] | None = None) -> int:
     given = list(sys.argv[1:] if arguments is None else arguments)
     command = parse_arguments(given[:1]).command
     module = importlib.import_module(PACKAGE + COMMANDS[command][0])
-    return run_script(module.main, given[1:])
+    return run_script(module.main, given[1:], bad_input=getattr(module, "BAD_INPUT", EXIT_BAD_INPUT))
+
+
+def darknet() -> int:
+    """The command `darknet`: the original program if one is on the path behind us, else `cspyolo darknet`."""
+    here = Path(sys.argv[0]).resolve().parent
+    folders = [each for each in os.environ.get("PATH", "").split(os.pathsep) if each and Path(each).resolve() != here]
+    original = shutil.which("darknet", path=os.pathsep.join(folders))
+    if original:
+        os.execv(original, [original, *sys.argv[1:]])
+    return main(["darknet", *sys.argv[1:]])
 
 
 if __name__ == "__main__":

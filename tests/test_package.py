@@ -103,6 +103,22 @@ def test_command_line(capsys: pytest.CaptureFixture[str], tmp_path: Path, monkey
     assert ended.value.code == 2
 
 
+def test_darknet_makes_way_for_the_original(tmp_path: Path) -> None:
+    environment = os.environ | {"PYTHONPATH": str(REPOSITORY), "PATH": str(tmp_path)}
+    command = [
+        sys.executable,
+        "-c",
+        "import sys; from cspyolo.__main__ import darknet; sys.exit(darknet())",
+        "nonsense",
+    ]
+    ours = subprocess.run(command, env=environment, capture_output=True, text=True)
+    assert ours.returncode == 1 and "nonsense" in ours.stderr + ours.stdout
+    (tmp_path / "darknet").write_text("#!/bin/sh\necho original $1\nexit 7\n")
+    (tmp_path / "darknet").chmod(0o755)
+    theirs = subprocess.run(command, env=environment | {"PATH": f"{tmp_path}:/bin"}, capture_output=True, text=True)
+    assert (theirs.returncode, theirs.stdout) == (7, "original nonsense\n")
+
+
 def test_own_cfgs_are_found_by_name_from_any_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     own = read(REPOSITORY / "cfg" / "csppeleenet.cfg")
