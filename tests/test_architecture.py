@@ -39,7 +39,8 @@ FLOORS = (
     ("models.load",),
     ("models.formats",),
     ("models.export",),
-    ("models", "models.fit", "models.summary", "models.published"),
+    ("models.features", "models.fit", "models.summary", "models.published"),
+    ("models",),
 )
 
 FOR_SCRIPTS = ("utils.cli", "utils.version")
