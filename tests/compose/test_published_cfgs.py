@@ -1,7 +1,8 @@
-"""Where the authors published a cfg, ours is the same function of the same weights file and trains with the same settings."""
+"""Published cfgs: ours are the same functions of the same weights, train with the same settings, and README names them all."""
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 import pytest
@@ -11,6 +12,7 @@ from compose.published import PUBLISHED_CFGS
 from inference.detector import Detector
 from models.load import load
 from models.network import Network
+from models.published import PUBLISHED
 from models.weights import save_weights
 from profiling.timing import settle_statistics
 from tests.paths import REPOSITORY, shared
@@ -70,3 +72,49 @@ def _number(text: str) -> float | str:
         return float(text)
     except ValueError:
         return text
+
+
+# Names of README's claim -> their cfgs here.
+CLAIMED = {
+    "CSPResNeXt-50": "csresnext50",
+    "CSPResNet-50": "csresnet50",
+    "CSPDarknet-53": "csdarknet53",
+    "CSPMobileNet-v2": "csmobilenet-v2",
+    "EfficientNet-B0": "efficientnet-b0",
+    "ResNet-10": "resnet10",
+    "CSPResNeXt50-PANet-SPP": "csresnext50-panet-spp",
+    "YOLOv3": "yolov3",
+    "-SPP": "yolov3-spp",
+    "-tiny": "yolov3-tiny",
+    "-tiny-PRN": "yolov3-tiny-prn",
+    "EfficientNet-B0-PRN": "efficientnet-b0-prn",
+}
+UNPUBLISHED = ("csppeleenet", "speleenet", "peleenext", "cspresnet10", "-ref", "-prn3l", "-efm", "-gfm", "-cem")
+"""What README calls neither published as cfg nor as weights, as it appears in the names of our cfgs."""
+
+
+def _claim() -> tuple[str, str]:
+    """README's lists of what has published weights, and of what was never published."""
+    text = " ".join((REPOSITORY / "README.md").read_text("utf-8").split())
+    published, rest = text.split("`python convert.py fetch` lists them: ", 1)[1].split(")", 1)
+    return published, rest.split("For ", 1)[1].split("were published", 1)[0]
+
+
+def test_readme_lists_the_weights_that_convert_fetches() -> None:
+    listed = set(re.split(", | and ", _claim()[0]))
+    assert listed == CLAIMED.keys()
+    with_weights = {row.cfg.removesuffix(".cfg") for row in PUBLISHED}
+    found = {name for name, (_, theirs) in PUBLISHED_CFGS.items() if theirs in with_weights}
+    assert found - {"csresnext50-panet-spp-original-optimal"} == set(CLAIMED.values())  # the same layers, trained later
+
+
+def test_readme_names_what_was_never_published() -> None:
+    claim = _claim()[1]
+    assert re.findall(r"[A-Z][\w-]+", claim) == [
+        *("CSPPeleeNet", "SPeleeNet", "PeleeNeXt", "CSPResNet-10", "Reference", "PRN-3l", "EFM", "GFM", "CEM")
+    ]
+    stems = [path.stem for path in (REPOSITORY / "cfg").glob("*.cfg")]
+    theirs = {row.cfg.removesuffix(".cfg") for row in PUBLISHED} | {cfg for _, cfg in PUBLISHED_CFGS.values()}
+    for part in UNPUBLISHED:
+        named = {stem for stem in stems if part in stem} - {"darknet-ref"}  # Darknet Reference is a published cfg
+        assert named and not named & (PUBLISHED_CFGS.keys() | theirs), part
