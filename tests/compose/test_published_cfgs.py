@@ -1,4 +1,4 @@
-"""Published cfgs: ours are the same functions of the same weights, train with the same settings, and README names them all."""
+"""Published cfgs: ours are the same functions of the same weights, train with the same settings, and the docs name them all."""
 
 from __future__ import annotations
 
@@ -8,11 +8,14 @@ from pathlib import Path
 import pytest
 import torch
 
+from compose.backbones import BACKBONES
+from compose.catalog import MODELS
+from compose.heads import HEADS
 from compose.published import PUBLISHED_CFGS
 from inference.detector import Detector
 from models.load import load
 from models.network import Network
-from models.published import PUBLISHED
+from models.published import PUBLISHED, find_published
 from models.weights import save_weights
 from profiling.timing import settle_statistics
 from tests.paths import REPOSITORY, shared
@@ -74,47 +77,55 @@ def _number(text: str) -> float | str:
         return text
 
 
-# Names of README's claim -> their cfgs here.
-CLAIMED = {
-    "CSPResNeXt-50": "csresnext50",
-    "CSPResNet-50": "csresnet50",
-    "CSPDarknet-53": "csdarknet53",
-    "CSPMobileNet-v2": "csmobilenet-v2",
-    "EfficientNet-B0": "efficientnet-b0",
-    "ResNet-10": "resnet10",
-    "CSPResNeXt50-PANet-SPP": "csresnext50-panet-spp",
-    "YOLOv3": "yolov3",
-    "-SPP": "yolov3-spp",
-    "-tiny": "yolov3-tiny",
-    "-tiny-PRN": "yolov3-tiny-prn",
-    "EfficientNet-B0-PRN": "efficientnet-b0-prn",
+NEVER_PUBLISHED = {
+    "SPeleeNet": "speleenet",
+    "PeleeNeXt": "peleenext",
+    "CSPPeleeNet": "csppeleenet",
+    "Reference": "-ref",
+    "CSPResNet-10": "cspresnet10",
+    "PRN-3l": "-prn3l",
+    "EFM": "-efm",
+    "GFM": "-gfm",
+    "CEM": "-cem",
 }
-UNPUBLISHED = ("csppeleenet", "speleenet", "peleenext", "cspresnet10", "-ref", "-prn3l", "-efm", "-gfm", "-cem")
-"""What README calls neither published as cfg nor as weights, as it appears in the names of our cfgs."""
+"""Names in the docs -> part of the names of our cfgs."""
 
 
-def _claim() -> tuple[str, str]:
-    """README's lists of what has published weights, and of what was never published."""
-    text = " ".join((REPOSITORY / "README.md").read_text("utf-8").split())
-    published, rest = text.split("`python convert.py fetch` lists them: ", 1)[1].split(")", 1)
-    return published, rest.split("For ", 1)[1].split("were published", 1)[0]
+def _page(name: str) -> str:
+    return " ".join((REPOSITORY / name).read_text("utf-8").split())
 
 
-def test_readme_lists_the_weights_that_convert_fetches() -> None:
-    listed = set(re.split(", | and ", _claim()[0]))
-    assert listed == CLAIMED.keys()
-    with_weights = {row.cfg.removesuffix(".cfg") for row in PUBLISHED}
-    found = {name for name, (_, theirs) in PUBLISHED_CFGS.items() if theirs in with_weights}
-    assert found - {"csresnext50-panet-spp-original-optimal"} == set(CLAIMED.values())  # the same layers, trained later
-
-
-def test_readme_names_what_was_never_published() -> None:
-    claim = _claim()[1]
-    assert re.findall(r"[A-Z][\w-]+", claim) == [
-        *("CSPPeleeNet", "SPeleeNet", "PeleeNeXt", "CSPResNet-10", "Reference", "PRN-3l", "EFM", "GFM", "CEM")
+def test_docs_list_the_weights_that_convert_fetches() -> None:
+    rows = re.findall(r"\| ([\w-]+) \| \w+ ([\w-]+) \| `python convert.py fetch ([\w-]+)` \|", _page("docs/models.md"))
+    assert [(ours, theirs) for ours, theirs, _ in rows] == [
+        (ours, theirs)
+        for ours, (_, theirs) in PUBLISHED_CFGS.items()
+        if f"{theirs}.cfg" in {row.cfg for row in PUBLISHED}
     ]
-    stems = [path.stem for path in (REPOSITORY / "cfg").glob("*.cfg")]
-    theirs = {row.cfg.removesuffix(".cfg") for row in PUBLISHED} | {cfg for _, cfg in PUBLISHED_CFGS.values()}
-    for part in UNPUBLISHED:
-        named = {stem for stem in stems if part in stem} - {"darknet-ref"}  # Darknet Reference is a published cfg
-        assert named and not named & (PUBLISHED_CFGS.keys() | theirs), part
+    assert all(find_published(name).cfg == f"{theirs}.cfg" for _, theirs, name in rows)
+    assert all((REPOSITORY / "cfg" / f"{ours}.cfg").is_file() for ours, _, _ in rows)
+
+
+def test_docs_name_what_was_never_published() -> None:
+    whole = re.search(r"For ([^.]*), neither cfgs nor weights were ever published", _page("docs/models.md"))
+    short = re.search(r"For ([^.]*), neither cfgs nor weights were ever published", _page("README.md"))
+    names = [re.findall(r"[A-Z]\w+(?:-\w+)?", found[1]) for found in (whole, short)]
+    assert names[0] == list(NEVER_PUBLISHED) and names[1] and set(names[1]) < set(names[0])
+    stems = {path.stem for path in (REPOSITORY / "cfg").glob("*.cfg")}
+    published = PUBLISHED_CFGS.keys() | {row.cfg.removesuffix(".cfg") for row in PUBLISHED} | {"darknet-ref"}
+    for name, part in NEVER_PUBLISHED.items():
+        named = {stem for stem in stems if part in stem} - {"darknet-ref"}  # "Darknet Reference" is another network
+        assert named and not named & published, name
+
+
+def test_every_cfg_is_published_or_has_another_source() -> None:
+    """A cfg that claims to be published has a twin, and a twin's cfg claims it."""
+    claimed = {
+        name
+        for name, model in MODELS.items()
+        if BACKBONES[model.backbone].origin == "cfg"
+        and (model.head.startswith("classifier") or HEADS[model.head].origin == "cfg")
+    }
+    assert PUBLISHED_CFGS.keys() <= claimed
+    joined = claimed - PUBLISHED_CFGS.keys()  # two published parts that were not published together
+    assert joined == {"csresnext50-prn", "csresnext50-yolov3"}
