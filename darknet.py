@@ -9,7 +9,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Callable, Sequence
 
-from darknet_cli import classify, demo, detect, measure, tools
+from darknet_cli import classify, demo, detect, measure, tools, train
 from darknet_cli.grammar import USAGE, Words, parse, refusal
 from darknet_cli.network import note
 from utils.cli import EXIT_FAILED, EXIT_OK, as_typed, run_script, script_parser
@@ -19,6 +19,8 @@ COMMANDS: dict[str, Callable[[Words], int]] = {
     "detect": detect.detect,
     "detector test": detect.detect_images,
     "detector demo": demo.demo,
+    "detector train": train.start,
+    "classifier train": train.start,
     "detector map": measure.map_table,
     "detector valid": measure.valid,
     "detector recall": measure.recall,

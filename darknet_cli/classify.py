@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -16,7 +16,7 @@ from data.formats.darknet import read_list, read_names
 from data.frames import Frame
 from data.image import read_image
 from evaluation.metrics.accuracy import ranks
-from evaluation.run import outcome, predict_images
+from evaluation.run import Predictions, outcome, predict_images
 from inference.predictor import Classifier, NmsOptions
 from utils.errors import InputError, RunError
 
@@ -73,10 +73,19 @@ def predict(words: Words) -> int:
 
 
 def valid(words: Words) -> int:
-    """`classifier valid DATA CFG WEIGHTS` (validate_classifier_single): accuracy so far, image by image."""
+    """`classifier valid DATA CFG WEIGHTS` (validate_classifier_single)."""
     model, options = _opened(words)
-    labels = read_names(option(options, "labels", "data/labels.list"))
     images = read_list(Path(option(options, "valid", "data/train.list")))
+    predictions, _ = measured_accuracy(model, images, options, line_start="\n")
+    note("")
+    return outcome(images, predictions)
+
+
+def measured_accuracy(
+    model: Classifier, images: Sequence[Path], options: Mapping[str, str], *, line_start: str
+) -> tuple[Predictions, float]:
+    """The accuracy so far, image by image, as the original prints it; the predictions and the last top-k accuracy."""
+    labels = read_names(option(options, "labels", "data/labels.list"))
     top = min(int(options.get("top", "1")), len(labels))
     say(" TOP calculation...\n")
     predictions = predict_images(model, images, batch_size=1)
@@ -85,8 +94,7 @@ def valid(words: Words) -> int:
     places = ranks(probabilities, class_ids)
     first, several = (np.cumsum(places < count) for count in (1, top))
     for number, (index, one, many) in enumerate(zip(predictions.indices, first, several, strict=True), start=1):
-        say(f"\n{index}: top 1: {one / number:f}, top {top}: {many / number:f}")
+        say(f"{line_start}{index}: top 1: {one / number:f}, top {top}: {many / number:f}")
     for path, reason in predictions.unreadable.items():
         report_bad_image(path, InputError(reason))
-    note("")
-    return outcome(images, predictions)
+    return predictions, float((places < top).mean()) if len(places) else 0.0

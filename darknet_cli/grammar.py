@@ -218,8 +218,6 @@ NOT_OFFERED["reset_normalize_net"] = "that is the name of a C function; the comm
 
 # Commands of the original that darknet.py does not have yet, and what does the same.
 NOT_YET = {
-    "detector train": "train.py --cfg CFG --weights WEIGHTS --data DATA --print darknet",
-    "classifier train": "train.py --cfg CFG --weights WEIGHTS --data DATA --print darknet",
     "classifier demo": "detect.py --source VIDEO",
 }
 

@@ -29,7 +29,6 @@ from evaluation.run import Predictions, outcome, predict_images
 from inference.detector import Detector
 from inference.predictor import NmsOptions
 from utils.boxes import iou
-from utils.detections import GroundTruth
 from utils.errors import InputError, RunError
 from utils.files import atomic_write, write_text
 from utils.net_options import ScheduleOptions
@@ -73,32 +72,30 @@ def _predicted(model: Detector, images: Sequence[Path], nms: NmsOptions) -> Pred
     return predictions
 
 
-def print_map(
-    predictions: Predictions,
-    truths: Sequence[GroundTruth],
-    names: Sequence[str],
-    *,
-    thresh: float,
-    iou_thresh: float,
-    points: int = 0,
-) -> float:
-    """The table of `detector map`, and the mAP. predictions: at SCORE_THRESH and NMS_THRESH."""  # fmt: skip
-    measured = darknet_map(predictions.found[0], truths, len(names), iou_thresh=iou_thresh, conf_thresh=thresh)
-    head, counts, *rest = darknet_text(measured, names, points).split("\n")
-    total = len(measured.ranked.scores)
-    ranks = "".join(f" rank = {rank} of ranks = {total} \r" for rank in range(0, total, 100))
-    say("\n".join([head, counts, ranks + rest[0], *rest[1:], ""]))
-    return measured.mean_average_precision(points)
-
-
 def map_table(words: Words) -> int:
     """`detector map DATA CFG WEIGHTS` (detector.c validate_detector_map)."""
     options = read_data(words.at(2, "the .data file"))
     valid = option(options, "valid", "data/train.txt")
     names = class_names(options)
     model = _detector(words, names, options)
-    say("\n calculation mAP (mean average precision)...\n")
     images = read_list(Path(valid))
+    predictions, _ = measured_map(
+        model, images, options, thresh=words["-thresh"], iou_thresh=words["-iou_thresh"], points=words["-points"]
+    )
+    return outcome(images, predictions)
+
+
+def measured_map(
+    model: Detector,
+    images: Sequence[Path],
+    options: Mapping[str, str],
+    *,
+    thresh: float,
+    iou_thresh: float,
+    points: int = 0,
+) -> tuple[Predictions, float]:
+    """Everything that the original prints about an mAP; the predictions and the mAP. Training measures like this, too."""
+    say("\n calculation mAP (mean average precision)...\n")
     read = TextLabels(_difficult(options, images))
     print_heads(model.network.plan)
     nms = NmsOptions(conf=SCORE_THRESH, iou=NMS_THRESH, rank_above=SCORE_THRESH)
@@ -106,11 +103,12 @@ def map_table(words: Words) -> int:
     labels = {index: _labels(read, image) for index, image in enumerate(images)}
     pairs = zip(predictions.indices, predictions.sizes_wh, strict=True)
     truths = [labels[index].ground_truth(size_wh) for index, size_wh in pairs]
-    print_map(
-        predictions, truths, names, thresh=words["-thresh"], iou_thresh=words["-iou_thresh"], points=words["-points"]
-    )
-    say(_POINTS)
-    return outcome(images, predictions)
+    found = darknet_map(predictions.found[0], truths, len(model.names), iou_thresh=iou_thresh, conf_thresh=thresh)
+    head, counts, *rest = darknet_text(found, model.names, points).split("\n")
+    total = len(found.ranked.scores)
+    ranks = "".join(f" rank = {rank} of ranks = {total} \r" for rank in range(0, total, 100))
+    say("\n".join([head, counts, ranks + rest[0], *rest[1:], _POINTS]))
+    return predictions, found.mean_average_precision(points)
 
 
 def _detector(words: Words, names: tuple[str, ...], options: Mapping[str, str]) -> Detector:

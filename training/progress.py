@@ -54,16 +54,20 @@ class DarknetLines:
 
     def __init__(self, history: TrainingHistory, last: int, write: Callable[[str], None] = print) -> None:
         self.history, self.last, self.write = history, last, write
-        self._hours = -1.0
+        self.hours = -1.0  # left, as the original estimates it; it prints the value from before an update
 
     def __call__(self, update: Update) -> None:
-        hours = (self.last - update.iteration) * (update.seconds + update.waited) / 3600
-        self._hours = hours if self._hours < 0 else 0.01 * hours + 0.99 * self._hours
         images = update.iteration * update.images
         self.write(
             f"\n {update.iteration}: {update.loss:f}, {self.history.average:f} avg loss, {update.rate:f} rate, "
-            f"{update.seconds:f} seconds, {images} images, {self._hours:f} hours left"
+            f"{update.seconds:f} seconds, {images} images, {self.hours:f} hours left"
         )
+        self.estimate(update)
+
+    def estimate(self, update: Update) -> None:
+        """Bring `hours` up to date."""
+        hours = (self.last - update.iteration) * (update.seconds + update.waited) / 3600
+        self.hours = hours if self.hours < 0 else 0.01 * hours + 0.99 * self.hours
 
     def close(self) -> None:
         """Nothing to close."""

@@ -1,0 +1,349 @@
+"""`detector train` and `classifier train`: the original's lines, files and evaluations around a run of training/."""
+
+from __future__ import annotations
+
+import contextlib
+import copy
+import dataclasses
+import io
+import logging
+import os
+import socket
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import cv2
+import numpy as np
+import torch
+
+from darknet_cli.classify import measured_accuracy
+from darknet_cli.detect import jpeg, show
+from darknet_cli.grammar import Words
+from darknet_cli.measure import measured_map
+from darknet_cli.network import (
+    class_names,
+    device_of,
+    note,
+    option,
+    print_heads,
+    print_network,
+    print_weights,
+    read_data,
+    say,
+)
+from darknet_cli.streams import Broadcaster
+from data.formats.darknet import read_list
+from data.image import read_image
+from inference.detector import Detector
+from inference.model import model_of
+from inference.predictor import Classifier
+from models.fit import classes_of
+from models.plan import Plan, make_plan
+from training.charts import write_chart
+from training.loop import Update
+from training.options import TrainOptions
+from training.prepare import DataSplits, box_head, open_splits, require_labels
+from training.progress import DarknetLines
+from training.run import Run, batch_sizes
+from utils.cfg import Cfg
+from utils.cli import EXIT_INTERRUPTED, EXIT_OK
+from utils.errors import InputError, RunError
+from utils.files import atomic_write
+from utils.net_options import ScheduleOptions
+from utils.processes import Processes, joined
+
+_FEED_QUALITY, _FEED_EVERY = 70, 1.0
+_CHART_WH = (1000, 1000)
+
+
+def start(words: Words) -> int:
+    """`detector train DATA CFG [WEIGHTS]` (detector.c train_detector), `classifier train ...` (classifier.c train_classifier).
+
+    In this process, or with several GPUs in a process for each.
+    """
+    for flag, instead in (("-chart", "chart.png shows this run"), ("-show_imgs", "train.py saves train_batch*.jpg")):
+        if words[flag]:
+            raise RunError(f"{flag}: not offered: {instead}")
+    gpus = words["-gpus"].split(",") if words["-gpus"] else []
+    if gpus:
+        say(f"{words['-gpus']}\n")
+        if not all(number.strip().isdecimal() for number in gpus):
+            raise InputError(f"-gpus {words['-gpus']}: expected numbers separated by commas")
+    on_gpu = torch.cuda.is_available() and not words["-nogpu"]
+    if len(gpus) > 1 and not on_gpu:
+        note("-gpus: there are no GPUs here, this is one process on the CPU")
+    if len(gpus) > 1 and on_gpu:
+        os.environ["CUDA_VISIBLE_DEVICES"] = ",".join(gpus)  # read when the new processes start CUDA
+        return start_processes(words, len(gpus))
+    return train(words, gpus[0].strip() if gpus and on_gpu else device_of(words), 1)
+
+
+def start_processes(words: Words, count: int) -> int:
+    """Train in `count` new processes, each with a GPU of its own, or on the CPU where there is none. Raises RunError."""
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        port = server.getsockname()[1]
+    context = torch.multiprocessing.spawn(_process, (words, count, port), nprocs=count, join=False)
+    try:
+        while not context.join():
+            pass
+    except torch.multiprocessing.ProcessExitedException as error:
+        raise RunError(f"a process ended with exit code {error.exit_code}") from None
+    except torch.multiprocessing.ProcessRaisedException as error:
+        raise RunError(str(error).strip().splitlines()[-1]) from None
+    return EXIT_OK
+
+
+def _process(rank: int, words: Words, count: int, port: int) -> None:
+    logging.basicConfig(level=logging.INFO if rank == 0 else logging.ERROR, format="%(message)s")
+    address = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)}
+    os.environ |= {"RANK": str(rank), "LOCAL_RANK": str(rank), "WORLD_SIZE": str(count), **address}
+    train(words, "cpu" if words["-nogpu"] else "", count)
+
+
+def _all_off(**values: object) -> TrainOptions:
+    """Options of train.py in which everything is off but `values`."""
+    zero = {"bool": False, "int": 0, "float": 0.0, "str": ""}
+    fields = {field.name: str(field.type) for field in dataclasses.fields(TrainOptions)}
+    nothing = {name: () if kind.startswith("tuple") else zero.get(kind) for name, kind in fields.items()}
+    return TrainOptions(**(nothing | values))  # type: ignore[arg-type]
+
+
+def train(words: Words, device: str, count: int) -> int:
+    """Train in this process, one of `count` that work together: only the main one prints and writes."""
+    options = read_data(words.at(2, "the .data file"))
+    with joined(device) as processes, contextlib.ExitStack() as stack:
+        if not processes.main:
+            stack.enter_context(contextlib.redirect_stdout(io.StringIO()))
+        plan, periods = _announced(words, options, count)
+        run = _run(words, options, plan, device, periods, processes)
+        if not processes.main:
+            return EXIT_OK if run.train_along() else EXIT_INTERRUPTED
+        return run.execute_as_darknet()
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Periods:
+    """Iterations between saved weights: kept under a number, and the last ones."""
+
+    kept: int
+    last: int
+
+
+def _announced(words: Words, options: Mapping[str, str], count: int) -> tuple[Plan, _Periods]:
+    """What the original prints before it trains; the plan, and how often weights are saved. Raises InputError, RunError."""
+    data, cfg, weights, boxes = words.words[2], words.at(3, "the cfg file"), words.get(4), words.words[0] == "detector"
+    if boxes and words["-map"]:
+        _announce_map(options, data, cfg)
+    say(f"{_base(cfg)}\n")
+    if not boxes:
+        say(f"{count}\n")
+    for _ in range(count):
+        plan = print_network(cfg, batch=None, train=True)
+        if weights:
+            print_weights(plan, weights)
+    batch, _ = batch_sizes(plan)
+    schedule = ScheduleOptions.from_raw(plan.cfg.sections[0])
+    default = "1000" if schedule.max_batches < 10000 or not boxes else "10000"
+    periods = _Periods(kept=int(options.get("saveweights", default)), last=int(options.get("savelast", "100")))
+    if boxes and batch < 8:
+        say(f"\n Warning: You set batch={batch} lower than 64! It is recommended to set batch=64 subdivision=64 \n")
+    if boxes:
+        say(f"Weights are saved after: {periods.kept} iterations. "
+            f"Last weights (*_last.weight) are stored every {periods.last} iterations. \n")  # fmt: skip
+    rate = schedule.learning_rate * count
+    say(f"Learning Rate: {rate:g}, Momentum: {schedule.momentum:g}, Decay: {schedule.decay:g}\n")
+    if boxes:
+        print_heads(plan)
+    elif classes_of(plan) != (classes := int(option(options, "classes", "2"))):
+        text = f"num of filters = {classes_of(plan)} in the last conv-layer in cfg-file doesn't match to"
+        say(f"\n Error: {text} classes = {classes} in data-file \n")
+        raise RunError(f"{data}: classes={classes}, but {cfg} has {classes_of(plan)}")
+    return plan, periods
+
+
+def _base(cfg: str) -> str:
+    """Name of the weights files: the cfg's to its first dot (utils.c basecfg)."""
+    return Path(cfg).name.partition(".")[0]
+
+
+def _announce_map(options: Mapping[str, str], data: str, cfg: str) -> None:
+    """What -map checks and prints first."""
+    train = option(options, "train", "data/train.txt")
+    valid = options.get("valid", train)
+    if not Path(valid).is_file():
+        say(f"\n Error: There is no {valid} file for mAP calculation!\n Don't use -map flag.\n"
+            f" Or set valid={train} in your {data} file. \n")  # fmt: skip
+        raise RunError(f"{valid}: no such list of images")
+    say(" Prepare additional network for mAP calculation...\n")
+    plan, names = print_network(cfg), class_names(options)
+    if len(names) != classes_of(plan):
+        say(f"\n Error: in the file {options.get('names', 'data/names.list')} number of names {len(names)} that isn't "
+            f"equal to classes={classes_of(plan)} in the file {cfg} \n")  # fmt: skip
+        raise RunError(f"{data}: has {len(names)} names, {cfg} has classes={classes_of(plan)}")
+
+
+def _run(
+    words: Words, options: Mapping[str, str], plan: Plan, device: str, periods: _Periods, processes: Processes
+) -> DarknetRun:
+    """The run. With several GPUs each has a batch of its own and the learning rates add up (network_kernels.cu, detector.c)."""
+    data, cfg, weights, count = words.words[2], words.words[3], words.get(4), processes.count
+    settings = _all_off(
+        cfg=cfg, data=data, weights=weights, clear=words["-clear"] and weights is not None, channels_last=True, device=device,
+        workers=2, no_val=True, no_plots=True, print="darknet", tensorboard=False,
+    )  # fmt: skip
+    if count > 1:
+        rate = ScheduleOptions.from_raw(plan.cfg.sections[0]).learning_rate
+        values = {"batch": plan.net.batch * count, "learning_rate": rate * count}
+        plan = make_plan(plan.cfg.with_values(0, values))
+    splits = processes.first(lambda: open_splits(data, None, single_cls=False, validation=False, workers=2))
+    require_labels(plan, splits)
+    backup = Path(option(options, "backup", "/backup/"))
+    try:
+        backup.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise RunError(f"{backup}: cannot be created: {error.strerror}") from None
+    return DarknetRun(settings, plan.cfg, splits, processes, words=words, data=options, backup=backup, periods=periods)
+
+
+class DarknetRun(Run):
+    """A run that prints and writes what the original does, into the folder `backup` of the .data file."""
+
+    def __init__(
+        self,
+        settings: TrainOptions,
+        cfg: Cfg,
+        splits: DataSplits,
+        processes: Processes,
+        *,
+        words: Words,
+        data: Mapping[str, str],
+        backup: Path,
+        periods: _Periods,
+    ) -> None:
+        super().__init__(settings, cfg, splits, processes=processes)
+        self._words, self._data, self._backup, self._periods = words, data, backup, periods
+        self._boxes = words.words[0] == "detector"
+        self._base = _base(settings.cfg or "")
+        start = self.trainer.iteration
+        self._kept_at = self._last_at = self._measured_at = start
+        self._accuracy = self._best = -1.0
+        self._lines = DarknetLines(self.history, self.last, lambda text: say(f"{text}\n"))
+        self._feed: Broadcaster | None = None
+        self._fed_at = 0.0
+
+    def _refuse_finished(self) -> None:
+        """The original writes the final weights of a finished training once more."""
+        if not self.last:
+            raise InputError(f"{self.cfg.path}: [net] max_batches=0: expected the number of iterations")
+
+    def execute_as_darknet(self) -> int:
+        with contextlib.ExitStack() as stack:
+            if (port := self._words["-mjpeg_port"]) > 0:
+                self._feed = stack.enter_context(Broadcaster.of_mjpeg(port))
+            report = self._report_detector if self._boxes else self._report_classifier
+            hooks: list[Callable[[Update], None]] = [self.history.add, self._average, report, self._draw, self._keep]
+            if not self._boxes:
+                say(f"{self.splits.images}\n")
+            interrupted = self._train(self.loader, hooks)
+        self._save("last" if interrupted else "final")
+        if self._boxes and not interrupted:
+            say("If you want to train from the beginning, then use flag in the end of training command: -clear \n")
+        return EXIT_INTERRUPTED if interrupted else EXIT_OK
+
+    def _save(self, which: object) -> None:
+        path = self._backup / f"{self._base}_{which}.weights"
+        note(f"Saving weights to {path}")
+        self.write_weights(path)
+
+    def _loaded(self, update: Update) -> None:
+        slow = update.waited > 0.1 and update.iteration > 1 and self._boxes
+        say(f"Loaded: {update.waited:f} seconds{' - performance bottleneck on CPU or Disk HDD/SSD' if slow else ''}\n")
+
+    def _report_detector(self, update: Update) -> None:
+        head = box_head(self.network.plan)
+        if head is not None and head.random and (update.iteration - 1) % 10 == 0:
+            factor = 1.4 if head.random == 1 else head.random
+            say("Resizing, random_coef = {:.2f} \n\n {} x {} \n".format(factor, *update.size_wh))
+        self._loaded(update)
+        period = max(self._words["-mAP_epochs"] * self.splits.images // self.trainer.batch, 100)
+        due = max(self._measured_at + period, self.schedule.burn_in)
+        name, accuracy, best = f"mAP@{self._words['-iou_thresh']:0.2f}", self._accuracy, self._best
+        if self._words["-map"]:
+            say(f"\n (next mAP calculation at {due} iterations) ")
+            if accuracy > 0:
+                say(f"\n Last accuracy {name} = {100 * accuracy:2.2f} %, best = {100 * best:2.2f} % ")
+        known = f" map={accuracy:0.2f} best={best:0.2f}" if accuracy > 0 else ""
+        say(f"\033[H\033[J{update.iteration}/{self.last}: loss={update.loss:0.1f}{known} "
+            f"hours left={self._lines.hours:0.1f}\007")  # fmt: skip
+        self._lines(update)
+        if self._words["-map"] and (update.iteration >= due or update.iteration == self.last):
+            self._measured_at = update.iteration
+            self._accuracy = self._measured_map()
+            say(f"\n mean_average_precision ({name}) = {self._accuracy:f} \n")
+            if self._accuracy >= self._best:
+                self._best = self._accuracy
+                say("New best mAP!\n")
+                self._save("best")
+
+    def _measured_map(self) -> float:
+        model = model_of(copy.deepcopy(self.network), self.device)
+        assert isinstance(model, Detector)
+        model.names = class_names(self._data)
+        images = read_list(Path(self._data.get("valid") or self._data["train"]))
+        flags = self._words
+        _, found = measured_map(model, images, self._data, thresh=flags["-thresh"], iou_thresh=flags["-iou_thresh"])
+        self.history.evaluated({"mAP": found})
+        return found
+
+    def _report_classifier(self, update: Update) -> None:
+        self._loaded(update)
+        two_epochs = self._measured_at + 2 * self.splits.images // self.trainer.batch
+        due, top = max(two_epochs, self.schedule.burn_in, 100), self._data.get("top", "1")
+        if self._words["-topk"] and update.iteration % 10 == 0:
+            known = f" Last accuracy TOP{top} = {100 * self._accuracy:2.2f} % \n" if self._accuracy > 0 else ""
+            note(f"\n (next TOP{top} calculation at {due} iterations) {known}")
+        if self._words["-topk"] and (update.iteration >= due or update.iteration == self.last):
+            self._measured_at = update.iteration
+            model = model_of(copy.deepcopy(self.network), self.device)
+            assert isinstance(model, Classifier)
+            images = read_list(Path(self._data.get("valid") or self._data["train"]))
+            _, self._accuracy = measured_accuracy(model, images, self._data, line_start="\r")
+            self.history.evaluated({"mAP": self._accuracy})
+            say(f"\n accuracy top{top} = {self._accuracy:f} \n")
+        self._lines.estimate(update)
+        images_seen = update.iteration * update.images
+        say(
+            f"{update.iteration}, {images_seen / self.splits.images:.3f}: {update.loss:f}, {self.history.average:f} avg, "
+            f"{update.rate:f} rate, {update.seconds:f} seconds, {images_seen} images, {self._lines.hours:f} hours left\n"
+        )
+
+    def _draw(self, update: Update) -> None:
+        """chart.png and chart_BASE.png in the working folder, at the iterations of the original (image_opencv.cpp)."""
+        due = update.iteration == self.last - 1 or update.iteration % 100 == 0
+        feed_due = self._feed is not None and time.monotonic() - self._fed_at >= _FEED_EVERY
+        if not due and not feed_due:
+            return
+        name, top = f"chart_{self._base}.png", self.schedule.max_chart_loss
+        write_chart(self.history, name, max_batches=self.last, max_loss=top, metric="mAP")
+        chart = np.asarray(cv2.resize(read_image(name), _CHART_WH, interpolation=cv2.INTER_AREA), np.uint8)
+        for path in (name, "chart.png") if due else (name,):
+            with atomic_write(path) as stream:
+                stream.write(cv2.imencode(".png", chart[:, :, ::-1])[1].tobytes())
+        if self._feed:
+            self._feed.send_jpeg(jpeg(chart, _FEED_QUALITY))
+            self._fed_at = time.monotonic()
+        if due and not self._words["-dont_show"]:
+            show(chart, 1)
+
+    def _keep(self, update: Update) -> None:
+        """Weights under their number and the last ones (detector.c train_detector; a classifier has fixed periods)."""
+        iteration, periods = update.iteration, self._periods
+        if iteration >= self._kept_at + periods.kept or iteration % periods.kept == 0:
+            self._kept_at = iteration
+            self._save(iteration)
+        wanted = periods.kept > periods.last and iteration > 1
+        if wanted and (iteration >= self._last_at + periods.last or iteration % periods.last == 0):
+            self._last_at = iteration
+            self._save("last")
