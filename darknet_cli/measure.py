@@ -78,24 +78,24 @@ def map_table(words: Words) -> int:
     valid = option(options, "valid", "data/train.txt")
     names = class_names(options)
     model = _detector(words, names, options)
-    images = read_list(Path(valid))
-    predictions, _ = measured_map(
-        model, images, options, thresh=words["-thresh"], iou_thresh=words["-iou_thresh"], points=words["-points"]
+    images, predictions, _ = measured_map(
+        model, Path(valid), options, thresh=words["-thresh"], iou_thresh=words["-iou_thresh"], points=words["-points"]
     )
     return outcome(images, predictions)
 
 
 def measured_map(
     model: Detector,
-    images: Sequence[Path],
+    images_list: Path,
     options: Mapping[str, str],
     *,
     thresh: float,
     iou_thresh: float,
     points: int = 0,
-) -> tuple[Predictions, float]:
-    """Everything that the original prints about an mAP; the predictions and the mAP. Training measures like this, too."""
+) -> tuple[Sequence[Path], Predictions, float]:
+    """Everything that the original prints about an mAP; the images, the predictions and the mAP. Training measures like this, too."""
     say("\n calculation mAP (mean average precision)...\n")
+    images = read_list(images_list)
     read = TextLabels(_difficult(options, images))
     print_heads(model.network.plan)
     nms = NmsOptions(conf=SCORE_THRESH, iou=NMS_THRESH, rank_above=SCORE_THRESH)
@@ -108,7 +108,7 @@ def measured_map(
     total = len(found.ranked.scores)
     ranks = "".join(f" rank = {rank} of ranks = {total} \r" for rank in range(0, total, 100))
     say("\n".join([head, counts, ranks + rest[0], *rest[1:], _POINTS]))
-    return predictions, found.mean_average_precision(points)
+    return images, predictions, found.mean_average_precision(points)
 
 
 def _detector(words: Words, names: tuple[str, ...], options: Mapping[str, str]) -> Detector:

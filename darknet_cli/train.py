@@ -291,9 +291,8 @@ class DarknetRun(Run):
         model = model_of(copy.deepcopy(self.network), self.device)
         assert isinstance(model, Detector)
         model.names = class_names(self._data)
-        images = read_list(Path(self._data.get("valid") or self._data["train"]))
-        flags = self._words
-        _, found = measured_map(model, images, self._data, thresh=flags["-thresh"], iou_thresh=flags["-iou_thresh"])
+        valid, flags = Path(self._data.get("valid") or self._data["train"]), self._words
+        _, _, found = measured_map(model, valid, self._data, thresh=flags["-thresh"], iou_thresh=flags["-iou_thresh"])
         self.history.evaluated({"mAP": found})
         return found
 
