@@ -133,11 +133,11 @@ class YOLO:
         """Results of every image in `source`: a list; for videos, cameras and streams, and with `stream`, a generator.
 
         source: file, folder, glob ("folder/**": with subfolders), .txt list, video, camera number or URL; a NumPy array
-        uint8 (height, width[, 1, 3 or 4]), BGR as OpenCV reads it, or RGB with `rgb`; a PIL image; a torch tensor
-        (3, height, width), RGB, uint8 or floats in [0, 1]; or a list of these. conf: confidence threshold.
-        iou: NMS IoU threshold. classes: only these, by index or name. img_size: another input size. augment: also run on
-        the mirrored image. batch: images at a time. max_det: maximum number of boxes per image. agnostic_nms: NMS across
-        classes. letter_box: keep the aspect ratio; None: as the cfg says. resize: "darknet" as the original, or "opencv".
+        uint8 (height, width[, 1, 3 or 4]), BGR as OpenCV reads it, or RGB with `rgb`; a PIL image; a torch tensor (3,
+        height, width), RGB, uint8 or floats in [0, 1]; or a list of these. conf: confidence threshold. iou: NMS IoU
+        threshold. classes: only these, by index or name. img_size: another input size. augment: also run on the mirrored
+        image. batch: images at a time. max_det: maximum number of boxes per image. agnostic_nms: NMS across classes.
+        letter_box: keep the aspect ratio; None: as the cfg says. resize: "darknet" as the original, or "opencv".
         vid_stride: every Nth frame of a video.
         A generator holds one batch at a time. Files of a folder or list that cannot be read are logged and left out.
         Raises InputError for a source that does not exist and for values out of range.
