@@ -9,14 +9,17 @@ import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from fractions import Fraction
 from pathlib import Path
 from types import TracebackType
+from typing import Any, Protocol
 
 import cv2
 import numpy as np
 
 from data.image import Image
 from utils.errors import InputError, RunError
+from utils.packages import is_installed
 
 logger = logging.getLogger(__name__)
 
@@ -31,6 +34,8 @@ _MISSING = 0.02
 """Fraction of the frames that a container may announce in excess: most only estimate their number."""
 
 DEFAULT_CODEC = "mp4v"
+"""Used without the package av; with it, the default is H.264, which browsers play."""
+_H264_CODECS, _H264_FILES = ("h264", "avc1", "x264"), (".mp4", ".m4v", ".mov", ".mkv")
 _FALLBACKS = ((DEFAULT_CODEC, ".mp4"), ("avc1", ".mp4"), ("MJPG", ".avi"))
 _QUEUED = 8  # frames between the caller and the encoder
 _MIN_FPS, _MAX_FPS = 0.1, 240.0  # what players and containers accept
@@ -105,6 +110,7 @@ class VideoWriter:
             video.write(image)
         video.path  # the file written
 
+    codec: four letters; None: H.264 with the package av, else DEFAULT_CODEC.
     Encoding runs in a thread. When the block ends, even by an error or Ctrl-C, the frames so far are a complete file;
     without frames there is no file. If the codec is not available, another one and the suffix of its container are
     used. `write` and `close` raise RunError if the video cannot be written.
@@ -114,7 +120,7 @@ class VideoWriter:
         self.path = Path(path)
         self.frames = 0
         self._fps = min(max(fps, _MIN_FPS), _MAX_FPS)
-        self._codec = codec or DEFAULT_CODEC
+        self._codec = codec or _usual_codec(self.path)
         self._queue: queue.Queue[Image | None] = queue.Queue(_QUEUED)
         self._error: RunError | None = None
         self._thread: threading.Thread | None = threading.Thread(target=self._run, name="video writer", daemon=True)
@@ -168,7 +174,7 @@ class VideoWriter:
             while image is not None:
                 if (image.shape[1], image.shape[0]) != size_wh:  # a stream may change its size
                     image = np.asarray(cv2.resize(image, size_wh), np.uint8)
-                writer.write(cv2.cvtColor(image, cv2.COLOR_RGB2BGR))
+                writer.write(image)
                 image = self._queue.get()
             writer.release()
             if temporary.stat().st_size == 0:
@@ -178,18 +184,92 @@ class VideoWriter:
             writer.release()
             temporary.unlink(missing_ok=True)
 
-    def _open(self, size_wh: tuple[int, int]) -> tuple[cv2.VideoWriter, Path]:
+    def _open(self, size_wh: tuple[int, int]) -> tuple[_Encoder, Path]:
         self.path.parent.mkdir(parents=True, exist_ok=True)
         wanted = (self._codec, self.path.suffix or ".mp4")
         for codec, suffix in dict.fromkeys((wanted, *_FALLBACKS)):
             temporary = self.path.with_name(f".{self.path.stem}.part{suffix}")  # the suffix chooses the container
-            fourcc = cv2.VideoWriter.fourcc(*codec) if len(codec) == 4 else -1
-            writer = cv2.VideoWriter(str(temporary), fourcc, self._fps, size_wh)
-            if writer.isOpened():
+            encoder = _open_encoder(temporary, codec, self._fps, size_wh)
+            if encoder is not None:
                 self.path = self.path.with_suffix(suffix)
                 if (codec, suffix) != wanted:
                     logger.warning("%s: codec %s is not available, using %s", self.path, self._codec, codec)
-                return writer, temporary
-            writer.release()
+                return encoder, temporary
             temporary.unlink(missing_ok=True)
         raise RunError(f"{self.path}: video cannot be written: no codec supports {size_wh[0]}x{size_wh[1]} pixels")
+
+
+class _Encoder(Protocol):
+    """Writes RGB images of one size; `release` completes the file and can be called again."""
+
+    def write(self, image: Image) -> None: ...
+
+    def release(self) -> None: ...
+
+
+def _usual_codec(path: Path) -> str:
+    has_h264 = (path.suffix.lower() or ".mp4") in _H264_FILES and is_installed("av")
+    return _H264_CODECS[0] if has_h264 else DEFAULT_CODEC
+
+
+def _open_encoder(path: Path, codec: str, fps: float, size_wh: tuple[int, int]) -> _Encoder | None:
+    """An encoder for `path`, whose suffix chooses the container; None if the codec is not available for it."""
+    if codec.lower() in _H264_CODECS and path.suffix.lower() in _H264_FILES and is_installed("av"):
+        import av
+
+        if "libx264" in av.codecs_available:
+            return _H264(path, fps, size_wh)
+    fourcc = cv2.VideoWriter.fourcc(*codec) if len(codec) == 4 else -1
+    encoder = _OpenCv(cv2.VideoWriter(str(path), fourcc, fps, size_wh))
+    if encoder.is_open():
+        return encoder
+    encoder.release()
+    return None
+
+
+class _OpenCv:
+    def __init__(self, writer: cv2.VideoWriter) -> None:
+        self._writer = writer
+
+    def is_open(self) -> bool:
+        return bool(self._writer.isOpened())
+
+    def write(self, image: Image) -> None:
+        self._writer.write(cv2.cvtColor(image, cv2.COLOR_RGB2BGR))
+
+    def release(self) -> None:
+        self._writer.release()
+
+
+class _H264:
+    """H.264 as browsers play it: 4:2:0, even sides (an odd one gets its last row or column twice), the index at the start."""
+
+    def __init__(self, path: Path, fps: float, size_wh: tuple[int, int]) -> None:
+        import av
+
+        self._frame, self._error = av.VideoFrame, av.FFmpegError
+        self._file = av.open(str(path), "w", options={"movflags": "+faststart"})
+        self._stream = self._file.add_stream("libx264", rate=Fraction(fps).limit_denominator(1001))
+        self._stream.width, self._stream.height = (side + side % 2 for side in size_wh)
+        self._stream.pix_fmt = "yuv420p"
+        self._stream.options = {"crf": "20", "preset": "veryfast"}
+        self._open = True
+
+    def write(self, image: Image) -> None:
+        height, width, _ = image.shape
+        even = np.pad(image, ((0, height % 2), (0, width % 2), (0, 0)), "edge") if height % 2 or width % 2 else image
+        self._encode(self._frame.from_ndarray(np.ascontiguousarray(even), "rgb24"))
+
+    def release(self) -> None:
+        if self._open:
+            self._encode(None)
+            self._open = False
+            self._file.close()
+
+    def _encode(self, frame: Any) -> None:
+        try:
+            self._file.mux(self._stream.encode(frame))
+        except self._error as error:
+            self._open = False  # PyAV crashes when a file without a header is written to
+            self._file.close()
+            raise OSError(str(error)) from error

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from data.image import save_image
 from data.scenes.folder import make_scenes
 from data.scenes.painting import Scene, lay_out, photographed
-from data.video import VideoWriter
+from data.video import DEFAULT_CODEC, VideoWriter
 from utils.cli import EXIT_OK, above_zero, run_script, script_parser, whole
 
 SAMPLES_SEED = 2026  # not the default of data sets, so that no detector has been trained on the samples
@@ -60,7 +60,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def _write_samples(folder: Path) -> None:
     for name in SAMPLES:
         save_image(folder / f"{name}.jpg", sample_scene(name).image)
-    with VideoWriter(folder / CLIP, fps=CLIP_FPS) as video:
+    with VideoWriter(folder / CLIP, fps=CLIP_FPS, codec=DEFAULT_CODEC) as video:
         for frame in clip_frames():
             video.write(frame)
     print(f"{folder}: {len(SAMPLES)} images and a clip of {CLIP_FRAMES} frames")

@@ -63,6 +63,49 @@ def test_frames_of_another_size_are_fitted(tmp_path: Path) -> None:
     assert read_back(video.path)[0::2] == (2, (64, 48))
 
 
+def codec_of(path: Path) -> str:
+    return int(cv2.VideoCapture(str(path)).get(cv2.CAP_PROP_FOURCC)).to_bytes(4, "little").decode()
+
+
+def test_h264_where_av_is_installed(tmp_path: Path) -> None:
+    """4:2:0 with even sides and the index before the frames, which browsers need to play while loading."""
+    av = pytest.importorskip("av")
+    colours = np.array([[200, 30, 30], [30, 200, 30], [30, 30, 200]], np.uint8)
+    with VideoWriter(tmp_path / "a.mp4", 25) as video:
+        for i in range(30):
+            video.write(np.broadcast_to(colours[i % 3], (47, 63, 3)))
+    assert codec_of(video.path) in ("avc1", "h264") and read_back(video.path) == (30, 25, (64, 48))
+    data = video.path.read_bytes()
+    assert data.index(b"moov") < data.index(b"mdat")
+    with av.open(str(video.path)) as file:
+        shown = [frame.to_ndarray(format="rgb24")[20, 20].astype(int) for frame in file.decode(video=0)]
+        assert file.streams.video[0].pix_fmt == "yuv420p"
+    assert all(np.abs(found - colours[i % 3]).max() < 12 for i, found in enumerate(shown))
+
+
+def test_without_av_and_in_avi_files_the_codec_is_mp4v(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    with VideoWriter(tmp_path / "a.avi", 25) as video:
+        video.write(frame(0))
+    assert codec_of(video.path).upper() in ("MP4V", "FMP4")
+    monkeypatch.setattr("data.video.is_installed", lambda module: False)
+    with VideoWriter(tmp_path / "a.mp4", 25) as video:
+        video.write(frame(0))
+    assert codec_of(video.path).upper() in ("MP4V", "FMP4")
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs Linux's full disk")
+def test_h264_on_a_full_disk(tmp_path: Path) -> None:
+    pytest.importorskip("av")
+    (tmp_path / ".a.part.mp4").symlink_to("/dev/full")
+    with (
+        pytest.raises(RunError, match=r"a\.mp4: video cannot be written"),
+        VideoWriter(tmp_path / "a.mp4", 25) as video,
+    ):
+        for i in range(40):
+            video.write(frame(i))
+    assert not list(tmp_path.iterdir())
+
+
 def test_an_unknown_codec_falls_back(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     with VideoWriter(tmp_path / "a.mp4", 25, codec="nope!") as video:
         video.write(frame(0))
