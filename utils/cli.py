@@ -70,11 +70,54 @@ def _interruptible() -> Iterator[None]:
             signal.signal(number, handler)
 
 
+# Flags of the original and those that do the same here, first the one that suits most; "": nothing is needed.
+_ORIGINAL_FLAGS = {
+    "-thresh": ("--pr-conf", "--conf-thres"),
+    "-iou_thresh": ("--match-iou",),
+    "-letter_box": ("--letter-box 1",),
+    "-ext_output": ("--save-csv", "--save-json"),
+    "-out": ("--save-json",),
+    "-out_filename": ("--out",),
+    "-json_file_output": ("--save-json",),
+    "-save_labels": ("--save-txt",),
+    "-points": ("--points",),
+    "-dont_show": ("",),
+    "-map": ("",),
+    "-clear": ("--clear",),
+    "-mAP_epochs": ("--eval-period",),
+    "-gpus": ("--device",),
+    "-i": ("--device",),
+    "-nogpu": ("--device cpu",),
+    "-c": ("--source",),
+    "-num_of_clusters": ("--anchors",),
+    "-width": ("--img-size",),
+    "-height": ("--img-size",),
+}
+
+
+class _Parser(argparse.ArgumentParser):
+    """Answers a flag of the original with the one that does the same here."""
+
+    def parse_known_args(self, args: Any = None, namespace: Any = None) -> Any:
+        for word in sys.argv[1:] if args is None else args:
+            if word in _ORIGINAL_FLAGS and word not in self._option_string_actions:
+                self.error(self._instead_of(word))
+        return super().parse_known_args(args, namespace)
+
+    def _instead_of(self, flag: str) -> str:
+        for own in _ORIGINAL_FLAGS[flag]:
+            if not own:
+                return f"{flag} is a flag of the original, leave it out"
+            if own.split()[0] in self._option_string_actions:
+                return f"{flag} is a flag of the original, use {own}"
+        return f"{flag} is a flag of the original, which " + as_typed("python darknet.py") + " accepts"
+
+
 def script_parser(prog: str, description: str | None) -> argparse.ArgumentParser:
     """A parser for the script `prog` ("detect.py", "python -m compose"), with --version; its docstring becomes the help."""
     formatter = argparse.RawDescriptionHelpFormatter
     text = as_typed(f"{description or ''}")
-    parser = argparse.ArgumentParser(prog=as_typed(prog), description=text, formatter_class=formatter)
+    parser = _Parser(prog=as_typed(prog), description=text, formatter_class=formatter)
     parser.add_argument("--version", action="version", version=f"cspyolo {VERSION}")
     return parser
 
