@@ -5,6 +5,7 @@ from __future__ import annotations
 import gc
 import io
 import json
+import os
 import resource
 import signal
 import subprocess
@@ -350,6 +351,16 @@ def test_names_in_a_file_that_do_not_fit(model: list[str], tmp_path: Path) -> No
     source = ["--weights", str(path), "--source", str(image(tmp_path / "a.png"))]
     assert run(source, tmp_path)[0] == 2
     assert run([*source, *model[4:]], tmp_path)[0] == 0
+
+
+@pytest.mark.parametrize(("encoding", "shown"), [("ascii", "\\u017a\\xfc.png: "), ("cp1252", "\\u017aü.png: ")])
+def test_paths_that_the_code_page_cannot_express(model: list[str], tmp_path: Path, encoding: str, shown: str) -> None:
+    source = image(tmp_path / "źü.png")
+    command = [sys.executable, "detect.py", *model, "--source", str(source), "--out", str(tmp_path / "ź.png")]
+    environment = os.environ | {"PYTHONIOENCODING": encoding}
+    done = subprocess.run(command, cwd=REPOSITORY, capture_output=True, env=environment, timeout=120)
+    assert done.returncode == 0, done.stderr
+    assert shown in done.stdout.decode(encoding) and (tmp_path / "ź.png").exists()
 
 
 def test_a_window_without_a_screen(model: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

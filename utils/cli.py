@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import io
 import logging
 import math
 import os
@@ -37,6 +38,8 @@ def run_script(
     KeyboardInterrupt, in a background process too.
     """
     keep_freed_memory()
+    if isinstance(sys.stdout, io.TextIOWrapper) and sys.stdout.errors == "strict":
+        sys.stdout.reconfigure(errors="backslashreplace")  # for paths and class names that the code page cannot express
     logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stderr)
     try:
         with _interruptible():
