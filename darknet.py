@@ -26,6 +26,7 @@ COMMANDS: dict[str, Callable[[Words], int]] = {
     "detector recall": measure.recall,
     "detector calc_anchors": measure.calc_anchors,
     "classify": classify.classify,
+    "classifier demo": demo.classifier_demo,
     "classifier predict": classify.predict,
     "classifier valid": classify.valid,
     "partial": tools.partial,

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import dataclasses
 import time
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import ExitStack, closing
 from itertools import islice
 from pathlib import Path
+
+import numpy as np
 
 from darknet_cli.detect import jpeg, show
 from darknet_cli.grammar import Words
@@ -21,6 +24,7 @@ from darknet_cli.network import (
 )
 from darknet_cli.objects import Box, JsonList, boxes_of, json_entry, listing, predict, shown, video_lines, visible
 from darknet_cli.streams import Broadcaster, post, post_target
+from data.batches import batches_of
 from data.frames import Failure, Frame, Frames, open_frames
 from data.image import Image
 from data.video import VIDEO_SUFFIXES, VideoWriter
@@ -200,3 +204,49 @@ class _Outputs:
             say(" closing... closed!output_video_writer closed. \n")
         if self._entries:
             self._entries.close()
+
+
+def classifier_demo(words: Words) -> int:
+    """`classifier demo DATA CFG WEIGHTS [VIDEO]` or `-c N` (classifier.c demo_classifier)."""
+    options = read_data(words.at(2, "the .data file"))
+    say("Classifier Demo\n")
+    cfg = words.at(3, "the cfg file")
+    print_weights(print_network(cfg), words.get(4))
+    model = open_model(words.get(4), cfg=cfg, device=device_of(words))
+    if not isinstance(model, Classifier):
+        raise InputError(f"{cfg}: is a detector, expected a classifier")
+    names, top = class_names(options), min(int(options.get("top", "1")), model.classes)
+    if len(names) < model.classes:
+        raise InputError(f"the names file has {len(names)} names for {model.classes} classes")
+    with closing(_frames(words.get(5), words["-c"])) as frames:
+        speed, start, count, mean = 0.0, time.perf_counter(), 0, 0.0
+        for frame in _black(model) if words["-benchmark"] else frames:
+            if isinstance(frame, Failure):
+                raise RunError(frame.reason)
+            # The whole frame is resized here, where `predict` takes its middle.
+            preprocess = dataclasses.replace(model.preprocessing(letter_box=False), centre=False)
+            step = next(iter(model.run(batches_of([frame], preprocess), [model.postprocess])))
+            probabilities = step.found[0][0]
+            say(_CLEAR)
+            if words["-benchmark"]:
+                say(f"\rFPS: {speed:.2f} \t AVG_FPS = {mean:.2f} ")
+            else:
+                say(f"\rFPS: {speed:.2f}  (use -benchmark command line flag for correct measurement)\n")
+                for class_id in np.argsort(-probabilities, kind="stable")[:top].tolist():
+                    say(f"{100 * probabilities[class_id]:.1f}%: {names[class_id]}\n")
+                say("\n")
+                if not words["-dont_show"]:
+                    show(frame.image, 10)
+            now = 1000 / max(step.speed["inference"], 1e-6)
+            speed = 0.9 * speed + 0.1 * now if speed else now
+            count += 1
+            if (spent := time.perf_counter() - start) >= 3:
+                mean, count, start = count / spent, 0, time.perf_counter()
+    return 0
+
+
+def _black(model: Model) -> Iterator[Frame]:
+    """A black image for ever."""
+    width, height = model.size_wh
+    while True:
+        yield Frame(image=np.zeros((height, width, 3), np.uint8), path="black")

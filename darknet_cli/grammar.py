@@ -216,18 +216,10 @@ NOT_OFFERED = {
 NOT_OFFERED["reset_normalize_net"] = "that is the name of a C function; the command is 'reset'"
 
 
-# Commands of the original that darknet.py does not have yet, and what does the same.
-NOT_YET = {
-    "classifier demo": "detect.py --source VIDEO",
-}
-
-
 def refusal(words: Sequence[str]) -> RunError:
     """What to say of words that are no command here."""
     command = words[0]
     two = " ".join(words[:2])
-    if two in NOT_YET:
-        return RunError(as_typed(f"darknet {two}: not offered yet; use {NOT_YET[two]}"))
     for name in (two, command):
         if name in NOT_OFFERED:
             return RunError(as_typed(f"darknet {name}: not offered: {NOT_OFFERED[name]}"))

@@ -93,7 +93,7 @@ def measured_map(
     iou_thresh: float,
     points: int = 0,
 ) -> tuple[Sequence[Path], Predictions, float]:
-    """Everything that the original prints about an mAP; the images, the predictions and the mAP. Training measures like this, too."""
+    """Print everything that the original prints about an mAP, in training too; the images, the predictions and the mAP."""
     say("\n calculation mAP (mean average precision)...\n")
     images = read_list(images_list)
     read = TextLabels(_difficult(options, images))

@@ -122,3 +122,31 @@ def test_posts(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
 def test_a_host_without_path_is_an_error(folder: Path) -> None:
     with pytest.raises(InputError, match="HOST/PATH"):
         darknet.main([*D, "-http_post_host", "localhost"])
+
+
+def test_classifier_demo(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    words = ["classifier", "demo", "data/cls.data", "cfg/cls.cfg", "cls.weights", "clip.avi", "-dont_show"]
+    assert darknet.main(words) == 0
+    frames = capsys.readouterr().out.split("\x1b[H\x1b[J")
+    assert frames[0].startswith("Classifier Demo\nmini_batch = 1, batch = 1, time_steps = 1, train = 0 \n")
+    assert len(frames) == 1 + 12
+    expected = r"\rFPS: \d+\.\d\d  \(use -benchmark command line flag for correct measurement\)\n(\d+\.\d%: \w+\n){2}\n"
+    assert all(re.fullmatch(expected, text) for text in frames[1:])
+
+
+def test_classifier_benchmark(
+    folder: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    said: list[str] = []
+
+    def say(text: str) -> None:
+        said.append(text)
+        if len(said) == 9:
+            raise KeyboardInterrupt
+
+    monkeypatch.setattr("darknet_cli.demo.say", say)
+    words = ["classifier", "demo", "data/cls.data", "cfg/cls.cfg", "cls.weights", "clip.avi", "-benchmark"]
+    with pytest.raises(KeyboardInterrupt):
+        darknet.main(words)
+    assert said[1::2] == ["\x1b[H\x1b[J"] * 4
+    assert said[2] == "\rFPS: 0.00 \t AVG_FPS = 0.00 "
