@@ -1,0 +1,55 @@
+"""What `YOLO(...)(frame)` costs above the pipeline beneath it: both take the same array in turns, on one machine.
+
+python benchmarks/api.py --runs 300
+"""
+
+from __future__ import annotations
+
+import argparse
+import statistics
+import sys
+import time
+from functools import partial
+from pathlib import Path
+
+import cv2
+import numpy as np
+import torch
+
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
+
+from cspyolo import YOLO
+from inference.first_look import SAMPLES
+from inference.predictor import NmsOptions
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--runs", type=int, default=300, help="runs of each, default 300")
+    options = parser.parse_args()
+    frame = np.asarray(cv2.imread(str(next(iter(sorted(SAMPLES.glob("*.jpg")))))), np.uint8)
+    yolo = YOLO()
+    model = yolo._model()
+    preprocess, nms = model.preprocessing(), NmsOptions(max_det=1000)
+
+    def bare() -> None:
+        pixels, letterbox = preprocess(cv2.cvtColor(frame, cv2.COLOR_BGR2RGB))
+        with torch.inference_mode():
+            model.postprocess(model.forward(torch.from_numpy(pixels[None])), [letterbox], nms)
+
+    ways = {"pipeline": bare, "YOLO": partial(yolo, frame)}
+    seconds: dict[str, list[float]] = {name: [] for name in ways}
+    for number in range(options.runs + 10):  # the first ten warm up
+        for name, run in ways.items():
+            start = time.perf_counter()
+            run()
+            if number >= 10:
+                seconds[name].append(time.perf_counter() - start)
+    for name, each in seconds.items():
+        print(f"{name:>9}: least {1000 * min(each):.2f} ms, median {1000 * statistics.median(each):.2f} ms")
+    apart = [1000 * (one - other) for one, other in zip(seconds["YOLO"], seconds["pipeline"], strict=True)]
+    print(f"  YOLO above the pipeline: {statistics.median(apart):.2f} ms, median of {options.runs} pairs")
+
+
+if __name__ == "__main__":
+    main()
