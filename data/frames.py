@@ -90,7 +90,8 @@ class Failure:
 class Frames:
     """Iterable, once, over Frame and Failure. total: expected number of frames, None if unknown.
 
-    live: a camera or a stream. in_time: a video, camera or stream is among them. entries: paths of the images and videos.
+    live: a camera or a stream. in_time: a video, camera or stream is among them. ahead: there is more than one image, so that
+    reading ahead in a thread pays. entries: paths of the images and videos.
     Iterating raises InputError at the end if there was no frame at all.
     """
 
@@ -105,7 +106,8 @@ class Frames:
         entries: tuple[str, ...] = (),
     ) -> None:
         self.source, self.total, self.live, self.in_time, self.entries = source, total, live, in_time, entries
-        self._items = items
+        self.ahead = not live and (in_time or (total or 0) > 1)
+        self._items = Prefetch(items, _AHEAD) if self.ahead else items
 
     def __iter__(self) -> Iterator[Frame | Failure]:
         frames, failures = 0, list[str]()
@@ -129,7 +131,7 @@ class Frames:
 
     def close(self) -> None:
         """End the thread and release file or camera."""
-        if isinstance(self._items, (Prefetch, LiveFrames)):
+        if isinstance(self._items, Prefetch | LiveFrames):
             self._items.close()
 
 
@@ -164,10 +166,9 @@ def open_frames(source: Any, *, vid_stride: int = 1) -> Frames:
         else:
             entries += map(str, find_files(str(each)))
     in_time = any(isinstance(each, str) and is_video(each) for each in entries)
-    items = Prefetch(_read_all(entries, vid_stride), _AHEAD)
     total = _count(entries, vid_stride)
     paths = tuple(each if isinstance(each, str) else each.path for each in entries)
-    return Frames(name, items, total=total, live=False, in_time=in_time, entries=paths)
+    return Frames(name, _read_all(entries, vid_stride), total=total, live=False, in_time=in_time, entries=paths)
 
 
 def _live_device(source: str) -> int | str | None:

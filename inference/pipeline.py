@@ -36,7 +36,7 @@ def predict_frames(
     statistics = statistics or RunStatistics()
     batches = batches_of(frames, model.preprocessing(letter_box, kernel), batch_size)
     # Frames of a live source are preprocessed at the last moment: prepared ahead, they would be outdated.
-    ready = batches if frames.live else Prefetch(batches, -(-_AHEAD // batch_size))
+    ready = Prefetch(batches, -(-_AHEAD // batch_size)) if frames.ahead else batches
     way = partial(model.postprocess, options=nms or NmsOptions())
     with closing(ready):
         for step in model.run(ready, [way], statistics, augment=augment):

@@ -25,7 +25,11 @@ import train
         (evaluate.parse_arguments, ["-thresh", "0.3"], "-thresh is a flag of the original, use --pr-conf"),
         (train.parse_arguments, ["-map"], "-map is a flag of the original, leave it out"),
         (train.parse_arguments, ["-gpus", "0,1"], "-gpus is a flag of the original, use --device"),
-        (train.parse_arguments, ["-points", "11"], "-points is a flag of the original, which python darknet.py accepts"),
+        (
+            train.parse_arguments,
+            ["-points", "11"],
+            "-points is a flag of the original, which python darknet.py accepts",
+        ),
     ],
 )
 def test_flags_of_the_original(
