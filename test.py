@@ -61,6 +61,11 @@ def parse_arguments(arguments: Sequence[str] | None) -> EvaluationOptions:
     add("--no-plots")
     add("--single-cls")
     add("--augment")
+    add(
+        "--ten-crop",
+        action="store_true",
+        help="classifiers: average ten crops of each image, as the original's valid10",
+    )
     add("--verbose", action="store_true", help="list classes without objects and every finding of the doctor")
     add("--workers", type=above_zero, default=4, help="threads that read images, default %(default)s")
     add("--project", default="runs/test")
@@ -73,6 +78,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     options = parse_arguments(arguments)
     if options.task != "doctor" and not (options.cfg or options.weights):
         raise InputError(f"--task {options.task} requires --weights or --cfg")
+    if options.ten_crop and options.task != "val":
+        raise InputError(f"--ten-crop: has no effect on --task {options.task}, only on val")
     return TASKS[options.task](options)
 
 

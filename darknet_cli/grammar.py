@@ -206,7 +206,7 @@ NOT_OFFERED = {
     "classifier try": "it is for networks of 224 x 224 pixels; use 'classifier predict'",
     "classifier test": "use 'classifier predict' with a list of images on stdin",
     "classifier label": "use 'classifier predict' with a list of images on stdin",
-    "classifier valid10": "use 'classifier valid'; test.py --augment averages an image and its mirror image",
+    "classifier valid10": "test.py --ten-crop averages the same ten crops",
     "classifier validmulti": "use 'classifier valid', or test.py --img-size",
     "classifier validcrop": "use 'classifier valid'",
     "classifier validfull": "use 'classifier valid', or test.py --img-size",

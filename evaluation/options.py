@@ -40,6 +40,7 @@ class EvaluationOptions(ModelFlags):
     no_plots: bool
     single_cls: bool
     augment: bool
+    ten_crop: bool
     verbose: bool
     workers: int
     project: str

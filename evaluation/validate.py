@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 
 from data.evaluation_set import EvaluationSet, make_classification_set
 from data.image import read_image, save_image
@@ -20,10 +21,11 @@ from evaluation.metrics.report import Metrics, coco_text, darknet_text, table, t
 from evaluation.options import EvaluationOptions, counted_confidence, make_model, one_confidence
 from evaluation.plots import plot_confusion, plot_curve
 from evaluation.run import Predictions, by, measure_predictions, outcome, predict_set, speed_text, submitted
-from inference.predictor import Classifier
+from inference.predictor import Classifier, TenCropClassifier
 from inference.results import label_text
 from utils.detections import GroundTruth
 from utils.draw import comparison
+from utils.errors import InputError
 from utils.files import run_folder, write_text
 
 WORST = 8
@@ -35,6 +37,8 @@ def validate(settings: EvaluationOptions) -> int:
     model = make_model(settings)
     if isinstance(model, Classifier):
         return _validate_classifier(settings, model)
+    if settings.ten_crop:
+        raise InputError("--ten-crop: is for classifiers, but the model is a detector")
     evaluation_set, checked = checked_set(settings, model)
     folder = run_folder(settings.project, settings.name, exist_ok=settings.exist_ok)
     predictions = predict_set(settings, model, evaluation_set.images, [confidence])
@@ -122,6 +126,11 @@ def _print_metrics(settings: EvaluationOptions, metrics: Metrics) -> None:
 
 def _validate_classifier(settings: EvaluationOptions, model: Classifier) -> int:
     """Measure how often the best class, and the best few, are right (classifier.c validate_classifier_single)."""
+    if settings.ten_crop:
+        if settings.augment:
+            raise InputError("--ten-crop and --augment exclude each other: the ten crops include the mirror image")
+        half = model.dtype == torch.float16
+        model = TenCropClassifier(model.network, model.device, names=model.names, half=half)
     split = settings.split or "val"
     dataset = open_data(settings.data, split, names=settings.names)
     evaluation_set = make_classification_set(dataset, split, model.classes, model.network.plan.cfg.path)
@@ -137,7 +146,7 @@ def _validate_classifier(settings: EvaluationOptions, model: Classifier) -> int:
     else:
         print(accuracy.table())
     print(f"Speed: {speed_text(predictions.statistics.milliseconds())} per image of {by(model.size_wh)}")
-    facts = {key: getattr(settings, key) for key in ("cfg", "weights", "data", "split")}
+    facts = {key: getattr(settings, key) for key in ("cfg", "weights", "data", "split", "ten_crop")}
     facts |= {"unreadable": predictions.unreadable, **accuracy.to_json()}
     write_text(folder / "metrics.json", json.dumps(facts, indent=1) + "\n")
     rows = zip(predictions.indices, accuracy.predicted.tolist(), probabilities, strict=True)

@@ -244,9 +244,46 @@ class Classifier(Model):
         Of a tree of classes they are those from the top down (tree.c hierarchy_predictions). leaves_only: 0 for classes
         that have others below them, as the original measures.
         """
-        found = torch.stack([view[-1].float().flatten(1) for view in outputs]).mean(0).cpu()
-        if self.tree is not None:
-            found = self.tree.absolute(found)
-            if leaves_only:
-                found[:, [parent for parent in set(self.tree.parents) if parent >= 0]] = 0
+        found = torch.stack([self._probabilities(view[-1].float().flatten(1).cpu()) for view in outputs]).mean(0)
+        if self.tree is not None and leaves_only:
+            found[:, [parent for parent in set(self.tree.parents) if parent >= 0]] = 0
         return list(found.numpy())
+
+    def _probabilities(self, found: Tensor) -> Tensor:
+        return found if self.tree is None else self.tree.absolute(found)
+
+
+CROP_SHIFT = 32
+"""Pixels by which an image is larger than its ten crops."""
+
+
+class TenCropClassifier(Classifier):
+    """A classifier that averages ten crops of an image stretched to its input and 32 pixels more.
+
+    They are the original's (classifier.c validate_classifier_10): the top left crop, four that are shifted by 32 pixels to
+    either side, of which those to the left and above repeat edge pixels, and the same of the mirror image.
+    """
+
+    def preprocessing(self, letter_box: bool | None = None, kernel: str = KERNELS[0]) -> Preprocessing:
+        width, height = self.size_wh
+        return Preprocessing(
+            network_wh=(width + CROP_SHIFT, height + CROP_SHIFT), channels=self.channels, kernel=kernel
+        )
+
+    def forward(self, images: Tensor, *, augment: bool = False) -> Outputs:
+        """Outputs for the ten crops of images (b, channels, height + 32, width + 32)."""
+        assert not augment, "the crops include the mirror image"
+        images = images.to(self.device, self.dtype)
+        return tuple(
+            self.network(crop) for view in (images, images.flip(3)) for crop in _five_crops(view, self.size_wh)
+        )
+
+
+def _five_crops(images: Tensor, size_wh: tuple[int, int]) -> Iterator[Tensor]:
+    """Crops (b, channels, height, width); beyond the edges their pixels are repeated (image.c crop_image)."""
+    for right, down in ((-1, -1), (1, -1), (0, 0), (-1, 1), (1, 1)):
+        columns, rows = (
+            torch.arange(length, device=images.device).add(shift * CROP_SHIFT).clamp(0, length + CROP_SHIFT - 1)
+            for length, shift in zip(size_wh, (right, down), strict=True)
+        )
+        yield images[:, :, rows[:, None], columns].contiguous()

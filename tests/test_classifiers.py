@@ -18,7 +18,7 @@ from data.dataset import class_of_path
 from data.evaluation_set import make_classification_set
 from data.sources import open_data
 from evaluation.metrics.accuracy import NO_CLASS, Accuracy, ranks
-from inference.predictor import Classifier, Outputs
+from inference.predictor import Classifier, Outputs, TenCropClassifier
 from models.network import Network
 from models.plan import make_plan
 from models.weights import save_weights
@@ -140,6 +140,43 @@ def test_labels_stand_in_for_names(coloured: Path) -> None:
     (coloured / "my.data").write_text("valid=list.txt\nlabels=my.labels\n")
     data = open_data("my.data", "val")
     assert data.names == data.labels_in_paths == ("n0", "n1", "n2")
+
+
+def _crops_as_in_c(image: np.ndarray, width: int, height: int) -> np.ndarray:
+    """The ten crops of validate_classifier_10, pixel by pixel. image: (height + 32, width + 32, channels)."""
+    crops = []
+    for mirrored in (image, image[:, ::-1]):
+        for dx, dy in ((-32, -32), (32, -32), (0, 0), (-32, 32), (32, 32)):
+            crop = np.zeros((height, width, 3), np.float32)
+            for j, i in np.ndindex(height, width):
+                crop[j, i] = mirrored[min(max(j + dy, 0), height + 31), min(max(i + dx, 0), width + 31)]
+            crops.append(crop)
+    return np.stack(crops)
+
+
+def test_ten_crops_are_the_originals() -> None:
+    network = Network(make_plan(parse("[net]\nwidth=16\nheight=12\nchannels=3\n[avgpool]\n[softmax]\n"))).eval()
+    model, rng = TenCropClassifier(network), np.random.default_rng(0)
+    image = rng.integers(0, 256, (44, 48, 3), dtype=np.uint8)  # the size it is stretched to
+    means = _crops_as_in_c(image / np.float32(255), 16, 12).mean((1, 2))
+    wanted = (np.exp(means) / np.exp(means).sum(1, keepdims=True)).mean(0)
+    (found,) = model.predict([image])
+    np.testing.assert_allclose(found, wanted, atol=1e-6)
+    assert not np.allclose(found, Classifier(network).predict([image])[0], atol=1e-4)
+    assert not np.allclose(model.predict([image[:, ::-1]])[0], model.predict([image[::-1]])[0], atol=1e-5)
+
+
+def test_ten_crops_change_the_accuracy(coloured: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """The sides, which have another colour than the class, are seen by most of the ten crops."""
+    assert measured("--ten-crop", "--resize", "darknet") == EXIT_OK
+    metrics = json.loads((coloured / "runs" / "test" / "exp" / "metrics.json").read_text())
+    assert metrics["ten_crop"] and metrics["images"] == 6 and metrics["top1"] < 1
+    assert measured() == EXIT_OK
+    assert json.loads((coloured / "runs" / "test" / "exp2" / "metrics.json").read_text())["top1"] == 1
+    capsys.readouterr()
+    for flags, said in ((["--augment"], "exclude each other"), (["--task", "speed"], "no effect on --task speed")):
+        assert measured("--ten-crop", *flags) == EXIT_BAD_INPUT
+        assert said in capsys.readouterr().err
 
 
 def test_images_that_cannot_be_read_are_left_out_and_fail_the_run(coloured: Path) -> None:
