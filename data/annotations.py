@@ -146,7 +146,7 @@ class Annotation:
 class Dataset:
     """Description of a data set, cheap to create and to send to worker processes; labels are read on demand.
 
-    kind: "darknet", "coco", "voc", "ultralytics" or "images".
+    kind: "darknet", "coco", "voc", "ultralytics", "folders" (of classes) or "images".
     source: the file or folder it was opened from.
     names: class names, in order of class id.
     splits: images of each split ("train", "val", ...), in list order; duplicates are kept.

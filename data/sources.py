@@ -9,6 +9,7 @@ from pathlib import Path
 
 from data.annotations import Annotation, Dataset, Finding
 from data.formats import coco, darknet, ultralytics, voc
+from data.formats.classification import is_cifar, read_class_folders, split_folders, unpack_cifar
 from data.formats.coco import annotation_files, choose, split_of
 from data.image import IMAGE_SUFFIXES
 from utils.errors import InputError
@@ -36,7 +37,8 @@ def open_data(path: str | Path, split: str | None = None, *, names: str | Path |
     """The data set at `path`, or only one split of it.
 
     `.data` (Darknet), `.yaml` (Ultralytics), `.json` (COCO), a folder with Annotations (Pascal VOC) or with COCO's JSON
-    files (only the one of the split is read), a folder of images, or a `.txt` list of images. names: a names file that
+    files (only the one of the split is read), a folder with ImageNet's layout (split/class/image) or with CIFAR-10's batches,
+    a folder of images, or a `.txt` list of images. names: a names file that
     replaces the data set's own. A missing split is replaced by a similar one, with a warning. Raises InputError.
     """
     path = Path(path)
@@ -56,12 +58,17 @@ def _opener(path: Path) -> Callable[[Path, tuple[str, ...] | None], Dataset]:
         ".txt": _open_images,
     }
     if path.is_dir():
+        if is_cifar(path):
+            return _open_cifar
+        if split_folders(path):
+            return _open_class_folders
         return _open_voc if (path / "Annotations").is_dir() else _open_images
     if not path.exists():
         raise InputError(f"{path}: no such data set")
     if path.suffix.lower() not in by_suffix:
         raise InputError(
-            f"{path}: unknown kind of data set, expected {', '.join(by_suffix)}, or a folder (Pascal VOC, COCO, images)"
+            f"{path}: unknown kind of data set, expected {', '.join(by_suffix)}, or a folder (Pascal VOC, COCO, ImageNet, "
+            "CIFAR-10, images)"
         )
     return by_suffix[path.suffix.lower()]
 
@@ -156,6 +163,26 @@ def _data_names(
 def _open_images(path: Path, names: tuple[str, ...] | None) -> Dataset:
     splits = {ONLY_SPLIT: _list_or_folder(path)}
     return Dataset(kind="images", source=path, names=names or (), splits=splits, read=darknet.TextLabels())
+
+
+def _open_cifar(path: Path, names: tuple[str, ...] | None) -> Dataset:
+    return _open_class_folders(unpack_cifar(path), names)
+
+
+def _open_class_folders(path: Path, names: tuple[str, ...] | None) -> Dataset:
+    found = read_class_folders(path)
+    if names is not None and len(names) != len(found.names):
+        raise InputError(
+            f"{path}: {len(found.names)} folders of classes and {len(names)} names, expected the same number"
+        )
+    return Dataset(
+        kind="folders",
+        source=path,
+        names=names or found.names,
+        splits=found.splits,
+        read=darknet.TextLabels(),
+        path_labels=found.labels,
+    )
 
 
 def _open_ultralytics(path: Path, names: tuple[str, ...] | None) -> Dataset:

@@ -1,0 +1,199 @@
+"""Data sets for classifiers: ImageNet's folders of classes, and CIFAR-10's batches, which are unpacked into such folders."""
+
+from __future__ import annotations
+
+import io
+import logging
+import os
+import pickle
+import re
+import shutil
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from data.image import IMAGE_SUFFIXES, save_image
+from utils.errors import InputError, RunError
+from utils.files import read_text
+
+logger = logging.getLogger(__name__)
+
+SPLIT_FOLDERS = {"train": "train", "val": "val", "valid": "val", "validation": "val", "test": "test"}
+_NO_CLASSES = {"images", "labels", "annotations", "jpegimages", "masks"}  # of detection data sets
+UNPACKED = "images"
+_CIFAR_BATCH = re.compile(r"(data_batch_[1-5]|test_batch)(\.bin)?")
+_SIDE = 32
+_PIXELS = 3 * _SIDE * _SIDE
+_CIFAR_CLASSES = 10
+
+
+class ClassFolders(NamedTuple):
+    """names: of the classes, sorted. labels: the text that occurs in the paths of each class. splits: images of each split."""
+
+    names: tuple[str, ...]
+    labels: tuple[str, ...]
+    splits: dict[str, tuple[Path, ...]]
+
+
+def split_folders(folder: Path) -> dict[str, Path]:
+    """The folder of each split if `folder` has ImageNet's layout (split/class/image), else nothing."""
+    found = {split: folder / name for name, split in reversed(SPLIT_FOLDERS.items()) if _classes_in(folder / name)}
+    return {split: found[split] for split in dict.fromkeys(SPLIT_FOLDERS.values()) if split in found}
+
+
+def _classes_in(folder: Path) -> list[Path]:
+    """Folders of classes in the folder of a split; none if it belongs to a detection data set."""
+    inner = sorted(path for path in folder.iterdir() if path.is_dir()) if folder.is_dir() else []
+    with_boxes = any(path.name.lower() in _NO_CLASSES or any(path.glob("*.txt")) for path in inner)
+    return [] if with_boxes else inner
+
+
+def read_class_folders(folder: Path) -> ClassFolders:
+    """Images of a folder in ImageNet's layout. Raises InputError for classes that differ or cannot be told from the paths."""
+    folders = split_folders(folder)
+    classes = {split: tuple(each.name for each in _classes_in(path)) for split, path in folders.items()}
+    first, names = next(iter(classes.items()))
+    for split, found in classes.items():
+        if different := sorted(set(found) - set(names)):
+            raise InputError(f"{folders[split]}: class {different[0]!r} is not in {folders[first]}")
+    above = {*folder.parts, *(path.name for path in folders.values())}
+    if shared := sorted(above.intersection(names)):
+        raise InputError(
+            f"{folder}: class {shared[0]!r} is also the name of a folder above the classes, so the paths do not tell the "
+            "class; rename one of them"
+        )
+    splits = {}
+    for split, path in folders.items():
+        images = (image for each in _classes_in(path) for image in sorted(each.iterdir()))
+        splits[split] = tuple(image for image in images if image.suffix.lower() in IMAGE_SUFFIXES)
+        if not splits[split]:
+            raise InputError(f"{path}: no images, expected files such as {path}/{names[0]}/1.jpg")
+    return ClassFolders(names, tuple(f"{os.sep}{name}{os.sep}" for name in names), splits)
+
+
+def is_cifar(folder: Path) -> bool:
+    """Whether a folder holds batches of CIFAR-10, of the Python or of the binary version."""
+    return any(_batches(folder, "train")) or any(_batches(folder, "test"))
+
+
+def unpack_cifar(folder: Path) -> Path:
+    """The folder inside `folder` with CIFAR-10's images as PNG files in folders of classes; written once.
+
+    Raises InputError for damaged batches, RunError if the images cannot be written.
+    """
+    target = folder / UNPACKED
+    if target.is_dir():
+        return target
+    names = _cifar_names(folder)
+    try:
+        part = Path(tempfile.mkdtemp(prefix=f"{UNPACKED}.", dir=folder))
+        try:
+            for split in ("train", "test"):
+                for path in _batches(folder, split):
+                    _write_batch(path, part / split, names)
+            if not target.is_dir():  # another process may have been faster
+                part.rename(target)
+        finally:
+            shutil.rmtree(part, ignore_errors=True)
+    except OSError as error:
+        raise RunError(f"{folder}: its images cannot be unpacked: {error.strerror}") from error
+    logger.info("%s: unpacked into %s", folder, target)
+    return target
+
+
+def _batches(folder: Path, split: str) -> Iterator[Path]:
+    wanted = "test_batch" if split == "test" else "data_batch"
+    for path in sorted(folder.iterdir()):
+        if _CIFAR_BATCH.fullmatch(path.name) and path.name.startswith(wanted):
+            yield path
+
+
+def _write_batch(path: Path, folder: Path, names: tuple[str, ...]) -> None:
+    labels, pixels = _binary_batch(path) if path.suffix == ".bin" else _python_batch(path)
+    if len(labels) and not 0 <= labels.min() <= labels.max() < _CIFAR_CLASSES:
+        raise InputError(f"{path}: class {labels.max()}, expected 0 to {_CIFAR_CLASSES - 1}")
+    for name in names:
+        (folder / name).mkdir(parents=True, exist_ok=True)
+    images = pixels.reshape(-1, 3, _SIDE, _SIDE).transpose(0, 2, 3, 1)
+    for number, (label, image) in enumerate(zip(labels.tolist(), images, strict=True)):
+        save_image(folder / names[label] / f"{path.stem}_{number:05d}.png", np.ascontiguousarray(image))
+
+
+def _binary_batch(path: Path) -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:
+    rows = np.fromfile(path, np.uint8)
+    if len(rows) % (1 + _PIXELS):
+        raise InputError(f"{path}: has {len(rows)} bytes, expected {1 + _PIXELS} for each image")
+    rows = rows.reshape(-1, 1 + _PIXELS)
+    return rows[:, 0], rows[:, 1:]
+
+
+def _python_batch(path: Path) -> tuple[NDArray[np.int64], NDArray[np.uint8]]:
+    content = _unpickled(path)
+    labels, pixels = content.get("labels"), content.get("data")
+    if not isinstance(labels, list) or not isinstance(pixels, np.ndarray):
+        raise InputError(f"{path}: has no labels and data, expected a batch of CIFAR-10")
+    if pixels.dtype != np.uint8 or pixels.shape != (len(labels), _PIXELS):
+        raise InputError(f"{path}: data is {pixels.dtype} {pixels.shape}, expected uint8 ({len(labels)}, {_PIXELS})")
+    return np.array(labels, np.int64), pixels
+
+
+def _cifar_names(folder: Path) -> tuple[str, ...]:
+    text, binary = folder / "batches.meta.txt", folder / "batches.meta"
+    if text.is_file():
+        names: Any = read_text(text, "names").split()
+    elif binary.is_file():
+        names = _unpickled(binary).get("label_names")
+    else:
+        raise InputError(
+            f"{folder}: has batches of CIFAR-10, but neither {text.name} nor {binary.name} with its class names"
+        )
+    if not isinstance(names, list) or len(names) != _CIFAR_CLASSES or not all(map(_is_name, names)):
+        raise InputError(f"{folder}: expected {_CIFAR_CLASSES} class names, found {names!r:.200}")
+    return tuple(names)
+
+
+def _is_name(name: object) -> bool:
+    return isinstance(name, str) and re.fullmatch(r"[\w-]+", name) is not None
+
+
+class _ArrayUnpickler(pickle.Unpickler):
+    """Reads lists, dictionaries, strings, numbers and NumPy arrays, and refuses everything that could run code."""
+
+    def find_class(self, module: str, name: str) -> Any:
+        if (module, name) in (("numpy.core.multiarray", "_reconstruct"), ("numpy._core.multiarray", "_reconstruct")):
+            return _empty_array
+        if (module, name) == ("numpy", "ndarray"):
+            return np.ndarray
+        if (module, name) == ("numpy", "dtype"):
+            return np.dtype
+        if (module, name) == ("_codecs", "encode"):  # bytes in pickles that Python 3 wrote for Python 2
+            return _encoded
+        raise pickle.UnpicklingError(f"{module}.{name} is not data")
+
+
+def _empty_array(kind: type, shape: tuple[int, ...], code: object) -> NDArray[np.uint8]:
+    """What an array is before its content is set."""
+    if kind is not np.ndarray or shape != (0,):
+        raise pickle.UnpicklingError(f"an array of {kind} {shape} is not data")
+    return np.ndarray((0,), np.uint8)
+
+
+def _encoded(text: str, encoding: str) -> bytes:
+    if encoding != "latin1":
+        raise pickle.UnpicklingError(f"encoding {encoding} is not expected")
+    return text.encode("latin1")
+
+
+def _unpickled(path: Path) -> dict[str, Any]:
+    """The dictionary in a file of the Python version. Raises InputError for anything else in it."""
+    try:
+        content = _ArrayUnpickler(io.BytesIO(path.read_bytes()), encoding="latin1").load()
+    except (pickle.UnpicklingError, EOFError, ValueError, TypeError, KeyError, IndexError, AttributeError) as error:
+        raise InputError(f"{path}: is no batch of CIFAR-10: {error}") from None
+    if not isinstance(content, dict):
+        raise InputError(f"{path}: is no batch of CIFAR-10, expected a dictionary")
+    return {key.decode("latin1") if isinstance(key, bytes) else str(key): value for key, value in content.items()}
