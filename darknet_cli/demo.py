@@ -17,6 +17,7 @@ from darknet_cli.network import (
     class_names,
     device_of,
     option,
+    print_layer_times,
     print_network,
     print_weights,
     read_data,
@@ -68,6 +69,8 @@ def demo(words: Words) -> int:
         raise InputError(f"{cfg}: is a classifier, expected a detector")
     say(f"video file: {source}\n" if source else f"Webcam index: {words['-c']}\n")
     model.names = _names(model, options, cfg)
+    if words["-benchmark_layers"]:
+        print_layer_times(model)
     with ExitStack() as stack:
         frames = stack.enter_context(closing(_frames(source, words["-c"])))
         outputs = _Outputs(words, model.names, stack, target, source or f"camera {words['-c']}")

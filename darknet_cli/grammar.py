@@ -78,7 +78,7 @@ _READ = {
     "detector valid": "-out",
     "detector recall": "",
     "detector calc_anchors": "-num_of_clusters -width -height -show",
-    "detector train": "-clear -map -mAP_epochs -chart -gpus -mjpeg_port -show_imgs -thresh -iou_thresh -benchmark_layers",
+    "detector train": "-clear -map -mAP_epochs -chart -gpus -mjpeg_port -show_imgs -thresh -iou_thresh",
     "classifier predict": "-t -benchmark_layers",
     "classifier valid": "",
     "classifier train": "-clear -topk -chart -gpus -mjpeg_port -show_imgs",

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import sys
+import time
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -15,14 +16,20 @@ from inference.model import open_model
 from inference.predictor import Classifier, Model
 from models.heads.anchors import NMS_KINDS
 from models.heads.base import BoxSection
+from models.network import Network
 from models.plan import Plan, read_plan
 from models.summary import layer_table
 from models.weights import Header, read_header
 from utils.errors import InputError, RunError
 from utils.files import read_text
 
-# Heads with boxes that the original announces, by their numbers in enum LAYER_TYPE of darknet.h.
-_HEADS = {"region": 27, "yolo": 28, "Gaussian_yolo": 29}
+# enum LAYER_TYPE of darknet.h, by the first name of a section here; "" for what no section is.
+_TYPES = ["convolutional", "", "connected", "maxpool", "local_avgpool", "softmax", "detection", "dropout", "crop", "route",
+          "cost", "normalization", "avgpool", "local", "shortcut", "scale_channels", "sam", "activation", "rnn", "gru", "lstm",
+          "conv_lstm", "history", "crnn", "batchnorm", "", "", "region", "yolo", "Gaussian_yolo", "", "reorg3d", "reorg",
+          "upsample", "", "", "empty", "", "contrastive", "implicit"]  # fmt: skip
+_TYPE_NUMBERS = {name: number for number, name in enumerate(_TYPES) if name}
+_OWN_TYPE = 37  # BLANK: for sections that the original does not have
 
 
 def c_number(value: float, form: str = "%f") -> str:
@@ -112,8 +119,41 @@ def print_weights(plan: Plan, path: str | None) -> Header:
 def print_heads(plan: Plan) -> None:
     """A line for each head with boxes, but [detection], which has none in the original."""
     for step in plan.steps:
-        if number := _HEADS.get(step.section.names[0]):
-            say(f" Detection layer: {step.index} - type = {number} \n")
+        if (name := step.section.names[0]) in ("region", "yolo", "Gaussian_yolo"):
+            say(f" Detection layer: {step.index} - type = {_TYPE_NUMBERS[name]} \n")
+
+
+def print_layer_times(model: Model) -> None:
+    """-benchmark_layers: with every forward pass, print the time of each layer (network_kernels.cu forward_network_gpu).
+
+    On the CPU, neighbouring layers may run as one; the first of such a pair takes no time.
+    """
+    assert isinstance(model.network, Network)
+    types = [_TYPE_NUMBERS.get(step.section.names[0], _OWN_TYPE) for step in model.network.plan.steps]
+    average: dict[int, float] = {}
+    start = 0.0
+
+    def now() -> float:
+        if model.device.type == "cuda":
+            torch.cuda.synchronize(model.device)
+        return time.perf_counter()
+
+    def begin(*_: object) -> None:
+        nonlocal start
+        start = now()
+
+    def end(index: int) -> None:
+        took = 1000 * (now() - start)
+        average[index] = 0.9 * average[index] + 0.1 * took if index in average else took
+        say(f"\n fw-layer {index} - type: {types[index]} - {took:f} ms - avg_time {average[index]:f} ms \n")
+        if index == len(types) - 1:
+            say("\n\nSorted by time (forward):\n")
+            for rank, (layer, spent) in enumerate(sorted(average.items(), key=lambda item: -item[1])):
+                say(f"{rank} - fw-sort-layer {layer} - type: {types[layer]} - avg_time {spent:f} ms \n")
+
+    for index, layer in enumerate(model.network):
+        layer.register_forward_pre_hook(begin)
+        layer.register_forward_hook(lambda *_, index=index: end(index))
 
 
 def open_printed(
@@ -131,4 +171,6 @@ def open_printed(
         raise RunError(f"{names_file}: has {len(names)} names, {cfg} has classes={model.classes}")
     if not isinstance(model, Classifier):
         model.names = names
+    if words.flags.get("-benchmark_layers"):
+        print_layer_times(model)
     return model

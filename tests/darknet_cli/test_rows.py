@@ -94,6 +94,7 @@ DIFFERENCES: list[tuple[str, int, str, str]] = [
         "detector_train/wrong_filters",
     ),
     ("Wrong `filters=` and wrong class names are reported", EXIT_FAILED, "has 2 names", "detector_train/map_names"),
+    ("`-benchmark_layers` also works on the CPU", EXIT_OK, "", "detector_test/benchmark_layers"),
     ("`--help` prints a summary", EXIT_OK, "", "main_words/help"),
     ("`rescale` may differ", EXIT_OK, "", "weights_tools/rescale_det"),
     ("`-nogpu` is accepted", EXIT_OK, "", "main_words/nogpu"),

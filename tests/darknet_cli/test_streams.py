@@ -124,6 +124,23 @@ def test_a_host_without_path_is_an_error(folder: Path) -> None:
         darknet.main([*D, "-http_post_host", "localhost"])
 
 
+def test_layer_times(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """The lines of network_kernels.cu; without them the output is that of the recorded command."""
+    words = ["detector", "test", "data/tiny.data", "cfg/det.cfg", "det.weights", "img/a2.png", "-dont_show"]
+    assert darknet.main([*words, "-benchmark_layers"]) == 0
+    said = capsys.readouterr().out
+    layer = re.compile(r"\n fw-layer (\d+) - type: (\d+) - \d+\.\d{6} ms - avg_time \d+\.\d{6} ms \n")
+    kinds = [0, 0, 0, 0, 0, 0, 28, 9, 33, 9, 0, 28]
+    assert layer.findall(said) == [(str(index), str(kind)) for index, kind in enumerate(kinds)]
+    sorted_line = re.compile(r"(\d+) - fw-sort-layer (\d+) - type: \d+ - avg_time (\d+\.\d{6}) ms \n")
+    ranks = sorted_line.findall(said)
+    assert [int(rank) for rank, _, _ in ranks] == list(range(12)) == sorted(int(index) for _, index, _ in ranks)
+    assert [spent for _, _, spent in ranks] == sorted((spent for _, _, spent in ranks), key=float, reverse=True)
+    rest = sorted_line.sub("", layer.sub("", said)).replace("\n\nSorted by time (forward):\n", "")
+    mask = re.compile(r"Predicted in [0-9.]+")
+    assert mask.sub("", rest) == mask.sub("", ROWS["detector_test"]["benchmark_layers"]["stdout"])
+
+
 def test_classifier_demo(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
     words = ["classifier", "demo", "data/cls.data", "cfg/cls.cfg", "cls.weights", "clip.avi", "-dont_show"]
     assert darknet.main(words) == 0
