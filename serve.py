@@ -3,12 +3,11 @@
 examples:
   python serve.py
   python serve.py --cfg yolov4.cfg --weights yolov4.weights --names coco.names --port 8080
-  curl --data-binary @street.jpg -H "Content-Type: image/jpeg" "http://127.0.0.1:8000/detect?conf=0.4"
+  curl -F image=@street.jpg "http://127.0.0.1:8000/detect?conf=0.4"
 """
 
 from __future__ import annotations
 
-import importlib.util
 import socket
 import sys
 from collections.abc import Sequence
@@ -19,9 +18,10 @@ from inference.first_look import with_shipped_model
 from inference.model import ModelFlags
 from utils.cli import EXIT_OK, above_zero, flags_of, options_from, run_script, script_parser
 from utils.errors import InputError, RunError
+from utils.packages import is_installed
 
 LOCAL = ("127.0.0.1", "localhost")
-MOST_CONNECTIONS = 32  # at a time; more get status 503
+SPARE_CONNECTIONS = 32  # for other requests than uploads, and to tell that the queue is full
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -32,6 +32,7 @@ class ServeOptions(ModelFlags):
     port: int
     max_upload: int
     max_frames: int
+    max_queue: int
 
 
 def parse_arguments(arguments: Sequence[str] | None) -> ServeOptions:
@@ -43,6 +44,13 @@ def parse_arguments(arguments: Sequence[str] | None) -> ServeOptions:
     add("--port", type=_port, default=8000, metavar="N", help="default %(default)s")
     add("--max-upload", type=above_zero, default=64, metavar="MB", help="largest upload, default %(default)s MB")
     add("--max-frames", type=above_zero, default=600, metavar="N", help="frames read of a video, default %(default)s")
+    add(
+        "--max-queue",
+        type=above_zero,
+        default=16,
+        metavar="N",
+        help="uploads at a time, default %(default)s; more get 503",
+    )
     return options_from(ServeOptions, parser, arguments)
 
 
@@ -58,8 +66,8 @@ _port.__name__ = "port from 0 to 65535"
 
 def main(arguments: Sequence[str] | None = None) -> int:
     options = parse_arguments(arguments)
-    for package in ("starlette", "uvicorn"):
-        if importlib.util.find_spec(package) is None:
+    for package in ("starlette", "uvicorn", "python-multipart"):
+        if not is_installed(package.replace("-", "_")):
             raise InputError(f"serve.py needs {package}: pip install -r requirements-serve.txt")
     import uvicorn
 
@@ -68,11 +76,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
     options = with_shipped_model(options)
     model = options.open_named()
-    limits = Limits(upload_bytes=options.max_upload * 1_000_000, hosts=allowed_hosts(options.host))
+    hosts = allowed_hosts(options.host)
+    limits = Limits(upload_bytes=options.max_upload * 1_000_000, queue=options.max_queue, hosts=hosts)
     title = Path(options.weights or "").stem
     app = make_app(DetectionService(model, most_frames=options.max_frames), title, limits)
+    most = options.max_queue + SPARE_CONNECTIONS
     config = uvicorn.Config(
-        app, log_level="warning", limit_concurrency=MOST_CONNECTIONS, server_header=False, timeout_graceful_shutdown=3
+        app, log_level="warning", limit_concurrency=most, server_header=False, timeout_graceful_shutdown=3
     )
     server = uvicorn.Server(config)
     with listen(options.host, options.port) as place:

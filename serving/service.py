@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import threading
+import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -17,8 +18,8 @@ from numpy.typing import NDArray
 from data.frames import Frame, read_video
 from data.image import declared_header, read_image
 from data.video import open_video
-from inference.detector import Detector
 from inference.predictor import Model, NmsOptions
+from inference.results import TOP
 from utils.detections import Detections
 from utils.errors import InputError
 
@@ -41,15 +42,14 @@ class DetectionRequest:
 
 
 class DetectionService:
-    """Detects objects in uploads; requests take turns on the network, frame by frame.
+    """Detects objects in uploads, or classifies them; requests take turns on the network, frame by frame.
 
-    most_frames: frames read of a video. Raises InputError for a model without boxes.
+    most_frames: frames read of a video. images, seconds: frames so far, and the time that the model took for them.
     """
 
     def __init__(self, model: Model, *, most_frames: int) -> None:
-        if not isinstance(model, Detector):
-            raise InputError(f"{model.network.plan.cfg.path}: is a classifier, expected a detector")
         self.model, self.most_frames = model, most_frames
+        self.images, self.seconds = 0, 0.0
         self._turn = threading.Lock()
 
     def frames(self, path: Path, request: DetectionRequest) -> Iterator[dict[str, Any]]:
@@ -63,16 +63,17 @@ class DetectionService:
                 complete = False
                 break
             with self._turn:
+                start = time.perf_counter()
                 (found,) = self.model.predict(
                     [frame.image], NmsOptions(conf=request.conf, iou=request.iou, max_det=1000)
                 )
+                self.images, self.seconds = self.images + 1, self.seconds + time.perf_counter() - start
             width, height = frame.size_wh
-            facts = {
-                "width": width,
-                "height": height,
-                "detections": plain(found, self.model.names),
-                "index": frame.index,
-            }
+            facts: dict[str, Any] = {"width": width, "height": height, "index": frame.index}
+            if isinstance(found, Detections):
+                facts["detections"] = plain(found, self.model.names)
+            else:
+                facts["classes"] = best_classes(found, self.model.names)
             if frame.video is not None:
                 facts["time_s"] = round(frame.time_s, 4)
             if request.images:
@@ -101,6 +102,12 @@ def plain(found: Detections, names: Sequence[str]) -> list[dict[str, Any]]:
         }
         for box, score, class_id in found
     ]
+
+
+def best_classes(probabilities: NDArray[np.float32], names: Sequence[str]) -> list[dict[str, Any]]:
+    """The most probable classes as a JSON list, best first. probabilities: (classes,)."""
+    best = np.argsort(-probabilities, kind="stable")[:TOP].tolist()
+    return [{"score": round(float(probabilities[each]), 5), "class_id": each, "name": names[each]} for each in best]
 
 
 def is_video(path: Path) -> bool:

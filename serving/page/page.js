@@ -6,7 +6,7 @@ const $ = (id) => document.getElementById(id);
 const state = { model: null, file: "", frames: [], at: 0, complete: true, job: null, timer: null };
 
 const threshold = () => Number($("threshold").value);
-const chosen = (frame) => frame.detections.filter((each) => each.score > threshold());
+const chosen = (frame) => (frame.detections ?? []).filter((each) => each.score > threshold());
 
 async function start() {
   const answer = await fetch("model");
@@ -28,7 +28,8 @@ async function upload(file) {
   }
   $("status").textContent = "Detecting ...";
   try {
-    const address = `stream?images=1&conf=${$("threshold").min}`;
+    const conf = state.model.task === "detect" ? `&conf=${$("threshold").min}` : "";
+    const address = `stream?images=1${conf}`;
     const body = { method: "POST", body: file, signal: job.signal, headers: { "Content-Type": "application/octet-stream" } };
     const answer = await fetch(address, body);
     if (!answer.ok) {
@@ -163,8 +164,11 @@ function report() {
   const found = [...counts.values()].reduce((sum, count) => sum + count, 0);
   const where = state.frames.length > 1 ? ` in frame ${state.at + 1} of ${state.frames.length}` : "";
   const cut = state.complete ? "" : `; only the first ${state.frames.length} frames were processed`;
-  $("status").textContent = `${found || "No"} ${found === 1 ? "object" : "objects"}${where}${cut}.`;
-  const rows = [...counts].sort((a, b) => b[1] - a[1]).map(([id, count]) => {
+  const [best] = frame.classes ?? [];
+  const text = best ? best.name : `${found || "No"} ${found === 1 ? "object" : "objects"}`;
+  $("status").textContent = `${text}${where}${cut}.`;
+  const figures = best ? frame.classes.map((each) => [each.class_id, each.score.toFixed(3)]) : [...counts].sort((a, b) => b[1] - a[1]);
+  const rows = figures.map(([id, count]) => {
     const row = document.createElement("li");
     const [mark, name, number] = ["i", "span", "b"].map((tag) => row.appendChild(document.createElement(tag)));
     mark.style.background = state.model.colours[id];
@@ -189,7 +193,7 @@ async function step() {
 }
 
 function download() {
-  const frames = state.frames.map(({ image, bitmap, ...frame }) => ({ ...frame, detections: chosen(frame) }));
+  const frames = state.frames.map(({ image, bitmap, ...frame }) => (frame.classes ? frame : { ...frame, detections: chosen(frame) }));
   const report = { file: state.file, model: state.model.title, threshold: threshold(), complete: state.complete, frames };
   const link = document.createElement("a");
   link.href = URL.createObjectURL(new Blob([JSON.stringify(report, null, 1)], { type: "application/json" }));

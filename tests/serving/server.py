@@ -14,13 +14,14 @@ from typing import Any
 import pytest
 
 from inference.model import open_model
+from inference.predictor import Model
 from tests.small_model import make_small_model
 
-UPLOAD_BYTES, MOST_FRAMES = 900_000, 40
+UPLOAD_BYTES, MOST_FRAMES, QUEUE = 900_000, 40, 2
 
 
 @contextmanager
-def running(folder: Path) -> Iterator[int]:
+def running(folder: Path, model: Model | None = None) -> Iterator[int]:
     """Port of a server that ends with the block. Skips the test without requirements-serve.txt."""
     uvicorn = pytest.importorskip("uvicorn")
     pytest.importorskip("starlette")
@@ -28,11 +29,11 @@ def running(folder: Path) -> Iterator[int]:
     from serving.app import Limits, make_app
     from serving.service import DetectionService
 
-    cfg, weights, names = make_small_model(folder)
-    model = open_model(weights, cfg=cfg, names=names, device="cpu")
-    app = make_app(
-        DetectionService(model, most_frames=MOST_FRAMES), "small", Limits(upload_bytes=UPLOAD_BYTES, hosts=LOCAL)
-    )
+    if model is None:
+        cfg, weights, names = make_small_model(folder)
+        model = open_model(weights, cfg=cfg, names=names, device="cpu")
+    limits = Limits(upload_bytes=UPLOAD_BYTES, queue=QUEUE, hosts=LOCAL)
+    app = make_app(DetectionService(model, most_frames=MOST_FRAMES), "small", limits)
     server = uvicorn.Server(uvicorn.Config(app, log_level="warning"))
     with listen(LOCAL[0], 0) as place:
         thread = threading.Thread(target=server.run, kwargs={"sockets": [place]}, daemon=True)

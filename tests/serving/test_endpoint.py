@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import socket
 import tempfile
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -11,8 +13,11 @@ import cv2
 import numpy as np
 import pytest
 
+from inference.model import open_model
+from models.load import load
+from models.weights import save_weights
 from tests.paths import REPOSITORY
-from tests.serving.server import MOST_FRAMES, UPLOAD_BYTES, ask, running, told
+from tests.serving.server import MOST_FRAMES, QUEUE, UPLOAD_BYTES, ask, running, told
 
 CLIP = (REPOSITORY / "data" / "samples" / "scenes.mp4").read_bytes()
 
@@ -25,6 +30,14 @@ def port(tmp_path_factory: pytest.TempPathFactory) -> Iterator[int]:
 
 def image(suffix: str, width: int = 128, height: int = 64) -> bytes:
     return bytes(cv2.imencode(suffix, np.full((height, width, 3), 90, np.uint8))[1])
+
+
+FORM = "multipart/form-data; boundary=b"
+
+
+def form(*files: bytes) -> bytes:
+    head = b'--b\r\nContent-Disposition: form-data; name="image"; filename="dog.jpg"\r\n\r\n'
+    return b"".join(head + file + b"\r\n" for file in files) + b"--b--\r\n"
 
 
 @pytest.mark.parametrize("suffix", [".jpg", ".png", ".webp", ".bmp"])
@@ -41,6 +54,81 @@ def test_an_image(port: int, suffix: str) -> None:
         "class_id": 1,
         "name": "dog",
     }
+
+
+def test_a_form(port: int) -> None:
+    """As `curl -F image=@dog.jpg` sends it; a page of another site may not."""
+    status, _, body = ask(port, "POST", "/detect?conf=0.5", form(image(".jpg")), FORM)
+    assert status == 200 and len(told(body)["frames"][0]["detections"]) == 64
+    lines = ask(port, "POST", "/stream", form(CLIP), FORM)[2].splitlines()
+    assert len(lines) == MOST_FRAMES + 1
+    assert ask(port, "POST", "/detect", form(image(".jpg")), FORM, Origin=f"http://127.0.0.1:{port}")[0] == 200
+    status, _, body = ask(port, "POST", "/detect", form(image(".jpg")), FORM, Origin="http://evil.example")
+    assert status == 403 and "evil.example" in told(body)["error"]
+
+
+def test_a_form_with_more_than_its_file(port: int) -> None:
+    field = b'--b\r\nContent-Disposition: form-data; name="conf"\r\n\r\n0.4\r\n'
+    status, _, body = ask(port, "POST", "/detect", field + form(image(".jpg")), FORM)
+    assert status == 400 and "conf and iou belong to the address" in told(body)["error"]
+
+
+def metric(port: int, name: str) -> float:
+    text = ask(port, "GET", "/metrics")[2].decode()
+    return sum(float(line.rpartition(" ")[2]) for line in text.splitlines() if line.startswith(name))
+
+
+def test_metrics(port: int) -> None:
+    good, bad = (f'cspyolo_requests_total{{path="/detect",status="{status}"}}' for status in (200, 415))
+    before = [metric(port, name) for name in (good, bad, "cspyolo_inference_seconds_count")]
+    ask(port, "POST", "/detect", image(".png"))
+    ask(port, "POST", "/detect", b"hello there, this is text")
+    after = [metric(port, name) for name in (good, bad, "cspyolo_inference_seconds_count")]
+    assert [new - old for new, old in zip(after, before, strict=True)] == [1, 1, 1]
+    assert metric(port, "cspyolo_queue_length") == 0 and metric(port, "cspyolo_inference_seconds_sum") > 0
+    assert 0 < metric(port, 'cspyolo_request_seconds_sum{path="/detect"}') < 60
+    headers = ask(port, "GET", "/metrics")[1]
+    assert headers["content-type"].startswith("text/plain; version=0.0.4")
+
+
+def test_a_full_queue(port: int) -> None:
+    """Uploads that are still being sent take their places."""
+    refused = 'cspyolo_requests_total{path="/detect",status="503"}'
+    before = metric(port, refused)
+    uploads = [socket.create_connection(("127.0.0.1", port)) for _ in range(QUEUE)]
+    for upload in uploads:
+        upload.sendall(
+            b"POST /detect HTTP/1.1\r\nHost: localhost\r\nContent-Type: image/png\r\nContent-Length: 9\r\n\r\n1"
+        )
+    deadline = time.monotonic() + 10
+    while metric(port, "cspyolo_queue_length") < QUEUE and time.monotonic() < deadline:
+        time.sleep(0.01)
+    status, headers, body = ask(port, "POST", "/detect", image(".png"))
+    assert status == 503 and int(headers["retry-after"]) >= 1 and "busy: 2 requests" in told(body)["error"]
+    assert metric(port, refused) == before + 1 and ask(port, "GET", "/model")[0] == 200
+    for upload in uploads:
+        upload.close()
+    while metric(port, "cspyolo_queue_length") and time.monotonic() < deadline:
+        time.sleep(0.01)
+    assert ask(port, "POST", "/detect", image(".png"))[0] == 200
+
+
+def test_a_classifier(tmp_path: Path) -> None:
+    (tmp_path / "a.cfg").write_text(
+        "[net]\nwidth=8\nheight=8\nchannels=3\n[convolutional]\nfilters=3\nsize=1\nactivation=linear\n"
+        "[avgpool]\n[softmax]\n"
+    )
+    network = load(tmp_path / "a.cfg")
+    biases = network.layers[0].biases
+    biases.data[:] = biases.new_tensor([0, 9, 3])
+    save_weights(network, tmp_path / "a.weights")
+    model = open_model(tmp_path / "a.weights", cfg=tmp_path / "a.cfg", names=("a", "b", "c"), device="cpu")
+    with running(tmp_path, model) as own:
+        assert told(ask(own, "GET", "/model")[2])["task"] == "classify"
+        (frame,) = told(ask(own, "POST", "/detect", image(".png"))[2])["frames"]
+        assert [each["name"] for each in frame["classes"]] == ["b", "c", "a"] and "detections" not in frame
+        status, _, body = ask(own, "POST", "/detect?conf=0.5", image(".png"))
+        assert status == 400 and "conf: the model is a classifier" in told(body)["error"]
 
 
 def test_a_clip_stops_at_the_limit(port: int) -> None:
@@ -69,7 +157,12 @@ def test_a_threshold(port: int) -> None:
         ("/detect", b"hello there, this is text", "image/png", 415, "expected an image"),
         ("/detect", b"#EXTM3U\n#EXTINF:1,\nfile:///etc/passwd\n", "video/mp4", 415, "expected an image"),
         ("/detect", image(".png"), "text/plain", 415, "Content-Type text/plain"),
-        ("/detect", image(".png"), "multipart/form-data", 415, "Content-Type multipart"),
+        ("/detect", image(".png"), "multipart/form-data", 400, "form: Missing boundary"),
+        ("/detect", form(image(".png"), image(".png")), FORM, 400, "Expected one file"),
+        ("/detect", form(), FORM, 400, "is empty"),
+        ("/detect", form(b""), FORM, 400, "is empty"),
+        ("/detect", form(b"hello there, this is text"), FORM, 415, "expected an image"),
+        ("/detect", form(bytes(UPLOAD_BYTES)), FORM, 413, "expected at most 900,000"),
         ("/detect", b"", "image/png", 400, "is empty"),
         ("/detect", image(".png")[:-20], "image/png", 422, "upload: image is"),
         ("/detect", CLIP[:3000], "video/mp4", 422, "upload: video"),
