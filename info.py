@@ -4,6 +4,7 @@ examples:
   python info.py --cfg cfg/yolov3-tiny.cfg
   python info.py --cfg cfg/*.cfg --json models.json
   python info.py --cfg cfg/resnext50.cfg cfg/csresnext50.cfg --plot layers.png
+  python info.py --cfg cfg/vovnet39.cfg --weights vovnet39.weights --weight-norms norms.png
 """
 
 from __future__ import annotations
@@ -17,12 +18,14 @@ from typing import Any
 
 import torch
 
+from models.formats.files import LoadOptions, load_model
 from models.network import Network
 from models.plan import Plan, read_plan
 from models.summary import key_report, layer_facts, layer_loads, layer_table, peak_activation_bytes, total_lines, totals
 from profiling.energy import energy_counter
 from profiling.plots import LayerProfile, plot_layers
 from profiling.timing import settle_statistics, time_forward
+from profiling.weight_norms import plot_weight_norms, weight_norms, weight_norms_text
 from utils.cli import EXIT_BAD_INPUT, EXIT_OK, flags_of, input_size, options_from, run_script, script_parser
 from utils.device import select_device
 from utils.errors import InputError
@@ -39,6 +42,8 @@ class InfoOptions:
     img_size: tuple[int, ...]
     json: str | None
     plot: str | None
+    weights: str | None
+    weight_norms: str | None
     device: str
 
 
@@ -53,6 +58,14 @@ def parse_arguments(arguments: Sequence[str] | None) -> InfoOptions:
         metavar="OUT",
         help="draw cost and memory access of each layer as a PNG; print memory access, and measured speed and energy",
     )
+    add(
+        "--weight-norms",
+        nargs="?",
+        const="",
+        metavar="OUT",
+        help="print the mean absolute weights of each convolution by source layer; OUT: also draw them as a PNG",
+    )
+    add("--weights", help="of --weight-norms, for one cfg: .weights, .pt or .safetensors; default: random")
     add("--device", help="where --plot measures: cpu, mps, or a CUDA index; default: a GPU if there is one")
     return options_from(InfoOptions, parser, arguments)
 
@@ -60,6 +73,10 @@ def parse_arguments(arguments: Sequence[str] | None) -> InfoOptions:
 def main(arguments: Sequence[str] | None = None) -> int:
     options = parse_arguments(arguments)
     width, height = input_size(options.img_size) or (None, None)
+    if options.weight_norms is not None and len(options.cfg) > 1:
+        raise InputError("--weight-norms: expected one cfg")
+    if options.weights and options.weight_norms is None:
+        raise InputError("--weights: is for --weight-norms")
     results, plans = [], []
     for path in options.cfg:
         try:
@@ -77,6 +94,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
             print(efficiency_text(plan, device))
         plot_layers(options.plot, [profile_of(plan) for plan in plans])
         print(f"{options.plot}: cost and memory access of each layer")
+    if options.weight_norms is not None and plans:
+        norms = weight_norms(load_model(options.weights, LoadOptions(cfg=options.cfg[0])).network)
+        results[0]["weight_norms"] = [each.to_json() for each in norms]
+        print(weight_norms_text(norms))
+        if options.weight_norms:
+            plot_weight_norms(options.weight_norms, norms)
+            print(f"{options.weight_norms}: weights of each convolution by source layer")
     failed = sum(result["error"] is not None for result in results)
     if len(results) > 1:
         print(f"{len(results) - failed} of {len(results)} files understood")

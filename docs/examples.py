@@ -16,6 +16,7 @@ standard library is used, because this runs before the environment exists.
 from __future__ import annotations
 
 import argparse
+import itertools
 import os
 import re
 import shutil
@@ -123,6 +124,14 @@ def stand_ins(environment: dict[str, str]) -> None:
     for name in _IMAGES:
         shutil.copy(ROOT / "data" / "samples" / "scene1.jpg", name)
     shutil.copy(ROOT / "data" / "samples" / "scenes.mp4", "video.mp4")
+    for number, (split, name) in enumerate(itertools.product(("train", "val"), ("n01440764", "n01443537")), start=1):
+        folder = Path("imagenet", split, name)
+        folder.mkdir(parents=True)
+        shutil.copy(ROOT / "data" / "samples" / f"scene{number}.jpg", folder)
+    Path("cifar-10").mkdir()
+    Path("cifar-10/batches.meta.txt").write_text("".join(f"class{number}\n" for number in range(10)), "utf-8")
+    for name in ("data_batch_1.bin", "test_batch.bin"):
+        Path("cifar-10", name).write_bytes(b"".join(bytes([number, *[25 * number] * 3072]) for number in range(10)))
     for command in (
         "data.scenes --out drawn --count 24 --img-size 192",
         "convert partial --cfg yolov4.cfg --weights yolov4.weights --layers 20 --out yolov4.conv.137",

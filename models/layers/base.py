@@ -165,6 +165,13 @@ class LayerSection(Options):
         """Shape of the output. Raises CfgError if the layer cannot work at this site."""
         raise AssertionError(f"{type(self).__name__} lacks shape()")
 
+    def origins(self, site: Site, inputs: Sequence[Sequence[int]]) -> Sequence[int]:
+        """The layer that computed each output channel; `inputs`: the same of each input's channels.
+
+        This layer itself, unless it passes channels on.
+        """
+        return (site.index,) * self.shape(site).channels
+
     def reported_shape(self, site: Site) -> Shape:
         """Shape that the original prints for the layer, where that is not `shape`."""
         return self.shape(site)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import ClassVar
 
@@ -27,6 +28,9 @@ class DropoutSection(LayerSection):
     dropblock: bool = option(False, "DropBlock: drop a square of each channel instead of single values")
     dropblock_size_rel: float = option(0.0, "side of the square relative to the map's", least=0, most=1)
     dropblock_size_abs: int = option(0, "side of the square in cells; overrides dropblock_size_rel", least=0)
+
+    def origins(self, site: Site, inputs: Sequence[Sequence[int]]) -> Sequence[int]:
+        return inputs[0]
 
     def shape(self, site: Site) -> Shape:
         return site.input

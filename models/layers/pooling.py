@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import ClassVar
 
@@ -50,6 +51,9 @@ class WindowSection(LayerSection):
             text = f"padding={self.border} is too large: some windows lie outside the input {site.input}"
             raise site.error(text, "padding")
 
+    def origins(self, site: Site, inputs: Sequence[Sequence[int]]) -> Sequence[int]:
+        return inputs[0]
+
     def shape(self, site: Site) -> Shape:
         self.check(site, self.strides_yx)
         return self.pooled(site.input, self.strides_yx)
@@ -86,6 +90,9 @@ class MaxpoolSection(WindowSection):
             return replace(site.input, channels=self.out_channels)
         return self.pooled(site.input, self.host_strides_yx)
 
+    def origins(self, site: Site, inputs: Sequence[Sequence[int]]) -> Sequence[int]:
+        return LayerSection.origins(self, site, inputs) if self.maxpool_depth else inputs[0]
+
     def shape(self, site: Site) -> Shape:
         if not self.maxpool_depth:
             self.check(site, self.host_strides_yx)
@@ -115,6 +122,9 @@ class AvgpoolSection(LayerSection):
     """Global average pooling (avgpool_layer.c)."""
 
     names: ClassVar[tuple[str, ...]] = ("avgpool", "avg")
+
+    def origins(self, site: Site, inputs: Sequence[Sequence[int]]) -> Sequence[int]:
+        return inputs[0]
 
     def shape(self, site: Site) -> Shape:
         return Shape(site.input.channels, 1, 1)

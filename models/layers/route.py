@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import ClassVar
 
@@ -49,6 +50,11 @@ class RouteSection(LayerSection):
                 text = f"groups={groups} does not divide the {shape.channels} channels of layer {index}"
                 raise site.error(text, "groups")
         return Shape(sum(shape.channels for shape in site.inputs) // groups, first.height, first.width)
+
+    def origins(self, site: Site, inputs: Sequence[Sequence[int]]) -> Sequence[int]:
+        groups, group_id = self.part
+        taken = [channels[len(channels) // groups * group_id :][: len(channels) // groups] for channels in inputs]
+        return tuple(layer for channels in taken for layer in channels)
 
     def detail(self, site: Site) -> str:
         groups, group_id = self.part

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import ClassVar
 
@@ -24,6 +25,9 @@ class UpsampleSection(LayerSection):
 
     stride: int = option(2, "factor on width and height; negative: divide them by it")
     scale: float = option(1.0, "factor on the values")
+
+    def origins(self, site: Site, inputs: Sequence[Sequence[int]]) -> Sequence[int]:
+        return inputs[0]
 
     def shape(self, site: Site) -> Shape:
         shape, stride = site.input, abs(self.stride)
