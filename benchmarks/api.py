@@ -33,7 +33,7 @@ def main() -> None:
     preprocess, nms = model.preprocessing(), NmsOptions(max_det=1000)
 
     def bare() -> None:
-        pixels, letterbox = preprocess(cv2.cvtColor(frame, cv2.COLOR_BGR2RGB))
+        pixels, letterbox = preprocess(np.asarray(cv2.cvtColor(frame, cv2.COLOR_BGR2RGB), np.uint8))
         with torch.inference_mode():
             model.postprocess(model.forward(torch.from_numpy(pixels[None])), [letterbox], nms)
 

@@ -26,9 +26,8 @@ import sys
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from itertools import chain
 from pathlib import Path
-
-from inference.first_look import STEPS
 
 ROOT = Path(__file__).resolve().parent.parent
 FIRST = ("README.md", "docs/tutorial.md")
@@ -105,10 +104,13 @@ def pages() -> list[Path]:
 
 def first_steps() -> Iterator[Example]:
     """The commands that detect.py suggests at its end; see inference/first_look.py."""
-    for step in STEPS:
-        until = "http://" if step.script == "serve.py" else ""
+    own = Path(ENVIRONMENT) / "bin" / "python"
+    python = str(own) if own.exists() else sys.executable  # this program itself runs without the project's requirements
+    ask = "from inference.first_look import STEPS; print(*(step.script for step in STEPS), sep='\\n')"
+    for script in subprocess.check_output([python, "-c", ask], text=True, cwd=ROOT).splitlines():
+        until = "http://" if script == "serve.py" else ""
         add = "--port 0" if until else ""
-        yield Example(page="detect.py", line=1, kind="sh", text=f"python {step.script}", add=add, until=until)
+        yield Example(page="detect.py", line=1, kind="sh", text=f"python {script}", add=add, until=until)
 
 
 def stand_ins(environment: dict[str, str]) -> None:
@@ -186,7 +188,7 @@ def follow(chosen: Sequence[Path]) -> None:
     """Run every example of the pages, and after README the commands that detect.py suggests. Raises Failed."""
     environment = dict(os.environ)
     for page in chosen:
-        for example in (*examples(page), *(first_steps() if page.name == "README.md" else ())):
+        for example in chain(examples(page), first_steps() if page.name == "README.md" else ()):
             if example.skip:
                 print(f"   not run  {example}: {example.skip}", flush=True)
                 continue
