@@ -22,7 +22,7 @@ from evaluation.options import EvaluationOptions, counted_confidence, make_model
 from evaluation.plots import plot_confusion, plot_curve
 from evaluation.run import Predictions, by, measure_predictions, outcome, predict_set, speed_text, submitted
 from inference.predictor import Classifier, TenCropClassifier
-from inference.results import label_text
+from inference.results import FileNames, label_text
 from utils.detections import GroundTruth
 from utils.draw import comparison
 from utils.errors import InputError
@@ -82,9 +82,10 @@ def validate(settings: EvaluationOptions) -> int:
 
 def _save_labels(folder: Path, evaluation_set: EvaluationSet, predictions: Predictions, with_scores: bool) -> None:
     rows = zip(predictions.indices, predictions.sizes_wh, predictions.found[0], strict=True)
+    names = FileNames()
     for i, size_wh, detections in rows:
         text = label_text(detections, size_wh, with_scores=with_scores)
-        write_text(folder / f"{evaluation_set.images[i].stem}.txt", text)
+        write_text(folder / f"{names.of_source(str(evaluation_set.images[i]))}.txt", text)
 
 
 def _save_plots(folder: Path, metrics: Metrics) -> None:

@@ -11,7 +11,6 @@ from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
-from urllib.parse import urlparse
 
 import cv2
 import numpy as np
@@ -20,7 +19,16 @@ from numpy.typing import NDArray
 from data.frames import Frame
 from data.image import WRITABLE_SUFFIXES, save_image
 from data.video import VideoWriter
-from inference.results import CropWriter, JsonWriter, LabelWriter, Result, ResultWriter, class_csv, detection_csv
+from inference.results import (
+    CropWriter,
+    FileNames,
+    JsonWriter,
+    LabelWriter,
+    Result,
+    ResultWriter,
+    class_csv,
+    detection_csv,
+)
 from utils.draw import annotate
 from utils.errors import InputError, RunError
 
@@ -75,7 +83,7 @@ class Recorder:
         self._video: VideoWriter | None = None
         self._video_path = ""
         self._next_index = 0
-        self._taken: dict[str, str] = {}
+        self._names = FileNames()
 
     def __enter__(self) -> Recorder:
         self._writers = self._open_writers()
@@ -100,18 +108,18 @@ class Recorder:
         self._queue.put(result)
 
     def _open_writers(self) -> list[ResultWriter]:
-        options, folder = self._options, self._folder
+        options, folder, names = self._options, self._folder, self._names
         writers: list[ResultWriter] = []
         if options.labels_txt:
-            writers.append(LabelWriter(folder / "labels", with_scores=options.scores_in_txt))
+            writers.append(LabelWriter(folder / "labels", names, with_scores=options.scores_in_txt))
         if options.json:
-            writers.append(self._stack.enter_context(JsonWriter(folder / "results.json")))
+            writers.append(self._stack.enter_context(JsonWriter(folder / "results.json", names)))
         if options.csv:
             writers.append(self._stack.enter_context(detection_csv(folder / "results.csv")))
         if options.top_classes:
             writers.append(self._stack.enter_context(class_csv(folder / "results.csv")))
         if options.crops:
-            writers.append(CropWriter(folder / "crops"))
+            writers.append(CropWriter(folder / "crops", names))
         return writers
 
     def _run(self) -> None:
@@ -155,14 +163,14 @@ class Recorder:
             save_image(self.out, drawn)
             return
         suffix = Path(frame.path).suffix.lower()
-        name = self._free_name(frame.path, suffix if suffix in WRITABLE_SUFFIXES else ".jpg")
-        save_image(self._folder / name, drawn)
+        suffix = suffix if suffix in WRITABLE_SUFFIXES else ".jpg"
+        save_image(self._folder / f"{self._names.of_frame(frame)}{suffix}", drawn)
 
     def _write_frame(self, frame: Frame, drawn: NDArray[np.uint8]) -> None:
         assert frame.video is not None
         if self._video is None or self._video_path != frame.path:
             self._close_video()
-            path = self.out or self._folder / self._free_name(_stream_name(frame.path), ".mp4")
+            path = self.out or self._folder / f"{self._names.of_source(frame.path, video=True)}.mp4"
             fps = frame.video.fps if frame.live else frame.video.fps / self._options.vid_stride
             self._video = VideoWriter(path, fps, self._options.codec)
             self._video_path, self._next_index = frame.path, frame.index
@@ -178,25 +186,6 @@ class Recorder:
             video, self._video = self._video, None
             video.close()
             self.out = self.out and video.path
-
-    def _free_name(self, path: str, suffix: str) -> str:
-        """A file name like that of `path`, with a number if another path has taken it."""
-        stem, number = Path(path).stem or "image", 1
-        name = f"{stem}{suffix}"
-        while self._taken.setdefault(name, path) != path:
-            number += 1
-            name = f"{stem}_{number}{suffix}"
-        return name
-
-
-def _stream_name(path: str) -> str:
-    """A name for the recording of a video file, a camera number or a URL."""
-    if path.isdigit():
-        return f"camera{path}"
-    if "://" in path:
-        address = urlparse(path)
-        return Path(address.path).stem or (address.hostname or "stream")
-    return path
 
 
 def _show(drawn: NDArray[np.uint8], *, wait: bool) -> None:

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import csv
 import json
+import logging
 import math
+import re
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field
@@ -12,6 +14,7 @@ from itertools import groupby
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Protocol
+from urllib.parse import urlparse
 
 import numpy as np
 from numpy.typing import NDArray
@@ -22,6 +25,9 @@ from utils.detections import Detections
 from utils.errors import RunError
 from utils.files import atomic_write, write_text
 
+logger = logging.getLogger(__name__)
+
+_FRAME_NUMBER = re.compile(r"_\d+$")
 TOP = 5  # classes reported for each image by a classifier
 
 
@@ -123,16 +129,72 @@ def label_text(found: Detections, size_wh: tuple[int, int], *, with_scores: bool
     return "".join(f"{class_id} {' '.join(f'{value:.6g}' for value in row)}\n" for class_id, row in pairs)
 
 
-class LabelWriter:
-    """`folder/<stem>.txt` for each image with objects: class, cx, cy, w, h relative to the image [, score]."""
+class FileNames:
+    """Names for the files made of each source of a run: its stem, with a number if another source has that name already.
 
-    def __init__(self, folder: Path, *, with_scores: bool = False) -> None:
-        self._folder, self._with_scores = folder, with_scores
+    Frames of a video add their number. Names are different without regard to case, too.
+    """
+
+    def __init__(self) -> None:
+        self._names: dict[str, str] = {}
+        self._warned = False
+        self._taken: set[str] = set()
+        self._videos: set[str] = set()  # "clip", whose frames are "clip_0", ...
+        self._like_frames: set[str] = set()  # "clip", if an image is called "clip_12"
+
+    def of_frame(self, frame: Frame) -> str:
+        name = self.of_source(frame.path, video=frame.video is not None)
+        return name if frame.video is None else f"{name}_{frame.index}"
+
+    def of_source(self, path: str, *, video: bool = False) -> str:
+        """The name for the image or video `path`."""
+        if path not in self._names:
+            self._names[path] = self._free_name(path, video)
+        return self._names[path]
+
+    def _free_name(self, path: str, video: bool) -> str:
+        stem, number = Path(_stream_name(path) if video else path).stem or "image", 1
+        name = stem
+        while self._is_taken(name.casefold(), video):
+            number += 1
+            name = f"{stem}_{number}"
+        if number > 1 and not self._warned:
+            self._warned = True
+            logger.warning(
+                "several sources have the same name; that of %s becomes %s, others get a number, too", path, name
+            )
+        self._taken.add(name.casefold())
+        if video:
+            self._videos.add(name.casefold())
+        else:
+            self._like_frames.add(_FRAME_NUMBER.sub("", name.casefold()))
+        return name
+
+    def _is_taken(self, name: str, video: bool) -> bool:
+        if name in self._taken:
+            return True
+        return name in self._like_frames if video else _FRAME_NUMBER.sub("", name) in self._videos - {name}
+
+
+def _stream_name(path: str) -> str:
+    """A name for the recording of a video file, a camera number or a URL."""
+    if path.isdigit():
+        return f"camera{path}"
+    if "://" in path:
+        address = urlparse(path)
+        return Path(address.path).stem or (address.hostname or "stream")
+    return path
+
+
+class LabelWriter:
+    """`folder/<name>.txt` for each image, empty without objects: class, cx, cy, w, h relative to the image [, score]."""
+
+    def __init__(self, folder: Path, names: FileNames, *, with_scores: bool = False) -> None:
+        self._folder, self._names, self._with_scores = folder, names, with_scores
 
     def add(self, result: Result) -> None:
-        if len(result.detections):
-            text = label_text(result.detections, result.frame.size_wh, with_scores=self._with_scores)
-            write_text(self._folder / f"{result.frame.stem}.txt", text)
+        text = label_text(result.detections, result.frame.size_wh, with_scores=self._with_scores)
+        write_text(self._folder / f"{self._names.of_frame(result.frame)}.txt", text)
 
 
 class JsonWriter:
@@ -141,8 +203,8 @@ class JsonWriter:
     category_id is the class index of the cfg. The file appears whole when the run ends, also when it is interrupted.
     """
 
-    def __init__(self, path: Path) -> None:
-        self._path = path
+    def __init__(self, path: Path, names: FileNames) -> None:
+        self._path, self._names = path, names
         self._stack = ExitStack()
 
     def __enter__(self) -> JsonWriter:
@@ -162,8 +224,8 @@ class JsonWriter:
 
     def add(self, result: Result) -> None:
         frame = result.frame
-        stem = Path(frame.path).stem
-        common: dict[str, Any] = {"image_id": int(stem) if stem.isdecimal() else stem, "file_name": frame.path}
+        name = self._names.of_source(frame.path, video=frame.video is not None)
+        common: dict[str, Any] = {"image_id": int(name) if name.isdecimal() else name, "file_name": frame.path}
         if frame.video is not None:
             common |= {"frame": frame.index, "time_s": round(frame.time_s, 6)}
         for (x1, y1, x2, y2), score, class_id in result.detections:
@@ -227,22 +289,26 @@ def _class_rows(result: Result) -> Iterator[Sequence[Any]]:
 
 
 class CropWriter:
-    """`folder/<class>/<stem>_<number>.jpg`: each object cut out of its image."""
+    """`folder/<class>/<name>_<number>.jpg`: each object cut out of its image."""
 
-    def __init__(self, folder: Path) -> None:
-        self._folder = folder
+    def __init__(self, folder: Path, names: FileNames) -> None:
+        self._folder, self._names = folder, names
 
     def add(self, result: Result) -> None:
-        save_crops(self._folder, result)
+        save_crops(self._folder, result, self._names.of_frame(result.frame))
 
 
-def save_crops(folder: Path, result: Result) -> list[Path]:
-    """Write each object as `folder/<class>/<stem>_<number>.jpg` and return the paths; boxes outside of the image are left out."""
+def save_crops(folder: Path, result: Result, name: str | None = None) -> list[Path]:
+    """Write each object as `folder/<class>/<name>_<number>.jpg` and return the paths; boxes outside of the image are left out.
+
+    name: default: the image's stem.
+    """
+    name = result.frame.stem if name is None else name
     frame, paths = result.frame, []
     for number, (box, _, class_id) in enumerate(result.detections):
         x1, y1, x2, y2 = (int(value) for value in np.clip(box.round(), 0, frame.size_wh * 2))
         if x2 > x1 and y2 > y1:
-            paths.append(folder / _file_name(result.names[class_id]) / f"{frame.stem}_{number}.jpg")
+            paths.append(folder / _file_name(result.names[class_id]) / f"{name}_{number}.jpg")
             save_image(paths[-1], frame.image[y1:y2, x1:x2])
     return paths
 

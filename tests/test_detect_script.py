@@ -202,6 +202,39 @@ def test_sources_that_do_not_go_together(
     assert not folder.exists() and (tmp_path / "in" / "a.png").read_bytes() == before
 
 
+def test_files_of_one_name_in_several_folders(
+    model: list[str], tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Images, videos and frames of one name: every label file, crop and annotated file is kept."""
+    sources = tmp_path / "in"
+    image(sources / "x" / "a.png", 64, 64)
+    image(sources / "x" / "clip_1.png", 64, 64)
+    image(sources / "y" / "A.png", 96, 96)
+    image(sources / "y" / "a.jpg", 96, 96)
+    (sources / "z").mkdir()
+    video(sources / "y" / "clip.mp4", 2)
+    video(sources / "z" / "clip.mp4", 3)
+    flags = ("--save-txt", "--save-crop", "--save-json", "--img-size", "32")
+    code, folder = run(model, tmp_path, "--source", str(sources / "*" / "*"), *flags)
+    images = {"a", "clip_1", "A_2", "a_3"}
+    frames = {*(f"clip_2_{number}" for number in range(2)), *(f"clip_3_{number}" for number in range(3))}
+    assert code == 0 and {path.stem for path in (folder / "labels").iterdir()} == images | frames
+    assert {path.name.rpartition("_")[0] for path in (folder / "crops" / "dog").iterdir()} == images | frames
+    assert {path.name for path in folder.glob("*.*")} == {
+        *("a.png", "clip_1.png", "A_2.png", "a_3.jpg", "clip_2.mp4", "clip_3.mp4", "results.json")
+    }
+    assert caplog.text.count("several sources have the same name") == 1
+    entries = json.loads((folder / "results.json").read_text())
+    assert len({each["image_id"] for each in entries}) == len({each["file_name"] for each in entries}) == 6
+
+
+def test_label_files_of_images_without_objects(model: list[str], tmp_path: Path) -> None:
+    code, folder = run(
+        model, tmp_path, "--source", str(image(tmp_path / "a.png")), "--save-txt", "--conf-thres", "0.999"
+    )
+    assert code == 0 and (folder / "labels" / "a.txt").read_bytes() == b""
+
+
 def test_an_unreadable_image_among_good_ones(
     model: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

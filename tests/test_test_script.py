@@ -8,6 +8,7 @@ import importlib.util
 import io
 import json
 import re
+import shutil
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -112,6 +113,19 @@ def test_all_numbers(case: Case, capsys: pytest.CaptureFixture[str]) -> None:
     out = capsys.readouterr().out
     assert "val: 3 images (3 readable, 1 background), 24 labels, 1 of 2 classes" in out
     assert "COCO: AP " in out and "Speed: " in out
+
+
+def test_label_files_of_images_of_one_name(case: Case) -> None:
+    other = case.folder / "other"
+    other.mkdir()
+    for path in (case.images[2], case.images[2].with_suffix(".txt")):
+        shutil.copy(path, other / path.name.replace("empty", "full"))
+    (case.folder / "list.txt").write_text(f"{case.images[0]}\n{other / 'full.png'}\n")
+    assert case.run("--no-plots", "--save-txt") == 0
+    assert sorted(path.name for path in (case.folder / "runs" / "exp" / "labels").iterdir()) == [
+        "full.txt",
+        "full_2.txt",
+    ]
 
 
 def test_a_set_without_annotations_gives_results_to_submit(case: Case, capsys: pytest.CaptureFixture[str]) -> None:
