@@ -123,6 +123,7 @@ class VideoWriter:
         self._codec = codec or _usual_codec(self.path)
         self._queue: queue.Queue[Image | None] = queue.Queue(_QUEUED)
         self._error: RunError | None = None
+        self._ended = False  # all frames have been taken from the queue
         self._thread: threading.Thread | None = threading.Thread(target=self._run, name="video writer", daemon=True)
         self._thread.start()
 
@@ -163,7 +164,7 @@ class VideoWriter:
         except RunError as error:
             self._error = error
         if self._error is not None:
-            while self._queue.get() is not None:  # so that the caller does not block on a full queue
+            while not self._ended and self._queue.get() is not None:  # the caller must not block on a full queue
                 pass
 
     def _encode(self, first: Image) -> None:
@@ -176,9 +177,12 @@ class VideoWriter:
                     image = np.asarray(cv2.resize(image, size_wh), np.uint8)
                 writer.write(image)
                 image = self._queue.get()
+            self._ended = True
             writer.release()
-            if temporary.stat().st_size == 0:
-                raise RunError(f"{self.path}: video cannot be written: the file is empty, is the disk full?")
+            if (readable := _readable_frames(temporary)) < self.frames * (1 - _MISSING) - 1:
+                raise RunError(
+                    f"{self.path}: video cannot be written: {readable} of {self.frames} frames are readable, is the disk full?"
+                )
             temporary.replace(self.path)
         finally:
             writer.release()
@@ -273,3 +277,14 @@ class _H264:
             self._open = False  # PyAV crashes when a file without a header is written to
             self._file.close()
             raise OSError(str(error)) from error
+
+
+def _readable_frames(path: Path) -> int:
+    """Frames of a video file: as its container says, or counted, which decodes them; 0 if the first cannot be read."""
+    try:
+        with open_video(str(path)) as (capture, video):
+            if not capture.grab():
+                return 0
+            return video.frames or 1 + sum(1 for _ in iter(capture.grab, False))
+    except InputError:
+        return 0

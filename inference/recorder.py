@@ -123,19 +123,22 @@ class Recorder:
         return writers
 
     def _run(self) -> None:
+        ended = False
         try:
-            while (result := self._queue.get()) is not None:
-                start = time.perf_counter()
-                self._record(result)
-                self.seconds += time.perf_counter() - start
+            try:
+                while (result := self._queue.get()) is not None:
+                    start = time.perf_counter()
+                    self._record(result)
+                    self.seconds += time.perf_counter() - start
+                ended = True
+            finally:
+                self._close_video()
         except (RunError, InputError, OSError, cv2.error) as error:
             self._error = (
                 error if isinstance(error, (RunError, InputError)) else RunError(f"results cannot be written: {error}")
             )
-            while self._queue.get() is not None:  # keep the caller from waiting for room in the queue
+            while not ended and self._queue.get() is not None:  # keep the caller from waiting for room in the queue
                 pass
-        finally:
-            self._close_video()
 
     def _record(self, result: Result) -> None:
         for writer in self._writers:

@@ -8,7 +8,7 @@ import logging
 import math
 import re
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from dataclasses import dataclass, field
 from itertools import groupby
 from pathlib import Path
@@ -254,15 +254,22 @@ class CsvWriter:
         except OSError as error:
             raise RunError(f"{self._path}: cannot be written: {error.strerror}") from error
         self._rows = csv.writer(self._stream, lineterminator=self._end)
-        self._rows.writerow(self._columns)
+        self._write([self._columns])
         return self
 
     def __exit__(self, *_: object) -> None:
-        self._stream.close()
+        with suppress(OSError):  # of rows that `add` could not write
+            self._stream.close()
 
     def add(self, result: Result) -> None:
-        self._rows.writerows(self._rows_of(result))
-        self._stream.flush()
+        self._write(self._rows_of(result))
+
+    def _write(self, rows: Iterable[Sequence[Any]]) -> None:
+        try:
+            self._rows.writerows(rows)
+            self._stream.flush()
+        except OSError as error:
+            raise RunError(f"{self._path}: cannot be written: {error.strerror}") from error
 
 
 def detection_csv(path: Path) -> CsvWriter:

@@ -228,6 +228,35 @@ def test_files_of_one_name_in_several_folders(
     assert len({each["image_id"] for each in entries}) == len({each["file_name"] for each in entries}) == 6
 
 
+@pytest.mark.parametrize(
+    ("kind", "flags"),
+    [
+        ("video", ()),
+        ("csv", ("--no-save", "--save-csv")),
+        ("json", ("--no-save", "--save-json")),
+    ],
+)
+def test_full_disk(model: list[str], tmp_path: Path, kind: str, flags: tuple[str, ...]) -> None:
+    """No file may grow beyond 4 kB: exit code 1, one sentence, and no broken video or JSON file."""
+    source = tmp_path / "clip.avi"
+    writer = cv2.VideoWriter(str(source), cv2.VideoWriter.fourcc(*"MJPG"), 20, (128, 96))
+    rng = np.random.default_rng(0)
+    for _ in range(12):
+        writer.write(rng.integers(0, 256, (96, 128, 3), np.uint8))
+    writer.release()
+    code = (
+        "import resource, sys, detect; from utils.cli import run_script; "
+        "resource.setrlimit(resource.RLIMIT_FSIZE, (4096, 4096)); sys.exit(run_script(detect.main))"
+    )
+    arguments = [*model, "--source", str(source), "--project", str(tmp_path / "runs"), *flags]
+    done = subprocess.run([sys.executable, "-c", code, *arguments], cwd=REPOSITORY, capture_output=True, text=True)
+    assert done.returncode == 1, done.stderr
+    assert "Traceback" not in done.stderr and "cannot be written" in done.stderr.strip().split("\n")[-1]
+    if kind == "csv":
+        return
+    assert not list((tmp_path / "runs").rglob("*.*"))
+
+
 def test_label_files_of_images_without_objects(model: list[str], tmp_path: Path) -> None:
     code, folder = run(
         model, tmp_path, "--source", str(image(tmp_path / "a.png")), "--save-txt", "--conf-thres", "0.999"
