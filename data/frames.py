@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import glob
 import logging
+import os
 import re
 import sys
 import threading
@@ -193,6 +194,8 @@ def find_files(source: str) -> list[Path]:
     if source == STDIN:
         text = decoded(sys.stdin.buffer.read(), "standard input", "list", paths=True)
         return _not_empty([Path(entry) for entry in parse_list(text)], "standard input", "list names no")
+    if not source:  # an unset variable; Path would take the working directory
+        raise InputError("source: is empty, expected an image, video, folder, list, camera or stream")
     path = Path(source)
     try:
         if path.is_dir():
@@ -231,7 +234,12 @@ def as_image(value: Any, place: str) -> NDArray[np.uint8]:
     Raises InputError for anything else.
     """
     if hasattr(value, "convert"):  # PIL
-        value = np.asarray(value.convert("RGB"))
+        if value.mode in ("I", "F"):  # 32 bits of unknown range, which PIL would cut off at 255
+            raise InputError(f"{place}: is a PIL image of mode {value.mode}, expected one of 8 or 16 bits")
+        if value.mode.startswith("I;16"):  # the upper 8 bits, as of a file
+            value = np.repeat((np.asarray(value) >> 8).astype(np.uint8)[..., None], 3, axis=2)
+        else:
+            value = np.asarray(value.convert("RGB"))
     elif isinstance(value, torch.Tensor) and value.ndim == 3:
         planes = value.detach().cpu().permute(1, 2, 0)
         if planes.is_floating_point():
@@ -256,7 +264,8 @@ def _is_live(url: str) -> bool:
 
 
 def _silence_opencv() -> None:
-    """Our own messages report bad files. Where OpenCV's log level is set depends on its version."""
+    """Our own messages report bad files. Where OpenCV's log level is set depends on its version; FFmpeg has its own."""
+    os.environ.setdefault("OPENCV_FFMPEG_LOGLEVEL", "-8")
     if hasattr(cv2, "setLogLevel"):
         cv2.setLogLevel(0)
     else:

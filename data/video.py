@@ -78,7 +78,8 @@ def open_video(path: str) -> Iterator[tuple[cv2.VideoCapture, Video]]:
     capture = cv2.VideoCapture(path)
     try:
         if not capture.isOpened():
-            raise InputError(f"{path}: video cannot be opened: damaged, truncated or of an unsupported format")
+            what = "not reachable, " if "://" in path else ""
+            raise InputError(f"{path}: video cannot be opened: {what}damaged, truncated or of an unsupported format")
         yield capture, describe(capture, path)
     finally:
         capture.release()

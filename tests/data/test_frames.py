@@ -247,3 +247,37 @@ def test_no_such_camera(monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(InputError, match="camera cannot be opened"):
         monkeypatch.setattr(frame_live, "_open", lambda _: FakeCamera(0, works=False))
         open_frames("97")
+
+
+@pytest.mark.parametrize("mode", ["L", "LA", "P", "1", "RGBA", "CMYK", "I;16"])
+def test_pil_images_of_every_mode(mode: str) -> None:
+    """A white square on black has the same pixels in every mode."""
+    pil = pytest.importorskip("PIL.Image")
+    square = np.zeros((6, 8), np.uint8)
+    square[2:4, 3:5] = 255
+    if mode == "I;16":
+        given = pil.fromarray(square.astype(np.uint16) * 257)
+    else:
+        given = pil.fromarray(square).convert("RGB").convert(mode)
+    assert given.mode == mode
+    with open_frames(given) as frames:
+        (item,) = frames
+    assert isinstance(item, Frame) and np.array_equal(item.image, np.repeat(square[..., None], 3, axis=2))
+
+
+@pytest.mark.parametrize("mode", ["I", "F"])
+def test_pil_images_of_unknown_range_are_refused(mode: str) -> None:
+    pil = pytest.importorskip("PIL.Image")
+    with pytest.raises(InputError, match=f"image 0: is a PIL image of mode {mode}"):
+        open_frames(pil.new(mode, (8, 6)))
+
+
+def test_an_empty_name_is_not_the_working_directory(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(folder)
+    with pytest.raises(InputError, match="source: is empty"):
+        open_frames("")
+
+
+def test_an_address_that_nobody_answers() -> None:
+    with pytest.raises(InputError, match="not reachable"), open_frames("http://127.0.0.1:1/x.mp4") as frames:
+        list(frames)
