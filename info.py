@@ -22,9 +22,9 @@ from models.formats.files import LoadOptions, load_model
 from models.network import Network
 from models.plan import Plan, read_plan
 from models.summary import key_report, layer_facts, layer_loads, layer_table, peak_activation_bytes, total_lines, totals
-from profiling.energy import energy_counter
+from profiling.energy import energy_counter, measure_energy
 from profiling.plots import LayerProfile, plot_layers
-from profiling.timing import settle_statistics, time_forward
+from profiling.timing import forward_pass, settle_statistics, time_forward
 from profiling.weight_norms import plot_weight_norms, weight_norms, weight_norms_text
 from utils.cli import EXIT_BAD_INPUT, EXIT_OK, flags_of, input_size, options_from, run_script, script_parser
 from utils.device import select_device
@@ -77,7 +77,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         raise InputError("--weight-norms: expected one cfg")
     if options.weights and options.weight_norms is None:
         raise InputError("--weights: is for --weight-norms")
-    results, plans = [], []
+    results: list[dict[str, Any]] = []
+    plans = []
     for path in options.cfg:
         try:
             plan = read_plan(path, width=width, height=height)
@@ -141,20 +142,39 @@ def efficiency_text(plan: Plan, device: torch.device) -> str:
     """Memory access, peak memory, and speed and energy as measured now on `device`, after VoVNet section 2."""
     sums, counter = totals(plan), energy_counter(device)
     shape = plan.input
+    if device.type == "cuda":
+        torch.cuda.reset_peak_memory_stats(device)
     network = settle_statistics(Network(plan)).fold().to(device)
     images = torch.rand(1, shape.channels, shape.height, shape.width, device=device)
-    timing = time_forward(network, images, MEASURED_RUNS, counter)
+    seconds = time_forward(network, images, MEASURED_RUNS)
     energy = "energy: no readable counter on this machine"
-    if counter and timing.joules is not None:
-        energy = f"energy {timing.joules:.3f} J an image ({counter.name}, the whole processor)"
-    return (
-        f"{plan.cfg.path} on {device}, random weights\n"
-        f"  parameters {sums['params'] / 1e6:.3f} M, CIO {sums['cio'] / 1e6:.2f} M\n"
-        f"  MAC {sums['mac'] / 1e6:.2f} M, at least {sums['mac_bound'] / 1e6:.2f} M for as many operations\n"
-        f"  peak activation memory {peak_activation_bytes(plan) / 1e6:.1f} MB\n"
-        f"  {timing.seconds * 1e3:.2f} ms an image, {sums['bflops_paper'] / timing.seconds:.1f} GFLOP/s\n"
-        f"  {energy}"
+    if counter:
+        use = measure_energy(counter, forward_pass(network, images))
+        energy = (
+            f"energy {use.joules:.3f} J an image above idle ({counter.name} over {use.passes} passes: {use.busy_watts:.1f} W, "
+            f"{use.idle_watts:.1f} W idle)"
+        )
+    return "\n".join(
+        (
+            f"{plan.cfg.path} on {device}, random weights",
+            f"  parameters {sums['params'] / 1e6:.3f} M, CIO {sums['cio'] / 1e6:.2f} M",
+            f"  MAC {sums['mac'] / 1e6:.2f} M, at least {sums['mac_bound'] / 1e6:.2f} M for as many operations",
+            f"  peak activation memory {peak_activation_bytes(plan) / 1e6:.1f} MB",
+            *gpu_memory(device),
+            f"  {seconds * 1e3:.2f} ms an image, {sums['bflops_paper'] / seconds:.1f} GFLOP/s",
+            f"  {energy}",
+        )
     )
+
+
+def gpu_memory(device: torch.device) -> list[str]:
+    """A line about the most GPU memory in use since its statistics were reset; none for other devices."""
+    if device.type != "cuda":
+        return []
+    tensors, reserved = torch.cuda.max_memory_allocated(device), torch.cuda.max_memory_reserved(device)
+    return [
+        f"  GPU memory {tensors / 1e6:.1f} MB in tensors, {reserved / 1e6:.1f} MB reserved, without CUDA's own context"
+    ]
 
 
 def profile_of(plan: Plan) -> LayerProfile:

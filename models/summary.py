@@ -122,11 +122,12 @@ def _entry_facts(section: str, entry: Entry, reason: str | None) -> dict[str, An
 
 
 def layer_table(plan: Plan) -> str:
-    """The layers one by one: index, type, detail, input -> output, BFLOPs, parameters."""
+    """The layers one by one: index, type, detail, input -> output, BFLOPs, parameters, memory access cost, CIO."""
     details = [step.section.detail(step.site) for step in plan.steps]
     width = max(len("detail"), *map(len, details))
     head = (
-        f"{'layer':>5} {'type':14} {'detail':{width}} {'input':>17}    {'output':>17} {'BFLOPs':>9} {'parameters':>12}"
+        f"{'layer':>5} {'type':14} {'detail':{width}} {'input':>17}    {'output':>17} {'BFLOPs':>9} {'parameters':>12} {'MAC':>12} "
+        f"{'CIO':>12}"
     )
     lines = [head]
     for step, detail in zip(plan.steps, details, strict=True):
@@ -134,11 +135,10 @@ def layer_table(plan: Plan) -> str:
         size_in = _wide(step.site.input.hwc)
         size_out = _wide(step.reported_shape.hwc)
         bflops = f"{cost.operations / 1e9:9.3f}" if cost.operations else " " * 9
-        parameters = f"{cost.parameters:12,}" if cost.parameters else ""
+        counts = [cost.parameters, round(cost.memory_access), round(cost.io)]
+        columns = " ".join(f"{count:12,}" if count else " " * 12 for count in counts)
         name = step.section.names[0]
-        lines.append(
-            f"{step.index:5} {name:14} {detail:{width}} {size_in} -> {size_out} {bflops} {parameters}".rstrip()
-        )
+        lines.append(f"{step.index:5} {name:14} {detail:{width}} {size_in} -> {size_out} {bflops} {columns}".rstrip())
     return "\n".join(lines)
 
 

@@ -1,1 +1,1 @@
-"""Time, energy and per-layer cost of a network, for info.py."""
+"""time, energy and per-layer cost of a network, for info.py."""

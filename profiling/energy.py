@@ -1,8 +1,10 @@
-"""Energy from the processor's own counter: NVML for NVIDIA GPUs, RAPL for CPUs."""
+"""Energy of a forward pass from the processor's own counters: NVML for NVIDIA GPUs, RAPL for CPUs."""
 
 from __future__ import annotations
 
 import ctypes
+import threading
+import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,6 +13,8 @@ from typing import Any
 import torch
 
 RAPL = Path("/sys/class/powercap")
+SAMPLE_S = 0.1  # as VoVNet's authors sample nvidia-smi
+IDLE_S, BUSY_S = 1.0, 3.0
 
 
 @dataclass(frozen=True)
@@ -21,6 +25,63 @@ class EnergyCounter:
     joules: Callable[[], float]
 
 
+@dataclass(frozen=True)
+class EnergyUse:
+    """Mean power of the processor when idle and when busy; joules of one pass beyond what the idle processor uses."""
+
+    idle_watts: float
+    busy_watts: float
+    joules: float
+    passes: int
+
+
+def measure_energy(
+    counter: EnergyCounter,
+    run: Callable[[], object],
+    *,
+    clock: Callable[[], float] = time.perf_counter,
+    sleep: Callable[[float], None] = time.sleep,
+) -> EnergyUse:
+    """Idle for IDLE_S, then call `run`, one pass each, for BUSY_S, as VoVNet does it: power over passes per second."""
+    idle_watts, _, _ = _mean_power(counter, lambda: sleep(SAMPLE_S), IDLE_S, clock)
+    busy_watts, passes, seconds = _mean_power(counter, run, BUSY_S, clock)
+    return EnergyUse(idle_watts, busy_watts, max(0.0, busy_watts - idle_watts) * seconds / passes, passes)
+
+
+def _mean_power(
+    counter: EnergyCounter, run: Callable[[], object], at_least_s: float, clock: Callable[[], float]
+) -> tuple[float, int, float]:
+    """Watts, calls of `run`, and seconds they took."""
+    start, before, passes, seconds = clock(), counter.joules(), 0, 0.0
+    while seconds < at_least_s:
+        run()
+        passes += 1
+        seconds = clock() - start
+    return (counter.joules() - before) / seconds, passes, seconds
+
+
+def sampled_counter(name: str, watts: Callable[[], float]) -> EnergyCounter:
+    """A counter for a processor that tells only its power, which a thread reads every SAMPLE_S."""
+    used, last = 0.0, (time.perf_counter(), watts())
+    lock = threading.Lock()
+
+    def joules() -> float:
+        nonlocal used, last
+        with lock:
+            now, power = time.perf_counter(), watts()
+            used += (last[1] + power) / 2 * (now - last[0])
+            last = now, power
+            return used
+
+    def sample() -> None:
+        while True:
+            time.sleep(SAMPLE_S)
+            joules()
+
+    threading.Thread(target=sample, daemon=True, name="power").start()
+    return EnergyCounter(name, joules)
+
+
 def energy_counter(device: torch.device, rapl: Path = RAPL) -> EnergyCounter | None:
     """The counter of the processor behind `device`, or None if there is none that may be read."""
     if device.type == "cuda":
@@ -29,7 +90,7 @@ def energy_counter(device: torch.device, rapl: Path = RAPL) -> EnergyCounter | N
 
 
 def _nvml(index: int) -> EnergyCounter | None:
-    """Total energy of a GPU since the driver was loaded (nvmlDeviceGetTotalEnergyConsumption, Volta and later).
+    """Total energy of a GPU since the driver was loaded (nvmlDeviceGetTotalEnergyConsumption); samples of its power before Volta.
 
     The GPU is looked up by its bus, because CUDA and NVML may count GPUs in another order.
     """
@@ -40,13 +101,18 @@ def _nvml(index: int) -> EnergyCounter | None:
     properties: Any = torch.cuda.get_device_properties(index)
     bus = f"{properties.pci_domain_id:08x}:{properties.pci_bus_id:02x}:{properties.pci_device_id:02x}.0"
     handle, used = ctypes.c_void_p(), ctypes.c_ulonglong()
-    failed = (
-        nvml.nvmlInit_v2()
-        or nvml.nvmlDeviceGetHandleByPciBusId_v2(bus.encode(), ctypes.byref(handle))
-        or nvml.nvmlDeviceGetTotalEnergyConsumption(handle, ctypes.byref(used))
-    )
-    if failed:
+    if nvml.nvmlInit_v2() or nvml.nvmlDeviceGetHandleByPciBusId_v2(bus.encode(), ctypes.byref(handle)):
         return None
+    if nvml.nvmlDeviceGetTotalEnergyConsumption(handle, ctypes.byref(used)):
+        milliwatts = ctypes.c_uint()
+        if nvml.nvmlDeviceGetPowerUsage(handle, ctypes.byref(milliwatts)):
+            return None
+
+        def watts() -> float:
+            nvml.nvmlDeviceGetPowerUsage(handle, ctypes.byref(milliwatts))
+            return milliwatts.value / 1e3
+
+        return sampled_counter("NVML", watts)
 
     def joules() -> float:
         nvml.nvmlDeviceGetTotalEnergyConsumption(handle, ctypes.byref(used))

@@ -1,17 +1,15 @@
-"""Measured latency and energy of a forward pass."""
+"""Measured latency of a forward pass."""
 
 from __future__ import annotations
 
 import statistics
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
 
 from models.network import Network
-from profiling.energy import EnergyCounter
 
 # Uniform weights of variance 2/3 per input, halved in power by a rectifier, keep their power under this variance.
 STEADY_VARIANCE = 1 / 3
@@ -32,31 +30,27 @@ def settle_statistics(network: Network) -> Network:
 WARM_UP = 3
 
 
-@dataclass(frozen=True)
-class Timing:
-    """Median seconds of a pass; mean joules of a pass (of the whole processor, idle power included), None without a counter."""
-
-    seconds: float
-    joules: float | None
-
-
-def time_forward(network: nn.Module, images: Tensor, runs: int, counter: EnergyCounter | None = None) -> Timing:
-    """Measure `runs` passes of `images` in inference mode, after WARM_UP untimed ones."""
-    wait: Callable[[], None] = torch.cuda.synchronize if images.is_cuda else _nothing
+@torch.inference_mode()
+def time_forward(network: nn.Module, images: Tensor, runs: int) -> float:
+    """Median seconds of `runs` passes of `images`, after WARM_UP untimed ones."""
+    forward = forward_pass(network, images)
+    for _ in range(WARM_UP):
+        forward()
     seconds = []
-    with torch.inference_mode():
-        for _ in range(WARM_UP):
-            network(images)
-        wait()
-        before = counter.joules() if counter else 0.0
-        for _ in range(runs):
-            start = time.perf_counter()
-            network(images)
-            wait()
-            seconds.append(time.perf_counter() - start)
-        used = counter.joules() - before if counter else None
-    return Timing(statistics.median(seconds), None if used is None else used / runs)
+    for _ in range(runs):
+        start = time.perf_counter()
+        forward()
+        seconds.append(time.perf_counter() - start)
+    return statistics.median(seconds)
 
 
-def _nothing() -> None:
-    """A CPU is done when the call returns."""
+def forward_pass(network: nn.Module, images: Tensor) -> Callable[[], None]:
+    """A function that runs the network and returns when it is done."""
+
+    @torch.inference_mode()
+    def forward() -> None:
+        network(images)
+        if images.is_cuda:
+            torch.cuda.synchronize(images.device)
+
+    return forward

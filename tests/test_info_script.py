@@ -6,6 +6,7 @@ import json
 from pathlib import Path
 
 import pytest
+import torch
 
 import info
 from tests.paths import REPOSITORY, shared
@@ -64,3 +65,20 @@ def test_plot_and_measurements(tmp_path: Path, capsys: pytest.CaptureFixture[str
     text = capsys.readouterr().out
     for part in ("CIO 3.01 M", "MAC 3.68 M, at least", "MAC 2.54 M", "peak activation memory", "GFLOP/s", "energy"):
         assert part in text
+
+
+def test_memory_access_of_each_layer(capsys: pytest.CaptureFixture[str]) -> None:
+    assert run_script(info.main, ["--cfg", TINY]) == 0
+    head, first, *_ = capsys.readouterr().out.splitlines()
+    assert head.split()[-3:] == ["parameters", "MAC", "CIO"]
+    side, weights = 416 * 416, 3 * 3 * 3 * 16
+    counts = [weights + 4 * 16, side * (3 + 16) + weights, side * (3 + 16)]
+    assert first.split()[-3:] == [f"{count:,}" for count in counts]
+
+
+def test_memory_of_a_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.cuda, "max_memory_allocated", lambda _: 12_300_000)
+    monkeypatch.setattr(torch.cuda, "max_memory_reserved", lambda _: 45_600_000)
+    (line,) = info.gpu_memory(torch.device("cuda"))
+    assert "12.3 MB in tensors, 45.6 MB reserved" in line
+    assert info.gpu_memory(torch.device("cpu")) == []

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import time
 from pathlib import Path
 
 import pytest
 import torch
 
-from profiling.energy import energy_counter
+from profiling.energy import BUSY_S, IDLE_S, EnergyCounter, energy_counter, measure_energy, sampled_counter
 
 CPU = torch.device("cpu")
 
@@ -38,3 +39,40 @@ def test_no_counter(tmp_path: Path, present: bool) -> None:
         (tmp_path / "intel-rapl:0").mkdir()  # without files that may be read
     assert energy_counter(CPU, tmp_path) is None
     assert energy_counter(torch.device("meta"), tmp_path) is None
+
+
+class Processor:
+    """10 W when idle; a pass takes 0.5 s and 30 J more. Its clock stands still between calls."""
+
+    now = joules = 0.0
+
+    def sleep(self, seconds: float) -> None:
+        self.now += seconds
+        self.joules += 10 * seconds
+
+    def run(self) -> None:
+        self.sleep(0.5)
+        self.joules += 30
+
+
+def test_idle_power_is_subtracted() -> None:
+    processor = Processor()
+    counter = EnergyCounter("test", lambda: processor.joules)
+    use = measure_energy(counter, processor.run, clock=lambda: processor.now, sleep=processor.sleep)
+    assert (use.idle_watts, use.busy_watts, use.joules) == pytest.approx((10, 70, 30))
+    assert use.passes == 6 and processor.now == pytest.approx(IDLE_S + BUSY_S, abs=0.15)
+
+
+def test_noise_gives_no_negative_energy() -> None:
+    processor = Processor()
+    processor.run = lambda: setattr(processor, "now", processor.now + 1)  # type: ignore[method-assign]
+    counter = EnergyCounter("test", lambda: processor.joules)
+    use = measure_energy(counter, processor.run, clock=lambda: processor.now, sleep=processor.sleep)
+    assert use.busy_watts == 0 and use.joules == 0
+
+
+def test_power_is_integrated() -> None:
+    counter, start = sampled_counter("test", lambda: 50.0), time.perf_counter()
+    before = counter.joules()
+    time.sleep(0.3)
+    assert counter.joules() - before == pytest.approx(50 * (time.perf_counter() - start), rel=0.1)
