@@ -116,6 +116,7 @@ def train(words: Words, device: str, count: int) -> int:
     with joined(device) as processes, contextlib.ExitStack() as stack:
         if not processes.main:
             stack.enter_context(contextlib.redirect_stdout(io.StringIO()))
+            stack.enter_context(contextlib.redirect_stderr(io.StringIO()))
         plan, periods = _announced(words, options, count)
         run = _run(words, options, plan, device, periods, processes)
         if not processes.main:
