@@ -98,7 +98,8 @@ def parse_arguments(arguments: Sequence[str] | None) -> DetectOptions:
     add(
         "--source",
         nargs="+",
-        default=(),
+        action="extend",
+        default=[],
         metavar="SOURCE",
         help="images, videos, folders (FOLDER/** with subfolders), globs, .txt lists, - (a list on standard input); or one camera "
         "number, rtsp:// or http:// address",

@@ -141,6 +141,9 @@ def test_several_sources(model: list[str], tmp_path: Path, monkeypatch: pytest.M
     sources = [str(tmp_path / "ä b"), str(image(tmp_path / "b.png")), str(tmp_path / "ä b" / "**" / "c.png")]
     code, folder = run(model, tmp_path, "--source", *sources)
     assert code == 0 and sorted(path.name for path in folder.iterdir()) == ["a.png", "b.png", "c.png"]
+    repeated = [word for source in sources for word in ("--source", source)]
+    code, _ = run(model, tmp_path, *repeated, "--exist-ok", "--name", "b")
+    assert code == 0 and len(list((tmp_path / "runs" / "b").iterdir())) == 3
     text = f"{tmp_path / 'b.png'}\n{tmp_path / 'ä b' / 'a.png'}\n"
     monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(text.encode())))
     code, _ = run(model, tmp_path, "--source", "-")

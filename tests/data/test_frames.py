@@ -255,10 +255,8 @@ def test_pil_images_of_every_mode(mode: str) -> None:
     pil = pytest.importorskip("PIL.Image")
     square = np.zeros((6, 8), np.uint8)
     square[2:4, 3:5] = 255
-    if mode == "I;16":
-        given = pil.fromarray(square.astype(np.uint16) * 257)
-    else:
-        given = pil.fromarray(square).convert("RGB").convert(mode)
+    deep = pil.fromarray(square.astype(np.uint16) * 257)
+    given = deep if mode == "I;16" else pil.fromarray(square).convert("RGB").convert(mode)
     assert given.mode == mode
     with open_frames(given) as frames:
         (item,) = frames
