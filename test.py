@@ -4,6 +4,7 @@ examples:
   python test.py --cfg yolov4.cfg --weights yolov4.weights --data coco.data
   python test.py --cfg my.cfg --weights my.weights --data bccd/ --split test --print darknet
   python test.py --task doctor --data my.data
+  python test.py --task anchors --data my.data --count 9 --img-size 416
   python test.py --task study --cfg my.cfg --weights my.weights --data my.data --img-size 320 416 512
 """
 
@@ -12,6 +13,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Sequence
 
+from evaluation.anchors import anchors
 from evaluation.doctor import doctor
 from evaluation.metrics.darknet import CONF_THRESH, MATCH_THRESH, NMS_THRESH, POINTS
 from evaluation.options import EvaluationOptions
@@ -22,7 +24,7 @@ from inference.model import ModelFlags
 from utils.cli import above_zero, flags_of, options_from, run_script, script_parser, share
 from utils.errors import InputError
 
-TASKS = {"val": validate, "doctor": doctor, "study": study, "speed": speed}
+TASKS = {"val": validate, "doctor": doctor, "anchors": anchors, "study": study, "speed": speed}
 
 
 def parse_arguments(arguments: Sequence[str] | None) -> EvaluationOptions:
@@ -34,9 +36,9 @@ def parse_arguments(arguments: Sequence[str] | None) -> EvaluationOptions:
         img_size="input size: N (square) or WIDTH HEIGHT; study: several square sizes; default: the cfg's",
     )
     add("--data", required=True, help=".data, .yaml, COCO .json or folder, Pascal VOC, folder or list of images")
-    add("--split", help="split of the data set, default val (doctor: all splits)")
-    add("--task", choices=TASKS, default="val", help="val: measure; doctor: check the data set; study: sweep sizes and "
-        "confidences; speed: time only")  # fmt: skip
+    add("--split", help="split of the data set, default val (doctor: all splits, anchors: train)")
+    add("--task", choices=TASKS, default="val", help="val: measure; doctor: check the data set; anchors: compute anchors "
+        "for it; study: sweep sizes and confidences; speed: time only")  # fmt: skip
     add("--batch-size", default=16)
     add("--conf-thres", nargs="+", default=(), help="lowest score of a detection, default 0.001 (study: several)")
     add("--iou-thres", default=None, help=f"NMS IoU threshold, default {NMS_THRESH} for the original's mAP and "
@@ -45,6 +47,7 @@ def parse_arguments(arguments: Sequence[str] | None) -> EvaluationOptions:
         "in the original's mAP (its -iou_thresh), default %(default)s")  # fmt: skip
     add("--pr-conf", type=share, metavar="T", help="confidence threshold of precision, recall and F1 (the original's "
         f"-thresh), default {CONF_THRESH}")  # fmt: skip
+    add("--count", type=above_zero, metavar="N", help="anchors: how many, default: as many as the cfg has, or 9")
     add("--letter-box")
     add("--resize")
     add(
@@ -76,7 +79,7 @@ def parse_arguments(arguments: Sequence[str] | None) -> EvaluationOptions:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     options = parse_arguments(arguments)
-    if options.task != "doctor" and not (options.cfg or options.weights):
+    if options.task not in ("doctor", "anchors") and not (options.cfg or options.weights):
         raise InputError(f"--task {options.task} requires --weights or --cfg")
     if options.ten_crop and options.task != "val":
         raise InputError(f"--ten-crop: has no effect on --task {options.task}, only on val")

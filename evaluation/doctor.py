@@ -24,7 +24,7 @@ logger = logging.getLogger(__name__)
 def doctor(settings: EvaluationOptions) -> int:
     """Check every split, without a network."""
     dataset = open_data(settings.data, settings.split, names=settings.names)
-    found = [_check(dataset, split, settings) for split in dataset.splits]
+    found = [checked_split(dataset, split, settings) for split in dataset.splits]
     folder = run_folder(settings.project, settings.name, exist_ok=settings.exist_ok)
     for checked in found:
         save_report(folder, checked, settings)
@@ -38,7 +38,7 @@ def checked_set(settings: EvaluationOptions, model: Model) -> tuple[EvaluationSe
     dataset = open_data(settings.data, split, names=settings.names)
     cfg = model.network.plan.cfg.path
     evaluation_set = make_evaluation_set(dataset, split, model.classes, cfg, single_class=settings.single_cls)
-    checked = _check(dataset, split, settings)
+    checked = checked_split(dataset, split, settings)
     if dataset.labelled:
         checked.require_labels(dataset.source)
     elif not settings.save_json:
@@ -63,7 +63,8 @@ def plots_wanted(settings: EvaluationOptions) -> bool:
     return True
 
 
-def _check(dataset: Dataset, split: str, settings: EvaluationOptions) -> DatasetReport:
+def checked_split(dataset: Dataset, split: str, settings: EvaluationOptions) -> DatasetReport:
+    """The check of a split, printed."""
     found = check_dataset(dataset, split, workers=settings.workers)
     print(report(found, examples=sys.maxsize if settings.verbose else 3))
     return found

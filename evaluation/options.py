@@ -30,6 +30,7 @@ class EvaluationOptions(ModelFlags):
     iou_thres: float | None
     match_iou: float
     pr_conf: float | None
+    count: int | None
     letter_box: int | None
     resize: str
     points: int

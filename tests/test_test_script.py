@@ -275,6 +275,23 @@ def test_doctor_alone(case: Case, capsys: pytest.CaptureFixture[str]) -> None:
     assert (case.folder / "runs" / "exp" / "doctor_val.txt").read_text().count(str(path)) == 3
 
 
+def test_anchors(case: Case, capsys: pytest.CaptureFixture[str]) -> None:
+    """Boxes of two shapes, .25 x .25 and .5 x .2 of the image, give these as anchors."""
+    (case.folder / "a.data").write_text("train=list.txt\nvalid=list.txt\nnames=a.names\n")
+    case.images[1].with_suffix(".txt").write_text("0 .5 .5 .5 .2\n")
+    flags = ["--task", "anchors", "--data", str(case.folder / "a.data"), "--count", "2"]
+    assert run_script(script.main, [*flags, "--img-size", "400"]) == 0
+    out = capsys.readouterr().out
+    assert "\nanchors = 200,80, 100,100\n" in out or "\nanchors = 100,100, 200,80\n" in out
+    assert "mean IoU 100.00%, best possible recall 100.00%" in out
+    assert run_script(script.main, flags) == 2
+    assert "requires --img-size or --cfg" in capsys.readouterr().err
+    assert run_script(script.main, [*flags[:-2], "--cfg", str(case.folder / "a.cfg")]) == 0
+    out = capsys.readouterr().out
+    assert "1 anchor for an input of 64x64" in out and "keep those of the cfg" in out
+    assert not (case.folder / "runs").exists()
+
+
 def test_study(case: Case) -> None:
     pytest.importorskip("matplotlib")
     assert case.run("--task", "study", "--img-size", "64", "96", "--conf-thres", "0.01", "0.3") == 0
