@@ -1,6 +1,7 @@
 """Reading and writing image files: the right pixels, or one error that names the file and what is wrong with it.
 
-Images are turned upright by their EXIF orientation, everywhere, as in the original when it is built with OpenCV.
+Images are turned upright by their EXIF orientation, everywhere, as in the original when it is built with OpenCV. The
+environment variable CSPYOLO_EXIF=0 leaves them as they are stored, everywhere, worker processes included.
 """
 
 from __future__ import annotations
@@ -50,6 +51,11 @@ class ImageHeader(NamedTuple):
     turned: bool | None = False
 
 
+def reads_upright() -> bool:
+    """Whether images are turned upright: unless CSPYOLO_EXIF is 0."""
+    return os.environ.get("CSPYOLO_EXIF") != "0"
+
+
 def image_size(path: str | Path) -> tuple[int, int]:
     """Width and height in pixels of the upright image; see `image_header`."""
     return image_header(path).size_wh
@@ -96,7 +102,7 @@ def _read_header(stream: BinaryIO) -> ImageHeader | None:
         return _jpeg_header(stream)
     if head.startswith(b"\x89PNG\r\n\x1a\n"):
         width, height = struct.unpack(">II", head[16:24])
-        return ImageHeader((width, height), None if _png_has_exif(stream) else False)
+        return ImageHeader((width, height), None if reads_upright() and _png_has_exif(stream) else False)
     if head.startswith(b"BM"):
         width, height = struct.unpack("<ii", head[18:26])
         return ImageHeader((width, abs(height)))
@@ -128,7 +134,7 @@ def _jpeg_header(stream: BinaryIO) -> ImageHeader:
             height, width = struct.unpack(">xHH", stream.read(5))
             size_wh = (height, width) if orientation >= _TRANSPOSED_FROM else (width, height)
             return ImageHeader(size_wh, orientation != 1)
-        if marker == _APP1 and orientation == 1:
+        if marker == _APP1 and orientation == 1 and reads_upright():
             orientation = _exif_orientation(stream.read(length - 2))
         else:
             stream.seek(length - 2, os.SEEK_CUR)
@@ -167,7 +173,7 @@ def _webp_header(head: bytes) -> ImageHeader:
     kind = head[12:16]
     if kind == b"VP8X":
         size_wh = int.from_bytes(head[24:27], "little") + 1, int.from_bytes(head[27:30], "little") + 1
-        return ImageHeader(size_wh, None if head[20] & 0x08 else False)  # 0x08: has EXIF
+        return ImageHeader(size_wh, None if reads_upright() and head[20] & 0x08 else False)  # 0x08: has EXIF
     if kind == b"VP8L":
         (bits,) = struct.unpack("<I", head[21:25])
         return ImageHeader(((bits & 0x3FFF) + 1, (bits >> 14 & 0x3FFF) + 1))
@@ -212,7 +218,8 @@ def _decode(data: bytes, path: str | Path) -> Image:
         width, height = header.size_wh
         raise InputError(f"{path}: image is {width}x{height} pixels, expected at most {MAX_PIXELS} in all")
     try:
-        bgr = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_COLOR)
+        orientation = 0 if reads_upright() else cv2.IMREAD_IGNORE_ORIENTATION
+        bgr = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_COLOR | orientation)
     except cv2.error as error:  # OpenCV's own limit of pixels, and codecs that it was built without
         raise InputError(f"{path}: image cannot be decoded: {error.err}") from None
     if bgr is None:

@@ -16,7 +16,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from data.image import Image, image_size, read_image
+from data.image import Image, image_size, read_image, reads_upright
 from utils.errors import InputError, RunError
 from utils.files import atomic_write
 from utils.memory import free_memory
@@ -29,7 +29,7 @@ _SHARE = 0.8
 _AHEAD = 64
 """Images decoded at the same time or waiting to be stored."""
 _SHARED_MEMORY = Path("/dev/shm")
-_MAGIC = np.frombuffer(b"IMAGES02", np.int64)
+_MAGIC = {upright: np.frombuffer(mark, np.int64) for upright, mark in ((True, b"IMAGES02"), (False, b"STORED02"))}
 _COLUMNS = 5
 
 
@@ -164,7 +164,7 @@ def _on_disk(images: Sequence[Path], table: _Table, channels: int, path: Path) -
 def _write_header(stream: BinaryIO, table: _Table, readable: NDArray[np.bool_]) -> int:
     """Returns the offset of the pixels."""
     rows = np.column_stack([table.sizes_wh, table.files, readable.astype(np.int64)])
-    stream.write(np.concatenate([_MAGIC, [len(rows)], rows.ravel()]).astype("<i8").tobytes())
+    stream.write(np.concatenate([_MAGIC[reads_upright()], [len(rows)], rows.ravel()]).astype("<i8").tobytes())
     return stream.tell()
 
 
@@ -176,7 +176,7 @@ def _reopened(path: Path, table: _Table, channels: int) -> ImageCache | None:
     start = 8 * (2 + count * _COLUMNS)
     head = np.fromfile(path, "<i8", count=start // 8)
     complete = path.stat().st_size == start + int(table.offsets(channels)[-1])
-    if complete and len(head) == start // 8 and head[0] == _MAGIC[0] and head[1] == count:
+    if complete and len(head) == start // 8 and head[0] == _MAGIC[reads_upright()][0] and head[1] == count:
         rows = head[2:].reshape(count, _COLUMNS)
         if np.array_equal(rows[:, :4], np.column_stack(table)):
             return ImageCache(table, rows[:, 4] != 0, path, start, channels)

@@ -16,7 +16,7 @@ from data import image as image_module
 from data.batches import ImageLoader
 from data.frames import Failure, Frame, open_frames
 from data.image import image_header, image_size, read_image
-from data.image_cache import RAM, CacheOptions, open_cache
+from data.image_cache import DISK, RAM, CacheOptions, open_cache
 from utils.errors import InputError
 from utils.letterbox import Preprocessing
 
@@ -135,6 +135,20 @@ def test_images_are_turned_upright_everywhere(orientation: int, tmp_path: Path) 
     assert cache is not None and (np.asarray(cache[0]) == upright).all()
     (batch,) = ImageLoader([path], Preprocessing(network_wh=(WIDTH, HEIGHT)))
     assert batch.letterboxes[0].image_wh == upright.shape[1::-1]
+
+
+@pytest.mark.parametrize("kind", [RAM, DISK])
+def test_one_switch_leaves_images_as_stored(kind: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = tmp_path / "a.jpg"
+    path.write_bytes(with_exif(encode("jpg"), 6))
+    options = CacheOptions(kind=kind, folder=tmp_path / "cache")
+    turned = open_cache([path], 3, options)
+    monkeypatch.setenv("CSPYOLO_EXIF", "0")
+    assert image_header(path) == ((WIDTH, HEIGHT), False)
+    assert read_image(path).shape == (HEIGHT, WIDTH, 3)
+    stored = open_cache([path], 3, options)
+    assert turned is not None and stored is not None
+    assert np.asarray(turned[0]).shape == (WIDTH, HEIGHT, 3) and np.asarray(stored[0]).shape == (HEIGHT, WIDTH, 3)
 
 
 @pytest.mark.parametrize("kind", ["png", "webp"])
