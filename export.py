@@ -75,7 +75,7 @@ def parse_arguments(arguments: Sequence[str] | None) -> ExportFlags:
     add("--weights", required=True, help=".weights, .pt or .safetensors file")
     add("--names", help="class names to store in the model, one per line; default: those inside .pt or .safetensors")
     add("--include", nargs="+", choices=FORMATS, default=("onnx",), help="formats to write, default onnx")
-    add("--out", metavar="FILE", help="path without extension; default: the weights' name, in the current folder")
+    add("--out", metavar="FILE", help="path without extension; default: that of the weights")
     add("--img-size")
     add("--batch-size")
     add("--dynamic", nargs="+", choices=("batch", "size"), default=(), help="what may change from run to run")
@@ -100,7 +100,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     _warn_of_suppression(network, options)
     checks = [] if flags.no_check else expected(network, options)
     network.fold()
-    base = Path(flags.out or Path(flags.weights).stem)
+    base = Path(flags.out or Path(flags.weights).with_suffix(""))
     for kind in flags.include:
         suffix, save, opener = FORMATS[kind]
         path = base.with_name(base.name + suffix)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import sys
+from functools import cache
 from pathlib import Path
 
 from data.annotations import Dataset
@@ -58,9 +59,14 @@ def plots_wanted(settings: EvaluationOptions) -> bool:
     if settings.no_plots:
         return False
     if not is_installed("matplotlib"):
-        logger.warning("no plots: they need matplotlib (pip install matplotlib)")
+        _say_no_plots()
         return False
     return True
+
+
+@cache
+def _say_no_plots() -> None:
+    logger.warning("no plots: they need matplotlib (pip install matplotlib)")
 
 
 def checked_split(dataset: Dataset, split: str, settings: EvaluationOptions) -> DatasetReport:

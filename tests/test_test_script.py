@@ -142,7 +142,7 @@ def test_a_set_without_annotations_gives_results_to_submit(case: Case, capsys: p
 
 @pytest.mark.parametrize("suffix", [".pt", ".onnx"])
 def test_files_with_their_cfg_inside(case: Case, suffix: str) -> None:
-    """Without --cfg; an ONNX model of batch 2 takes the three images in two parts."""
+    """Without --cfg; an ONNX model, written beside the weights, of batch 2 takes the three images in two parts."""
     source = ["--cfg", str(case.folder / "a.cfg"), "--weights", str(case.folder / "a.weights")]
     out = str(case.folder / f"a{suffix}")
     if suffix == ".pt":
@@ -150,7 +150,7 @@ def test_files_with_their_cfg_inside(case: Case, suffix: str) -> None:
     else:
         pytest.importorskip("onnx")
         pytest.importorskip("onnxruntime")
-        assert _script("export").main([*source, "--out", out.removesuffix(suffix), "--batch-size", "2"]) == 0
+        assert _script("export").main([*source, "--batch-size", "2"]) == 0
     flags = ["--data", str(case.folder / "a.data"), "--project", str(case.folder / "runs"), "--no-plots"]
     assert run_script(script.main, ["--weights", out, *flags, "--device", "cpu"]) == 0
     darknet = case.json("metrics.json")["darknet"]
@@ -290,6 +290,15 @@ def test_anchors(case: Case, capsys: pytest.CaptureFixture[str]) -> None:
     out = capsys.readouterr().out
     assert "1 anchor for an input of 64x64" in out and "keep those of the cfg" in out
     assert not (case.folder / "runs").exists()
+
+
+def test_without_matplotlib_one_message(
+    case: Case, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(doctor, "is_installed", lambda module: False)
+    doctor._say_no_plots.cache_clear()
+    assert case.run() == 0
+    assert caplog.text.count("no plots") == 1 and not list((case.folder / "runs").rglob("*.png"))
 
 
 def test_study(case: Case) -> None:
