@@ -59,6 +59,11 @@ def parse_arguments(arguments: Sequence[str] | None) -> EvaluationOptions:
     )
     add("--print", choices=("table", "darknet"), default="table", help="darknet: print as the original does")
     add("--save-json", action="store_true", help="save results.json: COCO results")
+    add(
+        "--save-voc",
+        action="store_true",
+        help="save results/comp4_det_test_<class>.txt: results for Pascal VOC's tools",
+    )
     add("--save-txt")
     add("--save-conf")
     add("--no-plots")

@@ -36,6 +36,7 @@ class EvaluationOptions(ModelFlags):
     points: int
     print: str
     save_json: bool
+    save_voc: bool
     save_txt: bool
     save_conf: bool
     no_plots: bool

@@ -18,6 +18,7 @@ from evaluation.doctor import checked_set, plots_wanted, save_report
 from evaluation.metrics.accuracy import Accuracy
 from evaluation.metrics.coco import result_rows
 from evaluation.metrics.report import Metrics, coco_text, darknet_text, table, to_json
+from evaluation.metrics.voc import result_files
 from evaluation.options import EvaluationOptions, counted_confidence, make_model, one_confidence
 from evaluation.plots import plot_confusion, plot_curve
 from evaluation.run import Predictions, by, measure_predictions, outcome, predict_set, speed_text, submitted
@@ -68,6 +69,11 @@ def validate(settings: EvaluationOptions) -> int:
     write_text(folder / "metrics.json", json.dumps({**facts, **to_json(metrics)}, indent=1) + "\n")
     if settings.save_json:
         write_text(folder / "results.json", json.dumps(rows) + "\n")
+    if settings.save_voc:
+        paths = [evaluation_set.images[index] for index in predictions.indices]
+        texts = result_files(submitted(predictions), paths, predictions.sizes_wh, evaluation_set.names)
+        for name, text in texts.items():
+            write_text(folder / "results" / name, text)
     if settings.save_txt or settings.save_conf:
         _save_labels(folder / "labels", evaluation_set, predictions, settings.save_conf)
     _print_metrics(settings, metrics)

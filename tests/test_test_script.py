@@ -301,6 +301,17 @@ def test_without_matplotlib_one_message(
     assert caplog.text.count("no plots") == 1 and not list((case.folder / "runs").rglob("*.png"))
 
 
+def test_result_files_for_pascal_voc(case: Case) -> None:
+    assert case.run("--no-plots", "--save-voc") == 0
+    folder = case.folder / "runs" / "exp" / "results"
+    assert (folder / "comp4_det_test_cat.txt").read_text() == ""
+    rows = [line.split() for line in (folder / "comp4_det_test_dog.txt").read_text().splitlines()]
+    assert [row[0] for row in rows] == ["full"] * 16 + ["half"] * 16 + ["empty"] * 16
+    boxes = np.array([row[2:] for row in rows[:16]], float)
+    assert boxes.min() == 1 and boxes.max(axis=0).tolist() == pytest.approx([121, 61, 160, 80], abs=1e-3)
+    assert {len(row) for row in rows} == {6} and float(rows[0][1]) == pytest.approx(0.98, abs=0.01)
+
+
 def test_study(case: Case) -> None:
     pytest.importorskip("matplotlib")
     assert case.run("--task", "study", "--img-size", "64", "96", "--conf-thres", "0.01", "0.3") == 0

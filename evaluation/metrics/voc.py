@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 
@@ -67,3 +68,21 @@ def _average_precisions(recall: Floats, precision: Floats) -> tuple[float, float
     at = np.searchsorted(recall, np.arange(11) / 10, side="left")
     area = float(np.sum(np.diff(recall, prepend=0.0) * envelope))
     return float(np.append(envelope, 0.0)[at].mean()), area
+
+
+def result_files(
+    found: Sequence[Detections], images: Sequence[Path], sizes_wh: Sequence[tuple[int, int]], names: Sequence[str]
+) -> dict[str, str]:
+    """Name and text of VOCdevkit's result files, one for each class (detector.c print_detector_detections).
+
+    A line has the image's name to its first dot, the score, and the box in pixels counted from 1, within the image.
+    """
+    lines: list[list[str]] = [[] for _ in names]
+    for each, image, (width, height) in zip(found, images, sizes_wh, strict=True):
+        for box, score, class_id in each:
+            x1, y1, x2, y2 = np.clip(box + 1.0, 1.0, (width, height, width, height)).tolist()
+            name = image.name.partition(".")[0]
+            lines[class_id].append(f"{name} {score:f} {x1:f} {y1:f} {x2:f} {y2:f}\n")
+    return {
+        f"comp4_det_test_{name.replace('/', '_')}.txt": "".join(rows) for name, rows in zip(names, lines, strict=True)
+    }
