@@ -35,7 +35,11 @@ def parse_arguments(arguments: Sequence[str] | None) -> EvaluationOptions:
         names="class names, one per line; default: the data set's",
         img_size="input size: N (square) or WIDTH HEIGHT; study: several square sizes; default: the cfg's",
     )
-    add("--data", required=True, help=".data, .yaml, COCO .json or folder, Pascal VOC, folder or list of images")
+    add(
+        "--data",
+        required=True,
+        help=".data, .yaml, COCO .json or folder, Pascal VOC, ImageNet or CIFAR-10 folder, folder or list of images",
+    )
     add("--split", help="split of the data set, default val (doctor: all splits, anchors: train)")
     add("--task", choices=TASKS, default="val", help="val: measure; doctor: check the data set; anchors: compute anchors "
         "for it; study: sweep sizes and confidences; speed: time only")  # fmt: skip

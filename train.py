@@ -54,7 +54,10 @@ def make_parser() -> argparse.ArgumentParser:
     parser = script_parser("train.py", __doc__)
     add = flags_of(parser)
     add("--cfg", help="Darknet cfg file; fitted in memory to the classes of the data")
-    add("--data", help=".data, .yaml, COCO .json or folder, Pascal VOC, images or list; default: drawn scenes")
+    add(
+        "--data",
+        help=".data, .yaml, COCO .json or folder, Pascal VOC, ImageNet, CIFAR-10, images or list; default: drawn scenes",
+    )
     add("--names", help="class names, one per line; default: the data set's own")
     add("--weights", metavar="FILE", help="initial weights: .weights, a backbone (.conv.N), .pt or .safetensors")
     add("--clear", action="store_true", help="reset the iteration count of --weights")

@@ -128,9 +128,9 @@ def stand_ins(environment: dict[str, str]) -> None:
     shutil.copy(ROOT / "data" / "samples" / "scenes.mp4", "video.mp4")
     for number, (split, name) in enumerate(itertools.product(("train", "val"), ("n01440764", "n01443537")), start=1):
         folder = Path("imagenet", split, name)
-        folder.mkdir(parents=True)
+        folder.mkdir(parents=True, exist_ok=True)
         shutil.copy(ROOT / "data" / "samples" / f"scene{number}.jpg", folder)
-    Path("cifar-10").mkdir()
+    Path("cifar-10").mkdir(exist_ok=True)
     Path("cifar-10/batches.meta.txt").write_text("".join(f"class{number}\n" for number in range(10)), "utf-8")
     for name in ("data_batch_1.bin", "test_batch.bin"):
         Path("cifar-10", name).write_bytes(b"".join(bytes([number, *[25 * number] * 3072]) for number in range(10)))

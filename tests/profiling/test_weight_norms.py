@@ -10,9 +10,10 @@ import torch
 
 import info
 from models.network import Network
-from models.plan import make_plan
+from models.plan import make_plan, read_plan
 from models.weights import save_weights
 from profiling.weight_norms import channel_origins, weight_norms
+from tests.paths import REPOSITORY
 from utils.cfg import parse
 from utils.cli import EXIT_BAD_INPUT, EXIT_OK, run_script
 
@@ -67,6 +68,14 @@ def test_origins_of_channels() -> None:
     assert origins[4] == (1,) * 6 + (0,) * 4
     assert origins[7] == (5,) * 2 + (1,) * 6 + (0,) * 4
     assert origins[11] == (11,) * 2  # a maximum over channels belongs to no single layer
+
+
+@pytest.mark.parametrize("path", sorted((REPOSITORY / "cfg").glob("*.cfg")), ids=lambda path: path.stem)
+def test_every_channel_of_every_cfg_has_an_origin(path: Path) -> None:
+    plan = read_plan(path)
+    origins = channel_origins(plan)
+    assert all(len(origins[step.index]) == step.shape.channels for step in plan.steps)
+    assert all(source <= step.index for step in plan.steps for source in origins[step.index])
 
 
 def _planted() -> Network:
