@@ -1,4 +1,4 @@
-"""`classifier predict`, `classifier valid` and `classify`: classes of images (classifier.c)."""
+"""`classifier predict`, `classifier valid`, `classifier valid10` and `classify`: classes of images (classifier.c)."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from data.frames import Frame
 from data.image import read_image
 from evaluation.metrics.accuracy import ranks
 from evaluation.run import Predictions, outcome, predict_images
-from inference.predictor import Classifier, NmsOptions
+from inference.predictor import Classifier, NmsOptions, TenCropClassifier
 from utils.errors import InputError, RunError
 
 
@@ -27,9 +27,10 @@ def classify(words: Words) -> int:
     return predict(Words(("classifier", "predict", "cfg/imagenet1k.data", *words.words[1:]), flags))
 
 
-def _opened(words: Words) -> tuple[Classifier, Mapping[str, str]]:
+def _opened(words: Words, *, as_training: bool = False) -> tuple[Classifier, Mapping[str, str]]:
     options = read_data(words.at(2, "the .data file"))
-    model = open_printed(words, words.at(3, "the cfg file"), words.get(4), (), "")
+    batch = None if as_training else 1
+    model = open_printed(words, words.at(3, "the cfg file"), words.get(4), (), "", batch=batch, train=as_training)
     if not isinstance(model, Classifier):
         raise InputError(f"{words.words[3]}: is a detector, expected a classifier")
     return model, options
@@ -75,26 +76,35 @@ def predict(words: Words) -> int:
 def valid(words: Words) -> int:
     """`classifier valid DATA CFG WEIGHTS` (validate_classifier_single)."""
     model, options = _opened(words)
+    say(" TOP calculation...\n")
     images = read_list(Path(option(options, "valid", "data/train.list")))
-    predictions, _ = measured_accuracy(model, images, options, line_start="\n")
+    predictions, _ = measured_accuracy(model, images, options, "\n{}")
     note("")
     return outcome(images, predictions)
 
 
+def valid10(words: Words) -> int:
+    """`classifier valid10 DATA CFG WEIGHTS` (validate_classifier_10): the sum over ten crops of each image."""
+    model, options = _opened(words, as_training=True)
+    images = read_list(Path(option(options, "valid", "data/train.list")))
+    ten_crops = TenCropClassifier(model.network, model.device, names=model.names)
+    predictions, _ = measured_accuracy(ten_crops, images, options, "{}\n")
+    return outcome(images, predictions)
+
+
 def measured_accuracy(
-    model: Classifier, images: Sequence[Path], options: Mapping[str, str], *, line_start: str
+    model: Classifier, images: Sequence[Path], options: Mapping[str, str], form: str
 ) -> tuple[Predictions, float]:
-    """The accuracy so far, image by image, as the original prints it; the predictions and the last top-k accuracy."""
+    """The predictions and the top-k accuracy; prints the accuracy so far after each image, in a line like `form`."""
     labels = read_names(option(options, "labels", "data/labels.list"))
     top = min(int(options.get("top", "1")), len(labels))
-    say(" TOP calculation...\n")
     predictions = predict_images(model, images, batch_size=1)
     probabilities = np.array(predictions.found[0], np.float32).reshape(-1, model.classes)
     class_ids = np.array([class_of_path(str(images[index]), labels) for index in predictions.indices], np.int64)
     places = ranks(probabilities, class_ids)
     first, several = (np.cumsum(places < count) for count in (1, top))
     for number, (index, one, many) in enumerate(zip(predictions.indices, first, several, strict=True), start=1):
-        say(f"{line_start}{index}: top 1: {one / number:f}, top {top}: {many / number:f}")
+        say(form.format(f"{index}: top 1: {one / number:f}, top {top}: {many / number:f}"))
     for path, reason in predictions.unreadable.items():
         report_bad_image(path, InputError(reason))
     return predictions, float((places < top).mean()) if len(places) else 0.0

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import numpy as np
 
-from darknet_cli.detect import jpeg, show
+from darknet_cli.detect import jpeg, save_jpeg, show
 from darknet_cli.grammar import Words
 from darknet_cli.network import (
     class_names,
@@ -31,12 +31,13 @@ from data.image import Image
 from data.video import VIDEO_SUFFIXES, VideoWriter
 from inference.model import open_model
 from inference.predictor import Classifier, Model
+from models.heads.yolo import NO_EMBEDDING, YoloSection
 from utils.draw import annotate
 from utils.errors import InputError, RunError
 from utils.files import atomic_write
 
 _CLEAR = "\033[H\033[J"
-_QUALITY, _STREAM_QUALITY = 80, 40
+_STREAM_QUALITY = 40
 
 
 class Speed:
@@ -63,6 +64,11 @@ def demo(words: Words) -> int:
     cfg, source = words.at(3, "the cfg file"), words.get(5)
     target = post_target(words["-http_post_host"]) if words["-http_post_host"] else None
     plan = print_network(cfg)
+    if any(
+        isinstance(step.section, YoloSection) and step.section.embedding_layer != NO_EMBEDDING for step in plan.heads
+    ):
+        text = "embedding_layer: tracking by embeddings is not offered; without this key the boxes are the same"
+        raise InputError(f"{cfg}: {text}, and YOLO.track of the Python package numbers objects by their boxes")
     print_weights(plan, words.get(4))
     model = open_model(words.get(4), cfg=cfg, device=device_of(words))
     if isinstance(model, Classifier):
@@ -171,8 +177,7 @@ class _Outputs:
         if not visible_now:
             return
         if words["-prefix"]:
-            with atomic_write(f"{words['-prefix']}_{self._count:08d}.jpg") as stream:
-                stream.write(jpeg(drawn, _QUALITY))
+            save_jpeg(f"{words['-prefix']}_{self._count:08d}.jpg", drawn)
         elif not words["-dont_show"] and not words["-benchmark"]:
             show(drawn, 1)
         if self._feed:

@@ -22,7 +22,7 @@ from utils.draw import annotate
 from utils.errors import InputError, RunError
 from utils.files import atomic_write, write_text
 
-_QUALITY = 80  # of predictions.jpg (image.c save_image_options)
+_QUALITY = 80  # of the JPEG files (image.c save_image)
 
 
 def detect(words: Words) -> int:
@@ -63,8 +63,7 @@ def detect_images(words: Words) -> int:
             for line in darknet_lines(found, names, ext_output=words["-ext_output"]):
                 say(f"{line}\n")
             drawn = annotate(frame.image, visible(found, names), names)
-            with atomic_write("predictions.jpg") as stream:
-                stream.write(jpeg(drawn, _QUALITY))
+            save_jpeg("predictions.jpg", drawn)
             if entries:
                 entries.add(json_entry(number, path, boxes, names))
             if words["-save_labels"]:
@@ -95,8 +94,15 @@ def report_bad_image(path: str, error: InputError) -> None:
 
 
 def jpeg(image: NDArray[np.uint8], quality: int) -> bytes:
-    """uint8 (height, width, 3) RGB as a JPEG file."""
-    return cv2.imencode(".jpg", image[:, :, ::-1], [cv2.IMWRITE_JPEG_QUALITY, quality])[1].tobytes()
+    """uint8 (height, width, 3) RGB, or (height, width) gray, as a JPEG file."""
+    return cv2.imencode(".jpg", image[..., ::-1] if image.ndim == 3 else image, [cv2.IMWRITE_JPEG_QUALITY, quality])[
+        1
+    ].tobytes()
+
+
+def save_jpeg(path: str, image: NDArray[np.uint8]) -> None:
+    with atomic_write(path) as stream:
+        stream.write(jpeg(image, _QUALITY))
 
 
 def show(image: NDArray[np.uint8], milliseconds: int = 0) -> bool:

@@ -81,6 +81,7 @@ _READ = {
     "detector train": "-clear -map -mAP_epochs -chart -gpus -mjpeg_port -show_imgs -thresh -iou_thresh",
     "classifier predict": "-t -benchmark_layers",
     "classifier valid": "",
+    "classifier valid10": "",
     "classifier train": "-clear -topk -chart -gpus -mjpeg_port -show_imgs",
     "classifier demo": "-c -benchmark",
     "detect ": "-thresh -ext_output",
@@ -183,8 +184,6 @@ USAGE = {
 _DEMOS = "the networks it needs are not published with it; a cfg of your own runs with detect.py"
 NOT_OFFERED = {
     "3d": "it composes a red-blue image of two photographs, which is no task of a detector",
-    "imtest": "it tests the authors' image functions; `train.py` saves what the network sees as train_batch*.jpg",
-    "test": "it tests the authors' image functions; `detect.py` runs a network on an image",
     "yolo": "use 'detector', or train.py, test.py and detect.py",
     "coco": "use 'detector', or train.py, test.py and detect.py",
     "voxel": f"it extracts images from videos for a network of its authors; {_DEMOS}",
@@ -206,7 +205,6 @@ NOT_OFFERED = {
     "classifier try": "it is for networks of 224 x 224 pixels; use 'classifier predict'",
     "classifier test": "use 'classifier predict' with a list of images on stdin",
     "classifier label": "use 'classifier predict' with a list of images on stdin",
-    "classifier valid10": "test.py --ten-crop averages the same ten crops",
     "classifier validmulti": "use 'classifier valid', or test.py --img-size",
     "classifier validcrop": "use 'classifier valid'",
     "classifier validfull": "use 'classifier valid', or test.py --img-size",

@@ -157,10 +157,17 @@ def print_layer_times(model: Model) -> None:
 
 
 def open_printed(
-    words: Words, cfg: str, weights: str | None, names: tuple[str, ...], names_file: str, *, batch: int | None = 1
+    words: Words,
+    cfg: str,
+    weights: str | None,
+    names: tuple[str, ...],
+    names_file: str,
+    *,
+    batch: int | None = 1,
+    train: bool = False,
 ) -> Model:
     """The model of a command, with the original's lines. Raises InputError, for names that do not fit too."""
-    plan = print_network(cfg, batch=batch)
+    plan = print_network(cfg, batch=batch, train=train)
     print_weights(plan, weights)
     model = open_model(weights, cfg=cfg, device=device_of(words))
     if len(names) != model.classes and not isinstance(model, Classifier):

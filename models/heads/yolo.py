@@ -22,6 +22,8 @@ from utils.options import ignored, option
 _TRACKING = "tracking is not offered"
 _NOT_READ = "the original does not read it here either"
 OBJECTNESS = 4
+NO_EMBEDDING = 999999
+"""Value of embedding_layer without tracking."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -35,7 +37,7 @@ class YoloSection(AnchorSection):
     )
     focal_loss: bool = option(False, "focal loss of the classes")
     show_details: bool = option(True, "0: report the sum of all squared gradients as the cost")
-    embedding_layer: int = ignored(999999, _TRACKING)
+    embedding_layer: int = ignored(NO_EMBEDDING, _TRACKING)
     track_history_size: int = ignored(5, _TRACKING)
     sim_thresh: float = ignored(0.8, _TRACKING)
     dets_for_track: int = ignored(1, _TRACKING)

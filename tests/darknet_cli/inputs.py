@@ -436,6 +436,7 @@ SETUP: dict[str, Setup] = {
     "calc_anchors": _anchor_set,
     "average": _other_weights,
     "demo": _videos,
+    "demo/track": _both(_videos, _changed("det", "track", ("random=0", "random=0\nembedding_layer=-2"))),
     "exif": _turned,
     "unreadable": _damaged,
     "classifier/valid_missing": _missing_class_image,
