@@ -7,7 +7,6 @@ import io
 import json
 import logging
 import tempfile
-import time
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal, overload
@@ -29,6 +28,7 @@ from inference.model import BACKENDS, open_model
 from inference.pipeline import predict_frames
 from inference.predictor import Model, NmsOptions
 from models.formats.files import LoadOptions, load_model
+from profiling.timing import time_forward
 from utils.cli import EXIT_INTERRUPTED, EXIT_OK
 from utils.errors import InputError, RunError
 from utils.files import run_folder, write_text
@@ -229,7 +229,12 @@ class YOLO:
                     kind = next(each for each, (own, *_) in export.FORMATS.items() if own == suffix)
                     (path,) = self.export(kind, out=f"{folder}/{backend}", no_check=True)
                     model = open_model(path, backend=backend, device=self._options["device"])
-                rows.append({"backend": backend} | _timed(model, runs))
+                width, height = model.size_wh
+                images = torch.rand(1, model.channels, height, width, device=model.device)
+                seconds = time_forward(model.forward, images, runs)
+                rows.append(
+                    {"backend": backend, "milliseconds": round(1000 * seconds, 2), "fps": round(1 / seconds, 1)}
+                )
         return rows
 
     @property
@@ -362,19 +367,3 @@ def _call(script: Any, flags: Mapping[str, Any]) -> None:
         raise KeyboardInterrupt
     if code != EXIT_OK:
         raise RunError(f"{script.__name__}: ended with exit code {code}")
-
-
-def _timed(model: Model, runs: int) -> dict[str, float]:
-    width, height = model.size_wh
-    images = torch.rand(1, model.channels, height, width)
-    seconds = []
-    with torch.inference_mode():
-        for number in range(runs + 3):  # the first three warm up
-            start = time.perf_counter()
-            model.forward(images)
-            if model.device.type == "cuda":
-                torch.cuda.synchronize(model.device)
-            if number >= 3:
-                seconds.append(time.perf_counter() - start)
-    median = float(np.median(seconds))
-    return {"milliseconds": round(1000 * median, 2), "fps": round(1 / median, 1)}

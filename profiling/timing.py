@@ -7,7 +7,7 @@ import time
 from collections.abc import Callable
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from models.network import Network
 
@@ -31,7 +31,7 @@ WARM_UP = 3
 
 
 @torch.inference_mode()
-def time_forward(network: nn.Module, images: Tensor, runs: int) -> float:
+def time_forward(network: Callable[[Tensor], object], images: Tensor, runs: int) -> float:
     """Median seconds of `runs` passes of `images`, after WARM_UP untimed ones."""
     forward = forward_pass(network, images)
     for _ in range(WARM_UP):
@@ -44,7 +44,7 @@ def time_forward(network: nn.Module, images: Tensor, runs: int) -> float:
     return statistics.median(seconds)
 
 
-def forward_pass(network: nn.Module, images: Tensor) -> Callable[[], None]:
+def forward_pass(network: Callable[[Tensor], object], images: Tensor) -> Callable[[], None]:
     """A function that runs the network and returns when it is done."""
 
     @torch.inference_mode()

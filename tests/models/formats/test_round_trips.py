@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import importlib.util
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from torch.nn import functional as F
 
 import convert
+import export
+from inference.backends import OnnxRuntimeSession
 from models.formats.files import LoadOptions, load_model, save_model
 from models.formats.fuse import without_batch_norm
 from models.load import load
@@ -193,6 +197,11 @@ def test_weights_of_pytorch_ports(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
         network, _ = load_model(out, LoadOptions(cfg="port.cfg"))
         with torch.no_grad():
             torch.testing.assert_close(network(x)[0], wanted, rtol=1e-3, atol=1e-4)
+    if importlib.util.find_spec("onnx") and importlib.util.find_spec("onnxruntime"):
+        flags = ["--cfg", "port.cfg", "--weights", "port.pt", "--output", "raw", "--batch-size", "2", "--out", "port"]
+        assert export.main(flags) == 0
+        found = OnnxRuntimeSession("port.onnx", torch.device("cpu")).run(x.numpy())
+        np.testing.assert_allclose(found[0].reshape(wanted.shape), wanted.numpy(), rtol=1e-3, atol=1e-4)
     for wrong, message in (
         (
             {key: value for key, value in state.items() if key != "module_list.2.w"},
