@@ -7,7 +7,7 @@ from abc import ABC, abstractmethod
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
-from functools import partial
+from functools import cached_property, partial
 from typing import Any, ClassVar, Generic, NamedTuple, Protocol, TypeVar
 
 import torch
@@ -220,16 +220,10 @@ class Classifier(Model):
 
     task = "classify"
 
-    def __init__(
-        self,
-        network: Runnable,
-        device: torch.device | None = None,
-        *,
-        names: Sequence[str] = (),
-        half: bool = False,
-    ) -> None:
-        super().__init__(network, device, names=names, half=half)
-        self.tree = next((tree for layer in network if (tree := getattr(layer, "tree", None)) is not None), None)
+    @cached_property
+    def tree(self) -> Any:
+        """The tree of classes of its [softmax], None without one."""
+        return next((tree for layer in self.network if (tree := getattr(layer, "tree", None)) is not None), None)
 
     def postprocess(
         self,
