@@ -21,7 +21,6 @@ import info
 import test
 import train
 from cspyolo.results import Results
-from cspyolo.tracking import Tracker
 from data.frames import Failure, Frames, open_frames
 from inference.first_look import ROOT
 from inference.model import BACKENDS, open_model
@@ -32,13 +31,20 @@ from profiling.timing import time_forward
 from utils.cli import EXIT_INTERRUPTED, EXIT_OK
 from utils.errors import InputError, RunError
 from utils.files import run_folder, write_text
-from utils.packages import is_installed
+from utils.packages import is_installed, need
 
 logger = logging.getLogger(__name__)
 
 Size = int | Sequence[int]
 _EXPORTED = {"onnxruntime": ".onnx", "openvino": ".xml", "torchscript": ".torchscript"}
 _CHANNELS_TO_RGB = {1: cv2.COLOR_GRAY2RGB, 3: cv2.COLOR_BGR2RGB, 4: cv2.COLOR_BGRA2RGB}
+
+# Name -> class, and which of its thresholds are the confidence of the detector: every box that is drawn may begin a track.
+_TRACKERS = {
+    "bytetrack": ("ByteTrackTracker", ("track_activation_threshold", "high_conf_det_threshold")),
+    "ocsort": ("OCSORTTracker", ("high_conf_det_threshold",)),
+    "sort": ("SORTTracker", ("track_activation_threshold",)),
+}
 
 
 class YOLO:
@@ -265,6 +271,35 @@ class YOLO:
     def _flags(self) -> dict[str, Any]:
         """What tells a script which model to open."""
         return {"cfg": self.cfg, "weights": self.weights}
+
+
+class Tracker:
+    """Called with the results of each frame in order; a new video begins with new tracks.
+
+    conf: confidence threshold of the boxes. Raises InputError for an unknown tracker, and when the package trackers is missing.
+    """
+
+    def __init__(self, name: str = "bytetrack", conf: float = 0.25) -> None:
+        if name not in _TRACKERS:
+            raise InputError(f"tracker: unknown {name!r}, expected {', '.join(_TRACKERS)}")
+        kind, thresholds = _TRACKERS[name]
+        self._class, self._settings = getattr(need("trackers", "trackers"), kind), dict.fromkeys(thresholds, conf)
+        self._path: str | None = None
+        self._tracker: Any = None
+
+    def __call__(self, results: Results) -> Results:
+        """The results with the boxes that have a confirmed track, and their numbers."""
+        if results.probs is not None:
+            raise InputError("track: the model is a classifier, it has no boxes to follow")
+        if results.path != self._path:
+            self._path, self._tracker = results.path, self._class(**self._settings)
+        found = results.to_supervision()
+        found.data["row"] = np.arange(len(found))
+        tracked = self._tracker.update(found)
+        confirmed = tracked.tracker_id >= 0 if len(tracked) else np.zeros(0, bool)
+        rows = np.asarray(tracked.data.get("row", ()), np.int64)[confirmed]
+        numbers = np.asarray(tracked.tracker_id, np.int64)[confirmed] if len(tracked) else np.zeros(0, np.int64)
+        return results.with_tracks(rows, numbers)
 
 
 def _files(model: str, weights: str | Path | None) -> tuple[str | None, str | None, str | None]:

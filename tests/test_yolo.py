@@ -15,7 +15,7 @@ import torch
 from numpy.typing import NDArray
 
 from cspyolo import YOLO, InputError, Results, __version__
-from cspyolo.tracking import Tracker
+from cspyolo.yolo import Tracker
 from models.load import load
 from models.weights import save_weights
 from tests.paths import REPOSITORY
