@@ -10,7 +10,7 @@ import logging
 import os
 import socket
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -18,8 +18,9 @@ import cv2
 import numpy as np
 import torch
 
+from darknet_cli.chart import Chart
 from darknet_cli.classify import measured_accuracy
-from darknet_cli.detect import jpeg, show
+from darknet_cli.detect import jpeg, save_jpeg, show
 from darknet_cli.grammar import Words
 from darknet_cli.measure import measured_map
 from darknet_cli.network import (
@@ -35,13 +36,12 @@ from darknet_cli.network import (
 )
 from darknet_cli.streams import Broadcaster
 from data.formats.darknet import read_list
-from data.image import read_image
+from data.loader import TrainBatch
 from inference.detector import Detector
 from inference.model import model_of
 from inference.predictor import Classifier
 from models.fit import classes_of
 from models.plan import Plan, make_plan
-from training.charts import write_chart
 from training.loop import Update
 from training.options import TrainOptions
 from training.prepare import DataSplits, box_head, open_splits, require_labels
@@ -55,7 +55,8 @@ from utils.net_options import ScheduleOptions
 from utils.processes import Processes, joined
 
 _FEED_QUALITY, _FEED_EVERY = 70, 1.0
-_CHART_WH = (1000, 1000)
+_BOX_COLOUR = (106, 156, 206)  # of -show_imgs: 150, 100, 50 times 255, which overflow bytes in the original
+_SHOWN = "\nYou use flag -show_imgs, so will be saved aug_...jpg images. Click on window and press ESC button \n"
 
 
 def start(words: Words) -> int:
@@ -63,9 +64,6 @@ def start(words: Words) -> int:
 
     In this process, or with several GPUs in a process for each.
     """
-    for flag, instead in (("-chart", "chart.png shows this run"), ("-show_imgs", "train.py saves train_batch*.jpg")):
-        if words[flag]:
-            raise RunError(f"{flag}: not offered: {instead}")
     gpus = words["-gpus"].split(",") if words["-gpus"] else []
     if gpus:
         say(f"{words['-gpus']}\n")
@@ -231,6 +229,11 @@ class DarknetRun(Run):
         self._kept_at = self._last_at = self._measured_at = start
         self._accuracy = self._best = -1.0
         self._lines = DarknetLines(self.history, self.last, lambda text: say(f"{text}\n"))
+        metric = "mAP%" if self._boxes else f"top{data.get('top', '1')}"
+        self._chart = Chart(
+            words["-chart"], max_batches=self.last, max_loss=self.schedule.max_chart_loss, metric=metric
+        )
+        self._saved_chart_at = 0
         self._feed: Broadcaster | None = None
         self._fed_at = 0.0
 
@@ -247,7 +250,7 @@ class DarknetRun(Run):
             hooks: list[Callable[[Update], None]] = [self.history.add, self._average, report, self._draw, self._keep]
             if not self._boxes:
                 say(f"{self.splits.images}\n")
-            interrupted = self._train(self.loader, hooks)
+            interrupted = self._train(self._shown(self.loader) if self._words["-show_imgs"] else self.loader, hooks)
         self._save("last" if interrupted else "final")
         if self._boxes and not interrupted:
             say("If you want to train from the beginning, then use flag in the end of training command: -clear \n")
@@ -257,6 +260,26 @@ class DarknetRun(Run):
         path = self._backup / f"{self._base}_{which}.weights"
         note(f"Saving weights to {path}")
         self.write_weights(path)
+
+    def _shown(self, batches: Iterable[TrainBatch]) -> Iterator[TrainBatch]:
+        """The batches; saves each image with its boxes, and shows it (data.c load_data_detection, load_data_augment)."""
+        for batch in batches:
+            sides = np.array(batch.size_wh * 2)
+            for number, (planes, rows) in enumerate(zip(batch.images.numpy(), batch.ground_truth.numpy(), strict=True)):
+                image = np.ascontiguousarray(np.broadcast_to(planes.transpose(1, 2, 0), (*planes.shape[1:], 3)))
+                for x, y, w, h in rows[rows[:, 0] != 0, :4] if self._boxes else ():
+                    corners = np.array([x - w / 2, y - h / 2, x + w / 2, y + h / 2]) * sides
+                    left, top, right, bottom = np.clip(corners.astype(int), 0, sides - 1).tolist()
+                    cv2.rectangle(image, (left, top), (right, bottom), _BOX_COLOUR)
+                save_jpeg(f"aug_{batch.iteration + 1}_{batch.subdivision}_{number}.jpg", image)
+                if not self._boxes:
+                    classes = "".join(f" {index} ({rows[index]:f}), " for index in np.flatnonzero(rows > 0))
+                    say(f"\n Classes: {classes} \n")
+                if not self._words["-dont_show"]:
+                    show(image)
+                if self._boxes or number == len(batch.images) - 1:
+                    say(_SHOWN)
+            yield batch
 
     def _loaded(self, update: Update) -> None:
         slow = update.waited > 0.1 and update.iteration > 1 and self._boxes
@@ -322,21 +345,23 @@ class DarknetRun(Run):
 
     def _draw(self, update: Update) -> None:
         """chart.png and chart_BASE.png in the working folder, at the iterations of the original (image_opencv.cpp)."""
-        due = update.iteration == self.last - 1 or update.iteration % 100 == 0
+        measured = self._accuracy if self._measured_at == update.iteration else None
+        self._chart.add(update.iteration, self.history.average, measured, self._lines.hours)
+        due = update.iteration == self.last - 1 or update.iteration // 100 > self._saved_chart_at // 100
         feed_due = self._feed is not None and time.monotonic() - self._fed_at >= _FEED_EVERY
         if not due and not feed_due:
             return
-        name, top = f"chart_{self._base}.png", self.schedule.max_chart_loss
-        write_chart(self.history, name, max_batches=self.last, max_loss=top, metric="mAP")
-        chart = np.asarray(cv2.resize(read_image(name), _CHART_WH, interpolation=cv2.INTER_AREA), np.uint8)
-        for path in (name, "chart.png") if due else (name,):
-            with atomic_write(path) as stream:
-                stream.write(cv2.imencode(".png", chart[:, :, ::-1])[1].tobytes())
+        chart = self._chart.image
+        if due:
+            self._saved_chart_at = update.iteration
+            for path in (f"chart_{self._base}.png", "chart.png"):
+                with atomic_write(path) as stream:
+                    stream.write(cv2.imencode(".png", chart[:, :, ::-1])[1].tobytes())
+            if not self._words["-dont_show"]:
+                show(chart, 1)
         if self._feed:
             self._feed.send_jpeg(jpeg(chart, _FEED_QUALITY))
             self._fed_at = time.monotonic()
-        if due and not self._words["-dont_show"]:
-            show(chart, 1)
 
     def _keep(self, update: Update) -> None:
         """Weights under their number and the last ones (detector.c train_detector; a classifier has fixed periods)."""
