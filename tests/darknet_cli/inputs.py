@@ -7,6 +7,7 @@ it on these images. SETUP has what a single command needs besides.
 from __future__ import annotations
 
 import shutil
+import socket
 import struct
 import zlib
 from collections.abc import Callable
@@ -469,3 +470,8 @@ def prepare(folder: Path, row: str, case: str) -> None:
     setup = SETUP.get(f"{row}/{case}") or SETUP.get(row)
     if setup:
         setup(folder)
+
+
+def free_port() -> int:
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        return int(server.getsockname()[1])

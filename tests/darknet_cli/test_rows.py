@@ -18,7 +18,7 @@ import pytest
 
 import darknet
 from darknet_cli.grammar import NOT_OFFERED
-from tests.darknet_cli.inputs import prepare, write_inputs
+from tests.darknet_cli.inputs import free_port, prepare, write_inputs
 from tests.paths import REFERENCE, REPOSITORY, SHARED, shared
 from utils.cli import EXIT_FAILED, EXIT_OK, run_script
 
@@ -264,6 +264,14 @@ def _assert_weights(data: bytes, recorded: dict[str, Any], *, exact: bool) -> No
         np.testing.assert_allclose(ours, expected, rtol=5e-6, atol=1e-7)
 
 
+def _with_free_port(words: list[str]) -> list[str]:
+    """The command with a port that is free here, if it has one."""
+    if not {"-json_port", "-mjpeg_port"} & set(words):
+        return words
+    place = 1 + next(number for number, word in enumerate(words) if word.endswith("_port"))
+    return [*words[:place], str(free_port()), *words[place + 1 :]]
+
+
 def _exit_code(arguments: list[str]) -> int:
     try:
         return run_script(darknet.main, arguments, bad_input=EXIT_FAILED)
@@ -306,7 +314,7 @@ def test_row(
     before = _snapshot(folder)
     monkeypatch.chdir(folder)
     monkeypatch.setattr("sys.stdin", io.StringIO(recorded.get("stdin", "")))
-    code = _exit_code(recorded["argv"])
+    code = _exit_code(_with_free_port(recorded["argv"]))
     said = capsys.readouterr()
     if f"{row}/{case}" in DIFFERENT:
         assert (code, DIFFERENT[f"{row}/{case}"][1] in said.err) == (DIFFERENT[f"{row}/{case}"][0], True), said.err

@@ -13,7 +13,7 @@ import pytest
 
 import darknet
 from darknet_cli.streams import Broadcaster
-from tests.darknet_cli.inputs import prepare, write_inputs
+from tests.darknet_cli.inputs import free_port, prepare, write_inputs
 from tests.darknet_cli.test_rows import ROWS
 from utils.errors import InputError, RunError
 
@@ -26,11 +26,6 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     prepare(tmp_path, "demo", "plain")
     monkeypatch.chdir(tmp_path)
     return tmp_path
-
-
-def _free_port() -> int:
-    with socket.create_server(("127.0.0.1", 0)) as server:
-        return int(server.getsockname()[1])
 
 
 def _all_of(client: socket.socket) -> bytes:
@@ -48,7 +43,7 @@ def _head(case: str) -> bytes:
 
 
 def test_json_feed() -> None:
-    with Broadcaster.of_json(_free_port()) as feed:
+    with Broadcaster.of_json(free_port()) as feed:
         client = _connected(feed)
         feed.send(b'{"frame_id":1}')
         feed.send(b'{"frame_id":2}')
@@ -58,7 +53,7 @@ def test_json_feed() -> None:
 
 
 def test_mjpeg_feed() -> None:
-    with Broadcaster.of_mjpeg(_free_port()) as feed:
+    with Broadcaster.of_mjpeg(free_port()) as feed:
         client = _connected(feed)
         feed.send_jpeg(b"\xff\xd8\xff one")
         feed.send_jpeg(b"\xff\xd8\xff two")
@@ -78,7 +73,7 @@ def _connected(feed: Broadcaster) -> socket.socket:
 
 
 def test_a_client_that_does_not_read_is_given_up() -> None:
-    with Broadcaster.of_json(_free_port()) as feed:
+    with Broadcaster.of_json(free_port()) as feed:
         client = _connected(feed)
         for _ in range(200):
             feed.send(b"x" * 1_000_000)
