@@ -9,7 +9,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Callable, Sequence
 
-from darknet_cli import classify, demo, detect, imtest, measure, tools, train
+from darknet_cli import classify, demo, detect, measure, tools, train
 from darknet_cli.grammar import USAGE, Words, parse, refusal
 from darknet_cli.network import note
 from utils.cli import EXIT_FAILED, EXIT_OK, as_typed, run_script, script_parser
@@ -40,8 +40,8 @@ COMMANDS: dict[str, Callable[[Words], int]] = {
     "statistics": tools.statistics,
     "ops": tools.ops,
     "speed": tools.speed,
-    "imtest": imtest.imtest,
-    "test": imtest.imtest,
+    "imtest": detect.imtest,
+    "test": detect.imtest,
 }
 
 

@@ -1,4 +1,4 @@
-"""`detector test` and `detect`: objects in images named on the command line, at a prompt or in a list on stdin."""
+"""`detector test` and `detect`: objects in images named on the command line, at a prompt or in a list on stdin; `imtest`."""
 
 from __future__ import annotations
 
@@ -15,6 +15,8 @@ from numpy.typing import NDArray
 from darknet_cli.grammar import Words
 from darknet_cli.network import class_names, note, open_printed, print_heads, read_data, say
 from darknet_cli.objects import JsonList, boxes_of, json_entry, label_lines, label_path, listing, predict, visible
+from data.augment.classification import distort_exact
+from data.augment.colour import Distortion
 from data.frames import Frame
 from data.image import read_image
 from inference.results import darknet_lines
@@ -23,6 +25,8 @@ from utils.errors import InputError, RunError
 from utils.files import atomic_write, write_text
 
 _QUALITY = 80  # of the JPEG files (image.c save_image)
+_IMTEST_GRAY = (0.587, 0.299, 0.114)  # for R, G and B: the original has the first two the wrong way round
+_IMTEST_CHANGES = ((0.1, 1.5, 1.5), (-0.1, 0.66666, 0.66666), (0.1, 1.5, 0.66666), (0.1, 0.66666, 1.5))
 
 
 def detect(words: Words) -> int:
@@ -125,3 +129,22 @@ def _no_screen() -> bool:
         note("there is no screen for a window; -dont_show leaves it out")
         _told.append(True)
     return False
+
+
+def imtest(words: Words) -> int:
+    """`imtest IMAGE` and `test IMAGE`: print the L2 norm; save the image, grey and in four other colours (image.c test_resize)."""
+    path = words.at(1, "the image")
+    try:
+        image = read_image(path)
+    except InputError as error:
+        report_bad_image(path, error)
+        raise RunError(f"{path}: could not be read; bad.list names it") from None
+    say(f"L2 Norm: {np.sqrt(np.sum((image / 255.0) ** 2)):f}\n")
+    images = {"Original": image, "Gray": (image @ np.array(_IMTEST_GRAY)).astype(np.uint8)}
+    for number, (hue, saturation, exposure) in enumerate(_IMTEST_CHANGES, start=1):
+        distortion = Distortion(hue=hue, saturation=saturation, exposure=exposure)
+        images[f"C{number}"] = distort_exact(image, distortion)
+    for name, each in images.items():
+        note(f"saving {name}.jpg")
+        save_jpeg(f"{name}.jpg", each)
+    return 0
