@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -47,7 +48,7 @@ class TrainSample(NamedTuple):
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
-class TrainingDataset(torch.utils.data.Dataset[TrainSample]):
+class TrainingDataset(torch.utils.data.Dataset[TrainSample], ABC):
     """Random images with their ground truth, augmented. Images are drawn with replacement, as in the original.
 
     An image that cannot be read is reported and another one drawn instead. A subclass gives the ground truth of one
@@ -99,13 +100,13 @@ class TrainingDataset(torch.utils.data.Dataset[TrainSample]):
             return None, findings, used
         return sample, findings, used
 
+    @abstractmethod
     def _ground_truth(self, image: Path, findings: list[Finding]) -> NDArray[np.float32] | None:
         """Ground truth as in `Sample`, None if the image cannot be used; what is wrong is added to the findings."""
-        raise NotImplementedError
 
+    @abstractmethod
     def _batched(self, ground_truth: NDArray[np.float32] | None) -> NDArray[np.float32]:
         """Ground truth as in `TrainSample`; all zeros for None."""
-        raise NotImplementedError
 
     def _image(self, index: int) -> Image:
         cached = self.cache[index] if self.cache is not None else None
