@@ -111,7 +111,7 @@ def test_disk_full_while_exporting(
     kind: str, out: str, packages: list[str], weights: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     needed(*packages)
-    flags = ["--cfg", str(CFG), "--weights", str(weights), "--include", kind]
+    flags = ["--cfg", str(CFG), "--weights", str(weights), "--include", kind, "--out", "a"]
     fails_and_leaves_no_rest(export.main, flags, out, capsys)
 
 
