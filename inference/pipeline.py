@@ -5,9 +5,10 @@ from __future__ import annotations
 from collections.abc import Generator
 from contextlib import closing
 from functools import partial
+from itertools import islice
 
-from data.batches import batches_of
-from data.frames import Failure, Frames
+from data.batches import Batch, batches_of
+from data.frames import Failure, Frame, Frames
 from data.prefetch import Prefetch
 from inference.predictor import Model, NmsOptions, RunStatistics
 from inference.results import Result
@@ -15,6 +16,10 @@ from utils.detections import Detections
 from utils.letterbox import KERNELS
 
 _AHEAD = 4  # inputs that wait for the network
+_TRIAL = 3  # batches that are timed before the decision
+_PAYS_FROM = (
+    0.6  # of the network's time; below it a thread that prepares inputs slows the network down more than it saves
+)
 
 
 def predict_frames(
@@ -36,9 +41,9 @@ def predict_frames(
     statistics = statistics or RunStatistics()
     batches = batches_of(frames, model.preprocessing(letter_box, kernel), batch_size)
     # Frames of a live source are preprocessed at the last moment: prepared ahead, they would be outdated.
-    ready = Prefetch(batches, -(-_AHEAD // batch_size)) if frames.ahead else batches
+    ready = _ahead_if_it_pays(batches, -(-_AHEAD // batch_size), statistics) if frames.ahead else batches
     way = partial(model.postprocess, options=nms or NmsOptions())
-    with closing(ready):
+    with closing(batches), closing(ready):
         for step in model.run(ready, [way], statistics, augment=augment):
             yield from step.batch.failures
             for frame, found in zip(step.batch.items, step.found[0], strict=True):
@@ -47,3 +52,17 @@ def predict_frames(
                     yield Result(frame=frame, names=model.names, detections=found, speed=step.speed)
                 else:
                     yield Result(frame=frame, names=model.names, probabilities=found, speed=step.speed)
+
+
+def _ahead_if_it_pays(
+    batches: Generator[Batch[Frame], None, None], ahead: int, statistics: RunStatistics
+) -> Generator[Batch[Frame], None, None]:
+    """The batches; from the fifth on a thread prepares them ahead if preparing takes long beside the network's time."""
+    yield from islice(batches, 1)  # a network's first run sets it up
+    preprocess, inference = statistics.preprocess, statistics.inference
+    yield from islice(batches, _TRIAL)
+    if statistics.preprocess - preprocess < _PAYS_FROM * (statistics.inference - inference):
+        yield from batches
+        return
+    with closing(Prefetch(batches, ahead)) as prepared:
+        yield from prepared
