@@ -14,6 +14,7 @@ import argparse
 import dataclasses
 import logging
 import sys
+import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -45,7 +46,7 @@ from utils.processes import Processes, joined
 
 logger = logging.getLogger(__name__)
 
-LATEST = "latest"
+LATEST, AUTO = "latest", "auto"
 # Flags beside --resume that take effect, and flags that are not options of the run itself. All others stay as they were.
 _CHANGEABLE, _NOT_OF_THE_RUN = ("data", "names"), ("cfg", "resume", "project", "device", "workers")
 
@@ -61,7 +62,10 @@ def make_parser() -> argparse.ArgumentParser:
     add("--names", help="class names, one per line; default: the data set's own")
     add("--weights", metavar="FILE", help="initial weights: .weights, a backbone (.conv.N), .pt or .safetensors")
     add("--clear", action="store_true", help="reset the iteration count of --weights")
-    text = "resume a run from last.pt with its own flags (--data if it moved); default: the latest in --project"
+    text = (
+        "resume a run from last.pt with its own flags (--data if it moved); default: the latest in --project; "
+        "auto: that of --name if there is one, else start it"
+    )
     add("--resume", nargs="?", const=LATEST, metavar="FILE", help=text)
 
     group = parser.add_argument_group("overriding the cfg")
@@ -129,12 +133,18 @@ def main(arguments: Sequence[str] | None = None) -> int:
     with joined(options.device) as processes:
         if not processes.main:  # it would repeat every message
             logging.getLogger().setLevel(logging.ERROR)
-        path = None if options.resume is None else _checkpoint_path(options.resume, Path(options.project))
-        run = _new_run(options, processes) if path is None else _resumed_run(options, path, processes)
+        found = None if options.resume is None else _find_checkpoint(options, processes)
+        if found is None:
+            run = _new_run(options, processes)
+        elif options.resume == AUTO and (done := _complete(found[1])):
+            logger.info("%s: the run is complete at iteration %d", found[0], done)
+            return EXIT_OK
+        else:
+            run = _resumed_run(options, *found, processes)
         if not processes.main:
             logging.getLogger().setLevel(logging.WARNING)
             return EXIT_OK if run.train_along() else EXIT_INTERRUPTED
-        folder = _new_folder(run.options, run.cfg) if path is None else _folder_of(path)
+        folder = _folder_of(found[0]) if found and found[0].exists() else _new_folder(run.options, run.cfg)
         finished = run.execute(folder)
     print(f"Results saved to {folder}")
     return EXIT_OK if finished else EXIT_INTERRUPTED
@@ -159,7 +169,7 @@ def _open_splits(options: TrainOptions, processes: Processes) -> DataSplits:
 
 
 def _new_folder(options: TrainOptions, cfg: Cfg) -> Path:
-    folder = run_folder(options.project, options.name, exist_ok=options.exist_ok)
+    folder = run_folder(options.project, options.name, exist_ok=options.exist_ok or options.resume == AUTO)
     cfg.write(folder / Path(options.cfg or cfg.path).name)
     _copy_trees(cfg, folder)
     write_record(folder / "opt.yaml", options, cfg)
@@ -173,8 +183,7 @@ def _copy_trees(cfg: Cfg, folder: Path) -> None:
             write_text(folder / entry.value, read_text(locate(entry.value, cfg.path), entry.key))
 
 
-def _resumed_run(options: TrainOptions, path: Path, processes: Processes) -> Run:
-    checkpoint = load_checkpoint(path)
+def _resumed_run(options: TrainOptions, path: Path, checkpoint: Checkpoint, processes: Processes) -> Run:
     kept = parse_arguments([]).with_plain(checkpoint.settings)
     _warn_of_kept(options, kept)
     changed = {key: getattr(options, key) for key in _CHANGEABLE if getattr(options, key) is not None}
@@ -184,9 +193,9 @@ def _resumed_run(options: TrainOptions, path: Path, processes: Processes) -> Run
     _require_names(checkpoint, path, splits)
     if options.cfg is not None:
         require_cfg(checkpoint, path, fit_cfg(read_plan_to_fit(options.cfg), resumed, splits))
-    if checkpoint.iteration >= ScheduleOptions.from_raw(cfg.sections[0]).max_batches:
+    if done := _complete(checkpoint):
         text = "to train longer, start a new run with --weights and more --iterations"
-        raise InputError(f"{path}: the run is complete at iteration {checkpoint.iteration}; {text}")
+        raise InputError(f"{path}: the run is complete at iteration {done}; {text}")
     logger.info("%s: resuming from iteration %d", path, checkpoint.iteration)
     return Run(resumed, cfg, splits, checkpoint, processes)
 
@@ -207,13 +216,41 @@ def _require_names(checkpoint: Checkpoint, path: Path, splits: DataSplits) -> No
         raise InputError(f"{splits.train.source}: classes {names}, expected those of {path}: {checkpoint.names}")
 
 
-def _checkpoint_path(resume: str, project: Path) -> Path:
-    if resume != LATEST:
-        return Path(resume)
+def _find_checkpoint(options: TrainOptions, processes: Processes) -> tuple[Path, Checkpoint] | None:
+    """The checkpoint to resume from, and where the main process keeps it; one process reads it for all machines."""
+    automatic = options.resume == AUTO
+    path = _checkpoint_path(options) if automatic or processes.main else Path()
+    checkpoint = load_checkpoint(path) if (path.is_file() if automatic else processes.main) else None
+    if processes.count == 1:
+        return (path, checkpoint) if checkpoint else None
+    iterations = processes.gather(checkpoint.iteration if checkpoint else -1)
+    source = iterations.index(max(iterations))  # the newest: after a restart, another machine may be the main one
+    if iterations[source] < 0:
+        return None
+    content = processes.send(path.read_bytes() if processes.rank == source else b"", source)
+    with tempfile.NamedTemporaryFile(suffix=".pt") as copy:
+        copy.write(content)
+        copy.flush()
+        return path, load_checkpoint(copy.name)
+
+
+def _checkpoint_path(options: TrainOptions) -> Path:
+    project = Path(options.project)
+    if options.resume == AUTO:
+        return project / options.name / "weights" / "last.pt"
+    if options.resume != LATEST:
+        return Path(options.resume or "")
     found = sorted(project.glob("*/weights/last.pt"), key=lambda path: path.stat().st_mtime)
     if not found:
         raise InputError(f"--resume: no */weights/last.pt in {project}; name the file")
     return found[-1]
+
+
+def _complete(checkpoint: Checkpoint) -> int:
+    """The iterations of a run that needs no more; 0 for any other."""
+    cfg = cfg_text.parse(checkpoint.cfg, "cfg of the checkpoint")
+    last = ScheduleOptions.from_raw(cfg.sections[0]).max_batches
+    return checkpoint.iteration if checkpoint.iteration >= last else 0
 
 
 def _folder_of(path: Path) -> Path:

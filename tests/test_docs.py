@@ -35,7 +35,7 @@ def commands(page: Path) -> Iterator[str]:
     for example in examples(page):
         for part in example.command.split("&&") if example.kind == "sh" else ():
             if re.match(r"\s*((\S*/)?python3?|torchrun) ", part):
-                yield re.sub(r"^torchrun( --\w+ \d+)*", "python", part.strip())
+                yield re.sub(r"^torchrun .*?(?=\S+\.py)", "python ", part.strip(), flags=re.DOTALL)
 
 
 COMMANDS = [(page.name, command) for page in PAGES for command in commands(page)]

@@ -147,6 +147,7 @@ class Run:
             *saving,
             evaluation,
             results,
+            self._await_evaluation,
         ]
         saver.remove_unfinished()
         try:
@@ -172,7 +173,7 @@ class Run:
 
     def train_along(self) -> bool:
         """`execute` for all processes but the main one: nothing is written, evaluated or logged."""
-        return not self._train(self.loader, [self._average])
+        return not self._train(self.loader, [self._average, self._note_evaluation, self._await_evaluation])
 
     def _train(self, batches: Iterable[TrainBatch], hooks: Sequence[Callable[[Update], None]]) -> bool:
         """Whether a signal, to any of the processes, ended it."""
@@ -406,6 +407,14 @@ class Run:
         for what, reason, applies in checks:
             if applies:
                 logger.warning("%s has no effect %s", what, reason)
+
+    def _note_evaluation(self, update: Update) -> None:
+        if self.evaluation.due(update.iteration):
+            self.evaluation.at = update.iteration
+
+    def _await_evaluation(self, update: Update) -> None:
+        if self.evaluation.at == update.iteration:
+            self.processes.await_main()
 
     def _average(self, update: Update) -> None:
         if self.ema:

@@ -124,9 +124,13 @@ class EvaluationHook:
     def exhausted(self) -> bool:
         return 0 < self.patience <= self.without_gain
 
-    def __call__(self, update: Update) -> None:
+    def due(self, iteration: int) -> bool:
+        """Whether there is an evaluation after this iteration."""
         due = max(self.at + self.period, self.earliest)
-        if self.evaluate is None or (update.iteration < due and update.iteration != self.last):
+        return self.evaluate is not None and (iteration >= due or iteration == self.last)
+
+    def __call__(self, update: Update) -> None:
+        if self.evaluate is None or not self.due(update.iteration):
             return
         self.at = update.iteration
         result = self.evaluate(self.calibrate(self.network, update.iteration))

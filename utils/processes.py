@@ -7,10 +7,13 @@ the last pass is exact and keeps no state.
 
 from __future__ import annotations
 
+import dataclasses
+import itertools
 import os
+import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import timedelta
 from typing import TypeVar
 
@@ -21,7 +24,9 @@ from utils.errors import InputError, RunError
 
 T = TypeVar("T")
 
-_PATIENCE = timedelta(hours=6)  # the others wait while one evaluates; torchrun ends all if one dies
+TIMEOUT = "CSPYOLO_TIMEOUT"  # environment variable: seconds after which a silent process counts as lost
+_TIMEOUT = 1800.0
+_POLL = 0.2  # seconds between two looks at whether the main process has finished
 _BUCKET = 2**24  # elements of one buffer
 
 
@@ -30,12 +35,14 @@ class Processes:
     """Rank of this process among `count`, and its device, if torchrun started it.
 
     All processes must call the methods in the same order; with one process they do nothing. They raise RunError if
-    another process died.
+    another process died. store: a key-value store that all of them reach.
     """
 
     rank: int = 0
     count: int = 1
     device: torch.device | None = None
+    store: distributed.Store | None = None
+    _meetings: Iterator[int] = field(default_factory=itertools.count)
 
     @property
     def main(self) -> bool:
@@ -46,23 +53,43 @@ class Processes:
         """Replace each tensor by its sum over the processes; all have the same device and dtype."""
         self._by_buffers(tensors, distributed.all_reduce)
 
-    def share(self, tensors: Sequence[Tensor]) -> None:
-        """Replace each tensor by that of the main process; all have the same device and dtype."""
-        self._by_buffers(tensors, lambda buffer: distributed.broadcast(buffer, 0))
+    def share(self, tensors: Sequence[Tensor], source: int = 0) -> None:
+        """Replace each tensor by that of the process of rank `source`; all have the same device and dtype."""
+        self._by_buffers(tensors, lambda buffer: distributed.broadcast(buffer, source))
 
     def any(self, flag: bool) -> bool:
         """Whether any process sets the flag."""
-        if self.count == 1:
-            return flag
-        number = torch.tensor(float(flag), device=self.device)
-        self.add([number])
-        return bool(number.item())
+        return flag if self.count == 1 else any(self.gather(flag))
+
+    def await_main(self) -> None:
+        """Wait until the main process is here, however long that takes: the sums above give up after a while."""
+        if self.store is None:
+            return
+        key = str(next(self._meetings))
+        if self.main:
+            self.store.set(key, "here")
+        while not self.store.check([key]):
+            time.sleep(_POLL)
 
     def first(self, make: Callable[[], T]) -> T:
         """The result of `make`, which the main process calls before the others do."""
         made = [make()] if self.main else []
-        self.any(False)
+        self.await_main()
         return made[0] if made else make()
+
+    def gather(self, number: float) -> list[float]:
+        """The number of each process, by rank."""
+        numbers = torch.zeros(self.count, dtype=torch.float64, device=self.device)
+        numbers[self.rank] = number
+        self.add([numbers])
+        return [float(each) for each in numbers.tolist()]
+
+    def send(self, content: bytes, source: int = 0) -> bytes:
+        """The bytes that the process of rank `source` gives."""
+        length = int(max(self.gather(len(content) if self.rank == source else 0)))
+        data = torch.frombuffer(bytearray(content or length), dtype=torch.uint8).to(self.device)
+        self.share([data], source)
+        return data.cpu().numpy().tobytes()
 
     def _by_buffers(self, tensors: Sequence[Tensor], exchange: Callable[[Tensor], object]) -> None:
         if self.count == 1:
@@ -72,7 +99,7 @@ class Processes:
                 buffer = torch.cat([tensor.reshape(-1) for tensor in some])
                 try:
                     exchange(buffer)
-                except RuntimeError as error:  # PyTorch's error for a broken connection
+                except RuntimeError as error:  # PyTorch's error for a broken connection or a timeout
                     raise RunError(f"process {self.rank} of {self.count}: another process died ({error})") from error
                 parts = buffer.split([tensor.numel() for tensor in some])
                 for tensor, part in zip(some, parts, strict=True):
@@ -96,7 +123,7 @@ def _buckets(tensors: Sequence[Tensor]) -> Iterator[list[Tensor]]:
 def joined(device: str = "") -> Iterator[Processes]:
     """The processes that torchrun started, connected by NCCL (one GPU each) or Gloo; only this one without torchrun.
 
-    device: "cpu" for Gloo. Raises InputError if the machine has fewer GPUs than processes.
+    device: "cpu" for Gloo. Raises InputError if the machine has fewer GPUs than processes, and for a bad TIMEOUT.
     """
     count = int(os.environ.get("WORLD_SIZE", "1"))
     if count == 1 or "RANK" not in os.environ:
@@ -110,6 +137,19 @@ def joined(device: str = "") -> Iterator[Processes]:
     where = torch.device("cuda", own) if on_gpu else torch.device("cpu")
     if on_gpu:
         torch.cuda.set_device(where)
-    distributed.init_process_group("nccl" if on_gpu else "gloo", timeout=_PATIENCE)
-    yield Processes(rank, count, where)
+    store, _, _ = next(distributed.rendezvous("env://"))
+    distributed.init_process_group(
+        "nccl" if on_gpu else "gloo", store=store, rank=rank, world_size=count, timeout=_timeout()
+    )
+    processes = Processes(rank, count, where)
+    attempt = processes.send(os.urandom(8)).hex()  # torchrun keeps the store when it restarts processes
+    yield dataclasses.replace(processes, store=distributed.PrefixStore(attempt, store))
     distributed.destroy_process_group()  # not after an error: it would wait for the others
+
+
+def _timeout() -> timedelta:
+    text = os.environ.get(TIMEOUT, str(_TIMEOUT))
+    try:
+        return timedelta(seconds=max(1.0, float(text)))
+    except (ValueError, OverflowError):
+        raise InputError(f"{TIMEOUT}={text}: expected seconds") from None

@@ -80,7 +80,9 @@ def spoilt(losses: Callable[..., Any]) -> Callable[..., Any]:
 
 
 def one(rank: int, count: int, port: int, flags: list[str], fault: str) -> None:
-    """One of the processes; fault: what happens to the second one after iteration 4."""
+    """One of the processes; fault: what happens to the second one after iteration 4; elsewhere: the first has another folder."""
+    if fault == "elsewhere" and rank == 0:
+        os.chdir("other")
     os.environ |= {"RANK": str(rank), "LOCAL_RANK": str(rank), "WORLD_SIZE": str(count)}
     os.environ |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)}
     tqdm.set_lock(
@@ -178,3 +180,31 @@ def test_a_batch_that_cannot_be_divided_is_refused() -> None:
     Path("my.cfg").write_text(CFG.format(keys=PLAIN, layer="").replace("subdivisions=2", "subdivisions=8"))
     assert together(arguments("--no-val")) == [EXIT_BAD_INPUT, EXIT_BAD_INPUT]
     assert "expected a multiple of 2" in Path("said0.txt").read_text()
+
+
+def test_resume_auto_starts_continues_and_ends_a_run() -> None:
+    Path("my.cfg").write_text(CFG.format(keys=NORMALISED, layer=DROPOUT))
+    flags = arguments("--name", "parts", "--no-val", "--resume", "auto")
+    assert together(arguments("--name", "whole", "--no-val")) == [EXIT_OK, EXIT_OK]
+    assert together(flags, "stop") == [EXIT_INTERRUPTED, EXIT_INTERRUPTED]
+    assert together(flags) == [EXIT_OK, EXIT_OK]
+    assert "resuming from iteration 4" in Path("said0.txt").read_text()
+    assert (weights("parts") == weights("whole")).all()
+    assert together(flags) == [EXIT_OK, EXIT_OK]
+    assert "the run is complete at iteration 10" in Path("said0.txt").read_text()
+    assert [path.name for path in sorted(Path("runs/train").iterdir())] == ["parts", "whole"]
+
+
+def test_a_checkpoint_on_another_machine_is_sent_to_the_main_process(tmp_path: Path) -> None:
+    """The main process runs in a folder without the checkpoint, as after a restart with other ranks."""
+    Path("my.cfg").write_text(CFG.format(keys=NORMALISED, layer=""))
+    flags = arguments("--name", "exp", "--no-val", "--resume", "auto", "--project", "runs/train")
+    assert together(flags, "stop") == [EXIT_INTERRUPTED, EXIT_INTERRUPTED]
+    empty = tmp_path / "other"
+    empty.mkdir()
+    write_set(empty, ("cat", "dog"), lambda number: two_boxes(number, 2))
+    (empty / "my.cfg").write_text(Path("my.cfg").read_text())
+    assert together(flags, "elsewhere") == [EXIT_OK, EXIT_OK]
+    assert "resuming from iteration 4" in (empty / "said0.txt").read_text()
+    state = load_checkpoint(empty / "runs/train/exp/weights/last.pt")
+    assert (state.iteration, (empty / "runs/train/exp/my.cfg").exists()) == (10, True)

@@ -1,0 +1,132 @@
+"""What training on several GPUs sends over the network, and the bandwidth that 90 % efficiency needs.
+
+  python benchmarks/communication.py                          a table for the shipped cfgs
+  python benchmarks/communication.py --cfg my.cfg --tflops 60
+  sudo python benchmarks/communication.py --measure           the model against the bytes of two processes (Linux)
+
+Each weight update sums the gradients over all n GPUs once, and averages the rolling statistics of the batch
+normalization: S bytes. A ring sends 2 (n - 1) / n * S from each GPU. An update of `batch` images costs each GPU
+3 * BFLOPs * batch / n operations, and sending does not overlap with computing, so an efficiency e leaves
+(1 / e - 1) of that time for it. --sync-bn adds three messages of two floats for each channel and forward pass, which cost
+latency rather than bandwidth.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parent.parent
+sys.path.insert(0, str(ROOT))
+
+from data.scenes import make_scenes
+from models.network import Network
+from models.plan import Plan, read_plan
+from models.training import Training
+
+CFGS = (
+    "yolov3-tiny-prn",
+    "cspdensenetb-ref-prn",
+    "csppeleenet-ref-prn3l",
+    "csppeleenet-efm",
+    "csresnext50-panet-spp",
+    "csppeleenet",
+    "csresnext50",
+    "vovnet57",
+)
+GPUS = (2, 4, 8, 16, 32, 64)
+BACKWARD = 3  # operations of forward and backward pass by those of the forward pass
+FLOAT = 4
+COUNTED = (4, 16)  # lengths of the two runs whose difference is measured
+
+
+def parse_arguments() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    add = parser.add_argument
+    add("--cfg", nargs="+", default=list(CFGS), help="cfg files, or names of files in cfg/")
+    add("--tflops", type=float, default=10.0, help="what one GPU sustains in training, default 10")
+    add("--efficiency", type=float, default=0.9, help="default 0.9")
+    add("--batch-size", type=int, help="images per weight update; default: the cfg's")
+    add("--measure", action="store_true", help="measure two processes in a network of their own; needs root")
+    return parser.parse_args()
+
+
+def plan_of(name: str) -> Plan:
+    return read_plan(name if Path(name).exists() else ROOT / "cfg" / f"{name}.cfg")
+
+
+def bytes_per_update(plan: Plan) -> int:
+    """S: of all trained weights and rolling statistics."""
+    training = Training(Network(plan))
+    sizes = [each.numel() for each in training.statistics()]
+    sizes += [parameter.numel() for parameter in training.network.parameters() if parameter.requires_grad]
+    return FLOAT * sum(sizes)
+
+
+def bits_per_second(plan: Plan, sent: int, gpus: int, options: argparse.Namespace) -> float:
+    """What each GPU must send for the efficiency."""
+    batch = options.batch_size or plan.net.batch
+    seconds = BACKWARD * sum(step.cost.operations for step in plan.steps) * batch / gpus / (options.tflops * 1e12)
+    return 8 * sent * 2 * (gpus - 1) / gpus / (seconds * (1 / options.efficiency - 1))
+
+
+def table(options: argparse.Namespace) -> str:
+    gpus = " | ".join(f"{count} GPUs" for count in GPUS)
+    lines = [f"| cfg | input | BFLOPs | batch | MB per update | {gpus} |", "|---" * (5 + len(GPUS)) + "|"]
+    for name in options.cfg:
+        plan = plan_of(name)
+        sent, batch = bytes_per_update(plan), options.batch_size or plan.net.batch
+        work = sum(step.cost.operations for step in plan.steps) / 1e9
+        size = f"{plan.input.width}x{plan.input.height}"
+        needed = " | ".join(f"{bits_per_second(plan, sent, count, options) / 1e9:,.0f}" for count in GPUS)
+        lines.append(f"| {Path(name).stem} | {size} | {work:.2f} | {batch} | {sent / 1e6:.1f} | {needed} |")
+    return "\n".join(lines)
+
+
+def measured(name: str, folder: Path) -> int:
+    """Bytes on the wire for one update of two processes, which have a network namespace to themselves."""
+    data = make_scenes(folder / "scenes", 8)
+    space = f"cspyolo-{os.getpid()}"
+    counter = "/sys/class/net/lo/statistics/tx_bytes"
+    subprocess.run(["ip", "netns", "add", space], check=True)
+    try:
+        subprocess.run(["ip", "-n", space, "link", "set", "lo", "up"], check=True)
+        inside = ["ip", "netns", "exec", space]
+        seen = [0]
+        for number in COUNTED:
+            command = [*inside, sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", "2"]
+            command += ["--master-addr", "127.0.0.1", str(ROOT / "train.py"), "--cfg", name, "--data", str(data)]
+            command += ["--img-size", "96", "--batch-size", "2", "--subdivisions", "1", "--iterations", str(number)]
+            command += ["--device", "cpu", "--workers", "0", "--no-val", "--no-plots", "--project", str(folder)]
+            subprocess.run(command, check=True, cwd=folder, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+            seen.append(int(subprocess.run([*inside, "cat", counter], check=True, capture_output=True).stdout))
+        first, second = seen[1] - seen[0], seen[2] - seen[1]
+        return (second - first) // (COUNTED[1] - COUNTED[0])
+    finally:
+        subprocess.run(["ip", "netns", "del", space], check=False)
+
+
+def main() -> int:
+    options = parse_arguments()
+    if not options.measure:
+        print(
+            f"Gbit/s that each GPU must send for an efficiency of {options.efficiency:g} at {options.tflops:g} TFLOP/s\n"
+        )
+        print(table(options))
+        return 0
+    print("| cfg | modelled, MB | measured, MB | ratio |\n|---|---|---|---|")
+    for name in options.cfg:
+        path = name if Path(name).exists() else str(ROOT / "cfg" / f"{name}.cfg")
+        modelled = 2 * bytes_per_update(plan_of(name))  # 2 (n - 1) / n * S from each of n = 2
+        with tempfile.TemporaryDirectory() as folder:
+            found = measured(path, Path(folder))
+        print(f"| {Path(name).stem} | {modelled / 1e6:.2f} | {found / 1e6:.2f} | {found / modelled:.3f} |", flush=True)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
