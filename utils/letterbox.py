@@ -141,65 +141,83 @@ def to_gray(image: NDArray[np.uint8]) -> NDArray[np.uint8]:
 def resize_opencv(image: NDArray[np.uint8], size_wh: tuple[int, int]) -> NDArray[np.float32]:
     """cv2.resize, bilinear: uint8 (H, W, C) to float32 (C, h, w) in [0, 1]."""
     resized = np.asarray(cv2.resize(image, size_wh, interpolation=cv2.INTER_LINEAR), np.uint8)
-    return _planes(resized.reshape(size_wh[1], size_wh[0], -1)) / np.float32(255)  # cv2 drops an axis of 1
+    planes = resized.reshape(size_wh[1], size_wh[0], -1)  # cv2 drops an axis of 1
+    return _planes(planes, planes.shape[2]).div_(255).numpy()
+
+
+_BAND = 128  # rows whose columns are interpolated at a time, so that they stay in the processor's cache
 
 
 def resize_darknet(image: NDArray[np.uint8], size_wh: tuple[int, int]) -> NDArray[np.float32]:
-    """resize_image of src/image.c: uint8 (H, W, C) to float32 (C, h, w) in [0, 1].
-
-    Columns are gathered first, as 32-bit pixels, which is several times faster than gathering floats.
-    """
-    height, width, _ = image.shape
+    """resize_image of src/image.c: uint8 (H, W, C) to float32 (C, h, w) in [0, 1]; columns first, then rows, as there."""
+    height, width, channels = image.shape
+    w, h = size_wh
     if (width, height) == size_wh:
-        return _planes(image) / np.float32(255)
-    columns, rows = _taps(width, size_wh[0]), _taps(height, size_wh[1])
-    low_rows, high_rows = rows.low, rows.high
-    if height > 2 * size_wh[1]:  # most rows are not sampled: drop them before the conversion
-        used, places = np.unique(np.concatenate((low_rows, high_rows)), return_inverse=True)
-        image, (low_rows, high_rows) = image.take(used, axis=0), places.reshape(2, -1)
-    left, right = (torch.from_numpy(_planes(taken)) for taken in _take_columns(image, columns))
-    part = torch.lerp(left, right, torch.from_numpy(columns.weight)).numpy()
-    upper, lower = (torch.from_numpy(part.take(at, axis=1, mode="clip")) for at in (low_rows, high_rows))
-    resized = torch.lerp(upper, lower, torch.from_numpy(rows.weight)[:, None])
-    if rows.last_fades:
-        resized[:, -1] = upper[:, -1] * (1 - float(rows.weight[-1]))
-    return resized.div_(255).numpy()
+        return _planes(image, channels).div_(255).numpy()
+    columns, rows = _taps(width, w), _taps(height, h, last_fades=True)
+    low_high = rows.low_high
+    if height > 2 * h:  # most rows are not sampled: drop them first
+        used, low_high = np.unique(low_high, return_inverse=True)
+        image, low_high = image.take(used, axis=0), low_high.reshape(rows.low_high.shape)
+    part = torch.empty(channels, len(image), w)
+    for top in range(0, len(image), _BAND):
+        left, right = _take_columns(image[top : top + _BAND], columns.low_high).chunk(2, dim=2)
+        torch.lerp(left, right, torch.from_numpy(columns.weights[1]), out=part[:, top : top + _BAND])
+    # The rows of all planes are one table, of which each output row is the weighted sum of two, in a single pass.
+    of_planes = np.arange(channels)[:, None, None] * len(image) + low_high.T
+    resized = torch.nn.functional.embedding_bag(
+        torch.from_numpy(of_planes.reshape(-1, 2)),
+        part.flatten(0, 1),
+        mode="sum",
+        per_sample_weights=torch.from_numpy(np.tile(rows.weights.T, (channels, 1))),
+    )
+    return resized.view(channels, h, w).div_(255).numpy()
 
 
 class _Taps(NamedTuple):
-    """Along one axis: output i = (1 - weight[i]) * input[low[i]] + weight[i] * input[high[i]]."""
+    """Along one axis: output i is the sum of weights[:, i] * input[low_high[:, i]], both (2, n)."""
 
-    low: NDArray[np.int64]
-    high: NDArray[np.int64]
-    weight: NDArray[np.float32]
-    last_fades: bool
-    """resize_image omits the second addend in the last row. If rounding places that row just before the last one of the
-    image, it becomes nearly black; this quirk of the original is kept."""
+    low_high: NDArray[np.int64]
+    weights: NDArray[np.float32]
 
 
 @lru_cache(maxsize=64)
-def _taps(size_in: int, size_out: int) -> _Taps:
-    """What resize_image samples along one axis, in float32 as there, which determines the rounding."""
+def _taps(size_in: int, size_out: int, *, last_fades: bool = False) -> _Taps:
+    """What resize_image samples along one axis, in float32 as there, which determines the rounding.
+
+    The last output is the last input, but rounding may place it just before. last_fades: resize_image omits the second
+    addend in the last row, which is nearly black then; this quirk of the original is kept.
+    """
     if size_out == 1 or size_in == 1:
-        only = np.full(size_out, size_in - 1 if size_out == 1 else 0)
-        return _Taps(only, only, np.zeros(size_out, np.float32), False)
+        only = np.full((2, size_out), size_in - 1 if size_out == 1 else 0)
+        return _Taps(only, np.repeat(np.array([[1], [0]], np.float32), size_out, axis=1))
     scale = np.float32(size_in - 1) / np.float32(size_out - 1)
     place = np.arange(size_out, dtype=np.float32) * scale
     low = np.minimum(place.astype(np.int64), size_in - 1)
-    weight = place - low.astype(np.float32)
-    return _Taps(low, np.minimum(low + 1, size_in - 1), weight, bool(low[-1] < size_in - 1))
+    if not last_fades:
+        low[-1] = size_in - 1
+    weight = np.maximum(place - low.astype(np.float32), 0)
+    weights = np.stack((1 - weight, weight))
+    weights[1, -1] = 0
+    return _Taps(np.stack((low, np.minimum(low + 1, size_in - 1))), weights)
 
 
-def _take_columns(image: NDArray[np.uint8], columns: _Taps) -> list[NDArray[np.uint8]]:
-    """The image's columns `low` and `high`: two of uint8 (H, w, C)."""
-    if image.shape[2] == 1:
-        return [image.take(at, axis=1, mode="clip") for at in (columns.low, columns.high)]
+def _take_columns(image: NDArray[np.uint8], low_high: NDArray[np.int64]) -> Tensor:
+    """The columns `low`, then `high`, of uint8 (H, W, C): float32 (C, H, 2 * w), still 0..255.
+
+    They are gathered as 32-bit pixels, which is several times faster than gathering floats.
+    """
+    columns, channels = low_high.ravel(), image.shape[2]
+    if channels == 1:
+        return _planes(image.take(columns, axis=1, mode="clip"), 1)
     words = cv2.cvtColor(image, cv2.COLOR_RGB2RGBA).view(np.uint32)[..., 0]
-    taken = (words.take(at, axis=1, mode="clip") for at in (columns.low, columns.high))
-    return [pixels.view(np.uint8).reshape(*pixels.shape, 4)[..., :3] for pixels in taken]
+    taken = words.take(columns, axis=1, mode="clip")
+    return _planes(taken.view(np.uint8).reshape(*taken.shape, 4), channels)
 
 
-def _planes(image: NDArray[np.uint8]) -> NDArray[np.float32]:
-    """uint8 (H, W, C) to contiguous float32 (C, H, W), still 0..255."""
-    planes = torch.from_numpy(image).permute(2, 0, 1)
-    return planes.to(torch.float32, memory_format=torch.contiguous_format).numpy()
+def _planes(image: NDArray[np.uint8], channels: int) -> Tensor:
+    """The first `channels` of uint8 (H, W, C) as float32 (channels, H, W), still 0..255."""
+    planes = torch.empty(channels, *image.shape[:2])
+    for plane, of_bytes in zip(planes, cv2.split(image), strict=False):
+        plane.copy_(torch.from_numpy(of_bytes))
+    return planes
