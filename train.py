@@ -21,9 +21,11 @@ from pathlib import Path
 from data.image_cache import DISK, RAM
 from models.fit import read_plan_to_fit
 from models.heads.base import locate
+from models.plan import make_plan
 from training.checkpoint import Checkpoint, load_checkpoint, require_cfg
 from training.options import TrainOptions, write_record
 from training.prepare import DataSplits, fit_cfg, open_splits, require_labels
+from training.recipe import advice, describe, modern
 from training.run import Run
 from utils import cfg as cfg_text
 from utils.cfg import Cfg
@@ -68,6 +70,10 @@ def make_parser() -> argparse.ArgumentParser:
     )
     add("--resume", nargs="?", const=LATEST, metavar="FILE", help=text)
 
+    text = "modern: settings for small data sets where no flag says otherwise; default: the original's rules"
+    add("--recipe", choices=("modern",), help=text)
+    add("--plan", action="store_true", help="print the flags and keys that this run would use, and stop")
+
     group = parser.add_argument_group("overriding the cfg")
     add = flags_of(group)
     length = group.add_mutually_exclusive_group()
@@ -92,7 +98,11 @@ def make_parser() -> argparse.ArgumentParser:
     add("--clip-grad-norm", type=positive, default=0.0, metavar="X", help="maximum norm of a batch's mean gradient")
     add("--class-balanced", action="store_true", help="sample images so that all classes come up equally often")
     add("--rect", action="store_true", help="rectangular batches of images with similar aspect ratios")
-    add("--cos-lr", action="store_true", help="cosine learning rate schedule")
+    add("--cos-lr", action=argparse.BooleanOptionalAction, help="cosine learning rate schedule")
+    text = "evaluate and save a moving average of the weights with this decay, from the first iteration on"
+    add("--average", type=share, metavar="D", help=text)
+    text = "mirror images along both axes and transpose them: for images without up and down"
+    add("--dihedral", action=argparse.BooleanOptionalAction, help=text)
     add("--freeze", type=above_zero, default=0, metavar="N", help="freeze the first N layers")
     add("--bn-momentum", type=share, metavar="M", help="batch-norm momentum, default 0.01 (the original's GPU build)")
     text = "early evaluations use batch-norm statistics of training images; saved weights stay as they are; default: on"
@@ -133,6 +143,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
     with joined(options.device) as processes:
         if not processes.main:  # it would repeat every message
             logging.getLogger().setLevel(logging.ERROR)
+        if options.plan:
+            options, cfg, splits = _fitted(options, processes)
+            print(describe(options, parse_arguments([]), cfg, splits.images))
+            return EXIT_OK
         found = None if options.resume is None else _find_checkpoint(options, processes)
         if found is None:
             run = _new_run(options, processes)
@@ -151,12 +165,23 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _new_run(options: TrainOptions, processes: Processes) -> Run:
+    options, cfg, splits = _fitted(options, processes)
+    return Run(options, cfg, splits, processes=processes)
+
+
+def _fitted(options: TrainOptions, processes: Processes) -> tuple[TrainOptions, Cfg, DataSplits]:
+    """The flags with the values of the recipe, the cfg fitted to the data, and the data, which is checked."""
     if options.cfg is None:
         raise InputError("expected --cfg, or --resume to continue a run")
     plan = read_plan_to_fit(options.cfg)
     splits = _open_splits(options, processes)
     require_labels(plan, splits)
-    return Run(options, fit_cfg(plan, options, splits), splits, processes=processes)
+    if options.recipe:
+        options = modern(options, plan, splits.images)
+    cfg = fit_cfg(plan, options, splits)
+    for line in advice(make_plan(cfg), splits.checked):
+        logger.info("%s", line)
+    return options, cfg, splits
 
 
 def _open_splits(options: TrainOptions, processes: Processes) -> DataSplits:

@@ -51,7 +51,7 @@ class RectOptions:
 
 @dataclass(frozen=True, kw_only=True)
 class LoaderOptions:
-    """How batches are made. cache: of decoded images. albumentations: further augmentation.
+    """How batches are made. cache: of decoded images. dihedral, albumentations: further augmentation.
 
     weights: (images,), probability of each image, default uniform. rect: batches of images of similar aspect ratio.
     rank, world_size: this process and the number of processes that share each batch.
@@ -62,6 +62,7 @@ class LoaderOptions:
     start: int = 0
     pin_memory: bool = False
     cache: CacheOptions | None = None
+    dihedral: bool = False
     albumentations: AlbumentationsAugment | None = None
     weights: NDArray[np.float64] | None = None
     rect: RectOptions | None = None
@@ -117,7 +118,7 @@ def training_loader(
             **common,
         )
     else:
-        augment = _detection_augment(net, boxes, letter_box, options.albumentations)
+        augment = _detection_augment(net, boxes, letter_box, options)
         samples = DetectionDataset(augment=augment, read=dataset.read, **common)
     plan = BatchPlan(shapes=shapes, subdivisions=subdivisions, rank=options.rank, world_size=options.world_size)
     return TrainLoader(samples, plan, workers=options.workers, start=options.start, pin_memory=options.pin_memory)
@@ -149,7 +150,7 @@ def _classification_augment(net: RawSection, size_wh: tuple[int, int]) -> Classi
 
 
 def _detection_augment(
-    net: RawSection, boxes: BoxOptions, letter_box: bool, transforms: AlbumentationsAugment | None
+    net: RawSection, boxes: BoxOptions, letter_box: bool, loading: LoaderOptions
 ) -> DetectionAugment:
     augment = DetectionAugment(
         options=AugmentOptions.from_raw(net),
@@ -158,7 +159,8 @@ def _detection_augment(
         resize=boxes.resize,
         classes=boxes.classes,
         max_boxes=boxes.max_boxes,
-        albumentations=transforms,
+        dihedral=loading.dihedral,
+        albumentations=loading.albumentations,
     )
     augment.warn()
     return augment

@@ -26,8 +26,9 @@ class Checkpoint:
     """The state of a run after `iteration` weight updates.
 
     cfg: text of the fitted cfg; names: class names. model, optimizer, ema, scaler: their state_dicts (ema and scaler empty when
-    off). random: states of the random generators. loader: seed and position of the data. history: rows of results.csv, average
-    loss and the state of the evaluations. settings: the flags.
+    off). trained: the state_dict of the network in training where model is the average of its weights, otherwise empty.
+    random: states of the random generators. loader: seed and position of the data. history: rows of results.csv, average loss
+    and the state of the evaluations. settings: the flags.
     """
 
     cfg: str
@@ -38,6 +39,7 @@ class Checkpoint:
     seen: int
     best: float = -1.0
     ema: dict[str, Any] = field(default_factory=dict)
+    trained: dict[str, Any] = field(default_factory=dict)
     scaler: dict[str, Any] = field(default_factory=dict)
     random: dict[str, Any] = field(default_factory=dict)
     loader: dict[str, Any] = field(default_factory=dict)
@@ -58,9 +60,10 @@ def load_checkpoint(path: str | Path) -> Checkpoint:
     content = load_torch_file(path)
     if not isinstance(content, dict) or content.pop("format", None) != RUN_FORMAT:
         raise InputError(f"{path}: is a PyTorch file, but no checkpoint of a training run")
-    missing = {item.name for item in dataclasses.fields(Checkpoint)} ^ set(content)
-    if missing:
-        raise InputError(f"{path}: the checkpoint is of another version: {', '.join(sorted(missing))}")
+    content.setdefault("trained", {})  # earlier checkpoints lack it
+    wrong = {item.name for item in dataclasses.fields(Checkpoint)} ^ set(content)
+    if wrong:
+        raise InputError(f"{path}: the checkpoint is of another version: {', '.join(sorted(wrong))}")
     return Checkpoint(**content)
 
 

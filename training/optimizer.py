@@ -1,11 +1,12 @@
-"""Weight updates: the original's SGD with momentum and Adam (convolutional_kernels.cu, blas_kernels.cu), AdamW, and the
-original's moving average of the weights.
+"""Weight updates: the original's SGD with momentum and Adam (convolutional_kernels.cu, blas_kernels.cu), AdamW, and two
+moving averages of the weights: the original's, and one that suits short runs.
 
 The rules are those of the original's GPU build. Gradients are sums over the images of a batch, not means.
 """
 
 from __future__ import annotations
 
+import copy
 from collections import defaultdict
 from collections.abc import Iterable, Mapping
 from typing import Any
@@ -13,6 +14,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from models.network import Network
 from models.training import TrainedTensor
 from utils.net_options import ScheduleOptions
 
@@ -164,3 +166,25 @@ class Ema:
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         self.averages = {name: value.to(self.tensors[name].device) for name, value in state.items()}
+
+
+class RunningAverage:
+    """`network` is a moving average of the weights and rolling statistics of the network in training, from its first update on.
+
+    average = d * average + (1 - d) * weights with d = min(decay, (1 + n) / (10 + n)) after n updates, so that the random
+    weights of the beginning are soon forgotten.
+    """
+
+    def __init__(self, trained: Network, decay: float) -> None:
+        self.decay, self.network = decay, copy.deepcopy(trained)
+        self._trained = trained
+
+    @torch.no_grad()
+    def update(self, iteration: int) -> None:
+        """Call after the weight update number `iteration`."""
+        weight = 1 - min(self.decay, (1 + iteration) / (10 + iteration))
+        torch._foreach_lerp_(_floats(self.network), _floats(self._trained), weight)
+
+
+def _floats(network: Network) -> list[Tensor]:
+    return [tensor for tensor in network.state_dict().values() if tensor.is_floating_point()]

@@ -26,6 +26,8 @@ class TrainOptions:
     """See `python train.py --help`, which has the defaults too. None: as the cfg says, or off."""
 
     cfg: str | None
+    recipe: str | None
+    plan: bool
     data: str | None
     names: str | None
     weights: str | None
@@ -42,13 +44,15 @@ class TrainOptions:
     overrides: tuple[str, ...]
     ema_alpha: float | None
     albumentations: str | None
+    average: float | None
+    dihedral: bool | None
     single_cls: bool
     cache_images: str | None
     class_balanced: bool
     rect: bool
     adamw: bool
     clip_grad_norm: float
-    cos_lr: bool
+    cos_lr: bool | None
     freeze: int
     bn_momentum: float | None
     calibrate_bn: bool

@@ -141,12 +141,17 @@ def _net_values(plan: Plan, options: TrainOptions, images: int) -> dict[str, obj
         "ema_alpha": None if options.ema_alpha is None else f"{options.ema_alpha:g}",
     }
     values: dict[str, object] = {key: value for key, value in given.items() if value is not None}
-    length = options.iterations
-    if length is None and options.epochs is not None:
-        length = max(1, -(-options.epochs * images // max(1, options.batch_size or plan.net.batch)))
+    length = training_length(options, plan, images)
     if length is not None:
         values |= _of_length(ScheduleOptions.from_raw(plan.cfg.sections[0]), length)
     return values
+
+
+def training_length(options: TrainOptions, plan: Plan, images: int) -> int | None:
+    """Iterations by --iterations or --epochs."""
+    if options.iterations is None and options.epochs is not None:
+        return max(1, -(-options.epochs * images // max(1, options.batch_size or plan.net.batch)))
+    return options.iterations
 
 
 def _of_length(schedule: ScheduleOptions, length: int) -> dict[str, object]:

@@ -34,7 +34,7 @@ from training.adversarial import AdversarialPerturbation
 from training.checkpoint import Checkpoint, Saver, random_state, restore_random_state
 from training.history import Board, TrainingHistory, board_wanted
 from training.loop import Precision, Trainer, Update, run
-from training.optimizer import LAST_PART, AdamW, DarknetOptimizer, Ema
+from training.optimizer import LAST_PART, AdamW, DarknetOptimizer, Ema, RunningAverage
 from training.options import TrainOptions
 from training.prepare import DataSplits, box_head, load_start
 from training.progress import DarknetLines, EpochBar
@@ -114,6 +114,7 @@ class Run:
         self.ema = None
         if self.schedule.ema_alpha:
             self.ema = Ema(dict(self.network.named_parameters()), self.schedule.ema_alpha, self.last)
+        self.average = RunningAverage(self.network, options.average) if options.average else None
         self.evaluation = self._make_evaluation()
         if checkpoint is not None:
             self._restore(checkpoint)
@@ -123,6 +124,11 @@ class Run:
         self.loader = self._make_loader()
         if checkpoint is not None:
             restore_random_state(checkpoint.random)
+
+    @property
+    def result(self) -> Network:
+        """The network that is evaluated and saved: the one in training, or the average of its weights."""
+        return self.average.network if self.average else self.network
 
     def execute(self, folder: Path) -> bool:
         """Train to the end and write into `folder`; False if a signal ended it early, with the state saved. Raises RunError."""
@@ -197,7 +203,8 @@ class Run:
         return Checkpoint(
             cfg=self.cfg.text,
             names=list(self.splits.train.names),
-            model=self.network.state_dict(),
+            model=self.result.state_dict(),
+            trained=self.network.state_dict() if self.average else {},
             optimizer=self.trainer.optimizer.state_dict(),
             iteration=self.trainer.iteration,
             seen=self.trainer.seen,
@@ -212,15 +219,15 @@ class Run:
 
     def write_weights(self, path: Path) -> None:
         """Write the network as a .weights file."""
-        self.network.seen = self.trainer.seen
-        save_weights(self.network, path)
+        self.result.seen = self.trainer.seen
+        save_weights(self.result, path)
 
     def _make_network(self, checkpoint: Checkpoint | None) -> Network:
         """The network with its initial weights, the same in all processes."""
         options, network = self.options, Network(make_plan(self.cfg))
         if checkpoint is not None:
             try:
-                network.load_state_dict(checkpoint.model)
+                network.load_state_dict(checkpoint.trained or checkpoint.model)
             except RuntimeError as error:  # names or sizes differ
                 reason = " ".join(str(error).split()[:40])
                 raise InputError(f"{self.cfg.path}: the checkpoint's tensors do not fit: {reason}") from None
@@ -251,7 +258,7 @@ class Run:
         trainer = Trainer(
             training,
             optimizer(training.tensors(schedule.burn_in), schedule),
-            Schedule(schedule, cosine=options.cos_lr, seed=options.seed),
+            Schedule(schedule, cosine=bool(options.cos_lr), seed=options.seed),
             batch=batch,
             subdivisions=subdivisions,
             device=self.device,
@@ -280,7 +287,7 @@ class Run:
             evaluate=evaluate,
             metric=BOX_METRIC if plan.box_heads else CLASS_METRIC,
             calibrate=self._calibrated,
-            network=self.network,
+            network=self.result,
             history=self.history,
             period=options.eval_period or default_period(self.splits.images, batch),
             earliest=0 if options.eval_period else self.schedule.burn_in,
@@ -309,12 +316,15 @@ class Run:
             )
         elif options.albumentations is not None:
             raise InputError("--albumentations changes boxes, it cannot be used for a classifier")
+        elif options.dihedral:
+            raise InputError("--dihedral is for detectors")
         loading = LoaderOptions(
             seed=options.seed,
             workers=options.workers,
             start=self.trainer.iteration,
             pin_memory=self.device.type == "cuda",
             cache=_cache_options(options.cache_images, options.project, options.workers),
+            dihedral=bool(options.dihedral),
             albumentations=read_albumentations(options.albumentations) if options.albumentations else None,
             weights=_class_weights(self.splits, classifier=boxes is None) if options.class_balanced else None,
             rect=_rect_options(self.splits, plan) if options.rect else None,
@@ -374,6 +384,8 @@ class Run:
         self.evaluation.load_state_dict(checkpoint.history)
         if self.ema:
             self.ema.load_state_dict(checkpoint.ema)
+        if self.average:
+            self.average.network.load_state_dict(checkpoint.model)
         if self.trainer.precision.scaler:
             self.trainer.precision.scaler.load_state_dict(checkpoint.scaler)
 
@@ -419,6 +431,8 @@ class Run:
     def _average(self, update: Update) -> None:
         if self.ema:
             self.ema.update(update.iteration)
+        if self.average:
+            self.average.update(update.iteration)
 
 
 def batch_sizes(plan: Plan) -> tuple[int, int]:

@@ -23,6 +23,7 @@ from data.augment.geometry import (
     crop_window,
     draw_margins,
     letterbox_margins,
+    turned,
 )
 from data.augment.mixing import (
     QUADRANTS,
@@ -45,7 +46,7 @@ class DetectionAugment:
     """Makes a training sample from as many images as it needs.
 
     options, letter_box: keys of [net]. jitter, resize, classes, max_boxes: keys of the last head (`max_boxes` is `max`).
-    albumentations: further transforms, applied to the finished sample.
+    dihedral: mirror and transpose finished samples. albumentations: further transforms, applied to the finished sample.
     """
 
     options: AugmentOptions
@@ -54,6 +55,7 @@ class DetectionAugment:
     resize: float
     classes: int
     max_boxes: int
+    dihedral: bool = False
     albumentations: AlbumentationsAugment | None = None
 
     def __post_init__(self) -> None:
@@ -80,6 +82,8 @@ class DetectionAugment:
         mixing = self.mixing if coin(rng) else Mixing.NONE
         make = {Mixing.MIXUP: self._mixup, Mixing.MOSAIC: self._mosaic}.get(mixing, self._single)
         sample = make(draw, rng, net_wh)
+        if self.dihedral:
+            sample = Sample(*turned(*sample, rng))
         return self.albumentations(sample, rng) if self.albumentations else sample
 
     def _single(self, draw: DrawSample, rng: np.random.Generator, net_wh: tuple[int, int]) -> Sample:

@@ -13,7 +13,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from data.augment.base import as_image
+from data.augment.base import as_image, coin
 from data.image import Image
 
 BoxRows = NDArray[np.float32]
@@ -154,6 +154,19 @@ def _relative_to(boxes: BoxRows, window: CropWindow, size_wh: tuple[int, int]) -
         low[:, 0], high[:, 0] = 1 - high[:, 0], 1 - low[:, 0]
     low, high = np.clip(low, 0, 1), np.clip(high, 0, 1)
     return np.concatenate([(low + high) / 2, high - low, boxes[:, 4:5]], axis=1).astype(np.float32)
+
+
+def turned(image: Image, boxes: BoxRows, rng: np.random.Generator) -> tuple[Image, BoxRows]:
+    """The image and its boxes mirrored along both axes and transposed, each with probability 1/2; transposed if square."""
+    boxes = boxes.copy()
+    for axis in (0, 1):
+        if coin(rng):
+            image = np.flip(image, 1 - axis)
+            boxes[:, axis] = 1 - boxes[:, axis]
+    if coin(rng) and image.shape[0] == image.shape[1]:
+        image = image.transpose(1, 0, 2)
+        boxes = boxes[:, [1, 0, 3, 2, 4]]
+    return np.ascontiguousarray(image), boxes
 
 
 def pad_boxes(boxes: BoxRows, max_boxes: int) -> BoxRows:
