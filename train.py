@@ -83,7 +83,7 @@ def make_parser() -> argparse.ArgumentParser:
     add("--subdivisions", type=above_zero, metavar="N", help="subdivisions: forward passes per batch, to save memory")
     add("--img-size")
     add("--multi-scale", action="store_true", help="random=1: change the input size every ten iterations")
-    add("--anchors", metavar="auto|N", help="compute N anchors from the data; auto: as many as the cfg has")
+    add("--anchors", metavar="auto|N|cfg", help="compute N anchors from the data; auto: as many as the cfg has")
     add("--adam", action="store_true", help="adam=1: Adam instead of SGD")
     text = "any key of [net] or of the heads: --set learning_rate=0.002 burn_in=100"
     add("--set", dest="overrides", nargs="+", action="extend", default=[], metavar="KEY=VALUE", help=text)
@@ -145,7 +145,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
             logging.getLogger().setLevel(logging.ERROR)
         if options.plan:
             options, cfg, splits = _fitted(options, processes)
-            print(describe(options, parse_arguments([]), cfg, splits.images))
+            if processes.main:
+                print(describe(options, parse_arguments([]), cfg, splits.images))
             return EXIT_OK
         found = None if options.resume is None else _find_checkpoint(options, processes)
         if found is None:

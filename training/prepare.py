@@ -33,6 +33,7 @@ from utils.torch_files import is_torch_file
 
 logger = logging.getLogger(__name__)
 
+KEPT_ANCHORS = "cfg"  # --anchors: those of the cfg, whatever the recipe says
 SCENES, SCENES_COUNT = Path("runs") / "scenes", 1000
 _FITTED_KEYS = {"classes", "num", "anchors", "mask"}  # of heads; they go with the data or with --anchors
 
@@ -94,7 +95,9 @@ def fit_cfg(plan: Plan, options: TrainOptions, splits: DataSplits) -> Cfg:
     if options.multi_scale and plan.box_heads:
         cfg = cfg.with_values(plan.box_heads[-1].index + 1, {"random": 1})
     plan = make_plan(cfg)
-    return _with_anchors(plan, options.anchors, splits.checked, options.seed) if options.anchors else cfg
+    if options.anchors in (None, KEPT_ANCHORS):
+        return cfg
+    return _with_anchors(plan, options.anchors, splits.checked, options.seed)
 
 
 def _with_keys(plan: Plan, words: Sequence[str]) -> Cfg:
@@ -175,7 +178,7 @@ def _with_anchors(plan: Plan, anchors: str, checked: DatasetReport, seed: int) -
     before = anchors_in_pixels(plan)
     count = len(before) if anchors == "auto" else int(anchors) if anchors.isdigit() else 0
     if count < 1:
-        raise InputError(f"--anchors {anchors}: expected auto or a whole number above 0")
+        raise InputError(f"--anchors {anchors}: expected auto, cfg or a whole number above 0")
     sizes = checked.cxcywh_rel[:, 2:] * np.array([plan.input.width, plan.input.height])
     computed = compute_anchors(sizes, count, seed=seed)
     masks: Sequence[Sequence[int]] = anchor_masks(count, [plan.input.width // step.shape.width for step in heads])

@@ -111,6 +111,8 @@ class Run:
         self.network = self._make_network(checkpoint)
         self.trainer = self._make_trainer()
         self.history = TrainingHistory.for_length(self.last)
+        if options.average and self.schedule.ema_alpha:
+            raise InputError(f"--average and [net] ema_alpha={self.schedule.ema_alpha:g} exclude each other")
         self.ema = None
         if self.schedule.ema_alpha:
             self.ema = Ema(dict(self.network.named_parameters()), self.schedule.ema_alpha, self.last)
