@@ -4,11 +4,14 @@ examples:
   python serve.py
   python serve.py --cfg yolov4.cfg --weights yolov4.weights --names coco.names --port 8080
   curl -F image=@street.jpg "http://127.0.0.1:8000/detect?conf=0.4"
+  CSPYOLO_TOKEN=... python serve.py --host 0.0.0.0
 """
 
 from __future__ import annotations
 
-import socket
+import logging
+import os
+import re
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -16,12 +19,15 @@ from pathlib import Path
 
 from inference.first_look import with_shipped_model
 from inference.model import ModelFlags
-from utils.cli import EXIT_OK, above_zero, flags_of, options_from, run_script, script_parser
-from utils.errors import InputError, RunError
+from utils.cli import EXIT_OK, above_zero, flags_of, options_from, positive, run_script, script_parser
+from utils.errors import InputError
+from utils.files import read_text
 from utils.packages import is_installed
 
-LOCAL = ("127.0.0.1", "localhost")
-SPARE_CONNECTIONS = 32  # for other requests than uploads, and to tell that the queue is full
+logger = logging.getLogger(__name__)
+
+TOKEN_VARIABLE = "CSPYOLO_TOKEN"
+_TOKEN = re.compile(r"[A-Za-z0-9._~+/=-]{16,}")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -33,6 +39,10 @@ class ServeOptions(ModelFlags):
     max_upload: int
     max_frames: int
     max_queue: int
+    batch_size: int
+    upload_timeout: float
+    token: str | None
+    token_file: str | None
 
 
 def parse_arguments(arguments: Sequence[str] | None) -> ServeOptions:
@@ -40,7 +50,7 @@ def parse_arguments(arguments: Sequence[str] | None) -> ServeOptions:
     add = flags_of(parser)
     ModelFlags.add(add)
     add("--data", dest="names", metavar="FILE", help="the same as --names: a .data file that names the class names")
-    add("--host", default=LOCAL[0], help="address to listen on, default this machine only; 0.0.0.0: every network")
+    add("--host", default="127.0.0.1", help="address to listen on, default this machine only; 0.0.0.0: every network")
     add("--port", type=_port, default=8000, metavar="N", help="default %(default)s")
     add("--max-upload", type=above_zero, default=64, metavar="MB", help="largest upload, default %(default)s MB")
     add("--max-frames", type=above_zero, default=600, metavar="N", help="frames read of a video, default %(default)s")
@@ -51,6 +61,19 @@ def parse_arguments(arguments: Sequence[str] | None) -> ServeOptions:
         metavar="N",
         help="uploads at a time, default %(default)s; more get 503",
     )
+    add("--batch-size", default=8, help="most images that go through the network together, default %(default)s")
+    add(
+        "--upload-timeout",
+        type=positive,
+        default=10.0,
+        metavar="S",
+        help="seconds after which uploads slower than 20 kB/s are ended, default %(default)g",
+    )
+    add(
+        "--token",
+        help=f"token that requests must show; {TOKEN_VARIABLE} and --token-file keep it out of the process list",
+    )
+    add("--token-file", metavar="FILE", help="file with the token")
     return options_from(ServeOptions, parser, arguments)
 
 
@@ -69,40 +92,51 @@ def main(arguments: Sequence[str] | None = None) -> int:
     for package in ("starlette", "uvicorn", "python-multipart"):
         if not is_installed(package.replace("-", "_")):
             raise InputError(f"serve.py needs {package}: pip install -r requirements-serve.txt")
-    import uvicorn
-
     from serving.app import Limits, make_app
+    from serving.server import allowed_hosts, is_local, listen, make_server
     from serving.service import DetectionService
 
+    token = token_of(options)
+    if token is None and not is_local(options.host):
+        logger.warning("--host %s: everyone who can reach it may use it, expected --token or a proxy", options.host)
     options = with_shipped_model(options)
     model = options.open_named()
-    hosts = allowed_hosts(options.host)
-    limits = Limits(upload_bytes=options.max_upload * 1_000_000, queue=options.max_queue, hosts=hosts)
-    title = Path(options.weights or "").stem
-    app = make_app(DetectionService(model, most_frames=options.max_frames), title, limits)
-    most = options.max_queue + SPARE_CONNECTIONS
-    config = uvicorn.Config(
-        app, log_level="warning", limit_concurrency=most, server_header=False, timeout_graceful_shutdown=3
+    limits = Limits(
+        upload_bytes=options.max_upload * 1_000_000,
+        upload_s=options.upload_timeout,
+        queue=options.max_queue,
+        hosts=allowed_hosts(options.host),
+        token=token,
     )
-    server = uvicorn.Server(config)
-    with listen(options.host, options.port) as place:
+    title = Path(options.weights or "").stem
+    service = DetectionService(model, most_frames=options.max_frames, batch_size=options.batch_size)
+    with service, listen(options.host, options.port) as place:
         port = place.getsockname()[1]
-        print(f"{title} on {model.device}: http://{options.host}:{port}/  (Ctrl-C ends it)", flush=True)
-        server.run(sockets=[place])
+        host = f"[{options.host}]" if ":" in options.host else options.host
+        print(f"{title} on {model.device}: http://{host}:{port}/  (Ctrl-C ends it)", flush=True)
+        make_server(make_app(service, title, limits)).run(sockets=[place])
     return EXIT_OK
 
 
-def listen(host: str, port: int) -> socket.socket:
-    """A listening socket. Raises RunError."""
-    try:
-        return socket.create_server((host, port), family=socket.AF_INET6 if ":" in host else socket.AF_INET)
-    except OSError as error:
-        raise RunError(f"{host}:{port}: cannot listen: {error.strerror or error}") from None
-
-
-def allowed_hosts(host: str) -> tuple[str, ...]:
-    """Host names that requests may use: with a local address only local ones, against DNS rebinding."""
-    return LOCAL if host in LOCAL else ("*",)
+def token_of(options: ServeOptions) -> str | None:
+    """The token of --token, --token-file or else the environment; None without any. Raises InputError for an unsuitable one."""
+    in_environment = os.environ.pop(TOKEN_VARIABLE, None)  # the processes that decode uploads must not know it
+    if options.token is not None and options.token_file is not None:
+        raise InputError("--token-file: --token is given too, expected one of them")
+    if options.token is not None:
+        place, token = "--token", options.token
+    elif options.token_file is not None:
+        place, token = f"--token-file {options.token_file}", read_text(options.token_file, "token").strip()
+    elif in_environment is not None:
+        place, token = TOKEN_VARIABLE, in_environment
+    else:
+        return None
+    if not _TOKEN.fullmatch(token):
+        text = "expected at least 16 letters, digits or -._~+/="
+        raise InputError(
+            f"{place}: {text}, such as those of python -c 'import secrets; print(secrets.token_urlsafe())'"
+        )
+    return token
 
 
 if __name__ == "__main__":

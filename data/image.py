@@ -19,7 +19,6 @@ from numpy.typing import NDArray
 
 from utils.errors import InputError
 from utils.files import atomic_write
-from utils.letterbox import to_gray
 
 Image = NDArray[np.uint8]
 """An image, (height, width, channels), RGB or grey, 0..255."""
@@ -209,7 +208,11 @@ def read_image(path: str | Path, channels: int = 3) -> Image:
     except (OSError, ValueError) as error:  # ValueError: a zero byte in the name
         raise InputError(f"{path}: image cannot be read: {getattr(error, 'strerror', None) or error}") from None
     image = _decode(data, path)
-    return to_gray(image) if channels == 1 else image
+    if channels == 1:
+        from utils.letterbox import to_gray  # loads PyTorch, which a process that only decodes does without
+
+        return to_gray(image)
+    return image
 
 
 def _decode(data: bytes, path: str | Path) -> Image:

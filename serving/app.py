@@ -7,63 +7,71 @@
                    {"frames": [...], "complete": true}
     POST /stream   the same as lines of JSON while the video is being read; ?images=1 adds each frame as a JPEG
 
-An error is {"error": "one readable sentence"} with status 400, 403 (from another site's page), 413 (too large), 415 (no image or
-video), 422 (damaged) or 503 (too many requests at a time).
+An error is {"error": "one readable sentence"} with status 400, 401 (no token), 403 (from another site's page), 408 (too slow),
+413 (too large), 415 (no image or video), 422 (damaged) or 503 (too many requests at a time). It repeats no text of the request.
 """
 
 from __future__ import annotations
 
 import json
+import secrets
 import tempfile
-from collections.abc import AsyncGenerator, AsyncIterator, Iterator
+import time
+from collections.abc import AsyncGenerator, AsyncIterator
+from contextlib import aclosing
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlparse
 
+import anyio
 from starlette.applications import Starlette
-from starlette.concurrency import iterate_in_threadpool, run_in_threadpool
-from starlette.datastructures import MutableHeaders, UploadFile
+from starlette.datastructures import Headers, UploadFile
 from starlette.exceptions import HTTPException
 from starlette.formparsers import MultiPartException, MultiPartParser
 from starlette.middleware import Middleware
 from starlette.middleware.trustedhost import TrustedHostMiddleware
-from starlette.requests import Request
-from starlette.responses import FileResponse, JSONResponse, PlainTextResponse, Response, StreamingResponse
+from starlette.requests import ClientDisconnect, Request
+from starlette.responses import JSONResponse, PlainTextResponse, Response, StreamingResponse
 from starlette.routing import Route
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from inference.predictor import Classifier
+from serving.decoder import UnknownKind
 from serving.metrics import Metrics
-from serving.service import DetectionRequest, DetectionService, UnknownKind, readable
+from serving.service import DetectionRequest, DetectionService
 from utils.draw import class_colour
-from utils.errors import InputError
+from utils.errors import InputError, RunError
 
 LEAST_CONF = 0.01
+LEAST_BYTES_PER_S = 20_000
+"""Slower uploads are ended after `Limits.upload_s`."""
+
 _PAGE = Path(__file__).resolve().parent / "page"
 _UPLOAD, _CHUNK = "upload", 1 << 20
-_FILES = {"/": "page.html", "/page.js": "page.js", "/page.css": "page.css"}
+_FILES = {
+    "/": ("page.html", "text/html"),
+    "/page.js": ("page.js", "text/javascript"),
+    "/page.css": ("page.css", "text/css"),
+}
 # Browsers send these from another site's page only after a preflight request, which is refused; forms they send at once.
 _BODIES = ("image/", "video/", "application/octet-stream")
 _FORM = "multipart/form-data"
-_HEADERS = {
-    "Content-Security-Policy": "default-src 'none'; script-src 'self'; style-src 'self'; connect-src 'self'; "
-    "img-src 'self' blob: data:; base-uri 'none'; form-action 'none'; frame-ancestors 'none'",
-    "X-Content-Type-Options": "nosniff",
-    "Referrer-Policy": "no-referrer",
-    "Cache-Control": "no-store",
-}
+_CLOSED_BY_CLIENT = 499  # for the metrics: nobody reads it
 
 
 @dataclass(frozen=True, kw_only=True)
 class Limits:
-    """upload_bytes: largest file. queue: most requests at a time, waiting ones included. hosts: host names that requests may use;
-    ("*",): any.
+    """upload_bytes: largest file. upload_s: seconds after which an upload must arrive at LEAST_BYTES_PER_S on average. queue: most
+    requests at a time, waiting ones included. hosts: host names that requests may use; ("*",): any. token: what requests must show,
+    those of the page's files excepted; None: nothing.
     """
 
     upload_bytes: int
+    upload_s: float
     queue: int
     hosts: tuple[str, ...]
+    token: str | None = None
 
 
 def make_app(service: DetectionService, title: str, limits: Limits) -> Starlette:
@@ -88,21 +96,29 @@ def make_app(service: DetectionService, title: str, limits: Limits) -> Starlette
 
     async def detect(request: Request) -> Response:
         wanted = _wanted(request, is_classifier)
-        with await _received(request, limits.upload_bytes) as folder:
-            return JSONResponse(await run_in_threadpool(_answer, service, Path(folder) / _UPLOAD, wanted))
+        frames: list[dict[str, Any]] = []
+        with await _received(request, limits) as folder:
+            async with aclosing(service.frames(Path(folder) / _UPLOAD, wanted)) as found:
+                async for facts in found:
+                    frames.append(facts)
+                    if "time_s" in facts and await request.is_disconnected():  # in a video
+                        raise ClientDisconnect
+        end = frames.pop()
+        return JSONResponse({"frames": frames} | end)
 
     async def stream(request: Request) -> Response:
         wanted = _wanted(request, is_classifier)
-        folder = await _received(request, limits.upload_bytes)
-        lines = _lines(service, Path(folder.name) / _UPLOAD, wanted)
+        folder = await _received(request, limits)
+        found = service.frames(Path(folder.name) / _UPLOAD, wanted)
         try:
-            first = await run_in_threadpool(next, lines)  # a file that cannot be used at all gets its own status
+            first = await anext(found)  # a file that cannot be used at all gets its own status
         except BaseException:
+            await found.aclose()
             folder.cleanup()
             raise
-        return StreamingResponse(_streamed(first, lines, folder), media_type="application/x-ndjson")
+        return _Lines(first, found, folder)
 
-    pages = [Route(path, _file(name)) for path, name in _FILES.items()]
+    pages = [Route(path, _page((_PAGE / name).read_bytes(), kind)) for path, (name, kind) in _FILES.items()]
     api = [
         Route("/model", model),
         Route("/metrics", measured),
@@ -113,16 +129,17 @@ def make_app(service: DetectionService, title: str, limits: Limits) -> Starlette
         routes=[*pages, *api],
         middleware=[
             Middleware(TrustedHostMiddleware, allowed_hosts=list(limits.hosts), www_redirect=False),
-            Middleware(_Headers),
+            *([Middleware(_Token, token=limits.token)] if limits.token is not None else []),
             Middleware(_Queue, metrics=metrics, most=limits.queue),
         ],
-        exception_handlers={HTTPException: _error, UnknownKind: _unknown, InputError: _damaged},  # type: ignore[dict-item]
+        exception_handlers={HTTPException: _error, ClientDisconnect: _gone}
+        | {kind: _told(status) for kind, status in ((UnknownKind, 415), (InputError, 422), (RunError, 500))},
     )
 
 
-def _file(name: str) -> Any:
+def _page(content: bytes, kind: str) -> Any:
     async def send(request: Request) -> Response:
-        return FileResponse(_PAGE / name)
+        return Response(content, media_type=kind)
 
     return send
 
@@ -134,7 +151,7 @@ def _wanted(request: Request, is_classifier: bool) -> DetectionRequest:
             raise HTTPException(400, f"{name}: the model is a classifier, which finds no boxes")
     unknown = set(request.query_params) - {"conf", "iou", "images"}
     if unknown:
-        raise HTTPException(400, f"{sorted(unknown)[0]}: unknown parameter, expected conf, iou or images")
+        raise HTTPException(400, "unknown parameter in the address, expected conf, iou or images")
     conf, iou = (
         _number(request, name, usual, least) for name, usual, least in (("conf", 0.25, LEAST_CONF), ("iou", 0.45, 0))
     )
@@ -148,52 +165,61 @@ def _number(request: Request, name: str, usual: float, least: float) -> float:
     except ValueError:
         value = -1.0
     if not least <= value <= 1:
-        raise HTTPException(400, f"{name}={text}: expected a number from {least} to 1")
+        raise HTTPException(400, f"{name}: expected a number from {least} to 1")
     return value
 
 
-async def _received(request: Request, limit: int) -> tempfile.TemporaryDirectory[str]:
-    """A temporary folder with the uploaded file in it. Raises HTTPException 400, 403, 413 or 415."""
+async def _received(request: Request, limits: Limits) -> tempfile.TemporaryDirectory[str]:
+    """A temporary folder with the uploaded file in it. Raises HTTPException 400, 403, 408, 413 or 415, and RunError."""
+    limit = limits.upload_bytes
     kind = request.headers.get("content-type", "")
     is_form = kind.startswith(_FORM)
     if not is_form and not kind.startswith(_BODIES):
-        raise HTTPException(
-            415, f"Content-Type {kind or 'absent'}: expected image/*, video/*, application/octet-stream or {_FORM}"
-        )
+        raise HTTPException(415, f"Content-Type: expected image/*, video/*, application/octet-stream or {_FORM}")
     origin = request.headers.get("origin")
     if is_form and origin is not None and urlparse(origin).netloc != request.headers.get("host"):
-        raise HTTPException(403, f"Origin {origin}: forms of other sites are refused")
+        raise HTTPException(403, "Origin: forms of other sites are refused")
     declared = request.headers.get("content-length", "")
     if declared.isdigit() and int(declared) > limit:
         raise HTTPException(413, f"upload: has {int(declared):,} bytes, expected at most {limit:,}")
     folder: tempfile.TemporaryDirectory[str] = tempfile.TemporaryDirectory()
     try:
         with (Path(folder.name) / _UPLOAD).open("wb") as file:
-            async for chunk in _file_of_form(request, limit) if is_form else _body(request, limit):
+            async for chunk in _file_of_form(request, limits) if is_form else _body(request, limits):
                 file.write(chunk)
             if not file.tell():
                 raise HTTPException(
                     400, "upload: is empty, expected an image or video as the body or the file of a form"
                 )
-    except BaseException:
+    except BaseException as error:
         folder.cleanup()
+        if isinstance(error, OSError):
+            raise RunError(f"upload: cannot be stored: {error.strerror}") from None
         raise
     return folder
 
 
-async def _body(request: Request, limit: int) -> AsyncGenerator[bytes, None]:
-    size = 0
-    async for chunk in request.stream():
+async def _body(request: Request, limits: Limits) -> AsyncGenerator[bytes, None]:
+    chunks, size, start = request.stream(), 0, time.monotonic()
+    while True:
+        left = start + limits.upload_s + size / LEAST_BYTES_PER_S - time.monotonic()
+        with anyio.move_on_after(max(left, 0)) as waiting:
+            chunk = await anext(chunks, None)
+        if waiting.cancelled_caught:
+            text = f"upload: is slower than {LEAST_BYTES_PER_S // 1000} kB/s"
+            raise HTTPException(408, text, {"Connection": "close"})
+        if chunk is None:
+            return
         size += len(chunk)
-        if size > limit:
-            raise HTTPException(413, f"upload: has more than {limit:,} bytes")
+        if size > limits.upload_bytes:
+            raise HTTPException(413, f"upload: has more than {limits.upload_bytes:,} bytes")
         yield chunk
 
 
-async def _file_of_form(request: Request, limit: int) -> AsyncGenerator[bytes, None]:
+async def _file_of_form(request: Request, limits: Limits) -> AsyncGenerator[bytes, None]:
     """The bytes of the one file in a form. Raises HTTPException."""
     try:
-        form = await MultiPartParser(request.headers, _body(request, limit), max_files=1, max_fields=0).parse()
+        form = await MultiPartParser(request.headers, _body(request, limits), max_files=1, max_fields=0).parse()
     except MultiPartException as error:
         text = (
             f"form: {error.message} Expected one file and nothing else; conf and iou belong to the address: ?conf=0.4"
@@ -208,46 +234,61 @@ async def _file_of_form(request: Request, limit: int) -> AsyncGenerator[bytes, N
         await form.close()
 
 
-def _answer(service: DetectionService, path: Path, wanted: DetectionRequest) -> dict[str, Any]:
-    with readable(path):
-        *frames, end = service.frames(path, wanted)
-    return {"frames": frames} | end
+class _Lines(StreamingResponse):
+    """Frames as lines of JSON; an error in the middle is the last line."""
 
+    def __init__(
+        self,
+        first: dict[str, Any],
+        found: AsyncGenerator[dict[str, Any], None],
+        folder: tempfile.TemporaryDirectory[str],
+    ) -> None:
+        super().__init__(self._lines(first), media_type="application/x-ndjson")
+        self._found, self._folder = found, folder
 
-def _lines(service: DetectionService, path: Path, wanted: DetectionRequest) -> Iterator[str]:
-    """Raises InputError before the first line; a later error is the last line."""
-    any_yet = False
-    try:
-        with readable(path):
-            for facts in service.frames(path, wanted):
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        with self._folder:
+            async with aclosing(self._found):  # also when the client has disconnected
+                await super().__call__(scope, receive, send)
+
+    async def _lines(self, first: dict[str, Any]) -> AsyncIterator[str]:
+        yield json.dumps(first) + "\n"
+        try:
+            async for facts in self._found:
                 yield json.dumps(facts) + "\n"
-                any_yet = True
-    except InputError as error:
-        if not any_yet:
-            raise
-        yield json.dumps({"error": str(error)}) + "\n"
-
-
-async def _streamed(first: str, lines: Iterator[str], folder: tempfile.TemporaryDirectory[str]) -> AsyncIterator[str]:
-    try:
-        yield first
-        async for line in iterate_in_threadpool(lines):
-            yield line
-    finally:  # also when the client has disconnected
-        lines.close()  # type: ignore[attr-defined]
-        folder.cleanup()
+        except (InputError, RunError) as error:
+            yield json.dumps({"error": str(error)}) + "\n"
 
 
 async def _error(request: Request, error: HTTPException) -> Response:
     return JSONResponse({"error": error.detail}, error.status_code, error.headers)
 
 
-async def _unknown(request: Request, error: UnknownKind) -> Response:
-    return JSONResponse({"error": str(error)}, 415)
+async def _gone(request: Request, error: ClientDisconnect) -> Response:
+    return Response(status_code=_CLOSED_BY_CLIENT)
 
 
-async def _damaged(request: Request, error: InputError) -> Response:
-    return JSONResponse({"error": str(error)}, 422)
+def _told(status: int) -> Any:
+    async def answer(request: Request, error: Exception) -> Response:
+        return JSONResponse({"error": str(error)}, status)
+
+    return answer
+
+
+class _Token:
+    """Refuses requests without the token, before their bodies are read; the files of the page are free: they ask for it."""
+
+    def __init__(self, app: ASGIApp, *, token: str) -> None:
+        self.app, self.token = app, token.encode()
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        scheme, _, given = Headers(scope=scope).get("authorization", "").partition(" ")
+        right = scheme.lower() == "bearer" and secrets.compare_digest(given.strip().encode(), self.token)
+        if right or scope["path"] in _FILES:
+            await self.app(scope, receive, send)
+        else:
+            text = "expected the token of this server: Authorization: Bearer TOKEN"
+            await JSONResponse({"error": text}, 401, {"WWW-Authenticate": "Bearer"})(scope, receive, send)
 
 
 class _Queue:
@@ -273,18 +314,3 @@ class _Queue:
                 await JSONResponse({"error": text}, 503, wait)(scope, receive, watched)
             else:
                 await self.app(scope, receive, watched)
-
-
-class _Headers:
-    """Adds security headers."""
-
-    def __init__(self, app: ASGIApp) -> None:
-        self.app = app
-
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        async def send_with_headers(message: Message) -> None:
-            if message["type"] == "http.response.start":
-                MutableHeaders(scope=message).update(_HEADERS)
-            await send(message)
-
-        await self.app(scope, receive, send_with_headers)

@@ -52,7 +52,7 @@ class Metrics:
 
     def text(self) -> str:
         """The page /metrics."""
-        service, counts = self._service, sorted(self._requests.items())
+        network, counts = self._service.network, sorted(self._requests.items())
         totals: Counter[str] = Counter()
         for (path, _), count in counts:
             totals[path] += count
@@ -70,7 +70,10 @@ class Metrics:
             *(f'{seconds}_count{{path="{path}"}} {count}' for path, count in sorted(totals.items())),
             "# HELP cspyolo_inference_seconds Time in the model, by image or video frame.",
             "# TYPE cspyolo_inference_seconds summary",
-            f"cspyolo_inference_seconds_sum {service.seconds:.6f}",
-            f"cspyolo_inference_seconds_count {service.images}",
+            f"cspyolo_inference_seconds_sum {network.seconds:.6f}",
+            f"cspyolo_inference_seconds_count {network.images}",
+            "# HELP cspyolo_batches_total Batches that went through the model.",
+            "# TYPE cspyolo_batches_total counter",
+            f"cspyolo_batches_total {network.batches}",
         ]
         return "\n".join(lines) + "\n"

@@ -2,34 +2,35 @@
 
 from __future__ import annotations
 
+import asyncio
 import base64
-import threading
-import time
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+import os
+from collections.abc import AsyncGenerator, Callable, Generator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
-from typing import Any
+from types import TracebackType
+from typing import Any, NamedTuple, TypeVar
 
+import anyio
 import cv2
 import numpy as np
+import torch
 from numpy.typing import NDArray
 
-from data.frames import Frame, read_video
-from data.image import declared_header, read_image
-from data.video import open_video
 from inference.predictor import Model, NmsOptions
 from inference.results import TOP
+from serving.batching import NetworkThread
+from serving.decoder import DecodedFrame, Decoders
 from utils.detections import Detections
-from utils.errors import InputError
+from utils.letterbox import Letterbox
 
-MOST_PIXELS = 50_000_000
-_HEAD = 12
+T = TypeVar("T")
+
+MAX_DET = 1000
 _JPEG_QUALITY = 85
-
-
-class UnknownKind(InputError):
-    """The upload is neither an image nor a video of an accepted kind."""
+_LEAST_READERS, _MOST_READERS = 4, 8
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -42,53 +43,80 @@ class DetectionRequest:
 
 
 class DetectionService:
-    """Detects objects in uploads, or classifies them; requests take turns on the network, frame by frame.
+    """Detects objects in uploads, or classifies them: processes decode, threads fit images, one thread runs the network.
 
-    most_frames: frames read of a video. images, seconds: frames so far, and the time that the model took for them.
+    A context manager that ends its processes and threads. most_frames: frames read of a video. batch_size: most images that go
+    through the network together. Raises RunError if the processes cannot be started.
     """
 
-    def __init__(self, model: Model, *, most_frames: int) -> None:
+    def __init__(self, model: Model, *, most_frames: int, batch_size: int = 8) -> None:
         self.model, self.most_frames = model, most_frames
-        self.images, self.seconds = 0, 0.0
-        self._turn = threading.Lock()
+        self._preprocess = model.preprocessing()
+        readers = min(max(os.cpu_count() or 1, _LEAST_READERS), _MOST_READERS)
+        self.decoders = Decoders(readers)
+        self.network = NetworkThread(model, batch_size)
+        # One thread each: PyTorch would start as many as there are cores for each of them.
+        self._readers = ThreadPoolExecutor(readers, "reader", torch.set_num_threads, (1,))
 
-    def frames(self, path: Path, request: DetectionRequest) -> Iterator[dict[str, Any]]:
+    def __enter__(self) -> DetectionService:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.decoders.close()
+        self._readers.shutdown(cancel_futures=True)
+        self.network.close()
+
+    async def frames(self, path: Path, request: DetectionRequest) -> AsyncGenerator[dict[str, Any], None]:
         """Plain data for each frame of an image or video file, and at last {"complete": whether all were read}.
 
         Raises InputError for a file that cannot be used, also in the middle of a video.
         """
-        complete = True
-        for frame in _frames(path):
-            if frame.index >= self.most_frames:
-                complete = False
-                break
-            with self._turn:
-                start = time.perf_counter()
-                (found,) = self.model.predict(
-                    [frame.image], NmsOptions(conf=request.conf, iou=request.iou, max_det=1000)
-                )
-                self.images, self.seconds = self.images + 1, self.seconds + time.perf_counter() - start
-            width, height = frame.size_wh
-            facts: dict[str, Any] = {"width": width, "height": height, "index": frame.index}
-            if isinstance(found, Detections):
-                facts["detections"] = plain(found, self.model.names)
-            else:
-                facts["classes"] = best_classes(found, self.model.names)
-            if frame.video is not None:
-                facts["time_s"] = round(frame.time_s, 4)
-            if request.images:
-                facts["jpeg"] = _jpeg(frame.image)
-            yield facts
-        yield {"complete": complete}
+        options = NmsOptions(conf=request.conf, iou=request.iou, max_det=MAX_DET)
+        reading = self.decoders.read(path, self.most_frames)
+        in_video = False
+        try:
+            while isinstance(fitted := await self._in_reader(partial(self._next, reading, request.images)), _Fitted):
+                in_video = "time_s" in fitted.facts
+                found = await asyncio.wrap_future(self.network.submit(fitted.pixels, fitted.letterbox, options))
+                if isinstance(found, Detections):
+                    yield fitted.facts | {"detections": plain(found, self.model.names)}
+                else:
+                    yield fitted.facts | {"classes": best_classes(found, self.model.names)}
+                if not in_video:
+                    yield {"complete": True}
+                    return
+            in_video = False
+            yield {"complete": fitted}
+        finally:
+            if in_video:
+                await self._in_reader(reading.close)
+
+    def _next(self, reading: Generator[DecodedFrame | bool, None, None], images: bool) -> _Fitted | bool:
+        frame = next(reading)
+        if isinstance(frame, bool):
+            return frame
+        height, width, _ = frame.image.shape
+        facts: dict[str, Any] = {"width": width, "height": height, "index": frame.index}
+        if frame.time_s is not None:
+            facts["time_s"] = round(frame.time_s, 4)
+        if images:
+            facts["jpeg"] = _jpeg(frame.image)
+        return _Fitted(facts, *self._preprocess(frame.image))
+
+    async def _in_reader(self, function: Callable[[], T]) -> T:
+        """Run the function in a reader thread, to its end even if the request is cancelled: a generator cannot be left half-way."""
+        with anyio.CancelScope(shield=True):
+            return await asyncio.get_running_loop().run_in_executor(self._readers, function)
 
 
-def _frames(path: Path) -> Iterator[Frame]:
-    if is_video(path):
-        with open_video(str(path)) as (_, video):
-            _refuse_huge(*video.size_wh)
-        yield from read_video(str(path))
-    else:
-        yield Frame(image=read_image(path), path=str(path))
+class _Fitted(NamedTuple):
+    """A frame as the network reads it, and what is told about it."""
+
+    facts: dict[str, Any]
+    pixels: NDArray[np.float32]
+    letterbox: Letterbox
 
 
 def plain(found: Detections, names: Sequence[str]) -> list[dict[str, Any]]:
@@ -110,40 +138,6 @@ def best_classes(probabilities: NDArray[np.float32], names: Sequence[str]) -> li
     return [{"score": round(float(probabilities[each]), 5), "class_id": each, "name": names[each]} for each in best]
 
 
-def is_video(path: Path) -> bool:
-    """Whether an upload is a video; only containers that cannot refer to other files or addresses are accepted.
-
-    Its first bytes decide, not its name or the client's content type. Raises UnknownKind, and InputError for a damaged or
-    huge image.
-    """
-    with path.open("rb") as stream:
-        head = stream.read(_HEAD)
-    if head[4:8] == b"ftyp" or head.startswith(b"\x1a\x45\xdf\xa3") or (head[:4] == b"RIFF" and head[8:12] == b"AVI "):
-        return True
-    with path.open("rb") as stream:
-        header = declared_header(stream, "upload")
-    if header is None:
-        raise UnknownKind("upload: expected an image (JPEG, PNG, WebP, BMP, GIF) or a video (MP4, MOV, WebM, MKV, AVI)")
-    _refuse_huge(*header.size_wh)
-    return False
-
-
-def _refuse_huge(width: int, height: int) -> None:
-    if width * height > MOST_PIXELS:
-        raise InputError(f"upload: {width}x{height} pixels, expected at most {MOST_PIXELS:,} in all")
-
-
 def _jpeg(image: NDArray[np.uint8]) -> str:
     encoded = cv2.imencode(".jpg", image[..., ::-1], [cv2.IMWRITE_JPEG_QUALITY, _JPEG_QUALITY])[1]
     return base64.b64encode(encoded.tobytes()).decode("ascii")
-
-
-@contextmanager
-def readable(path: Path) -> Iterator[None]:
-    """Errors name the upload instead of the temporary file `path`."""
-    try:
-        yield
-    except UnknownKind:
-        raise
-    except InputError as error:
-        raise InputError(str(error).replace(str(path), "upload")) from None

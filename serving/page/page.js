@@ -8,8 +8,21 @@ const state = { model: null, file: "", frames: [], at: 0, complete: true, job: n
 const threshold = () => Number($("threshold").value);
 const chosen = (frame) => (frame.detections ?? []).filter((each) => each.score > threshold());
 
+// The token, where the server wants one, is kept until the tab is closed.
+function ask(address, options = {}) {
+  const token = sessionStorage.getItem("token");
+  const headers = { ...options.headers, ...(token && { Authorization: `Bearer ${token}` }) };
+  return fetch(address, { ...options, headers });
+}
+
 async function start() {
-  const answer = await fetch("model");
+  const answer = await ask("model");
+  $("login").hidden = answer.status !== 401;
+  $("main").hidden = answer.status === 401;
+  if (answer.status === 401) {
+    $("refused").hidden = sessionStorage.getItem("token") === null;
+    return $("token").focus();
+  }
   if (!answer.ok) throw new Error(`the server responded with status ${answer.status}`);
   const model = (state.model = await answer.json());
   const count = model.classes.length;
@@ -31,7 +44,7 @@ async function upload(file) {
     const conf = state.model.task === "detect" ? `&conf=${$("threshold").min}` : "";
     const address = `stream?images=1${conf}`;
     const body = { method: "POST", body: file, signal: job.signal, headers: { "Content-Type": "application/octet-stream" } };
-    const answer = await fetch(address, body);
+    const answer = await ask(address, body);
     if (!answer.ok) {
       const text = await answer.text();
       throw new Error(text.startsWith("{") ? JSON.parse(text).error : text);
@@ -223,4 +236,9 @@ for (const kind of ["dragenter", "dragover"]) {
 for (const kind of ["dragleave", "drop"]) $("stage").addEventListener(kind, () => $("stage").classList.remove("over"));
 for (const kind of ["dragover", "drop"]) window.addEventListener(kind, (event) => event.preventDefault());
 $("stage").addEventListener("drop", (event) => upload(event.dataTransfer.files[0]));
+$("login").addEventListener("submit", (event) => {
+  event.preventDefault();
+  sessionStorage.setItem("token", $("token").value.trim());
+  start().catch((error) => showError(error.message));
+});
 start().catch((error) => showError(error.message));

@@ -9,7 +9,7 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
@@ -17,32 +17,43 @@ from inference.model import open_model
 from inference.predictor import Model
 from tests.small_model import make_small_model
 
+if TYPE_CHECKING:
+    from serving.service import DetectionService
+
 UPLOAD_BYTES, MOST_FRAMES, QUEUE = 900_000, 40, 2
 
 
 @contextmanager
-def running(folder: Path, model: Model | None = None) -> Iterator[int]:
-    """Port of a server that ends with the block. Skips the test without requirements-serve.txt."""
-    uvicorn = pytest.importorskip("uvicorn")
+def running(folder: Path, model: Model | None = None, token: str | None = None) -> Iterator[int]:
+    """Port of a server that ends with the block; see `served`."""
+    with served(folder, model, token) as (port, _):
+        yield port
+
+
+@contextmanager
+def served(
+    folder: Path, model: Model | None = None, token: str | None = None, upload_s: float = 10
+) -> Iterator[tuple[int, DetectionService]]:
+    """Port and service of a server that ends with the block. Skips the test without requirements-serve.txt."""
+    pytest.importorskip("uvicorn")
     pytest.importorskip("starlette")
-    from serve import LOCAL, listen
     from serving.app import Limits, make_app
+    from serving.server import LOCAL, listen, make_server
     from serving.service import DetectionService
 
     if model is None:
         cfg, weights, names = make_small_model(folder)
         model = open_model(weights, cfg=cfg, names=names, device="cpu")
-    limits = Limits(upload_bytes=UPLOAD_BYTES, queue=QUEUE, hosts=LOCAL)
-    app = make_app(DetectionService(model, most_frames=MOST_FRAMES), "small", limits)
-    server = uvicorn.Server(uvicorn.Config(app, log_level="warning"))
-    with listen(LOCAL[0], 0) as place:
+    limits = Limits(upload_bytes=UPLOAD_BYTES, upload_s=upload_s, queue=QUEUE, hosts=LOCAL, token=token)
+    with DetectionService(model, most_frames=MOST_FRAMES) as service, listen(LOCAL[0], 0) as place:
+        server = make_server(make_app(service, "small", limits))
         thread = threading.Thread(target=server.run, kwargs={"sockets": [place]}, daemon=True)
         thread.start()
         while not server.started:
             assert thread.is_alive(), "the server did not start"
             time.sleep(0.01)
         try:
-            yield int(place.getsockname()[1])
+            yield int(place.getsockname()[1]), service
         finally:
             server.should_exit = True
             thread.join(10)

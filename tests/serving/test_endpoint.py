@@ -64,7 +64,7 @@ def test_a_form(port: int) -> None:
     assert len(lines) == MOST_FRAMES + 1
     assert ask(port, "POST", "/detect", form(image(".jpg")), FORM, Origin=f"http://127.0.0.1:{port}")[0] == 200
     status, _, body = ask(port, "POST", "/detect", form(image(".jpg")), FORM, Origin="http://evil.example")
-    assert status == 403 and "evil.example" in told(body)["error"]
+    assert status == 403 and "other sites are refused" in told(body)["error"]
 
 
 def test_a_form_with_more_than_its_file(port: int) -> None:
@@ -156,7 +156,7 @@ def test_a_threshold(port: int) -> None:
     [
         ("/detect", b"hello there, this is text", "image/png", 415, "expected an image"),
         ("/detect", b"#EXTM3U\n#EXTINF:1,\nfile:///etc/passwd\n", "video/mp4", 415, "expected an image"),
-        ("/detect", image(".png"), "text/plain", 415, "Content-Type text/plain"),
+        ("/detect", image(".png"), "text/plain", 415, "Content-Type: expected image"),
         ("/detect", image(".png"), "multipart/form-data", 400, "form: Missing boundary"),
         ("/detect", form(image(".png"), image(".png")), FORM, 400, "Expected one file"),
         ("/detect", form(), FORM, 400, "is empty"),
@@ -168,10 +168,10 @@ def test_a_threshold(port: int) -> None:
         ("/detect", CLIP[:3000], "video/mp4", 422, "upload: video"),
         ("/stream", CLIP[:3000], "video/mp4", 422, "upload: video"),
         ("/detect", bytes(UPLOAD_BYTES + 1), "image/png", 413, "expected at most 900,000"),
-        ("/detect?conf=2", image(".png"), "image/png", 400, "conf=2: expected a number from 0.01 to 1"),
-        ("/detect?conf=nan", image(".png"), "image/png", 400, "conf=nan"),
-        ("/detect?treshold=1", image(".png"), "image/png", 400, "treshold: unknown parameter"),
-        ("/stream?iou=x", image(".png"), "image/png", 400, "iou=x"),
+        ("/detect?conf=2", image(".png"), "image/png", 400, "conf: expected a number from 0.01 to 1"),
+        ("/detect?conf=nan", image(".png"), "image/png", 400, "conf: expected"),
+        ("/detect?treshold=1", image(".png"), "image/png", 400, "unknown parameter in the address"),
+        ("/stream?iou=x", image(".png"), "image/png", 400, "iou: expected a number from 0 to 1"),
         ("/nothing", b"x", "image/png", 404, "Not Found"),
     ],
 )

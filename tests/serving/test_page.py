@@ -17,6 +17,7 @@ from tests.paths import REPOSITORY
 from tests.serving.browser import Browser, browser
 from tests.serving.server import MOST_FRAMES, running
 
+TOKEN = "AbC-123_456.789~0"
 SAMPLES = REPOSITORY / "data" / "samples"
 
 
@@ -108,6 +109,24 @@ def test_the_console_shows_no_errors(page: Browser) -> None:
     assert [
         text for text in page.console_errors() if "status of 4" not in text
     ] == []  # refused uploads are logged as such
+
+
+def test_the_page_asks_for_the_token(tmp_path: Path, downloads: Path) -> None:
+    with browser(downloads) as window, running(tmp_path, token=TOKEN) as port:
+        window.driver.get(f"http://127.0.0.1:{port}/")
+        window.wait("!$('login').hidden && $('main').hidden && $('refused').hidden")
+        snap(window, "login")
+        for token, condition in (
+            ("wrong" + TOKEN, "!$('refused').hidden"),
+            (TOKEN, "state.model && $('login').hidden"),
+        ):
+            window.driver.execute_script(f"$('token').value = '{token}'")
+            window.click("#login button")
+            window.wait(condition)
+        window.choose_file("#file", SAMPLES / "scene1.jpg")
+        window.wait("$('status').textContent === '64 objects.'")
+        window.driver.refresh()
+        window.wait("state.model && !$('main').hidden")
 
 
 def finished(path: Path) -> str:

@@ -21,6 +21,7 @@ from utils.cli import run_script
 
 pytest.importorskip("uvicorn")
 pytest.importorskip("starlette")
+from serving.server import allowed_hosts, is_local
 
 
 def flags(folder: Path) -> list[str]:
@@ -71,5 +72,7 @@ def test_bad_flags(given: list[str], text: str, capsys: pytest.CaptureFixture[st
 
 def test_only_this_machine_is_served_unless_asked() -> None:
     assert serve.parse_arguments([]).host == "127.0.0.1"
-    assert serve.allowed_hosts("127.0.0.1") == ("127.0.0.1", "localhost")
-    assert serve.allowed_hosts("0.0.0.0") == ("*",)
+    assert [is_local(host) for host in ("127.0.0.1", "localhost", "::1", "0.0.0.0", "::", "example.org")] == [
+        True
+    ] * 3 + [False] * 3
+    assert "localhost" in allowed_hosts("127.0.0.1") and allowed_hosts("0.0.0.0") == ("*",)
