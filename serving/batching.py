@@ -64,7 +64,9 @@ class NetworkThread:
                 self._changed.wait_for(lambda: self._waiting or self._closed)
                 if self._closed:
                     return
-                batch = self._next_batch()
+                batch = [each for each in self._next_batch() if each.result.set_running_or_notify_cancel()]
+            if not batch:  # their clients have gone
+                continue
             try:
                 found = self._predict(batch)
             except Exception as error:  # passed on to those who wait for it

@@ -94,20 +94,19 @@ class Decoders:
 
         Raises InputError for a file that cannot be used, RunError if no process can be started.
         """
-        decoder = self._take()
+        decoder, is_ours = self._take(), True
         try:
             decoder.begin(path, most_frames)
-            while decoder.busy:
-                found = decoder.next()
-                if not decoder.busy:
-                    self._give_back(decoder)
+            while is_ours:
+                try:
+                    found = decoder.next()
+                finally:
+                    if not decoder.busy:  # it has sent all, or what is wrong with the file
+                        is_ours = False
+                        self._give_back(decoder)
                 yield found
-        except InputError:
-            if not decoder.busy:
-                self._give_back(decoder)
-            raise
         finally:
-            if decoder.busy:  # it died, or the rest of its video is not wanted
+            if is_ours:  # it died, or the rest of its video is not wanted
                 self._replace(decoder)
 
     def close(self) -> None:
