@@ -23,14 +23,15 @@ import statistics
 import struct
 import subprocess
 import sys
+import tempfile
 import time
 import zlib
 from collections import Counter
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Iterator, Sequence
 from contextlib import asynccontextmanager, contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import cv2
 import numpy as np
@@ -245,7 +246,7 @@ def bad_files(good: bytes) -> dict[str, tuple[bytes, str, tuple[int, ...]]]:
     webp = b"RIFF" + struct.pack("<I", 12 + len(vp8l)) + b"WEBPVP8L" + struct.pack("<I", len(vp8l)) + vp8l + b"\0"
     huge_bmp = b"BM" + struct.pack("<IIIIiiHHIIiiII", 54, 0, 54, 40, 60000, 60000, 1, 24, 0, 0, 0, 0, 0, 0)
     return {
-        "bomb: PNG of 20000x20000": (png(20_000, 20_000), "image/png", (422,)),
+        "bomb: PNG of 12000x12000": (png(12_000, 12_000), "image/png", (422,)),
         "bomb: GIF of 65000x65000": (gif(65_000, 65_000), "image/gif", (422,)),
         "bomb: GIF, a frame larger than its screen": (gif(8, 65_000), "image/gif", (422,)),
         "bomb: WebP of 16384x16384": (webp, "image/webp", (422,)),
@@ -406,7 +407,9 @@ class Abuse:
                         await way()
                     await asyncio.sleep(0.1)
 
-        slow = [[each] for each in (self.slow_headers, self.slow_body, self.unread, self.idle)]
+        slow: list[list[Callable[[], Awaitable[None]]]] = [
+            [each] for each in (self.slow_headers, self.slow_body, self.unread, self.idle)
+        ]
         await asyncio.gather(*map(repeat, (quick, quick, *slow)))
 
 
@@ -468,14 +471,18 @@ def server(flags: Sequence[str]) -> Iterator[tuple[int, int]]:
 
 async def load(port: int, pid: int, known: Sequence[Known], requests: int, seed: int, well_behaved: bool) -> Tally:
     """All requests, or those until Ctrl-C."""
+
+    async def everyone() -> None:
+        await asyncio.gather(*(good_client(port, each, numbers, tally) for each in known))
+
     random.seed(seed)
     tally, numbers = Tally(), iter(range(requests))
-    beside = [watch(pid, tally)]
+    beside: list[Coroutine[Any, Any, None]] = [watch(pid, tally)]
     if not well_behaved:
         beside += [Abuse(port, known[0].file, tally).forever(), kill_decoders(pid, tally)]
     tasks = [asyncio.create_task(each) for each in beside]
     start = time.perf_counter()
-    clients = asyncio.gather(*(good_client(port, each, numbers, tally) for each in known))
+    clients = asyncio.create_task(everyone())
     with suppress(asyncio.CancelledError):
         done, _ = await asyncio.wait([clients, *tasks], return_when=asyncio.FIRST_COMPLETED)
         for each in done:
@@ -487,7 +494,7 @@ async def load(port: int, pid: int, known: Sequence[Known], requests: int, seed:
     return tally
 
 
-def images_per_s(model: Model, known: Sequence[Known], folder: Path, batch: int) -> float:
+def images_per_s(model: Model, known: Sequence[Known], folder: Path, batch: int, seconds: float) -> float:
     """What decoding and the model manage without a server, one image after the other, in batches."""
     paths = []
     for number, each in enumerate(known):
@@ -498,7 +505,7 @@ def images_per_s(model: Model, known: Sequence[Known], folder: Path, batch: int)
         images = [read_image(path) for path in paths[first : first + batch]]
         model.predict(images, NmsOptions(conf=CONF, iou=0.45, max_det=1000), batch_size=batch)
         count += len(images)
-        if time.perf_counter() - start > 3:
+        if time.perf_counter() - start > seconds:
             return count / (time.perf_counter() - start)
     raise AssertionError
 
@@ -574,8 +581,6 @@ def parse_arguments(arguments: Sequence[str] | None) -> argparse.Namespace:
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    import tempfile
-
     options = parse_arguments(arguments)
     model = open_model(
         WEIGHTS,
@@ -586,7 +591,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     )
     with tempfile.TemporaryDirectory() as name:
         known = known_images(model, options.clients, Path(name), options.seed)
-        bare = {batch: images_per_s(model, known, Path(name), batch) for batch in (1, 8)}
+        seconds = min(3.0, options.requests / 1000)
+        bare = {batch: images_per_s(model, known, Path(name), batch, seconds) for batch in (1, 8)}
     flags = {"--img-size": options.img_size, "--batch-size": options.batch_size, "--max-queue": options.max_queue}
     with server([str(each) for pair in flags.items() for each in pair]) as (port, pid):
 

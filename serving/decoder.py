@@ -18,8 +18,8 @@ import time
 from collections import deque
 from collections.abc import Generator
 from contextlib import suppress
+from dataclasses import dataclass
 from pathlib import Path
-from typing import NamedTuple
 
 import cv2
 import numpy as np
@@ -53,7 +53,8 @@ class UnknownKind(InputError):
     """The upload is neither an image nor a video of an accepted kind."""
 
 
-class DecodedFrame(NamedTuple):
+@dataclass(frozen=True)
+class DecodedFrame:
     """image: uint8 (height, width, 3) RGB. index, time_s: place in the video; time_s is None for an image."""
 
     image: NDArray[np.uint8]
@@ -64,7 +65,7 @@ class DecodedFrame(NamedTuple):
 class Decoders:
     """`count` processes that decode, and one more for each video while more than `count` are busy.
 
-    Raises RunError if they cannot be started.
+    Raises RunError if the first cannot be started; the others go on starting.
     """
 
     def __init__(self, count: int) -> None:
@@ -77,8 +78,7 @@ class Decoders:
         try:
             with self._lock:
                 self._idle.extend(self._start() for _ in range(count))
-            for each in tuple(self._idle):
-                each.wait_until_ready()
+            self._idle[-1].wait_until_ready()
         except BaseException:
             self.close()
             raise
@@ -236,7 +236,7 @@ class _Decoder:
 
     def _receive(self, buffer: bytearray | NDArray[np.uint8]) -> None:
         """Fill the buffer. Raises InputError if the process ends."""
-        rest = memoryview(buffer).cast("B")
+        rest = memoryview(buffer).cast("B")  # type: ignore[arg-type]
         while rest:
             count = self._replies.readinto(rest)  # type: ignore[attr-defined]
             if not count:
@@ -342,6 +342,6 @@ def _send(replies: int, kind: bytes, height: int = 0, width: int = 0, index: int
 
 
 def _write(replies: int, data: bytes | NDArray[np.uint8]) -> None:
-    rest = memoryview(data).cast("B")
+    rest = memoryview(data).cast("B")  # type: ignore[arg-type]
     while rest:
         rest = rest[os.write(replies, rest) :]

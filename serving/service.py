@@ -108,7 +108,8 @@ class DetectionService:
     async def _in_reader(self, function: Callable[[], T]) -> T:
         """Run the function in a reader thread, to its end even if the request is cancelled: a generator cannot be left half-way."""
         with anyio.CancelScope(shield=True):
-            return await asyncio.get_running_loop().run_in_executor(self._readers, function)
+            result = await asyncio.get_running_loop().run_in_executor(self._readers, function)
+        return result  # noqa: RET504, mypy takes the scope for one that swallows errors
 
 
 class _Fitted(NamedTuple):

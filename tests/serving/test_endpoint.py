@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import os
+import signal
 import socket
 import tempfile
 import time
@@ -17,7 +19,11 @@ from inference.model import open_model
 from models.load import load
 from models.weights import save_weights
 from tests.paths import REPOSITORY
-from tests.serving.server import MOST_FRAMES, QUEUE, UPLOAD_BYTES, ask, running, told
+from tests.serving.server import MOST_FRAMES, QUEUE, UPLOAD_BYTES, ask, running, served, told
+
+pytest.importorskip("uvicorn")
+pytest.importorskip("starlette")
+from serving import decoder, server
 
 CLIP = (REPOSITORY / "data" / "samples" / "scenes.mp4").read_bytes()
 
@@ -78,6 +84,13 @@ def metric(port: int, name: str) -> float:
     return sum(float(line.rpartition(" ")[2]) for line in text.splitlines() if line.startswith(name))
 
 
+def wait_for(port: int, name: str, value: float) -> None:
+    deadline = time.monotonic() + 10
+    while metric(port, name) != value:
+        assert time.monotonic() < deadline, f"{name} does not become {value}"
+        time.sleep(0.01)
+
+
 def test_metrics(port: int) -> None:
     good, bad = (f'cspyolo_requests_total{{path="/detect",status="{status}"}}' for status in (200, 415))
     before = [metric(port, name) for name in (good, bad, "cspyolo_inference_seconds_count")]
@@ -100,16 +113,13 @@ def test_a_full_queue(port: int) -> None:
         upload.sendall(
             b"POST /detect HTTP/1.1\r\nHost: localhost\r\nContent-Type: image/png\r\nContent-Length: 9\r\n\r\n1"
         )
-    deadline = time.monotonic() + 10
-    while metric(port, "cspyolo_queue_length") < QUEUE and time.monotonic() < deadline:
-        time.sleep(0.01)
+    wait_for(port, "cspyolo_queue_length", QUEUE)
     status, headers, body = ask(port, "POST", "/detect", image(".png"))
     assert status == 503 and int(headers["retry-after"]) >= 1 and "busy: 2 requests" in told(body)["error"]
     assert metric(port, refused) == before + 1 and ask(port, "GET", "/model")[0] == 200
     for upload in uploads:
         upload.close()
-    while metric(port, "cspyolo_queue_length") and time.monotonic() < deadline:
-        time.sleep(0.01)
+    wait_for(port, "cspyolo_queue_length", 0)
     assert ask(port, "POST", "/detect", image(".png"))[0] == 200
 
 
@@ -196,6 +206,158 @@ def test_a_body_longer_than_it_says_is_cut_off(port: int) -> None:
 def test_other_names_for_this_machine_are_refused(port: int) -> None:
     assert ask(port, "GET", "/model", Host="evil.example")[0] == 400
     assert ask(port, "GET", "/model", Host=f"localhost:{port}")[0] == 200
+
+
+@pytest.fixture
+def impatient(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[int]:
+    """Port of a server that waits half a second for what it is owed."""
+    monkeypatch.setattr(server, "REQUEST_S", 0.5)
+    with served(tmp_path, upload_s=0.5) as (port, _):
+        yield port
+
+
+def ended(port: int, *parts: bytes) -> bytes:
+    """What the server answers until it ends the connection, in 5 s at most; the parts are sent with pauses."""
+    with socket.create_connection(("127.0.0.1", port), timeout=5) as connection:
+        for part in parts:
+            connection.sendall(part)
+            time.sleep(0.05)
+        answer = b""
+        while chunk := connection.recv(65536):
+            answer += chunk
+        return answer
+
+
+HEAD = b"POST /detect HTTP/1.1\r\nHost: localhost\r\nContent-Type: image/png\r\nContent-Length: %d\r\n\r\n"
+
+
+def test_slow_clients_are_ended(impatient: int) -> None:
+    answer = ended(impatient, HEAD % 500_000, b"1", b"2")
+    assert answer.startswith(b"HTTP/1.1 408") and b"is slower than 20 kB/s" in answer
+    form_head = HEAD.replace(b"image/png", FORM.encode()) % 500
+    assert ended(impatient, form_head + form(b"1")[:60]).startswith(b"HTTP/1.1 408")
+    assert ended(impatient) == b""  # says nothing
+    assert ended(impatient, b"GET / HTTP/1.1\r\n", b"Host: loc") == b""
+    assert ended(impatient, HEAD % 950_000, b"1").startswith(b"HTTP/1.1 413")  # whose rest does not come
+    assert ask(impatient, "POST", "/detect", image(".png"))[0] == 200
+    assert metric(impatient, 'cspyolo_requests_total{path="/detect",status="408"}') == 2
+
+
+def test_a_fast_upload_may_take_longer(impatient: int) -> None:
+    body = image(".bmp", 256, 256)
+    parts = [body[at : at + 20_000] for at in range(0, len(body), 20_000)]
+    with socket.create_connection(("127.0.0.1", impatient), timeout=5) as connection:
+        connection.sendall(HEAD % len(body))
+        for part in parts:
+            connection.sendall(part)
+            time.sleep(0.1)
+        assert len(parts) * 0.1 > 0.5 and connection.recv(1000).startswith(b"HTTP/1.1 200")
+
+
+def test_a_client_that_breaks_off(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    with running(tmp_path) as own:
+        with socket.create_connection(("127.0.0.1", own)) as connection:
+            connection.sendall(HEAD % 100 + b"1")
+            wait_for(own, "cspyolo_queue_length", 1)
+        wait_for(own, "cspyolo_queue_length", 0)
+        assert metric(own, 'cspyolo_requests_total{path="/detect",status="499"}') == 1
+    assert "Traceback" not in capfd.readouterr().err
+
+
+def test_a_video_ends_with_its_client(tmp_path: Path) -> None:
+    with served(tmp_path) as (own, service):
+        processes = len(service.decoders.pids)
+        for path in ("/detect", "/stream?images=1"):
+            before = service.network.images
+            with socket.create_connection(("127.0.0.1", own)) as connection:
+                connection.sendall(HEAD.replace(b"/detect", path.encode()) % len(CLIP) + CLIP)
+                while service.network.images == before:
+                    time.sleep(0.001)
+            wait_for(own, "cspyolo_queue_length", 0)
+            assert service.network.images - before < MOST_FRAMES and len(service.decoders.pids) == processes
+
+
+def test_a_crash_of_a_decoder_costs_one_request(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(decoder, "TIME_S", 0.3)
+    with served(tmp_path) as (own, service):
+        for pid in service.decoders.pids:
+            os.kill(pid, signal.SIGSTOP)
+        for _ in range(len(service.decoders.pids)):
+            status, _, body = ask(own, "POST", "/detect", image(".png"))
+            assert status == 422 and "takes longer than" in told(body)["error"]
+        monkeypatch.undo()
+        assert ask(own, "POST", "/detect", image(".png"))[0] == 200
+
+
+TOKEN = "AbC-123_456.789~0"
+
+
+def test_a_token(tmp_path: Path) -> None:
+    with running(tmp_path, token=TOKEN) as own:
+        for given in (
+            {},
+            {"Authorization": f"Basic {TOKEN}"},
+            {"Authorization": f"Bearer {TOKEN}x"},
+            {"Authorization": "Bearer"},
+        ):
+            for method, path in (
+                ("GET", "/model"),
+                ("GET", "/metrics"),
+                ("POST", "/detect"),
+                ("POST", "/stream"),
+                ("GET", "/no"),
+            ):
+                status, headers, body = ask(
+                    own, method, path, image(".png") if method == "POST" else None, FORM, **given
+                )
+                assert status == 401 and headers["www-authenticate"] == "Bearer" and "token" in told(body)["error"]
+        assert [ask(own, "GET", path)[0] for path in ("/", "/page.js", "/page.css")] == [
+            200
+        ] * 3  # the page asks for it
+        right = {"Authorization": f"bearer {TOKEN}"}
+        assert ask(own, "POST", "/detect", image(".png"), **right)[0] == 200
+        assert b'status="401"' not in ask(own, "GET", "/metrics", None, **right)[2]  # no place in the queue
+
+
+@pytest.mark.parametrize(
+    "path",
+    [
+        "/../serve.py",
+        "/%2e%2e/serve.py",
+        "//etc/passwd",
+        "/page/page.js",
+        "/page.js/../../serve.py",
+        "/page.js%00",
+        "/serving/app.py",
+    ],
+)
+def test_no_file_of_the_server_is_readable(port: int, path: str) -> None:
+    status, headers, body = ask(port, "GET", path)
+    assert status == 404 and told(body) == {"error": "Not Found"} and headers["x-content-type-options"] == "nosniff"
+
+
+def test_nothing_is_repeated(port: int) -> None:
+    mark = "<script>mark</script>"
+    for method, path, kind, headers in (
+        ("GET", f"/{mark}", "image/png", {}),
+        ("POST", f"/detect?conf={mark}", "image/png", {}),
+        ("POST", f"/detect?{mark}=1", "image/png", {}),
+        ("POST", "/detect", mark, {}),
+        ("POST", "/detect", FORM, {"Origin": f"http://{mark}"}),
+        ("POST", "/detect", f"multipart/form-data; boundary={mark}", {}),
+        ("POST", "/detect", "image/png", {"Host": mark}),
+    ):
+        status, _, body = ask(port, method, path.replace("<", "%3C"), mark.encode() * 5, kind, **headers)
+        assert status >= 400 and b"mark" not in body
+
+
+def test_other_sites_get_no_permission(port: int) -> None:
+    asked = {"Origin": "http://evil.example", "Access-Control-Request-Method": "POST"}
+    status, headers, _ = ask(port, "OPTIONS", "/detect", None, **asked)
+    assert status == 405 and not [name for name in headers if name.startswith("access-control")]
+    status, headers, _ = ask(port, "GET", "/model", Origin="http://evil.example")
+    assert not [name for name in headers if name.startswith("access-control")]
+    assert headers["cross-origin-resource-policy"] == "same-origin" and "server" not in headers
 
 
 def test_nothing_is_left_behind(port: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 import signal
 import socket
@@ -11,6 +12,7 @@ from pathlib import Path
 
 import pytest
 
+import benchmarks.serving as load
 import convert
 import export
 import serve
@@ -76,3 +78,59 @@ def test_only_this_machine_is_served_unless_asked() -> None:
         True
     ] * 3 + [False] * 3
     assert "localhost" in allowed_hosts("127.0.0.1") and allowed_hosts("0.0.0.0") == ("*",)
+
+
+def test_where_the_token_comes_from(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def token(*given: str) -> str | None:
+        return serve.token_of(serve.parse_arguments(given))
+
+    (tmp_path / "token").write_text("of-a-file-of-mine\n")
+    assert token() is None
+    monkeypatch.setenv("CSPYOLO_TOKEN", "of-the-environment")
+    assert token() == "of-the-environment"
+    assert "CSPYOLO_TOKEN" not in os.environ  # processes that decode uploads do not inherit it
+    assert token("--token", "of-the-command-line") == "of-the-command-line"
+    assert token("--token-file", str(tmp_path / "token")) == "of-a-file-of-mine"
+
+
+@pytest.mark.parametrize(
+    ("given", "environment", "text"),
+    [
+        (["--token", "short"], None, "--token: expected at least 16 letters, digits"),
+        (["--token", "a token with blanks"], None, "--token: expected"),
+        ([], "", "CSPYOLO_TOKEN: expected"),
+        (["--token-file", "no-such-file"], None, "no-such-file: no such token file"),
+        (["--token-file", "a", "--token", "b"], None, "--token-file: --token is given too"),
+    ],
+)
+def test_bad_tokens(
+    given: list[str],
+    environment: str | None,
+    text: str,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    if environment is not None:
+        monkeypatch.setenv("CSPYOLO_TOKEN", environment)
+    assert run_script(serve.main, given) == 2
+    assert text in capsys.readouterr().err
+
+
+def test_a_warning_without_a_token(caplog: pytest.LogCaptureFixture) -> None:
+    bad_model = ["--cfg", "a.cfg", "--weights", "a.weights"]
+    for given, warns in (
+        ([], False),
+        (["--host", "0.0.0.0"], True),
+        (["--host", "0.0.0.0", "--token", "x" * 16], False),
+    ):
+        caplog.clear()
+        assert run_script(serve.main, [*bad_model, *given]) == 2
+        assert ("everyone who can reach it" in caplog.text) is warns
+
+
+def test_under_load(capsys: pytest.CaptureFixture[str]) -> None:
+    """The program of docs/reliability.md, shortened: all answers are right, whatever else happens."""
+    assert run_script(load.main, ["--requests", "300", "--clients", "20", "--img-size", "64"]) == 0
+    table = capsys.readouterr().out
+    assert "| answers | 300 |" in table and "| wrong or mixed-up answers | 0 |" in table
+    assert re.search(r"bomb: PNG of 12000x12000: 422", table) and re.search(r"upload broken off: done", table)
