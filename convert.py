@@ -25,7 +25,7 @@ from data.image import read_image
 from data.sources import open_data
 from data.writing import write_data
 from inference.compare import Comparison, Side
-from inference.model import BACKENDS
+from inference.model import AUTO, BACKENDS
 from models.fit import classes_of
 from models.formats.files import LoadedModel, LoadOptions, load_model, save_model
 from models.formats.fuse import without_batch_norm
@@ -214,7 +214,7 @@ class Compare:
 
     def run(self) -> int:
         one, other = (
-            Side(path, _of_two(self.cfg, number, "--cfg"), _of_two(self.backend, number, "--backend"))
+            Side(path, _of_two(self.cfg, number, "--cfg"), _of_two(self.backend, number, "--backend") or AUTO)
             for number, path in enumerate(self.models)
         )
         comparison = Comparison(one, other, input_size(self.img_size))

@@ -101,6 +101,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         logger.warning("--host %s: everyone who can reach it may use it, expected --token or a proxy", options.host)
     options = with_shipped_model(options)
     model = options.open_named()
+    model.expect(None)
     limits = Limits(
         upload_bytes=options.max_upload * 1_000_000,
         upload_s=options.upload_timeout,

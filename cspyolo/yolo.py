@@ -22,8 +22,10 @@ import test
 import train
 from cspyolo.results import Results
 from data.frames import Failure, Frames, open_frames
+from inference.backends import ExportedModel
+from inference.engine import ENGINES
 from inference.first_look import ROOT
-from inference.model import BACKENDS, open_model
+from inference.model import AUTO, BACKENDS, open_model
 from inference.pipeline import predict_frames
 from inference.predictor import Model, NmsOptions
 from models.formats.files import LoadOptions, load_model
@@ -36,7 +38,6 @@ from utils.packages import is_installed, need
 logger = logging.getLogger(__name__)
 
 Size = int | Sequence[int]
-_EXPORTED = {"onnxruntime": ".onnx", "openvino": ".xml", "torchscript": ".torchscript"}
 _CHANNELS_TO_RGB = {1: cv2.COLOR_GRAY2RGB, 3: cv2.COLOR_BGR2RGB, 4: cv2.COLOR_BGRA2RGB}
 
 # Name -> class, and which of its thresholds are the confidence of the detector: every box that is drawn may begin a track.
@@ -53,9 +54,9 @@ class YOLO:
     model: a cfg file (with `weights`); a .pt, .safetensors, .onnx, .xml or .torchscript file; or the name of a shipped model, one
     of `YOLO.shipped()`. A cfg alone gets random weights, to train or to look at. names: a names file, a .data file, or the names
     themselves; default: those in the model file, or class 0, class 1, ... device: "cpu", "mps", "0", "cuda:1"; "": a GPU if
-    there is one. backend: "torch", "onnxruntime", "openvino", "opencv", "torchscript"; None: by the file. img_size: input size,
-    one number or (width, height); None: the cfg's. half: 16-bit floats, on a GPU only. ema: the EMA weights of a training
-    checkpoint. partial: load what fits of a .weights file. Raises InputError for what does not go together.
+    there is one. backend: "torch", "onnxruntime", "openvino", "opencv", "torchscript"; "auto": see `open_model`. img_size: input
+    size, one number or (width, height); None: the cfg's. half: float16 on a GPU, bfloat16 with OpenVINO on a CPU. ema: the EMA
+    weights of a training checkpoint. partial: load what fits of a .weights file. Raises InputError for what does not go together.
     """
 
     def __init__(
@@ -65,7 +66,7 @@ class YOLO:
         names: str | Path | Sequence[str] | Mapping[int, str] | None = None,
         *,
         device: str = "",
-        backend: str | None = None,
+        backend: str = AUTO,
         img_size: Size | None = None,
         half: bool = False,
         ema: bool = False,
@@ -106,7 +107,7 @@ class YOLO:
         `network(images)` gives the outputs of the heads, `network.outputs(images, layers)` those of any layer. Raises InputError
         for an exported model, which has none.
         """
-        if not self._is_torch:
+        if isinstance(self._model().network, ExportedModel):
             raise InputError(f"{self.weights}: an exported model has no torch module; open its .weights or .pt file")
         width, height = self._size or (None, None)
         reading = LoadOptions(cfg=self.cfg, width=width, height=height, **self._options | {"device": self.device})
@@ -222,17 +223,16 @@ class YOLO:
     def benchmark(self, backends: Sequence[str] = (), *, runs: int = 20) -> list[dict[str, Any]]:
         """Time the network on one image in every engine that is installed, or in `backends`: backend, milliseconds and fps.
 
-        The engines run the model's own export. The median of `runs` is given, engines one after the other.
+        The median of `runs` is given, engines one after the other.
         """
-        chosen = backends or [each for each in BACKENDS if each in ("torch", "opencv") or is_installed(each)]
+        chosen = backends or [each for each in BACKENDS[1:] if each in ("torch", "opencv") or is_installed(each)]
         rows = []
         with tempfile.TemporaryDirectory() as folder:
             for backend in chosen:
-                if backend == "torch":
-                    model = self._model()
+                if backend in ("torch", *ENGINES):
+                    model = self._open(self._size, backend)
                 else:
-                    suffix = _EXPORTED.get(backend, ".onnx")
-                    kind = next(each for each, (own, *_) in export.FORMATS.items() if own == suffix)
+                    kind = "torchscript" if backend == "torchscript" else "onnx"
                     (path,) = self.export(kind, out=f"{folder}/{backend}", no_check=True)
                     model = open_model(path, backend=backend, device=self._options["device"])
                 width, height = model.size_wh
@@ -243,25 +243,23 @@ class YOLO:
                 )
         return rows
 
-    @property
-    def _is_torch(self) -> bool:
-        return isinstance(self._model().network, nn.Module)
-
     def _model(self, size: tuple[int, int] | None = None) -> Model:
         """The model ready to run at an input size; the last one is kept."""
         size = size or self._size
         if self._opened is None or self._opened[0] != size:
-            model = open_model(
-                self.weights,
-                cfg=self.cfg,
-                names=self._names,
-                backend=self._backend,
-                half=self._half,
-                img_size=size,
-                **self._options,
-            )
-            self._opened = size, model
+            self._opened = size, self._open(size, self._backend)
         return self._opened[1]
+
+    def _open(self, size: tuple[int, int] | None, backend: str) -> Model:
+        return open_model(
+            self.weights,
+            cfg=self.cfg,
+            names=self._names,
+            backend=backend,
+            half=self._half,
+            img_size=size,
+            **self._options,
+        )
 
     def _ready(self, img_size: Size | None) -> Model:
         if self.weights is None:

@@ -29,7 +29,7 @@ from data.batches import batches_of
 from data.frames import Failure, Frame, Frames, open_frames
 from data.image import Image
 from data.video import VIDEO_SUFFIXES, VideoWriter
-from inference.model import open_model
+from inference.model import AUTO, TORCH, open_model
 from inference.predictor import Classifier, Model
 from models.heads.yolo import NO_EMBEDDING, YoloSection
 from utils.draw import annotate
@@ -70,12 +70,14 @@ def demo(words: Words) -> int:
         text = "embedding_layer: tracking by embeddings is not offered; without this key the boxes are the same"
         raise InputError(f"{cfg}: {text}, and YOLO.track of the Python package numbers objects by their boxes")
     print_weights(plan, words.get(4))
-    model = open_model(words.get(4), cfg=cfg, device=device_of(words))
+    timed = bool(words["-benchmark_layers"])
+    model = open_model(words.get(4), cfg=cfg, device=device_of(words), backend=TORCH if timed else AUTO)
+    model.expect(None)
     if isinstance(model, Classifier):
         raise InputError(f"{cfg}: is a classifier, expected a detector")
     say(f"video file: {source}\n" if source else f"Webcam index: {words['-c']}\n")
     model.names = _names(model, options, cfg)
-    if words["-benchmark_layers"]:
+    if timed:
         print_layer_times(model)
     with ExitStack() as stack:
         frames = stack.enter_context(closing(_frames(source, words["-c"])))
@@ -221,6 +223,7 @@ def classifier_demo(words: Words) -> int:
     cfg = words.at(3, "the cfg file")
     print_weights(print_network(cfg), words.get(4))
     model = open_model(words.get(4), cfg=cfg, device=device_of(words))
+    model.expect(None)
     if not isinstance(model, Classifier):
         raise InputError(f"{cfg}: is a detector, expected a classifier")
     names, top = class_names(options), min(int(options.get("top", "1")), model.classes)

@@ -12,7 +12,7 @@ import torch
 
 from darknet_cli.grammar import Words
 from data.formats.darknet import parse_data, read_names
-from inference.model import open_model
+from inference.model import AUTO, TORCH, open_model
 from inference.predictor import Classifier, Model
 from models.heads.anchors import NMS_KINDS
 from models.heads.base import BoxSection
@@ -124,10 +124,7 @@ def print_heads(plan: Plan) -> None:
 
 
 def print_layer_times(model: Model) -> None:
-    """-benchmark_layers: with every forward pass, print the time of each layer (network_kernels.cu forward_network_gpu).
-
-    On the CPU, neighbouring layers may run as one; the first of such a pair takes no time.
-    """
+    """-benchmark_layers: with every forward pass, print the time of each layer (network_kernels.cu forward_network_gpu)."""
     assert isinstance(model.network, Network)
     types = [_TYPE_NUMBERS.get(step.section.names[0], _OWN_TYPE) for step in model.network.plan.steps]
     average: dict[int, float] = {}
@@ -169,7 +166,8 @@ def open_printed(
     """The model of a command, with the original's lines. Raises InputError, for names that do not fit too."""
     plan = print_network(cfg, batch=batch, train=train)
     print_weights(plan, weights)
-    model = open_model(weights, cfg=cfg, device=device_of(words))
+    timed = bool(words.flags.get("-benchmark_layers"))
+    model = open_model(weights, cfg=cfg, device=device_of(words), backend=TORCH if timed else AUTO)
     if len(names) != model.classes and not isinstance(model, Classifier):
         say(
             f"\n Error: in the file {names_file} number of names {len(names)} that isn't equal to "
@@ -178,6 +176,6 @@ def open_printed(
         raise RunError(f"{names_file}: has {len(names)} names, {cfg} has classes={model.classes}")
     if not isinstance(model, Classifier):
         model.names = names
-    if words.flags.get("-benchmark_layers"):
+    if timed:
         print_layer_times(model)
     return model

@@ -109,6 +109,7 @@ def predict_images(
     """
     predictions = Predictions(found=[[] for _ in ways])
     statistics = predictions.statistics
+    model.expect(len(images))
     loader = ImageLoader(images, model.preprocessing(letter_box, kernel), batch_size=batch_size, workers=workers)
     steps = model.run(loader, _ways(model, ways), statistics, augment=augment, warm_up=interactive)
     try:

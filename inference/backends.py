@@ -29,14 +29,18 @@ logger = logging.getLogger(__name__)
 Arrays = list[NDArray[np.float32]]
 
 
-class Session(Protocol):
-    """A model loaded by an engine. metadata: what its file says about it."""
-
-    metadata: Metadata
+class Runner(Protocol):
+    """A model loaded by an engine."""
 
     def run(self, images: NDArray[np.float32]) -> Arrays:
         """Outputs for images (n, channels, height, width); n is the model's batch size if that is fixed."""
         ...
+
+
+class Session(Runner, Protocol):
+    """A model file loaded by an engine. metadata: what the file says about it."""
+
+    metadata: Metadata
 
 
 def as_floats(values: Any) -> NDArray[np.float32]:
@@ -46,69 +50,82 @@ def as_floats(values: Any) -> NDArray[np.float32]:
 _PROVIDERS = {"cpu": "CPUExecutionProvider", "cuda": "CUDAExecutionProvider"}
 
 
-class OnnxRuntimeSession:
-    """ONNX Runtime. Raises InputError for a file that is not an ONNX model of this program, and without the package."""
+class OnnxRuntime:
+    """A model in memory, run by ONNX Runtime with as many threads as PyTorch uses.
 
-    def __init__(self, path: str | Path, device: torch.device) -> None:
-        self.metadata = Metadata.from_pairs(read_onnx_metadata(path), str(path))
-        self._session = open_session(Path(path).read_bytes(), str(path), device)
+    model: ONNX. place: what messages call it. Raises InputError without the package, and for a model that it cannot load.
+    """
+
+    def __init__(self, model: bytes, place: str, device: torch.device) -> None:
+        library = need("onnxruntime", "onnxruntime")
+        options = library.SessionOptions()
+        options.intra_op_num_threads = torch.get_num_threads()
+        options.log_severity_level = 3  # warnings about float16 on a CPU and the like do not concern the user
+        wanted = _PROVIDERS.get(device.type, _PROVIDERS["cpu"])
+        if wanted not in library.get_available_providers():
+            logger.warning("%s: this onnxruntime lacks %s, using the CPU", place, wanted)
+            wanted = _PROVIDERS["cpu"]
+        errors = library.capi.onnxruntime_pybind11_state
+        try:
+            self._session = library.InferenceSession(model, options, providers=[wanted])
+        except (errors.Fail, errors.InvalidGraph, errors.InvalidProtobuf, errors.NotImplemented) as error:
+            raise InputError(f"{place}: ONNX Runtime cannot load it: {str(error).splitlines()[0]}") from None
 
     def run(self, images: NDArray[np.float32]) -> Arrays:
         return [as_floats(each) for each in self._session.run(None, {INPUT: images})]
 
 
-def open_session(model: bytes, place: str, device: torch.device) -> Any:
-    """A session of ONNX Runtime with as many threads as PyTorch uses. Raises InputError for a model that it cannot load."""
-    library = need("onnxruntime", "onnxruntime")
-    options = library.SessionOptions()
-    options.intra_op_num_threads = torch.get_num_threads()
-    options.log_severity_level = 3  # warnings about float16 on a CPU and the like do not concern the user
-    wanted = _PROVIDERS.get(device.type, _PROVIDERS["cpu"])
-    if wanted not in library.get_available_providers():
-        logger.warning("%s: this onnxruntime lacks %s, using the CPU", place, wanted)
-        wanted = _PROVIDERS["cpu"]
-    try:
-        return library.InferenceSession(model, options, providers=[wanted])
-    except (
-        library.capi.onnxruntime_pybind11_state.Fail,
-        library.capi.onnxruntime_pybind11_state.InvalidGraph,
-        library.capi.onnxruntime_pybind11_state.InvalidProtobuf,
-        library.capi.onnxruntime_pybind11_state.NotImplemented,
-    ) as error:
-        raise InputError(f"{place}: ONNX Runtime cannot load it: {str(error).splitlines()[0]}") from None
-
-
-class OpenVinoSession:
-    """OpenVINO. Raises InputError for a file that is not a model of this program, and without the package."""
+class OnnxRuntimeSession(OnnxRuntime):
+    """ONNX Runtime. Raises InputError for a file that is not an ONNX model of this program, and without the package."""
 
     def __init__(self, path: str | Path, device: torch.device) -> None:
-        library = need("openvino", "openvino")
-        core = library.Core()
-        if not Path(path).is_file():
-            raise InputError(f"{path}: no such model")
-        if Path(path).suffix == ".xml" and not Path(path).with_suffix(".bin").is_file():
-            raise InputError(f"{path}: {Path(path).with_suffix('.bin').name} with its weights is missing beside it")
+        self.metadata = Metadata.from_pairs(read_onnx_metadata(path), str(path))
+        super().__init__(Path(path).read_bytes(), str(path), device)
+
+
+class OpenVino:
+    """A model in memory, run by OpenVINO with as many threads as PyTorch uses.
+
+    model: ONNX, or what OpenVINO has read. place: what messages call it. half: compute in bfloat16 on a CPU; float32
+    otherwise. Raises InputError without the package, and for a model that it cannot load.
+    """
+
+    def __init__(self, model: Any, place: str, device: torch.device, *, half: bool = False) -> None:
+        core = need("openvino", "openvino").Core()
+        settings = {
+            # Without it, OpenVINO computes in bfloat16 wherever the processor has the instructions.
+            "INFERENCE_PRECISION_HINT": "bf16" if half else "f32",
+            "PERFORMANCE_HINT": "LATENCY",
+            "INFERENCE_NUM_THREADS": torch.get_num_threads(),
+        }
         try:
-            model = core.read_model(str(path))
+            model = core.read_model(model) if isinstance(model, (bytes, str)) else model
+            self._compiled = core.compile_model(model, "CPU" if device.type == "cpu" else "GPU", settings)
         except RuntimeError as error:
-            raise InputError(f"{path}: OpenVINO cannot load it: {str(error).strip().splitlines()[-1]}") from None
-        is_onnx = Path(path).suffix == ".onnx"
-        pairs = read_onnx_metadata(path) if is_onnx else read_pairs(model)
-        self.metadata = Metadata.from_pairs(pairs, str(path))
-        self._compiled = core.compile_model(model, "CPU" if device.type == "cpu" else "GPU", _settings())
+            raise InputError(f"{place}: OpenVINO cannot load it: {str(error).strip().splitlines()[-1]}") from None
 
     def run(self, images: NDArray[np.float32]) -> Arrays:
         found = self._compiled(images)
         return [as_floats(found[number]) for number in range(len(self._compiled.outputs))]
 
 
-def _settings() -> dict[str, Any]:
-    """Full precision (OpenVINO computes in bfloat16 on some processors), and as many threads as PyTorch uses."""
-    return {
-        "INFERENCE_PRECISION_HINT": "f32",
-        "PERFORMANCE_HINT": "LATENCY",
-        "INFERENCE_NUM_THREADS": torch.get_num_threads(),
-    }
+class OpenVinoSession(OpenVino):
+    """OpenVINO. Raises InputError for a file that is not a model of this program, and without the package."""
+
+    def __init__(self, path: str | Path, device: torch.device, *, half: bool = False) -> None:
+        library = need("openvino", "openvino")
+        if not Path(path).is_file():
+            raise InputError(f"{path}: no such model")
+        if Path(path).suffix == ".xml" and not Path(path).with_suffix(".bin").is_file():
+            raise InputError(f"{path}: {Path(path).with_suffix('.bin').name} with its weights is missing beside it")
+        try:
+            model = library.Core().read_model(str(path))
+        except RuntimeError as error:
+            raise InputError(f"{path}: OpenVINO cannot load it: {str(error).strip().splitlines()[-1]}") from None
+        is_onnx = Path(path).suffix == ".onnx"
+        pairs = read_onnx_metadata(path) if is_onnx else read_pairs(model)
+        self.metadata = Metadata.from_pairs(pairs, str(path))
+        super().__init__(model, str(path), device, half=half)
 
 
 class OpenCvSession:

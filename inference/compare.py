@@ -11,10 +11,10 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from inference.backends import ExportedModel
 from inference.detector import Detector
-from inference.model import open_network
-from inference.predictor import NmsOptions
+from inference.engine import ENGINES, EngineNetwork
+from inference.model import AUTO, open_network
+from inference.predictor import NmsOptions, Runnable
 from models.export.verify import difference
 from models.formats.files import LoadOptions
 from models.network import Network
@@ -106,7 +106,7 @@ class Side(NamedTuple):
 
     path: str
     cfg: str | None = None
-    backend: str | None = None
+    backend: str = AUTO
 
 
 class Verdict(NamedTuple):
@@ -152,8 +152,8 @@ class Comparison:
     def _layers(self, images: Tensor, every_layer: bool, show: Show) -> LayerDifference | None:
         """The first layer that differs by more than rounding."""
         a, b = self.models
-        if isinstance(a, ExportedModel) or isinstance(b, ExportedModel):
-            show("layers: not compared, an exported model gives its outputs only")
+        if not isinstance(a, Network) or not isinstance(b, Network):
+            show("layers: not compared, an engine gives the outputs only")
             return None
         first, count = None, 0
         show(f"{'layer':>5} {'type':<16} {'largest':>9} {'mean':>9} {'spread':>9}")
@@ -198,13 +198,16 @@ class Comparison:
         return matches
 
 
-def _opened(side: Side, size_wh: tuple[int, int] | None) -> Network | ExportedModel:
+def _opened(side: Side, size_wh: tuple[int, int] | None) -> Runnable:
     width, height = size_wh or (None, None)
     reading = LoadOptions(cfg=side.cfg, width=width, height=height, own_cfg=True)
-    return open_network(side.path, reading, side.backend)[0]
+    network = open_network(side.path, reading, side.backend)[0]
+    if isinstance(network, Network) and side.backend in ENGINES:
+        return EngineNetwork(network.fold(), side.backend, torch.device("cpu"), required=True)
+    return network
 
 
-def _detector(model: Network | ExportedModel) -> Detector | None:
+def _detector(model: Runnable) -> Detector | None:
     return Detector(model) if model.plan.box_heads else None
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, fields
+from functools import partial as bound
 from pathlib import Path
 
 import torch
@@ -19,12 +20,15 @@ from inference.backends import (
     TorchScriptSession,
 )
 from inference.detector import Detector
-from inference.predictor import Classifier, Model
+from inference.engine import ENGINES, OPENVINO, EngineNetwork, default_engine
+from inference.predictor import Classifier, Model, Runnable
 from models.formats.files import LoadOptions, load_model
+from models.layers.convolve import has_bfloat16
 from models.network import Network
 from utils.cli import AddFlag, input_size
 from utils.device import select_device
 from utils.errors import InputError
+from utils.packages import need
 
 logger = logging.getLogger(__name__)
 
@@ -35,8 +39,8 @@ _ENGINES: dict[str, tuple[tuple[str, ...], Callable[[str | Path, torch.device], 
     "opencv": ((".onnx",), OpenCvSession),
     "torchscript": ((".torchscript",), TorchScriptSession),
 }
-TORCH = "torch"
-BACKENDS = (TORCH, *_ENGINES)
+AUTO, TORCH = "auto", "torch"
+BACKENDS = (AUTO, TORCH, *_ENGINES)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -46,7 +50,7 @@ class ModelFlags:
     cfg: str | None
     weights: str | None
     names: str | None
-    backend: str | None
+    backend: str
     ema: bool
     trust_pickle: bool
     partial: bool
@@ -92,7 +96,7 @@ def open_model(
     *,
     cfg: str | Path | None = None,
     names: str | Path | Sequence[str] | None = None,
-    backend: str | None = None,
+    backend: str = AUTO,
     device: str | torch.device = "",
     img_size: tuple[int, int] | None = None,
     half: bool = False,
@@ -103,25 +107,21 @@ def open_model(
     """The detector or classifier in a .weights, .pt, .safetensors, .onnx, .xml or .torchscript file, ready to run.
 
     path: None gives random weights. cfg: for .weights files; the others have theirs inside. names: a names file, or the names
-    themselves; default: those in the file, or class 0, class 1, ... backend: one of BACKENDS; None: by the extension.
-    device: as `select_device` takes it; "" is a GPU if there is one. img_size: another input width and height in pixels.
-    half: 16-bit floats, on a GPU only. ema: the EMA weights of a training checkpoint. trust_pickle: read .pt files with
-    pickle, which runs any code inside. partial: load what fits of a .weights file.
-    Raises InputError for files, engines, sizes and names that do not go together.
+    themselves; default: those in the file, or class 0, class 1, ... backend: one of BACKENDS; "auto": for exported models by
+    the extension; on a CPU the fastest engine that is installed, as soon as the number of images pays for opening it (see
+    `EngineNetwork`); else PyTorch. device: as `select_device` takes it; "" is a GPU if there is one. img_size: another input
+    width and height in pixels. half: float16 on a GPU, bfloat16 with OpenVINO on a CPU. ema: the EMA weights of a training
+    checkpoint. trust_pickle: read .pt files with pickle, which runs any code inside. partial: load what fits of a .weights
+    file.
+    Raises InputError for files, engines, sizes and names that do not go together, and for `half` where nothing supports it.
     """
     device = select_device(device) if isinstance(device, str) else device
-    if half and device.type == "cpu":
-        raise InputError("--half: 16-bit floats need a GPU, this run is on the CPU")
     width, height = img_size or (None, None)
     reading = LoadOptions(
         cfg=cfg, device=device, width=width, height=height, ema=ema, trust_pickle=trust_pickle, partial=partial
     )
-    network, own_names = open_network(path, reading, backend)
-    if isinstance(network, ExportedModel):
-        if half:
-            raise InputError(f"{path}: --half has no effect on an exported model; export it with --half")
-        device = torch.device("cpu")  # of the tensors that go in and come out; the engine has its own
-    model = model_of(network, device, half=half)
+    network, own_names = open_network(path, reading, backend, half=half)
+    model = model_of(network, device, backend=backend, half=half)
     if names is None and own_names:
         if len(own_names) != model.classes:
             text = f"has {len(own_names)} names in it for {model.classes} classes; give others with --names"
@@ -137,34 +137,74 @@ def open_model(
 
 
 def open_network(
-    path: str | Path | None, reading: LoadOptions, backend: str | None = None
+    path: str | Path | None, reading: LoadOptions, backend: str = AUTO, *, half: bool = False
 ) -> tuple[Network | ExportedModel, tuple[str, ...]]:
-    """The network in a file, not folded, and the class names in the file. Raises InputError as `open_model`."""
+    """The network in a file, not folded, and the class names in the file. Raises InputError as `open_model`.
+
+    half: of exported models; a network is in float32.
+    """
     if path is None or not any(Path(path).suffix in suffixes for suffixes, _ in _ENGINES.values()):
-        if backend not in (None, TORCH):
+        if backend not in (AUTO, TORCH, *ENGINES):
             raise InputError(f"--backend {backend}: runs exported models, not {path}; see export.py")
         network, names = load_model(path, reading)
         return network, names
     possible = [name for name, (suffixes, _) in _ENGINES.items() if Path(path).suffix in suffixes]
-    engine = backend or possible[0]
+    engine = possible[0] if backend == AUTO else backend
     if engine not in possible:
         raise InputError(f"{path}: --backend {engine} cannot run it, expected {' or '.join(possible)}")
     for flag, given in (("--ema", reading.ema), ("--partial", reading.partial)):
         if given:
             logger.warning("%s: %s has no effect on an exported model", path, flag)
-    session = _ENGINES[engine][1](path, torch.device(reading.device))
+    device, opener = torch.device(reading.device), _ENGINES[engine][1]
+    if half:
+        if engine != OPENVINO or device.type != "cpu":
+            raise InputError(f"{path}: --half runs exported models with --backend openvino on a CPU only")
+        _require_bfloat16()
+        opener = bound(OpenVinoSession, half=True)
+    session = opener(path, device)
     own = session.metadata
     model = ExportedModel(session, str(path), (reading.width or own.size_wh[0], reading.height or own.size_wh[1]))
     return model, own.description.names
 
 
-def model_of(network: Network | ExportedModel, device: torch.device, *, half: bool = False) -> Model:
-    """A detector or, if the heads have no boxes, a classifier around a network on `device`, which is folded in place."""
-    if isinstance(network, Network):
-        network.fold(pack=device.type == "cpu")
-        if half:
+def model_of(
+    network: Network | ExportedModel, device: torch.device, *, backend: str = AUTO, half: bool = False
+) -> Model:
+    """A detector or, if the heads have no boxes, a classifier around a network on `device`, which is folded in place.
+
+    backend, half: of a Network, see `open_model`. Raises InputError for engines that are not installed or cannot run it.
+    """
+    runnable: Runnable = network
+    if isinstance(network, ExportedModel):
+        device, half = torch.device("cpu"), False  # of the tensors that go in and come out; the engine has its own
+    else:
+        network.fold()
+        engine = _engine(backend, device, half)
+        if engine is not None:
+            runnable = EngineNetwork(network.cpu(), engine, device, required=half or backend != AUTO, half=half)
+            device, half = torch.device("cpu"), False
+        elif half:
             network.half()
-    plan = network.plan
+    plan = runnable.plan
     if not plan.box_heads and any(step.section.is_head for step in plan.steps):
-        return Classifier(network, device, half=half)
-    return Detector(network, device, half=half)
+        return Classifier(runnable, device, half=half)
+    return Detector(runnable, device, half=half)
+
+
+def _engine(backend: str, device: torch.device, half: bool) -> str | None:
+    """The engine for a network; None: PyTorch. Raises InputError for 16-bit floats that are not to be had."""
+    if half and device.type == "cpu":
+        if backend not in (AUTO, OPENVINO):
+            raise InputError(f"--half: on a CPU it needs --backend {OPENVINO}, found {backend}")
+        _require_bfloat16()
+        return OPENVINO
+    if backend != AUTO:
+        return None if backend == TORCH else backend
+    return default_engine() if device.type == "cpu" else None
+
+
+def _require_bfloat16() -> None:
+    """Raise InputError unless OpenVINO is installed and the processor multiplies bfloat16."""
+    if not has_bfloat16():
+        raise InputError("--half: this processor has no bfloat16 instructions, and there is no GPU")
+    need("openvino", "openvino")

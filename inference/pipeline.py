@@ -38,6 +38,7 @@ def predict_frames(
     mirrored image too. statistics: is brought up to date before each result. The caller closes `frames`.
     """
     statistics = statistics or RunStatistics()
+    model.expect(frames.total)
     batches = batches_of(frames, model.preprocessing(letter_box, kernel), batch_size)
     # Frames of a live source are preprocessed at the last moment: prepared ahead, they would be outdated.
     ready = _ahead_if_it_pays(batches, -(-_AHEAD // batch_size), statistics) if frames.ahead else batches

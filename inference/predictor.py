@@ -15,6 +15,7 @@ from torch import Tensor
 
 from data.batches import Batch, batches_of
 from data.frames import Failure, Frame, as_image
+from inference.engine import EngineNetwork
 from models.fit import classes_of
 from models.layers.base import Layer
 from models.plan import Plan
@@ -26,7 +27,7 @@ Postprocess = Callable[[Outputs, Sequence[Letterbox]], list[Any]]
 
 
 class Runnable(Protocol):
-    """A Network, or an exported model that stands for one.
+    """A Network, or what stands for one: an EngineNetwork or an exported model.
 
     Called with images (n, channels, height, width) it returns the outputs of the heads, or what an exported model makes of
     them. Of the layers, only heads are used.
@@ -140,6 +141,11 @@ class Model(ABC):
         views = (images, images.flip(3)) if augment else (images,)
         return tuple(self.network(view) for view in views)
 
+    def expect(self, images: int | None) -> None:
+        """Announce how many images follow, None: no end is known; an engine is opened if they are worth it."""
+        if isinstance(self.network, EngineNetwork):
+            self.network.expect(images)
+
     @abstractmethod
     def postprocess(self, outputs: Outputs, letterboxes: Sequence[Letterbox], options: NmsOptions) -> list[Any]:
         """A result for each image: Detections in its own pixels, or the probability of each class, float32 (classes,)."""
@@ -159,6 +165,7 @@ class Model(ABC):
         images: of any sizes, what `data.frames.as_image` takes, such as uint8 (height, width, 3) RGB. batch_size: most
         images in one forward pass. Raises InputError for what is no such image.
         """
+        self.expect(len(images))
         frames = (Frame(image=as_image(each, f"image {n}"), path=f"image{n}") for n, each in enumerate(images))
         batches = batches_of(frames, self.preprocessing(letter_box, kernel), batch_size)
         way = partial(self.postprocess, options=options or NmsOptions())

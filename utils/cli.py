@@ -176,7 +176,11 @@ _SHARED: dict[str, dict[str, Any]] = {
         "metavar": "FILE",
         "help": "class names, one per line, or a .data file with 'names'; default: the model file's, or class 0, ...",
     },
-    "--backend": {"help": "engine that runs the model; default: by file extension"},
+    "--backend": {
+        "default": "auto",
+        "help": "engine that runs the model; default auto: on a CPU the fastest that is installed if the number of images "
+        "pays for opening it, else PyTorch; exported models: by extension",
+    },
     "--ema": {"action": "store_true", "help": "use the EMA weights of a training checkpoint"},
     "--trust-pickle": {
         "action": "store_true",
@@ -217,7 +221,10 @@ _SHARED: dict[str, dict[str, Any]] = {
     "--augment": {"action": "store_true", "help": "test-time augmentation: run on the mirrored image too"},
     "--single-cls": {"action": "store_true", "help": "treat all classes as one"},
     "--device": {"default": "", "help": "cpu, mps, or a CUDA index such as 0; default: a GPU if there is one"},
-    "--half": {"action": "store_true", "help": "run in 16-bit floats, on a GPU only"},
+    "--half": {
+        "action": "store_true",
+        "help": "run in 16-bit floats: on a GPU, or with OpenVINO on a CPU with bfloat16 instructions",
+    },
     "--save-txt": {"action": "store_true", "help": "save labels/*.txt: class, centre and size relative to the image"},
     "--save-conf": {"action": "store_true", "help": "append the score to each line of --save-txt"},
     "--no-save": {"action": "store_true"},

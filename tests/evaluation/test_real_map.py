@@ -25,6 +25,7 @@ from data.image import read_image
 from data.sources import open_data
 from evaluation.metrics.darknet import NMS_THRESH, SCORE_THRESH, DarknetMap, darknet_map
 from evaluation.run import predict_images
+from inference.engine import ENGINES
 from inference.model import model_of
 from inference.predictor import NmsOptions
 from models.load import load
@@ -36,7 +37,8 @@ FOLDERS = {
     "yolo-fastest-1.1": "yolo-fastest-1.1_coco",
     "yolo-fastest-1.1_body": "yolo-fastest-1.1_body",
 }
-RUNS = sorted({(result["model"], result["letter_box"]) for result in RESULTS})
+RUNS = [(*run, "torch") for run in sorted({(result["model"], result["letter_box"]) for result in RESULTS})]
+RUNS += [(model, 0, engine) for model in FOLDERS for engine in ENGINES]
 
 
 @lru_cache(maxsize=1)
@@ -69,10 +71,10 @@ def _originals_pixels() -> dict[Path, NDArray[np.uint8]]:
     return images
 
 
-def _measure(name: str, letter_box: int) -> DarknetMap:
+def _measure(name: str, letter_box: int, backend: str = "torch") -> DarknetMap:
     folder = shared(f"weights/{FOLDERS[name]}")
     network = load(next(folder.glob("*.cfg")), next(folder.glob("*.weights")))
-    model, dataset = model_of(network, torch.device("cpu")), _dataset()
+    model, dataset = model_of(network, torch.device("cpu"), backend=backend), _dataset()
     ways = [NmsOptions(conf=SCORE_THRESH, iou=NMS_THRESH, rank_above=SCORE_THRESH)]
     predictions = predict_images(model, dataset.images, ways, letter_box=bool(letter_box))
     truths = [dataset.ground_truth(i, wh) for i, wh in zip(predictions.indices, predictions.sizes_wh, strict=True)]
@@ -85,11 +87,14 @@ def _check(ours: DarknetMap, result: dict[str, Any], tolerance: float) -> None:
     np.testing.assert_allclose(aps, [each["ap"] for each in result["per_class"]], rtol=0, atol=max(tolerance, 6e-5))
 
 
-@pytest.mark.parametrize(("model", "letter_box"), RUNS)
-def test_equals_the_original(model: str, letter_box: int, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize(("model", "letter_box", "backend"), RUNS)
+def test_equals_the_original(model: str, letter_box: int, backend: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    if backend != "torch":
+        pytest.importorskip("onnx")
+        pytest.importorskip(backend)
     pixels = _originals_pixels()
     monkeypatch.setattr(batches, "read_image", lambda path: pixels[path])
-    ours = _measure(model, letter_box)
+    ours = _measure(model, letter_box, backend)
     for result in RESULTS:
         if (result["model"], result["letter_box"]) != (model, letter_box):
             continue

@@ -9,14 +9,11 @@ from typing import Any
 import cv2
 import numpy as np
 import pytest
-import torch
 
-from inference.detector import Detector
-from inference.predictor import NmsOptions
-from models import load
-from models.network import Network
+from inference.engine import ENGINES
+from inference.model import open_model
+from inference.predictor import Model, NmsOptions
 from tests.paths import REFERENCE, shared
-from utils.letterbox import Letterbox, network_input
 
 RESULTS = json.loads((REFERENCE / "real_boxes.json").read_text())["results"]
 FOLDERS = {
@@ -27,10 +24,10 @@ FOLDERS = {
 
 
 @cache
-def network(model: str, packed: bool) -> Network:
+def detector(model: str, backend: str) -> Model:
     folder, name = FOLDERS[model]
     path = shared("weights") / folder
-    return load(path / f"{name}.cfg", path / f"{name}.weights").fold(pack=packed)
+    return open_model(path / f"{name}.weights", cfg=path / f"{name}.cfg", backend=backend, device="cpu")
 
 
 def overlap(one: np.ndarray, other: np.ndarray) -> float:
@@ -44,20 +41,17 @@ def name_of(recorded: dict[str, Any]) -> str:
     return f"{recorded['model']}-{recorded['image_name']}-letterbox{recorded['letterbox']}-{recorded['thresh']}"
 
 
+@pytest.mark.parametrize("backend", ["torch", *ENGINES])
 @pytest.mark.parametrize("recorded", RESULTS, ids=name_of)
-def test_every_recorded_box_is_found(recorded: dict[str, Any]) -> None:
+def test_every_recorded_box_is_found(recorded: dict[str, Any], backend: str) -> None:
+    if backend != "torch":
+        pytest.importorskip("onnx")
+        pytest.importorskip(backend)
     image = cv2.imread(str(shared("datasets/pictures") / f"{recorded['image_name']}.png"))[:, :, ::-1]
-    net = network(recorded["model"], bool(recorded["letterbox"]))
+    model = detector(recorded["model"], backend)
     size = (image.shape[1], image.shape[0])
-    fit = Letterbox(
-        image_wh=size,
-        network_wh=(net.plan.input.width, net.plan.input.height),
-        letter_box=bool(recorded["letterbox"]),
-    )
-    images = torch.from_numpy(network_input(np.ascontiguousarray(image), fit))[None]
-    with torch.inference_mode():
-        outputs = net(images)
-        found = Detector(net).postprocess((outputs,), [fit], NmsOptions(conf=recorded["thresh"], iou=0.45))[0]
+    options = NmsOptions(conf=recorded["thresh"], iou=0.45)
+    (found,) = model.predict([image], options, letter_box=bool(recorded["letterbox"]))
     expected = [(box["box"], box["class"], box["prob"]) for box in recorded["detections"]]
     left = [(box * 1.0, class_id, score) for box, score, class_id in found]
     for (x, y, w, h), class_id, score in expected:
