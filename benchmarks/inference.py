@@ -68,7 +68,7 @@ def compare(name: str, size: int, runs: int, threads: int, opencv: OpenCv | None
         network.plan.cfg.with_values(0, {"width": size, "height": size}).write(sized)
         save_weights(network, weights)
         answer = opencv.ask("load", sized, weights, size, threads) if opencv else "cannot: not asked"
-    network.fold(pack=True)
+    network.fold()
     image = torch.rand(1, network.plan.input.channels, size, size)
     ours, theirs = [], []
     for _ in range(runs):

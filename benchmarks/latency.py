@@ -34,7 +34,7 @@ PASSES = 3
 
 def least_ms(name: str, side: int) -> float:
     """Processor milliseconds of the quickest of PASSES forward passes after one for warming up."""
-    network = settle_statistics(load(ROOT / "cfg" / f"{name}.cfg", width=side, height=side)).fold(pack=True)
+    network = settle_statistics(load(ROOT / "cfg" / f"{name}.cfg", width=side, height=side)).fold()
     image = torch.rand(1, 3, side, side)
     seconds = []
     with torch.inference_mode():

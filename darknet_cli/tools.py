@@ -243,7 +243,7 @@ def speed(words: Words) -> int:
     count = int(number) or 1000
     plan = print_network(words.at(1, "the cfg file"), batch=None, train=True)
     device = select_device(device_of(words))
-    network = Network(plan).to(device).fold(pack=device.type == "cpu")
+    network = Network(plan).to(device).fold()
     shape = plan.input
     image = torch.zeros(1, shape.channels, shape.height, shape.width, device=device)
     with torch.inference_mode():

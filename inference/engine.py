@@ -27,7 +27,7 @@ ENGINES = (OPENVINO, ONNX_RUNTIME)  # that run networks, the fastest first
 
 # What opening an engine costs, in billions of operations that PyTorch could be spared in that time: a constant part, and one
 # for every million parameters. Measured with OpenVINO on two cores for four models, see docs/deployment.md.
-_OPENING, _OPENING_PER_MILLION = 400.0, 20.0
+_OPENING, _OPENING_PER_MILLION = 300.0, 35.0
 
 # Outputs in float32 may differ by this, relative to their size. Rounding: at most 3e-5 in trained networks and 3e-4 in the
 # deepest one with random weights; a layer that is computed otherwise: above 0.1.

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Collection, Iterator
 
 import torch
@@ -29,7 +28,6 @@ class Network(nn.Module):
         self.seen = 0
         self.version = (0, 2, 5)  # of the weights file, as the original writes it
         self.is_folded = False
-        self.is_packed = False
         self._expires = last_reads(plan)
 
     def __iter__(self) -> Iterator[Layer]:
@@ -51,7 +49,6 @@ class Network(nn.Module):
 
         Raises InputError for an index that the network does not have.
         """
-        assert not self.is_packed, "a packed network does not keep every layer's output"
         count = len(self.plan.steps)
         for index in layers:
             if not 0 <= index < count:
@@ -74,35 +71,21 @@ class Network(nn.Module):
         """(kind, count, fan_in) of everything in the weights file, in file order."""
         return [(item.kind, item.tensor.numel(), item.fan_in) for _, item in self.stored()]
 
-    def fold(self, *, pack: bool = False) -> Network:
+    def fold(self) -> Network:
         """Prepare the network for inference; it can no longer be trained or saved.
 
-        Batch normalisation is folded into the weights. `pack` also lays them out for this processor where PyTorch can
-        (float32 on a CPU; such a network can be neither moved to another device nor exported, and has no `outputs`).
+        Batch normalisation is folded into the weights; on a CPU they are laid out channels last, which is fastest there.
         """
         self.eval().requires_grad_(False)
-        layers = [layer.folded() for layer in self]
-        if pack:
-            self.is_packed = True
-            layers = [layer.packed(step.site) for layer, step in zip(layers, self.plan.steps, strict=True)]
-            self._join(layers)
-        self.layers = nn.ModuleList(layers)
+        self.layers = nn.ModuleList(layer.folded() for layer in self)
+        if all(each.device.type == "cpu" for each in self.parameters()):
+            self.to(memory_format=torch.channels_last)
         self.is_folded = True
         return self
 
-    def _join(self, layers: list[Layer]) -> None:
-        """Replace pairs of packed layers that one call can compute."""
-        readers = Counter(source for step in self.plan.steps for source in step.sources)
-        for step in self.plan.steps[1:]:
-            before = step.index - 1
-            if step.sources[0] == before and readers[before] == 1:
-                pair = layers[step.index].joined(layers[before], step.site)
-                if pair:
-                    layers[before], layers[step.index] = pair
-
     def _run(self, images: Tensor, keep: Collection[int], *, stop_at_heads: bool = False) -> dict[int, Tensor]:
         """Run the layers up to the last one of `keep`; outputs are released after their last reader."""
-        if self.is_packed:  # the layout that is fastest in oneDNN; otherwise it is the caller's choice
+        if self.is_folded and images.device.type == "cpu":
             images = images.contiguous(memory_format=torch.channels_last)
         held = {-1: images}
         last = max(keep, default=-1)

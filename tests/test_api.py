@@ -56,11 +56,6 @@ def test_what_is_no_image_is_refused(model: Model, wrong: np.ndarray) -> None:
         model.predict([image(64, 64), wrong])
 
 
-def test_half_is_for_a_gpu(tmp_path: Path) -> None:
-    with pytest.raises(InputError, match="half"):
-        open_model(make_small_model(tmp_path)[1], device="cpu", half=True)
-
-
 @pytest.mark.parametrize("device", ["foo", "cuda:63"])
 def test_a_device_that_is_not_there_is_refused(device: str, tmp_path: Path) -> None:
     cfg, weights, _ = make_small_model(tmp_path, 1)

@@ -237,17 +237,6 @@ class Layer(nn.Module):
         """The layer for inference: batch normalisation folded into the weights where possible."""
         return self
 
-    def packed(self, site: Site) -> Layer:
-        """The folded layer for inference in float32 on a CPU, with weights laid out for this processor."""
-        return self
-
-    def joined(self, before: Layer, site: Site) -> tuple[Layer, Layer] | None:
-        """Replacements for `before` and this layer if one call can do the work of both; the first passes its input on.
-
-        `before` is packed, this layer's first input, and read by no other layer.
-        """
-        return None
-
     def export(self, graph: Graph, site: Site, *inputs: str) -> str:
         """Add the folded layer's computation to an ONNX graph; takes the names of its inputs, returns that of its output.
 

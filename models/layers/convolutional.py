@@ -36,7 +36,6 @@ from models.layers.convolve import (
     rounded_to_bfloat16,
     sign,
 )
-from models.layers.packed import PackedConvolution, can_pack
 from models.onnx_graph import Graph
 from utils.options import ignored, option
 
@@ -339,11 +338,3 @@ class Convolutional(Layer):
         )
         y = self.activate.export(graph, y)
         return y if self.blur is None else self.blur.export(graph, y)
-
-    def packed(self, site: Site) -> Layer:
-        section = self.section
-        plain = not (section.xnor or section.binary or section.antialiasing)
-        if not plain or not can_pack(self.weights) or self.biases is None:
-            return self
-        geometry = ([self.padding] * 2, list(section.strides_yx), [section.spread] * 2, self.groups)
-        return PackedConvolution(self.weights, self.biases, self.activate, site.input, geometry)

@@ -13,7 +13,6 @@ from torch.nn import functional as F
 
 from models.activations import Activation, activation_option
 from models.layers.base import Layer, LayerCost, LayerSection, Shape, Site, Stored, absolute
-from models.layers.packed import Identity, PackedConvolution
 from models.onnx_graph import Graph
 from utils.options import option
 
@@ -110,12 +109,6 @@ class Shortcut(Layer):
         for other in others[1:]:
             y = _add(y, other, owned=not y.requires_grad)
         return self.activate(y)
-
-    def joined(self, before: Layer, site: Site) -> tuple[Layer, Layer] | None:
-        if self.weights is not None or not isinstance(before, PackedConvolution) or len(site.inputs) != 2:
-            return None
-        sums = before.with_sum(self.activate) if site.inputs[0] == site.inputs[1] else None
-        return (Identity(), sums) if sums else None
 
     def _weighted(self, x: Tensor, others: tuple[Tensor, ...]) -> Tensor:
         factors = _Normalized.apply(self.weights, self.softmax).to(x.dtype)[:, :, None, None]
