@@ -1,0 +1,342 @@
+"""A small reproduction of the papers: their backbones and heads, trained with one recipe on drawn images.
+
+Classifiers learn 36 classes of shapes (benchmarks/shapes.py). Detectors start from the CSPPeleeNet of the same seed and learn
+drawn scenes (data/scenes). All nets of a task see the same number of images, train.py trains them, and the figure is that of
+the last iteration. OUT/results.json and OUT/results.md are written after each training: a reproduction that was stopped goes
+on where it was. --full is for a GPU.
+
+  python -m benchmarks.reproduction --out runs/reproduction
+  python -m benchmarks.reproduction --out runs/reproduction-full --full
+"""
+
+from __future__ import annotations
+
+import argparse
+import csv
+import dataclasses
+import itertools
+import json
+import statistics
+import sys
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from functools import partial
+from pathlib import Path
+
+import train
+from benchmarks.shapes import CLASSES, make_shapes
+from compose.backbones import BACKBONES, densenet
+from compose.heads import HEADS
+from compose.heads.yolo import classifier
+from compose.net import Backbone, Net, Section, Value, write_sections
+from data.scenes import NAMES, make_scenes
+from models.fit import fit_classes, read_plan_to_fit
+from models.plan import make_plan
+from models.summary import totals
+from utils.cli import EXIT_INTERRUPTED, EXIT_OK, above_zero, run_script, script_parser
+from utils.errors import InputError, RunError
+from utils.files import read_text, write_text
+
+START = "csppeleenet"
+"""The classifier that detectors start from."""
+K24, K34 = "densenet-3-4-8-6-k24", "densenet-6-8-8-8-k34"
+PELEE_LIKE = partial(densenet.densenet, layers=(3, 4, 8, 6), growth=24)
+VOVNET_LIKE = partial(densenet.densenet, layers=(6, 8, 8, 8), growth=34)
+OWN = {
+    K24: Backbone("DenseNet with PeleeNet's layers, k = 24", "derived", PELEE_LIKE),
+    K34: Backbone("DenseNet with DenseNet-67's layers, k = 34", "derived", VOVNET_LIKE),
+}
+"""DenseNets of like cost as PeleeNet and as VoVNet-27-slim."""
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Task:
+    """One recipe for several nets.
+
+    printed: by net, the accuracy or AP of the papers. compared: pairs of nets and the printed difference.
+    drawn: training images per class, or scenes. images: how many each net sees. rate: the largest learning rate.
+    metric: the column of results.csv.
+    """
+
+    printed: Mapping[str, float | None]
+    compared: Sequence[tuple[str, str, str]]
+    side: int
+    drawn: int
+    images: int
+    batch: int
+    rate: float
+    metric: str
+
+    @property
+    def iterations(self) -> int:
+        return max(2, self.images // self.batch)
+
+
+SHAPES = Task(
+    printed={
+        "peleenet": 70.7,
+        "csppeleenet-g25": 71.5,
+        "csppeleenet": 70.9,
+        "csppeleenet-g75": 70.4,
+        "csppeleenet-first-g50": 69.2,
+        "csppeleenet-last-g50": 70.6,
+        K24: None,
+        "vovnet27-slim": None,
+        K34: None,
+    },
+    compared=(
+        ("csppeleenet", "peleenet", "+0.2 top-1"),
+        ("csppeleenet-g25", "csppeleenet", "+0.6 top-1"),
+        ("csppeleenet", "csppeleenet-g75", "+0.5 top-1"),
+        ("csppeleenet", "csppeleenet-last-g50", "+0.3 top-1"),
+        ("csppeleenet-last-g50", "csppeleenet-first-g50", "+1.4 top-1"),
+        ("peleenet", "csppeleenet-first-g50", "+1.5 top-1"),
+        ("peleenet", K24, "+ (PeleeNet's paper)"),
+        ("vovnet27-slim", K34, "+1.2 mAP (DSOD, DenseNet-67)"),
+    ),
+    side=64,
+    drawn=250,
+    images=16_000,
+    batch=32,
+    rate=0.002,
+    metric="top1",
+)
+SCENES = Task(
+    printed={"prn": 23.1, "gfm": 24.3, "efm-plain": 26.4, "efm": 26.8},
+    compared=(("gfm", "prn", "+1.2 AP"), ("efm-plain", "gfm", "+2.1 AP"), ("efm", "efm-plain", "+0.4 AP")),
+    side=160,
+    drawn=1000,
+    images=4_000,
+    batch=16,
+    rate=0.001,
+    metric="AP",
+)
+SMALL = {"shapes": SHAPES, "scenes": SCENES}
+FULL = {
+    "shapes": dataclasses.replace(SHAPES, side=96, drawn=1000, images=640_000, batch=64),
+    "scenes": dataclasses.replace(SCENES, side=320, drawn=8_000, images=160_000, batch=32),
+}
+SMALL_SEEDS, FULL_SEEDS = 3, 5
+VALIDATED = 60
+"""Validation images of each class."""
+T95 = (
+    12.71,
+    4.30,
+    3.18,
+    2.78,
+    2.57,
+    2.45,
+    2.36,
+    2.31,
+    2.26,
+    2.23,
+    2.20,
+    2.18,
+    2.16,
+    2.14,
+    2.13,
+    2.12,
+    2.11,
+    2.10,
+    2.09,
+)
+"""Two-sided 95 % quantiles of Student's t by degrees of freedom from 1 on."""
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Result:
+    """One training. figure: in percent. seconds: of processor time."""
+
+    task: str
+    net: str
+    seed: int
+    figure: float
+    seconds: float
+
+
+def parse_arguments(arguments: Sequence[str] | None) -> argparse.Namespace:
+    parser = script_parser("python -m benchmarks.reproduction", __doc__)
+    add = parser.add_argument
+    add("--out", type=Path, default=Path("runs/reproduction"), metavar="DIR", help="default %(default)s")
+    add("--full", action="store_true", help="for a GPU: larger images, longer training, more seeds")
+    add("--seeds", type=above_zero, metavar="N", help=f"default {SMALL_SEEDS}, with --full {FULL_SEEDS}")
+    add("--nets", nargs="+", metavar="NET", help="only these (default: all)")
+    add("--images", type=above_zero, metavar="N", help="images that each net sees (default: the task's)")
+    add("--drawn", type=above_zero, metavar="N", help="training images per class, or scenes (default: the task's)")
+    return parser.parse_args(arguments)
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    options = parse_arguments(arguments)
+    changed = {key: value for key in ("images", "drawn") if (value := getattr(options, key)) is not None}
+    tasks = {name: dataclasses.replace(task, **changed) for name, task in (FULL if options.full else SMALL).items()}
+    known = [net for task in tasks.values() for net in task.printed]
+    if unknown := [net for net in options.nets or () if net not in known]:
+        raise InputError(f"--nets: no net {unknown[0]!r}, expected some of: {', '.join(known)}")
+    results = read_results(options.out / "results.json", tasks)
+    done = {(result.task, result.net, result.seed) for result in results}
+    for seed in range(options.seeds or (FULL_SEEDS if options.full else SMALL_SEEDS)):
+        for name, task in tasks.items():
+            for net in task.printed:
+                if (name, net, seed) not in done and net in (options.nets or known):
+                    results.append(train_net(options.out, name, task, net, seed, workers=8 if options.full else 0))
+                    write_results(options.out, tasks, results)
+    print(f"Results saved to {options.out}")
+    return EXIT_OK
+
+
+def read_results(path: Path, tasks: Mapping[str, Task]) -> list[Result]:
+    """Those of an earlier call; InputError if it trained otherwise."""
+    if not path.exists():
+        return []
+    found = json.loads(read_text(path, "results"))
+    if found["tasks"] != as_plain(tasks):
+        raise InputError(f"{path}: trained with other settings, expected another --out for these")
+    return [Result(**each) for each in found["results"]]
+
+
+def write_results(folder: Path, tasks: Mapping[str, Task], results: Sequence[Result]) -> None:
+    plain = {"tasks": as_plain(tasks), "results": [dataclasses.asdict(result) for result in results]}
+    write_text(folder / "results.json", json.dumps(plain, indent=1) + "\n")
+    parts = [
+        markdown(folder, name, task, [each for each in results if each.task == name]) for name, task in tasks.items()
+    ]
+    write_text(folder / "results.md", "\n".join(parts))
+
+
+def as_plain(tasks: Mapping[str, Task]) -> dict[str, dict[str, object]]:
+    """What decides the figures of each task, as JSON has it."""
+    keys = ("side", "drawn", "images", "batch", "rate", "metric")
+    return {name: {key: getattr(task, key) for key in keys} for name, task in tasks.items()}
+
+
+def train_net(folder: Path, name: str, task: Task, net: str, seed: int, *, workers: int) -> Result:
+    """Train a net, or finish a training that was stopped."""
+    run, cfg = folder / "runs" / f"{name}-{net}-{seed}", folder / "cfg" / f"{name}-{net}.cfg"
+    write_text(cfg, cfg_text(name, task, net))
+    last = run / "weights" / "last.pt"
+    if last.exists():
+        arguments = ["--resume", str(last)]
+    else:
+        arguments = [
+            "--cfg",
+            str(cfg),
+            "--data",
+            str(draw(folder, name, task)),
+            "--seed",
+            str(seed),
+            "--adamw",
+            "--cos-lr",
+        ]
+        arguments += ["--amp", "bf16", "--bn-momentum", "0.1", "--eval-period", str(task.iterations), "--cache-images"]
+        arguments += ["--no-plots", "--no-tensorboard", "--project", str(run.parent), "--name", run.name, "--exist-ok"]
+        if name == "scenes":
+            start = folder / "runs" / f"shapes-{START}-{seed}" / "weights" / f"shapes-{START}_final.weights"
+            arguments += ["--anchors", "auto"] + (["--weights", str(start), "--clear"] if start.exists() else [])
+    print(f"{name}, {net}, seed {seed}", flush=True)
+    started = time.process_time()
+    code = run_script(train.main, [*arguments, "--workers", str(workers)])
+    if code == EXIT_INTERRUPTED:
+        raise KeyboardInterrupt
+    if code != EXIT_OK:
+        raise RunError(f"{run}: the training failed")
+    with (run / "results.csv").open(newline="") as stream:
+        figure = float(list(csv.DictReader(stream))[-1][task.metric])
+    for path in (run / "weights").iterdir():
+        if not path.name.endswith("_final.weights"):
+            path.unlink()
+    print(f"{task.metric} {100 * figure:.2f} %", flush=True)
+    seconds = round(time.process_time() - started, 1)
+    return Result(task=name, net=net, seed=seed, figure=round(100 * figure, 3), seconds=seconds)
+
+
+def draw(folder: Path, name: str, task: Task) -> Path:
+    """The data set of a task."""
+    if name == "shapes":
+        return make_shapes(folder / name, task.drawn, VALIDATED, task.side)
+    return make_scenes(folder / name, task.drawn, size=task.side)
+
+
+def cfg_text(name: str, task: Task, net: str) -> str:
+    """A net with the recipe of its task."""
+    options: dict[str, Value] = {"batch": task.batch, "subdivisions": 1, "width": task.side, "height": task.side}
+    options |= {"channels": 3, "decay": 0.01, "learning_rate": task.rate}
+    options |= {"max_batches": task.iterations, "burn_in": task.iterations // 10}
+    built = Net(task.side)
+    if name == "shapes":
+        options |= {"min_crop": task.side, "max_crop": task.side * 9 // 8}
+        classifier(built, (OWN | BACKBONES)[net].build(built), classes=len(CLASSES))
+    else:
+        options |= {"saturation": 1.5, "exposure": 1.5, "hue": ".1"}
+        HEADS[net].build(built, BACKBONES[START].build(built))
+    layers = [
+        layer if layer.type != "yolo" else Section("yolo", {**layer.options, "random": 0}) for layer in built.layers
+    ]
+    return write_sections([Section("net", options), *layers])
+
+
+def markdown(folder: Path, name: str, task: Task, results: Sequence[Result]) -> str:
+    """The figures of a task, and the differences that the papers print."""
+    figures = {net: [each.figure for each in results if each.net == net] for net in task.printed}
+    means = {net: statistics.mean(values) for net, values in figures.items() if values}
+    freedom = sum(len(values) - 1 for values in figures.values() if values)
+    squares = sum((value - means[net]) ** 2 for net, values in figures.items() for value in values)
+    spread = (squares / freedom) ** 0.5 if freedom else None
+    head = (
+        "net",
+        "weights [M]",
+        "BFLOPs",
+        "the papers",
+        f"{task.metric} [%] by seed",
+        "mean",
+        "standard deviation",
+        "processor [s]",
+    )
+    rows = [
+        (net, *counts(folder, name, net), "–" if task.printed[net] is None else f"{task.printed[net]:.1f}",
+         ", ".join(f"{value:.1f}" for value in figures[net]), f"{means[net]:.1f}",
+         f"{statistics.stdev(figures[net]):.1f}" if len(figures[net]) > 1 else "–",
+         f"{statistics.mean(each.seconds for each in results if each.net == net):.0f}")
+        for net in means
+    ]  # fmt: skip
+    text = f"## {name}: {task.images:,} images of {task.side} x {task.side}\n\n{table(head, rows)}"
+    if spread is None:
+        return text
+    quantile = T95[min(freedom, len(T95)) - 1]
+    lines = []
+    for better, worse, printed in task.compared:
+        if better in means and worse in means:
+            gain = means[better] - means[worse]
+            margin = quantile * spread * (1 / len(figures[better]) + 1 / len(figures[worse])) ** 0.5
+            found = "not decided" if abs(gain) <= margin else "as printed" if gain > 0 else "the opposite"
+            lines.append((f"{better} - {worse}", printed, f"{gain:+.1f}", f"{margin:.1f}", found))
+    pairs = [
+        pair for pair in itertools.combinations(means, 2) if None not in (task.printed[pair[0]], task.printed[pair[1]])
+    ]
+    same = sum(agree(task.printed, means, *pair) for pair in pairs)
+    return (
+        f"{text}\nStandard deviation of a training over all nets: {spread:.2f} with {freedom} degrees of freedom. A difference "
+        f"counts beyond the 95 % margin of Student's t. {same} of {len(pairs)} pairs with printed figures are in the printed "
+        f"order.\n\n{table(('difference', 'the papers', 'ours', 'margin', ''), lines)}"
+    )
+
+
+def agree(printed: Mapping[str, float | None], means: Mapping[str, float], a: str, b: str) -> bool:
+    """Whether two nets have the printed order."""
+    return ((printed[a] or 0) - (printed[b] or 0)) * (means[a] - means[b]) > 0
+
+
+def counts(folder: Path, name: str, net: str) -> Iterator[str]:
+    """Millions of weights and BFLOPs with the classes and the input of the task."""
+    plan = read_plan_to_fit(folder / "cfg" / f"{name}-{net}.cfg")
+    sums = totals(make_plan(fit_classes(plan, len(CLASSES if name == "shapes" else NAMES))))
+    yield f"{sums['conv_weights'] / 1e6:.2f}"
+    yield f"{sums['bflops_paper']:.3f}"
+
+
+def table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    return "".join(f"| {' | '.join(row)} |\n" for row in (head, ["---"] * len(head), *rows))
+
+
+if __name__ == "__main__":
+    sys.exit(run_script(main))

@@ -1,0 +1,118 @@
+"""A drawn data set for classifiers: 36 classes of shape x texture x count, in folders of classes.
+
+One or two equal shapes of any colour, size and angle, filled with stripes, checks or dots, before clutter, behind bars and
+under noise. Neither colour nor size tells the class. An image depends on the seed, its side, its class and its number alone.
+"""
+
+from __future__ import annotations
+
+from itertools import product
+from pathlib import Path
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+from data.image import save_image
+from utils.files import staged
+
+SHAPES = {"disc": 32, "triangle": 3, "square": 4, "pentagon": 5, "star": 10, "cross": 12}
+"""Corners of each."""
+TEXTURES = ("striped", "checked", "dotted")
+COUNTS = ("one", "two")
+CLASSES = tuple("-".join(parts) for parts in product(SHAPES, TEXTURES, COUNTS))
+_FINER = 2  # images are drawn at so many times their side
+_UNIT = 64  # lengths below are pixels of an image of this side
+
+Image = NDArray[np.uint8]
+Generator = np.random.Generator
+
+
+def make_shapes(folder: Path, per_class: int, val_per_class: int, side: int = 64, seed: int = 0) -> Path:
+    """The folder of the data set, drawn unless it is there: train/<class>/ and val/<class>/ with so many images each."""
+    if not folder.exists():
+        with staged(folder) as unfinished:
+            for split, count in (("train", per_class), ("val", val_per_class)):
+                for class_id, name in enumerate(CLASSES):
+                    (unfinished / split / name).mkdir(parents=True)
+                    for number in range(count):
+                        rng = np.random.default_rng((seed, side, split == "val", class_id, number))
+                        save_image(unfinished / split / name / f"{number:05d}.png", draw(rng, name, side))
+    return folder
+
+
+def draw(rng: Generator, name: str, side: int) -> Image:
+    """An image of a class, uint8 (side, side, 3)."""
+    shape, texture, count = name.split("-")
+    large = side * _FINER
+    unit = large / _UNIT
+    background, ink, paper = _colours(rng)
+    image = np.full((large, large, 3), background)
+    for _ in range(rng.integers(1, 4)):  # clutter: lines and plain discs
+        colour = rng.uniform(0, 255, 3)
+        start, end = rng.integers(0, large, (2, 2)).tolist()
+        if rng.random() < 0.5:
+            cv2.line(image, start, end, colour.tolist(), round(rng.uniform(1, 2.5) * unit))
+        else:
+            cv2.circle(image, start, round(rng.uniform(2, 5) * unit), colour.tolist(), -1)
+    for mask, centre in _masks(rng, shape, 1 + COUNTS.index(count), large, unit):
+        image[mask] = np.where(_pattern(rng, texture, large, unit, centre)[mask, None], ink, paper)
+    for _ in range(rng.integers(0, 3)):  # bars in front
+        start, end = rng.integers(0, large, (2, 2)).tolist()
+        cv2.line(image, start, end, rng.uniform(0, 255, 3).tolist(), round(rng.uniform(1.5, 3.5) * unit))
+    small = cv2.resize(image, (side, side), interpolation=cv2.INTER_AREA)
+    noise = rng.normal(0, rng.uniform(4, 16), small.shape)
+    return np.clip(small + noise, 0, 255).astype(np.uint8)
+
+
+def _colours(rng: Generator) -> NDArray[np.float64]:
+    """Three colours, float64 (3, 3), that differ from each other by at least 120 in some channel."""
+    while True:
+        colours = rng.uniform(0, 255, (3, 3))
+        if min(np.abs(colours[a] - colours[b]).max() for a, b in ((0, 1), (0, 2), (1, 2))) > 120:
+            return colours
+
+
+def _masks(
+    rng: Generator, shape: str, count: int, large: int, unit: float
+) -> list[tuple[NDArray[np.bool_], NDArray[np.float64]]]:
+    """The pixels and the centre of each of `count` shapes, which do not touch."""
+    while True:
+        radii = rng.uniform(12, 16, count) * unit
+        centres = [rng.uniform(radius, large - radius, 2) for radius in radii]
+        if count == 1 or float(np.hypot(*(centres[0] - centres[1]))) > radii.sum() + 2 * unit:
+            break
+    found = []
+    for radius, centre in zip(radii, centres, strict=True):
+        corners = _outline(shape, rng.uniform(0, 2 * np.pi)) * radius + centre
+        canvas = np.zeros((large, large), np.uint8)
+        cv2.fillPoly(canvas, [np.rint(corners).astype(np.int32)], 1)
+        found.append((canvas.astype(bool), centre))
+    return found
+
+
+def _outline(shape: str, angle: float) -> NDArray[np.float64]:
+    """Corners on or in the unit circle, float64 (n, 2)."""
+    corners = SHAPES[shape]
+    if shape == "cross":
+        quarter = np.array([[1, 0.33], [0.33, 0.33], [0.33, 1]])
+        turns = [np.array([[c, -s], [s, c]]) for c, s in ((1, 0), (0, 1), (-1, 0), (0, -1))]
+        points = np.concatenate([quarter @ turn.T for turn in turns]) / np.hypot(1, 0.33)
+    else:
+        around = 2 * np.pi * np.arange(corners) / corners
+        reach = np.where(np.arange(corners) % 2, 0.45, 1.0) if shape == "star" else np.ones(corners)
+        points = np.column_stack([np.cos(around), np.sin(around)]) * reach[:, None]
+    turn = np.array([[np.cos(angle), -np.sin(angle)], [np.sin(angle), np.cos(angle)]])
+    return points @ turn.T
+
+
+def _pattern(rng: Generator, texture: str, large: int, unit: float, centre: NDArray[np.float64]) -> NDArray[np.bool_]:
+    """Where a texture has its first colour, bool (large, large)."""
+    angle, period = rng.uniform(0, np.pi), rng.uniform(6, 10) * unit
+    y, x = np.mgrid[:large, :large]
+    x, y = x - centre[0], y - centre[1]
+    u = ((np.cos(angle) * x + np.sin(angle) * y) / period + rng.random()) % 1 - 0.5
+    v = ((np.cos(angle) * y - np.sin(angle) * x) / period + rng.random()) % 1 - 0.5
+    if texture == "striped":
+        return np.asarray(np.abs(u) < 0.25)
+    return np.asarray((u < 0) ^ (v < 0) if texture == "checked" else u**2 + v**2 < 0.12)
