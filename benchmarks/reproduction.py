@@ -1,6 +1,6 @@
 """A small reproduction of the papers: their backbones and heads, trained with one recipe on drawn images.
 
-Classifiers learn 36 classes of shapes (benchmarks/shapes.py). Detectors start from the CSPPeleeNet of the same seed and learn
+Classifiers learn 24 classes of shapes (benchmarks/shapes.py). Detectors start from the CSPPeleeNet of the same seed and learn
 drawn scenes (data/scenes). All nets of a task see the same number of images, train.py trains them, and the figure is that of
 the last iteration. OUT/results.json and OUT/results.md are written after each training: a reproduction that was stopped goes
 on where it was. --full is for a GPU.
@@ -95,9 +95,9 @@ SHAPES = Task(
         ("vovnet27-slim", K34, "+1.2 mAP (DSOD, DenseNet-67)"),
     ),
     side=64,
-    drawn=250,
-    images=16_000,
-    batch=32,
+    drawn=100,
+    images=4_000,
+    batch=16,
     rate=0.002,
     metric="top1",
 )
@@ -105,8 +105,8 @@ SCENES = Task(
     printed={"prn": 23.1, "gfm": 24.3, "efm-plain": 26.4, "efm": 26.8},
     compared=(("gfm", "prn", "+1.2 AP"), ("efm-plain", "gfm", "+2.1 AP"), ("efm", "efm-plain", "+0.4 AP")),
     side=160,
-    drawn=1000,
-    images=4_000,
+    drawn=600,
+    images=2_400,
     batch=16,
     rate=0.001,
     metric="AP",
@@ -228,7 +228,7 @@ def train_net(folder: Path, name: str, task: Task, net: str, seed: int, *, worke
             "--adamw",
             "--cos-lr",
         ]
-        arguments += ["--amp", "bf16", "--bn-momentum", "0.1", "--eval-period", str(task.iterations), "--cache-images"]
+        arguments += ["--amp", "bf16", "--bn-momentum", "0.1", "--eval-period", str(task.iterations)]
         arguments += ["--no-plots", "--no-tensorboard", "--project", str(run.parent), "--name", run.name, "--exist-ok"]
         if name == "scenes":
             start = folder / "runs" / f"shapes-{START}-{seed}" / "weights" / f"shapes-{START}_final.weights"
@@ -261,7 +261,7 @@ def cfg_text(name: str, task: Task, net: str) -> str:
     """A net with the recipe of its task."""
     options: dict[str, Value] = {"batch": task.batch, "subdivisions": 1, "width": task.side, "height": task.side}
     options |= {"channels": 3, "decay": 0.01, "learning_rate": task.rate}
-    options |= {"max_batches": task.iterations, "burn_in": task.iterations // 10}
+    options |= {"max_batches": task.iterations, "burn_in": task.iterations // 20, "power": 1}
     built = Net(task.side)
     if name == "shapes":
         options |= {"min_crop": task.side, "max_crop": task.side * 9 // 8}

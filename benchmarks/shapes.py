@@ -1,7 +1,7 @@
-"""A drawn data set for classifiers: 36 classes of shape x texture x count, in folders of classes.
+"""A drawn data set for classifiers: 24 classes of shape x texture x count, in folders of classes.
 
-One or two equal shapes of any colour, size and angle, filled with stripes, checks or dots, before clutter, behind bars and
-under noise. Neither colour nor size tells the class. An image depends on the seed, its side, its class and its number alone.
+One or two alike shapes of any size and angle, filled with stripes, checks or dots, before clutter, behind a bar
+and under noise. An image depends on the seed, its side, its class and its number alone.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from data.image import save_image
 from utils.files import staged
 
-SHAPES = {"disc": 32, "triangle": 3, "square": 4, "pentagon": 5, "star": 10, "cross": 12}
+SHAPES = {"disc": 32, "triangle": 3, "square": 4, "star": 10}
 """Corners of each."""
 TEXTURES = ("striped", "checked", "dotted")
 COUNTS = ("one", "two")
@@ -48,7 +48,7 @@ def draw(rng: Generator, name: str, side: int) -> Image:
     unit = large / _UNIT
     background, ink, paper = _colours(rng)
     image = np.full((large, large, 3), background)
-    for _ in range(rng.integers(1, 4)):  # clutter: lines and plain discs
+    for _ in range(rng.integers(0, 3)):  # clutter: lines and plain discs
         colour = rng.uniform(0, 255, 3)
         start, end = rng.integers(0, large, (2, 2)).tolist()
         if rng.random() < 0.5:
@@ -57,20 +57,18 @@ def draw(rng: Generator, name: str, side: int) -> Image:
             cv2.circle(image, start, round(rng.uniform(2, 5) * unit), colour.tolist(), -1)
     for mask, centre in _masks(rng, shape, 1 + COUNTS.index(count), large, unit):
         image[mask] = np.where(_pattern(rng, texture, large, unit, centre)[mask, None], ink, paper)
-    for _ in range(rng.integers(0, 3)):  # bars in front
+    for _ in range(rng.integers(0, 2)):  # a bar in front
         start, end = rng.integers(0, large, (2, 2)).tolist()
         cv2.line(image, start, end, rng.uniform(0, 255, 3).tolist(), round(rng.uniform(1.5, 3.5) * unit))
     small = cv2.resize(image, (side, side), interpolation=cv2.INTER_AREA)
-    noise = rng.normal(0, rng.uniform(4, 16), small.shape)
+    noise = rng.normal(0, rng.uniform(5, 20), small.shape)
     return np.clip(small + noise, 0, 255).astype(np.uint8)
 
 
 def _colours(rng: Generator) -> NDArray[np.float64]:
-    """Three colours, float64 (3, 3), that differ from each other by at least 120 in some channel."""
-    while True:
-        colours = rng.uniform(0, 255, (3, 3))
-        if min(np.abs(colours[a] - colours[b]).max() for a, b in ((0, 1), (0, 2), (1, 2))) > 120:
-            return colours
+    """Background, ink and paper, float64 (3, 3): grey, dark and light, each with a tint of its own."""
+    grey = np.array([[rng.uniform(90, 160)], [rng.uniform(10, 50)], [rng.uniform(205, 245)]])
+    return grey + rng.uniform(-30, 30, (3, 3))
 
 
 def _masks(
@@ -94,14 +92,9 @@ def _masks(
 def _outline(shape: str, angle: float) -> NDArray[np.float64]:
     """Corners on or in the unit circle, float64 (n, 2)."""
     corners = SHAPES[shape]
-    if shape == "cross":
-        quarter = np.array([[1, 0.33], [0.33, 0.33], [0.33, 1]])
-        turns = [np.array([[c, -s], [s, c]]) for c, s in ((1, 0), (0, 1), (-1, 0), (0, -1))]
-        points = np.concatenate([quarter @ turn.T for turn in turns]) / np.hypot(1, 0.33)
-    else:
-        around = 2 * np.pi * np.arange(corners) / corners
-        reach = np.where(np.arange(corners) % 2, 0.45, 1.0) if shape == "star" else np.ones(corners)
-        points = np.column_stack([np.cos(around), np.sin(around)]) * reach[:, None]
+    around = 2 * np.pi * np.arange(corners) / corners
+    reach = np.where(np.arange(corners) % 2, 0.45, 1.0) if shape == "star" else np.ones(corners)
+    points = np.column_stack([np.cos(around), np.sin(around)]) * reach[:, None]
     turn = np.array([[np.cos(angle), -np.sin(angle)], [np.sin(angle), np.cos(angle)]])
     return points @ turn.T
 

@@ -16,6 +16,11 @@ NEAR = 0.003
 Counted = Literal["weights", "stored"]
 """Parameters as CSPNet counts them (convolution weights), or everything a .weights file stores (the PRN repository)."""
 REACHES: Mapping[str, Reach] = {"~": "near", "!": "apart"}
+Status = Literal["exact", "contradicted", "open", "no count", "quoted"]
+OPEN = "open: "
+"""How the note of an open row begins."""
+AUTHORS_CFG = "the authors' cfg "
+"""How the note of a row begins whose count a published cfg gives that this project does not have: `NAME: BFLOPs`."""
 
 
 @dataclass(frozen=True)
@@ -53,6 +58,20 @@ class Row:
     figures: Sequence[str]
     counted: Counted
     note: str
+
+    @property
+    def status(self) -> Status:
+        """What became of the printed counts. tests/compose holds each to what it says."""
+        printed = [number for number in (self.parameters, self.bflops) if number]
+        if self.note.startswith(OPEN):
+            return "open"
+        if not printed:
+            return "no count"
+        if self.note.startswith(AUTHORS_CFG):
+            return "exact"
+        if not self.model:
+            return "quoted"
+        return "exact" if all(number.reach == "digits" for number in printed) else "contradicted"
 
 
 @dataclass(frozen=True)
@@ -114,9 +133,9 @@ TABLE_1 = _table(
     CSPPeleeNet, 0.25 | csppeleenet-g25 224 | - | 0.986 | 71.5
     """,
     notes={
-        "CSP (fusion first), 0.75": "open: widths fitted, see below",
-        "CSP (fusion first), 0.5": "open; section 4.2 calls it slightly better than SPeleeNet, the table does not",
-        "CSP (fusion first), 0.25": "open",
+        "CSP (fusion first), 0.75": "open: the widths of the transitions are fitted, see below",
+        "CSP (fusion first), 0.5": "open: as above; section 4.2 calls it slightly better than SPeleeNet, the table does not",
+        "CSP (fusion first), 0.25": "open: as above",
         "CSP (fusion last), 0.5": "0.80450, at the edge of rounding",
     },
     remark="The larger gamma, the larger the share of channels that bypasses the dense block.",
@@ -178,13 +197,15 @@ TABLE_3 = _table(
         "SECSPPeleeNet-swish": "position and width of SE are fitted",
         "EfficientNet-B0*": "the Darknet implementation",
         "EfficientNet-B0**": "the official code with batch 256; no counts are printed",
-        "Darknet Reference": "0.967: the paper truncates instead of rounding",
-        "CSPDenseNet Reference": "0.886 contradicts its detectors (2.01 and 2.89 at 320) and its b form; all three fit 0.836",
-        "DenseNet-264-32": "the DenseNet paper's 6, 12, 64 and 48 layers cannot have so few parameters",
-        "ResNet-152": "printed with the scales and biases of batch norm",
-        "DenseNet-201-Elastic": "printed from the Elastic paper, with batch norm before each convolution",
-        "Res2Net-50 (10 crop)": "printed per crop, from the Res2Net paper, which counts a multiply-add for 4.2",
-        "Res2NeXt-50 (10 crop)": "as Res2Net-50",
+        "Darknet Reference": "0.967 reads 0.97 when rounded; the paper cuts it off",
+        "CSPDenseNet Reference": "its b form has 3.48 - 1.38 = 2.10 M weights less in a layer at 7x7, 0.206 BFLOPs: "
+        "0.631 + 0.206 = 0.837, not 0.886; its detectors (2.01 and 2.89 at 320) fit 0.837 too",
+        "DenseNet-264-32": "the 130 layers of the DenseNet paper have 27.42 M weights alone, without transitions and classifier",
+        "ResNet-152": "with the scales and biases of batch norm: 60.04 + 0.15 = 60.19",
+        "DenseNet-201-Elastic": "open: quoted from the Elastic paper; with batch norm before each convolution ours has 19.67 M",
+        "Res2Net-50 (10 crop)": "open: BFLOPs are twice the Res2Net paper's 4.2 G multiply-adds, of one crop; with batch norm "
+        "ours has 25.70 M",
+        "Res2NeXt-50 (10 crop)": "open: as Res2Net-50; with batch norm ours has 24.67 M",
         "CSPResNeXt-50 (10 crop)": "per crop; top-1 ties with Res2NeXt-50",
     },
 )
@@ -212,8 +233,15 @@ README = _table(
     Res2NetLite-72 | - | - | 5.19 | 74.7 92.1
     MixNet-M-GPU | - | - | 1.065 | 71.5 90.5
     """,
-    remark="Rows without a cfg here differ from another one in `activation=`, or their authors' cfg runs as it is; + Elastic and "
-    "MixNet-M-GPU have none.",
+    notes={
+        "CSPResNeXt-50 + Elastic": "open: no cfg or layer table was published",
+        "CSPResNeXt-50-Elastic": f"{AUTHORS_CFG}csresnext50-elastic: 5.449",
+        "CSPResNet-50-Elastic": f"{AUTHORS_CFG}csresnet50-elastic: 9.364",
+        "CSPDarknet-53-Elastic": f"{AUTHORS_CFG}csdarknet53-elastic: 7.742",
+        "Res2NetLite-72": f"{AUTHORS_CFG}res2netlite72: 5.185",
+        "MixNet-M-GPU": "open: no cfg or layer table was published",
+    },
+    remark="The first rows without a cfg differ from another one in `activation=`.",
 )
 
 TABLE_4 = _table(
@@ -241,9 +269,9 @@ TABLE_4 = _table(
     PRN, CSPDenseNetb Ref. | cspdensenetb-ref-prn 320 | 1.87 | 1.59 | 400 15.3 34.2 12.0 3.6 16.1 23.4
     """,
     notes={
-        "YOLOv3 608": "the public cfg has 62.00 M stored values, 61.90 M weights; AP_M is a misprint for 35.4 (VoVNet Table 6)",
-        "YOLOv3": "the public cfg has 62.00 M stored values, 61.90 M weights",
-        "YOLOv3 (SPP)": "the printed 0.6 M more than YOLOv3 contradict the block's 1.05 M",
+        "YOLOv3 608": "the next row less its SPP block is 62.9 - 1.05 = 61.9, as ours; AP_M is a misprint for 35.4",
+        "YOLOv3": "62.9 - 1.05 = 61.9 as at 608; the public cfg stores 62.00 M values",
+        "YOLOv3 (SPP)": "the 1x1 after its block has 2048 x 512 = 1.05 M weights, the paper prints 0.6 M more than for YOLOv3",
         "PRN, Darknet Ref.": "the public cfg has 4.940 M stored values; the PRN repository prints 4.95",
     },
     remark="COCO test-dev on a GTX 1080 Ti, batch 1 where possible. Rows in the order of the paper.",
@@ -341,7 +369,9 @@ PRN = _table(
         "Pelee-PRN-3l 320": "a misprint: 5.03 at 416 is 2.98 at 320",
         "Pelee-PAN 416": "concatenation with the path down before the 3x3 at /32; other forms of this cost are possible",
         "Pelee-PAN2 416": "open: 13 units (as in Figure 7) above PRN; several forms cost that, none stands out",
-        "Pelee2-CEM 416": "the backbone was never described",
+        "Pelee-PAN2 320": "open: as above",
+        "Pelee2-CEM": "open: the backbone was never described",
+        "Pelee2-CEM-SAM": "open: as above",
     },
 )
 

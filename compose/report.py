@@ -7,6 +7,8 @@ from __future__ import annotations
 
 import json
 import sys
+import typing
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from functools import cache
 from pathlib import Path
@@ -15,7 +17,7 @@ from compose.backbones import BACKBONES
 from compose.catalog import MODELS
 from compose.heads import HEADS
 from compose.net import Origin
-from compose.published import BARS, PUBLISHED_CFGS, TABLES, UNIT, Printed, Row, Table
+from compose.published import BARS, PUBLISHED_CFGS, TABLES, UNIT, Printed, Row, Status, Table
 from models.layers.convolutional import ConvolutionalSection
 from models.layers.pooling import MaxpoolSection
 from models.plan import Plan, Step, read_plan
@@ -56,6 +58,7 @@ def report() -> str:
     filled = {
         "latency": latency["about"],
         "twins": _twins(),
+        "statuses": _statuses(),
         "tables": "\n".join(_published_table(table, latency["ms"]) for table in TABLES),
         "bars": _bars(),
         "maxouts": _maxouts(),
@@ -76,6 +79,15 @@ def _twins() -> str:
     return _markdown(("cfg", "published as", "weights"), rows)
 
 
+def _statuses() -> str:
+    """How many rows of each table have which status."""
+    statuses = typing.get_args(Status)
+    found = [(table.title, Counter(row.status for row in table.rows)) for table in TABLES]
+    total = ("all", sum((counts for _, counts in found), Counter[Status]()))
+    rows = [(title, *(str(counts[status] or "") for status in statuses)) for title, counts in [*found, total]]
+    return _markdown(("table", *statuses), rows)
+
+
 def _published_table(table: Table, latency: Mapping[str, float]) -> str:
     counted = any(row.model for row in table.rows)
     ours = ("ours [ms]", "layer table") if counted else ()
@@ -87,6 +99,7 @@ def _published_table(table: Table, latency: Mapping[str, float]) -> str:
         *_count_heads("BFLOPs", counted),
         *table.columns,
         *ours,
+        "status",
         "note",
     )
     rows = [_published_row(row, latency, counted) for row in table.rows]
@@ -103,8 +116,9 @@ def _published_row(row: Row, latency: Mapping[str, float], counted: bool) -> tup
     if not row.model:
         printed = [number.text if number else "–" for number in (row.parameters, row.bflops)]
         if not counted:
-            return row.label, input_side, *printed, *row.figures, row.note
-        return row.label, "–", input_side, printed[0], "–", "", printed[1], "–", "", *row.figures, "–", "–", row.note
+            return row.label, input_side, *printed, *row.figures, row.status, row.note
+        counts = printed[0], "–", "", printed[1], "–", ""
+        return row.label, "–", input_side, *counts, *row.figures, "–", "–", row.status, row.note
     sums = totals(_plan(row.model, row.side))
     parameters = sums["params" if row.counted == "stored" else "conv_weights"] / 1e6
     measured = latency.get(f"{row.model}@{row.side}")
@@ -117,6 +131,7 @@ def _published_row(row: Row, latency: Mapping[str, float], counted: bool) -> tup
         *row.figures,
         f"{measured:.1f}" if measured else "–",
         _origin(row.model),
+        row.status,
         row.note,
     )
 

@@ -2,23 +2,26 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 import pytest
 import torch
 
 from compose.catalog import MODELS, compose_text
-from compose.published import BARS, LARGEST, PUBLISHED_CFGS, READING_ERROR, SMALL, TABLES, UNIT, Row
+from compose.published import AUTHORS_CFG, BARS, LARGEST, PUBLISHED_CFGS, READING_ERROR, SMALL, TABLES, UNIT, Row
 from compose.report import LABELS, OUT, bflops, figure_layers, is_maxout, report
 from models.load import load
 from models.plan import read_plan
 from models.published import PUBLISHED
 from models.summary import totals
 from models.weights import load_weights, save_weights
-from tests.paths import REPOSITORY
+from tests.paths import REPOSITORY, shared
 
 CFG = REPOSITORY / "cfg"
 SMALL_SIDE = 64
+NOTES = [row.note for table in TABLES for row in table.rows]
+AUTHORS_CFGS = [note.removeprefix(AUTHORS_CFG).split(": ") for note in NOTES if note.startswith(AUTHORS_CFG)]
 ROWS = [pytest.param(row, id=f"{row.label} {row.side}") for table in TABLES for row in table.rows if row.model]
 
 
@@ -40,6 +43,25 @@ def test_counts_meet_the_printed_ones(row: Row) -> None:
         assert row.bflops.agrees(sums["bflops_paper"])
     apart = [printed for printed in (row.parameters, row.bflops) if printed and printed.reach != "digits"]
     assert row.note or not apart, "a count that does not meet the printed digits needs a note"
+
+
+def test_every_printed_row_has_a_status_that_its_note_supports() -> None:
+    for table in TABLES:
+        for row in table.rows:
+            printed = [number for number in (row.parameters, row.bflops) if number]
+            assert row.status != "no count" or not printed
+            assert row.status != "contradicted" or re.search(r"\d", row.note), f"{row.label}: a note without arithmetic"
+            assert row.status != "quoted" or not any(each.model for each in table.rows), (
+                f"{row.label}: has a place here"
+            )
+
+
+@pytest.mark.parametrize(("name", "bflops"), AUTHORS_CFGS)
+def test_counts_of_published_cfgs_without_one_here(name: str, bflops: str) -> None:
+    path = shared(f"zoo/csp/{name}.cfg")
+    (printed,) = (row.bflops for table in TABLES for row in table.rows if row.note == f"{AUTHORS_CFG}{name}: {bflops}")
+    count = totals(read_plan(path))["bflops_paper"]
+    assert printed is not None and printed.matches_digits(count) and f"{count:.3f}" == bflops
 
 
 def test_figure_7_numbers_the_layers_as_we_do() -> None:
