@@ -96,7 +96,7 @@ SHAPES = Task(
     ),
     side=64,
     drawn=100,
-    images=4_000,
+    images=2_400,
     batch=16,
     rate=0.002,
     metric="top1",
