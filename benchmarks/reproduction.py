@@ -265,7 +265,7 @@ def cfg_text(name: str, task: Task, net: str) -> str:
     built = Net(task.side)
     if name == "shapes":
         options |= {"min_crop": task.side, "max_crop": task.side * 9 // 8}
-        classifier(built, (OWN | BACKBONES)[net].build(built), classes=len(CLASSES))
+        classifier(built, {**BACKBONES, **OWN}[net].build(built), classes=len(CLASSES))
     else:
         options |= {"saturation": 1.5, "exposure": 1.5, "hue": ".1"}
         HEADS[net].build(built, BACKBONES[START].build(built))

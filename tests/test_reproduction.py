@@ -49,19 +49,21 @@ def test_images_depend_on_seed_and_class_alone(tmp_path: Path) -> None:
 
 
 def test_trains_what_is_missing_and_reports_it(
-    tiny: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    tiny: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     calls: list[Sequence[str]] = []
     original = train.main
-    monkeypatch.setattr(train, "main", lambda arguments: calls.append(arguments) or original(arguments))
-    stop_at(2, monkeypatch)
-    with pytest.raises(KeyboardInterrupt):
-        main(tiny)
+
+    def recorded(arguments: Sequence[str]) -> int:
+        calls.append(arguments)
+        return original(arguments)
+
+    monkeypatch.setattr(train, "main", recorded)
+    with pytest.MonkeyPatch.context() as stopped:
+        stop_at(2, stopped)
+        with pytest.raises(KeyboardInterrupt):
+            main(tiny)
     assert not (tmp_path / "out" / "results.json").exists()
-    monkeypatch.undo()
-    monkeypatch.setattr(reproduction, "SMALL", TINY)
-    monkeypatch.setattr(reproduction, "VALIDATED", 1)
-    monkeypatch.setattr(train, "main", lambda arguments: calls.append(arguments) or original(arguments))
     assert main(tiny) == 0
     assert [arguments[0] for arguments in calls] == ["--cfg", "--resume", "--cfg"]
     assert calls[2][calls[2].index("--weights") + 1].endswith("shapes-csppeleenet_final.weights")
