@@ -7,31 +7,35 @@ examples:
   python detect.py --cfg my.cfg --weights my.weights --names my.names --source video.mp4 --save-json
   python detect.py --cfg my.cfg --weights my.weights --names my.names --source a.jpg clips "images/**"
   find . -name "*.jpg" | python detect.py --cfg my.cfg --weights my.weights --names my.names --source -
+  python detect.py --cfg my.cfg --weights my.weights --names my.names --source list.txt --save-csv --no-save --resume
   python detect.py --cfg my.cfg --weights my.weights --names my.names --source 0 --view-img
   python detect.py --cfg my.cfg --weights my.weights --names my.names --source rtsp://camera/stream1 --no-save --save-csv
 """
 
 from __future__ import annotations
 
+import dataclasses
 import logging
 import os
 import sys
 import time
 from collections.abc import Sequence
-from contextlib import closing
+from contextlib import ExitStack, closing
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from tqdm import tqdm
 
-from data.frames import Failure, Frames, open_frames
+from data.frames import Failure, Frames, frames_of, open_frames
 from data.image import WRITABLE_SUFFIXES
 from inference.first_look import SAMPLES, next_steps, with_shipped_model
+from inference.journal import JOURNAL, Journal, identity_of, read_progress
 from inference.model import ModelFlags
 from inference.pipeline import predict_frames
 from inference.predictor import Classifier, Model, NmsOptions, RunStatistics
-from inference.recorder import Recorder, RecordOptions, require_screen
+from inference.recorder import Recorder, RecordOptions, require_screen, sizes_of_results
 from inference.results import found_text
 from utils.cli import (
     EXIT_FAILED,
@@ -48,6 +52,9 @@ from utils.files import run_folder
 
 logger = logging.getLogger(__name__)
 
+LATEST = "latest"
+NOT_OF_THE_RUN = ("source", "device", "batch_size", "view_img", "print", "project", "name", "exist_ok", "resume")
+"""Flags that may differ when a run is resumed."""
 MOST_NAMED = 10  # classes that the summary names
 VIDEO_FILES = frozenset({".mp4", ".mov", ".mkv", ".avi"})  # that --out writes
 BOX_FLAGS = (
@@ -88,6 +95,7 @@ class DetectOptions(ModelFlags):
     project: str
     name: str
     exist_ok: bool
+    resume: str | None
 
 
 def parse_arguments(arguments: Sequence[str] | None) -> DetectOptions:
@@ -127,6 +135,8 @@ def parse_arguments(arguments: Sequence[str] | None) -> DetectOptions:
     add("--project", default="runs/detect")
     add("--name")
     add("--exist-ok")
+    text = "repeat the command of an interrupted run with this flag, and it goes on; default: the latest such run in --project"
+    add("--resume", nargs="?", const=LATEST, metavar="FOLDER", help=text)
     return options_from(DetectOptions, parser, arguments)
 
 
@@ -140,17 +150,28 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if not source:
         source = (os.path.relpath(SAMPLES),)
         print(f"no --source: using the images and the clip in {source[0]}")
-    with closing(open_frames(source, vid_stride=options.vid_stride)) as frames:
+    frames = open_frames(source, vid_stride=options.vid_stride)
+    folder, journal = None, None
+    with ExitStack() as stack:
+        stack.callback(lambda: frames.close())
         if record.out is not None:
             check_out(record.out, frames)
-        folder = run_folder(options.project, options.name, exist_ok=options.exist_ok) if record.in_folder else None
+        if options.resume is not None:
+            folder, journal = unfinished_run(options, frames)
+            frames.close()
+            frames = frames_of(frames.entries[journal.after.done :], frames.source, options.vid_stride)
+        elif record.in_folder:
+            folder = run_folder(options.project, options.name, exist_ok=options.exist_ok)
+            stack.callback(remove_empty, folder)
+            if len(frames.entries) > 1:
+                journal = Journal(folder, frames.entries, identity(options, frames))
         start = time.perf_counter()
-        try:
-            with Recorder(folder or Path(), record) as recorder:
-                statistics = run(model, frames, recorder, options)
-        finally:
-            if folder is not None and not any(folder.iterdir()):
-                folder.rmdir()
+        if journal is not None:
+            stack.push(journal)
+        with Recorder(folder or Path(), record, journal) as recorder:
+            statistics = run(model, frames, recorder, options)
+        if journal is not None and not statistics.interrupted:
+            journal.remove()
     print(summary(statistics, model, recorder.seconds, time.perf_counter() - start))
     for saved in (recorder.out, folder):
         if saved is not None and saved.exists():
@@ -158,8 +179,39 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if options.cfg is None and options.weights is None and not options.source:
         print(f"\n{next_steps()}")
     if statistics.interrupted:
+        if journal is not None:
+            print("to go on, repeat the command with --resume")
         return EXIT_INTERRUPTED
-    return EXIT_FAILED if statistics.failures else EXIT_OK
+    failed = statistics.failures or (journal is not None and journal.after.failed)
+    return EXIT_FAILED if failed else EXIT_OK
+
+
+def remove_empty(folder: Path) -> None:
+    if not any(folder.iterdir()):
+        folder.rmdir()
+
+
+def identity(options: DetectOptions, frames: Frames) -> dict[str, Any]:
+    """What a resumed run has in common with its first part: flags, the files of the model, images and videos."""
+    kept = {key: value for key, value in dataclasses.asdict(options).items() if key not in NOT_OF_THE_RUN}
+    files = [Path(each) for each in (options.cfg, options.weights) if each is not None]
+    sizes = {f"size of {path}": path.stat().st_size for path in files if path.is_file()}
+    return identity_of(frames.entries, kept | sizes)
+
+
+def unfinished_run(options: DetectOptions, frames: Frames) -> tuple[Path, Journal]:
+    """The run folder that --resume names, and its journal. Raises InputError."""
+    folder = Path(options.resume or "")
+    if options.resume == LATEST:
+        found = sorted(Path(options.project).glob(f"*/{JOURNAL}"), key=lambda path: path.stat().st_mtime)
+        if not found:
+            text = "leave --resume out to start one, or name its folder"
+            raise InputError(f"--resume: no unfinished run in {options.project}; {text}")
+        folder = found[-1].parent
+    own = identity(options, frames)
+    journal = Journal(folder, frames.entries, own, read_progress(folder, own, sizes_of_results(folder)))
+    logger.info("%s: %d of %d images and videos are finished", folder, journal.after.done, len(frames.entries))
+    return folder, journal
 
 
 def open_the_model(options: DetectOptions) -> Model:
@@ -240,10 +292,10 @@ def run(model: Model, frames: Frames, recorder: Recorder, options: DetectOptions
         with closing(results), tqdm(total=frames.total, unit="frame", dynamic_ncols=True, disable=None) as bar:
             for result in results:
                 bar.update()
+                recorder.add(result)
                 if isinstance(result, Failure):
                     bar.write(f"skipped: {result.reason}", file=sys.stderr)
                     continue
-                recorder.add(result)
                 for line in result.lines(options.print):
                     bar.write(line)
     except KeyboardInterrupt:

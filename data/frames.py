@@ -60,6 +60,7 @@ class Frame:
     image: uint8 (height, width, 3) RGB. path: the file, camera or stream it comes from.
     index: number of the frame in its video or stream, from 0; 0 for an image. time_s: seconds from its start.
     video: what is known of the video or stream; None for an image. live: it comes from a camera or stream.
+    number: of the image or video among those of the source, from 0.
     """
 
     image: NDArray[np.uint8]
@@ -68,6 +69,7 @@ class Frame:
     time_s: float = 0.0
     video: Video | None = None
     live: bool = False
+    number: int = 0
 
     @property
     def stem(self) -> str:
@@ -82,10 +84,11 @@ class Frame:
 
 @dataclass(frozen=True, kw_only=True)
 class Failure:
-    """An image or video that could not be read completely; `reason` is a sentence that names it."""
+    """An image or video that could not be read completely; `reason` is a sentence that names it. number: as of a Frame."""
 
     path: str
     reason: str
+    number: int = 0
 
 
 class Frames:
@@ -166,6 +169,11 @@ def open_frames(source: Any, *, vid_stride: int = 1) -> Frames:
             entries.append(str(each))
         else:
             entries += map(str, find_files(str(each)))
+    return frames_of(entries, name, vid_stride)
+
+
+def frames_of(entries: Sequence[str | Frame], name: str, vid_stride: int = 1) -> Frames:
+    """Frames of image and video files, and images in memory; `name` stands for them in messages."""
     in_time = any(isinstance(each, str) and is_video(each) for each in entries)
     total = _count(entries, vid_stride)
     paths = tuple(each if isinstance(each, str) else each.path for each in entries)
@@ -272,27 +280,27 @@ def _silence_opencv() -> None:
         cv2.utils.logging.setLogLevel(cv2.utils.logging.LOG_LEVEL_SILENT)
 
 
-def _read_all(entries: list[str | Frame], stride: int) -> Iterator[Frame | Failure]:
-    for path in entries:
+def _read_all(entries: Sequence[str | Frame], stride: int) -> Iterator[Frame | Failure]:
+    for number, path in enumerate(entries):
         try:
             if isinstance(path, Frame):
                 yield path
             elif is_video(path):
-                yield from read_video(path, stride)
+                yield from read_video(path, stride, number)
             else:
-                yield Frame(image=read_image(path), path=path)
+                yield Frame(image=read_image(path), path=path, number=number)
         except InputError as error:
-            yield Failure(path=str(path), reason=str(error))
+            yield Failure(path=str(path), reason=str(error), number=number)
 
 
-def read_video(path: str, stride: int = 1) -> Iterator[Frame]:
+def read_video(path: str, stride: int = 1, number: int = 0) -> Iterator[Frame]:
     """Every `stride`-th frame of a video file. Raises InputError after the last good frame if the video is truncated."""
     with open_video(path) as (capture, video):
         for index, image in video_frames(capture, video, stride):
-            yield Frame(image=image, path=path, index=index, time_s=index / video.fps, video=video)
+            yield Frame(image=image, path=path, index=index, time_s=index / video.fps, video=video, number=number)
 
 
-def _count(entries: list[str | Frame], stride: int) -> int | None:
+def _count(entries: Sequence[str | Frame], stride: int) -> int | None:
     """Total number of images and frames; None if unknown for a video."""
     total = 0
     for path in entries:

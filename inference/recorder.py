@@ -16,9 +16,10 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from data.frames import Frame
+from data.frames import Failure, Frame, is_video
 from data.image import WRITABLE_SUFFIXES, save_image
 from data.video import VideoWriter
+from inference.journal import GrowingFile, Journal
 from inference.results import (
     CropWriter,
     FileNames,
@@ -28,12 +29,21 @@ from inference.results import (
     ResultWriter,
     class_csv,
     detection_csv,
+    json_part,
 )
 from utils.draw import annotate
 from utils.errors import InputError, RunError
 
 _WAITING = 8  # frames between the network and the writer
+JSON_NAME, CSV_NAME = "results.json", "results.csv"
 _LONGEST_GAP = 250  # frames of a live source that one frame may stand in for
+
+
+def sizes_of_results(folder: Path) -> dict[str, int]:
+    """Bytes of the files in a run folder that grow during a run."""
+    json = folder / JSON_NAME
+    files = {JSON_NAME: part if (part := json_part(json)).exists() else json, CSV_NAME: folder / CSV_NAME}
+    return {name: path.stat().st_size for name, path in files.items() if path.exists()}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -70,20 +80,30 @@ class Recorder:
     """Context manager; `add` takes one result. Leaving it finishes every file, after Ctrl-C too.
 
     seconds: time spent drawing and writing. out: the file of `RecordOptions.out`, whose extension the codec may have changed.
-    Raises RunError, from `add` or at the end, when something cannot be written.
+    journal: keeps the run's progress; the files go on from where it stands. Raises RunError, from `add` or at the end, when
+    something cannot be written.
     """
 
-    def __init__(self, folder: Path, options: RecordOptions) -> None:
+    def __init__(
+        self,
+        folder: Path,
+        options: RecordOptions,
+        journal: Journal | None = None,
+    ) -> None:
         self.seconds = 0.0
         self.out = options.out
         self._folder, self._options = folder, options
-        self._queue: queue.Queue[Result | None] = queue.Queue(_WAITING)
+        self._queue: queue.Queue[Result | Failure | None] = queue.Queue(_WAITING)
         self._error: BaseException | None = None
         self._stack = ExitStack()
         self._video: VideoWriter | None = None
         self._video_path = ""
         self._next_index = 0
         self._names = FileNames()
+        self._journal, self._number = journal, -1
+        self._growing: dict[str, GrowingFile] = {}
+        for path in journal.past if journal else ():
+            self._names.of_source(path, video=is_video(path))
 
     def __enter__(self) -> Recorder:
         self._writers = self._open_writers()
@@ -101,23 +121,27 @@ class Recorder:
         if kind is None and failed is not None:
             raise failed
 
-    def add(self, result: Result) -> None:
-        """Queue a result; waits while the thread is several behind."""
+    def add(self, result: Result | Failure) -> None:
+        """Queue a result; waits while the thread is several behind. Of a failure, only its number is noted."""
         if self._error is not None:
             raise self._error
         self._queue.put(result)
 
     def _open_writers(self) -> list[ResultWriter]:
         options, folder, names = self._options, self._folder, self._names
+        kept = self._journal.after.sizes if self._journal else {}
+        json_kept, csv_kept = kept.get(JSON_NAME, 0), kept.get(CSV_NAME, 0)
         writers: list[ResultWriter] = []
         if options.labels_txt:
             writers.append(LabelWriter(folder / "labels", names, with_scores=options.scores_in_txt))
         if options.json:
-            writers.append(self._stack.enter_context(JsonWriter(folder / "results.json", names)))
-        if options.csv:
-            writers.append(self._stack.enter_context(detection_csv(folder / "results.csv")))
-        if options.top_classes:
-            writers.append(self._stack.enter_context(class_csv(folder / "results.csv")))
+            json = JsonWriter(folder / JSON_NAME, names, json_kept, keep_part=self._journal is not None)
+            writers.append(self._stack.enter_context(json))
+            self._growing[JSON_NAME] = json.file
+        if options.csv or options.top_classes:
+            rows = (detection_csv if options.csv else class_csv)(folder / CSV_NAME, csv_kept)
+            writers.append(self._stack.enter_context(rows))
+            self._growing[CSV_NAME] = rows.file
         if options.crops:
             writers.append(CropWriter(folder / "crops", names))
         return writers
@@ -128,7 +152,9 @@ class Recorder:
             try:
                 while (result := self._queue.get()) is not None:
                     start = time.perf_counter()
-                    self._record(result)
+                    self._note(result)
+                    if isinstance(result, Result):
+                        self._record(result)
                     self.seconds += time.perf_counter() - start
                 ended = True
             finally:
@@ -139,6 +165,16 @@ class Recorder:
             )
             while not ended and self._queue.get() is not None:  # keep the caller from waiting for room in the queue
                 pass
+
+    def _note(self, item: Result | Failure) -> None:
+        """Note, before anything of another image or video is written, that those before it are finished."""
+        number = item.number if isinstance(item, Failure) else item.frame.number
+        if self._journal is None or number == self._number:
+            return
+        self._journal.note(number, {name: file.size for name, file in self._growing.items()})
+        if isinstance(item, Failure):
+            self._journal.note_failed(number)
+        self._number = number
 
     def _record(self, result: Result) -> None:
         for writer in self._writers:

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import csv
+import io
 import json
 import logging
 import math
 import re
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import ExitStack, suppress
+from contextlib import suppress
 from dataclasses import dataclass, field
 from itertools import groupby
 from pathlib import Path
@@ -21,9 +22,10 @@ from numpy.typing import NDArray
 
 from data.frames import Frame
 from data.image import save_image
+from inference.journal import GrowingFile
 from utils.detections import Detections
 from utils.errors import RunError
-from utils.files import atomic_write, write_text
+from utils.files import write_text
 
 logger = logging.getLogger(__name__)
 
@@ -200,27 +202,39 @@ class LabelWriter:
 class JsonWriter:
     """One COCO result list for the whole run, with file_name and, for video, frame and time_s in every entry.
 
-    category_id is the class index of the cfg. The file appears whole when the run ends, also when it is interrupted.
+    category_id is the class index of the cfg. The file appears whole when the run ends, also when it is interrupted; until
+    then it is called `<name>.part`. kept: bytes to keep of an earlier part of the run. keep_part: after a failure, too.
     """
 
-    def __init__(self, path: Path, names: FileNames) -> None:
-        self._path, self._names = path, names
-        self._stack = ExitStack()
+    def __init__(self, path: Path, names: FileNames, kept: int = 0, *, keep_part: bool = False) -> None:
+        self._path, self._names, self._keep_part = path, names, keep_part
+        part = json_part(path)
+        if kept and not part.exists():
+            path.rename(part)
+        self.file = GrowingFile(part, kept)
+        if not kept:
+            self.file.write(b"[")
+        self._separator = b"\n" if self.file.size == 1 else b",\n"
 
     def __enter__(self) -> JsonWriter:
-        self._stream = self._stack.enter_context(atomic_write(self._path))
-        self._stream.write(b"[")
-        self._separator = b"\n"
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        if kind is None or issubclass(kind, KeyboardInterrupt):
-            self._stream.write(b"\n]\n")
-            self._stack.close()
-        else:
-            self._stack.__exit__(kind, error, trace)
+        ended = kind is None or issubclass(kind, KeyboardInterrupt)
+        try:
+            if ended:
+                self.file.write(b"\n]\n")
+            self.file.close()
+            if ended:
+                self.file.path.replace(self._path)
+        except RunError:
+            if ended:
+                raise
+        finally:
+            if not self._keep_part:
+                self.file.path.unlink(missing_ok=True)
 
     def add(self, result: Result) -> None:
         frame = result.frame
@@ -228,6 +242,7 @@ class JsonWriter:
         common: dict[str, Any] = {"image_id": int(name) if name.isdecimal() else name, "file_name": frame.path}
         if frame.video is not None:
             common |= {"frame": frame.index, "time_s": round(frame.time_s, 6)}
+        text = b""
         for (x1, y1, x2, y2), score, class_id in result.detections:
             entry = {
                 **common,
@@ -236,46 +251,52 @@ class JsonWriter:
                 "bbox": [round(float(value), 3) for value in (x1, y1, x2 - x1, y2 - y1)],
                 "score": round(score, 6),
             }
-            self._stream.write(self._separator + json.dumps(entry).encode())
+            text += self._separator + json.dumps(entry).encode()
             self._separator = b",\n"
+        self.file.write(text)
+
+
+def json_part(path: Path) -> Path:
+    """Where the results of an unfinished run are."""
+    return path.with_name(f"{path.name}.part")
 
 
 class CsvWriter:
-    """Rows for each image, flushed after every image so that another program can follow."""
+    """Rows for each image, written after every image so that another program can follow. kept: as of JsonWriter."""
 
     def __init__(
-        self, path: Path, columns: Sequence[str], rows: Callable[[Result], Iterable[Sequence[Any]]], end: str = "\r\n"
+        self,
+        path: Path,
+        columns: Sequence[str],
+        rows: Callable[[Result], Iterable[Sequence[Any]]],
+        kept: int = 0,
+        end: str = "\r\n",
     ) -> None:
-        self._path, self._columns, self._rows_of, self._end = path, columns, rows, end
+        self._rows_of, self._end = rows, end
+        self.file = GrowingFile(path, kept)
+        if not kept:
+            self._write([columns])
 
     def __enter__(self) -> CsvWriter:
-        try:
-            self._stream = self._path.open("w", newline="", encoding="utf-8")
-        except OSError as error:
-            raise RunError(f"{self._path}: cannot be written: {error.strerror}") from error
-        self._rows = csv.writer(self._stream, lineterminator=self._end)
-        self._write([self._columns])
         return self
 
     def __exit__(self, *_: object) -> None:
-        with suppress(OSError):  # of rows that `add` could not write
-            self._stream.close()
+        with suppress(RunError):  # of rows that `add` could not write
+            self.file.close()
 
     def add(self, result: Result) -> None:
         self._write(self._rows_of(result))
 
     def _write(self, rows: Iterable[Sequence[Any]]) -> None:
-        try:
-            self._rows.writerows(rows)
-            self._stream.flush()
-        except OSError as error:
-            raise RunError(f"{self._path}: cannot be written: {error.strerror}") from error
+        text = io.StringIO()
+        csv.writer(text, lineterminator=self._end).writerows(rows)
+        self.file.write(text.getvalue().encode("utf-8", "surrogateescape"))
 
 
-def detection_csv(path: Path) -> CsvWriter:
+def detection_csv(path: Path, kept: int = 0) -> CsvWriter:
     """A row for each detection."""
     columns = ("file_name", "frame", "time_s", "class_id", "name", "score", "x1", "y1", "x2", "y2")
-    return CsvWriter(path, columns, _detection_rows)
+    return CsvWriter(path, columns, _detection_rows, kept)
 
 
 def _detection_rows(result: Result) -> Iterator[Sequence[Any]]:
@@ -285,9 +306,9 @@ def _detection_rows(result: Result) -> Iterator[Sequence[Any]]:
         yield (*place, class_id, result.names[class_id], f"{score:.6f}", *(f"{value:.2f}" for value in box))
 
 
-def class_csv(path: Path) -> CsvWriter:
+def class_csv(path: Path, kept: int = 0) -> CsvWriter:
     """A row for each of the most probable classes."""
-    return CsvWriter(path, ("file", "frame", "rank", "class", "probability"), _class_rows, end="\n")
+    return CsvWriter(path, ("file", "frame", "rank", "class", "probability"), _class_rows, kept, end="\n")
 
 
 def _class_rows(result: Result) -> Iterator[Sequence[Any]]:

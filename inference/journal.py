@@ -1,0 +1,144 @@
+"""What a long run has finished, so that it can go on where it stopped."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import time
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from utils.errors import InputError, RunError
+
+JOURNAL = "unfinished.jsonl"
+_PERIOD_S = 0.2
+
+
+class GrowingFile:
+    """A file to which complete pieces are added, and handed to the operating system at once. size: in bytes.
+
+    kept: bytes of it to keep; what follows them is cut off. Raises RunError.
+    """
+
+    def __init__(self, path: Path, kept: int = 0) -> None:
+        self.path, self.size = path, kept
+        try:
+            self._stream = path.open("r+b" if kept else "wb")
+            self._stream.truncate(kept)
+            self._stream.seek(kept)
+        except OSError as error:
+            raise self._failure(error) from error
+
+    def write(self, piece: bytes) -> None:
+        try:
+            self._stream.write(piece)
+            self._stream.flush()
+        except OSError as error:
+            raise self._failure(error) from error
+        self.size += len(piece)
+
+    def close(self) -> None:
+        """Close it, with everything on the disk."""
+        try:
+            with self._stream:
+                os.fsync(self._stream.fileno())
+        except OSError as error:
+            raise self._failure(error) from error
+
+    def _failure(self, error: OSError) -> RunError:
+        return RunError(f"{self.path}: cannot be written: {error.strerror}")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Progress:
+    """done: images and videos that are finished, from the first on; failed: those of them that gave nothing. sizes: of files."""
+
+    done: int
+    failed: tuple[int, ...]
+    sizes: Mapping[str, int]
+
+
+NOTHING = Progress(done=0, failed=(), sizes={})
+
+
+class Journal:
+    """The file `unfinished.jsonl` of a run folder: first the run's `identity`, then its progress, a few times a second.
+
+    entries: the run's images and videos. after: the progress to continue from. past: entries that gave results by then.
+    """
+
+    def __init__(
+        self, folder: Path, entries: Sequence[str], identity: Mapping[str, Any], after: Progress = NOTHING
+    ) -> None:
+        path = folder / JOURNAL
+        self.after = after
+        self.past = [entry for number, entry in enumerate(entries[: after.done]) if number not in after.failed]
+        self._file = GrowingFile(path, path.read_bytes().rfind(b"\n") + 1 if after.done else 0)
+        if not after.done:
+            self._file.write(json.dumps(identity).encode() + b"\n")
+        self._failed, self._latest, self._written = list[int](), after, 0.0
+        self.note(0, after.sizes)
+
+    def note(self, number: int, sizes: Mapping[str, int]) -> None:
+        """All before image or video `number` of this part are finished, and so much of each file is theirs."""
+        self._latest = Progress(done=self.after.done + number, failed=(), sizes=sizes)
+        if time.monotonic() - self._written >= _PERIOD_S:
+            self._write()
+
+    def note_failed(self, number: int) -> None:
+        self._failed.append(self.after.done + number)
+
+    def __enter__(self) -> Journal:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        """Complete it. What goes wrong here has gone wrong elsewhere before."""
+        with suppress(RunError):
+            if self._file.path.exists():
+                self._write()
+            self._file.close()
+
+    def remove(self) -> None:
+        """The run is finished."""
+        self._file.path.unlink(missing_ok=True)
+
+    def _write(self) -> None:
+        failed, self._failed = self._failed, []
+        line = {"done": self._latest.done, "failed": failed, "sizes": dict(self._latest.sizes)}
+        self._file.write(json.dumps(line).encode() + b"\n")
+        self._written = time.monotonic()
+
+
+def identity_of(entries: Sequence[str], options: Mapping[str, Any]) -> dict[str, Any]:
+    """What must not change between two parts of a run: its images and videos, and the options."""
+    digest = hashlib.sha256("\0".join(entries).encode("utf-8", "surrogateescape")).hexdigest()
+    return {"entries": len(entries), "sha256": digest, **json.loads(json.dumps(options))}
+
+
+def read_progress(folder: Path, identity: Mapping[str, Any], sizes: Mapping[str, int]) -> Progress:
+    """How far the run in `folder` came; the last progress that its files, of so many bytes, hold whole.
+
+    Raises InputError if there is no unfinished run, or one with another identity.
+    """
+    try:
+        lines = (folder / JOURNAL).read_bytes().split(b"\n")[:-1]
+        records = [json.loads(line) for line in lines]
+        own, notes = records[0], records[1:]
+    except (OSError, ValueError, IndexError):
+        raise InputError(f"{folder}: has no unfinished run to resume; leave --resume out to start one") from None
+    for key, value in identity.items():
+        if own.get(key) != value:
+            what = "the source has other images and videos" if key in ("entries", "sha256") else f"{key} is {value!r}"
+            was = "" if key in ("entries", "sha256") else f", it was {own.get(key)!r}"
+            raise InputError(f"--resume {folder}: {what}{was}; repeat the command of that run, or start a new one")
+    failed, best = set[int](), NOTHING
+    for note in notes:
+        failed.update(note["failed"])
+        if all(sizes.get(name, 0) >= size for name, size in note["sizes"].items()):
+            before = tuple(sorted(number for number in failed if number < note["done"]))
+            best = Progress(done=note["done"], failed=before, sizes=note["sizes"])
+    return best
