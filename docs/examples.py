@@ -126,6 +126,7 @@ def stand_ins(environment: dict[str, str]) -> None:
     for name in _IMAGES:
         shutil.copy(ROOT / "data" / "samples" / "scene1.jpg", name)
     shutil.copy(ROOT / "data" / "samples" / "scenes.mp4", "video.mp4")
+    Path("list.txt").write_text("".join(f"{name}\n" for name in _IMAGES), "utf-8")
     for number, (split, name) in enumerate(itertools.product(("train", "val"), ("n01440764", "n01443537")), start=1):
         folder = Path("imagenet", split, name)
         folder.mkdir(parents=True, exist_ok=True)

@@ -85,7 +85,7 @@ def main() -> int:
     done = (
         ray.data.from_items(missing, override_num_blocks=len(missing))
         .map(
-            Detector,
+            Detector,  # type: ignore[arg-type]  # Ray takes a class here and makes an instance in each worker
             fn_constructor_args=(options.model, options.weights, options.names, "0" if options.gpus else "cpu"),
             compute=ray.data.ActorPoolStrategy(size=options.workers),
             num_cpus=options.cpus,
