@@ -14,6 +14,7 @@ An error is {"error": "one readable sentence"} with status 400, 401 (no token), 
 from __future__ import annotations
 
 import json
+import os
 import secrets
 import tempfile
 import time
@@ -48,7 +49,7 @@ LEAST_BYTES_PER_S = 20_000
 """Slower uploads are ended after `Limits.upload_s`."""
 
 _PAGE = Path(__file__).resolve().parent / "page"
-_UPLOAD, _CHUNK = "upload", 1 << 20
+_CHUNK = 1 << 20
 _FILES = {
     "/": ("page.html", "text/html"),
     "/page.js": ("page.js", "text/javascript"),
@@ -97,26 +98,29 @@ def make_app(service: DetectionService, title: str, limits: Limits) -> Starlette
     async def detect(request: Request) -> Response:
         wanted = _wanted(request, is_classifier)
         frames: list[dict[str, Any]] = []
-        with await _received(request, limits) as folder:
-            async with aclosing(service.frames(Path(folder) / _UPLOAD, wanted)) as found:
+        upload = await _received(request, limits)
+        try:
+            async with aclosing(service.frames(upload, wanted)) as found:
                 async for facts in found:
                     frames.append(facts)
                     if "time_s" in facts and await request.is_disconnected():  # in a video
                         raise ClientDisconnect
+        finally:
+            upload.unlink()
         end = frames.pop()
         return JSONResponse({"frames": frames} | end)
 
     async def stream(request: Request) -> Response:
         wanted = _wanted(request, is_classifier)
-        folder = await _received(request, limits)
-        found = service.frames(Path(folder.name) / _UPLOAD, wanted)
+        upload = await _received(request, limits)
+        found = service.frames(upload, wanted)
         try:
             first = await anext(found)  # a file that cannot be used at all gets its own status
         except BaseException:
             await found.aclose()
-            folder.cleanup()
+            upload.unlink()
             raise
-        return _Lines(first, found, folder)
+        return _Lines(first, found, upload)
 
     pages = [Route(path, _page((_PAGE / name).read_bytes(), kind)) for path, (name, kind) in _FILES.items()]
     api = [
@@ -169,8 +173,8 @@ def _number(request: Request, name: str, usual: float, least: float) -> float:
     return value
 
 
-async def _received(request: Request, limits: Limits) -> tempfile.TemporaryDirectory[str]:
-    """A temporary folder with the uploaded file in it. Raises HTTPException 400, 403, 408, 413 or 415, and RunError."""
+async def _received(request: Request, limits: Limits) -> Path:
+    """The upload in a temporary file, which the caller removes. Raises HTTPException 400, 403, 408, 413 or 415, and RunError."""
     limit = limits.upload_bytes
     kind = request.headers.get("content-type", "")
     is_form = kind.startswith(_FORM)
@@ -182,9 +186,10 @@ async def _received(request: Request, limits: Limits) -> tempfile.TemporaryDirec
     declared = request.headers.get("content-length", "")
     if declared.isdigit() and int(declared) > limit:
         raise HTTPException(413, f"upload: has {int(declared):,} bytes, expected at most {limit:,}")
-    folder: tempfile.TemporaryDirectory[str] = tempfile.TemporaryDirectory()
+    handle, name = tempfile.mkstemp(prefix="upload-")
+    path = Path(name)
     try:
-        with (Path(folder.name) / _UPLOAD).open("wb") as file:
+        with os.fdopen(handle, "wb") as file:
             async for chunk in _file_of_form(request, limits) if is_form else _body(request, limits):
                 file.write(chunk)
             if not file.tell():
@@ -192,11 +197,11 @@ async def _received(request: Request, limits: Limits) -> tempfile.TemporaryDirec
                     400, "upload: is empty, expected an image or video as the body or the file of a form"
                 )
     except BaseException as error:
-        folder.cleanup()
+        path.unlink()
         if isinstance(error, OSError):
             raise RunError(f"upload: cannot be stored: {error.strerror}") from None
         raise
-    return folder
+    return path
 
 
 async def _body(request: Request, limits: Limits) -> AsyncGenerator[bytes, None]:
@@ -241,15 +246,17 @@ class _Lines(StreamingResponse):
         self,
         first: dict[str, Any],
         found: AsyncGenerator[dict[str, Any], None],
-        folder: tempfile.TemporaryDirectory[str],
+        upload: Path,
     ) -> None:
         super().__init__(self._lines(first), media_type="application/x-ndjson")
-        self._found, self._folder = found, folder
+        self._found, self._upload = found, upload
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        with self._folder:
+        try:
             async with aclosing(self._found):  # also when the client has disconnected
                 await super().__call__(scope, receive, send)
+        finally:
+            self._upload.unlink()
 
     async def _lines(self, first: dict[str, Any]) -> AsyncIterator[str]:
         yield json.dumps(first) + "\n"

@@ -40,6 +40,7 @@ def make_server(app: ASGIApp) -> uvicorn.Server:
         log_level="error",
         headers=list(_HEADERS.items()),
         server_header=False,
+        proxy_headers=False,
         limit_concurrency=CONNECTIONS,
         timeout_graceful_shutdown=3,
     )
