@@ -14,7 +14,6 @@ import struct
 import subprocess
 import sys
 import threading
-import time
 from collections import deque
 from collections.abc import Generator
 from contextlib import suppress
@@ -158,16 +157,19 @@ class Decoders:
         decoder.end()
 
     def _watch(self) -> None:
+        """Counts the time itself: a clock goes on while this process is paused, a debugger's or a container's."""
         while not self._closed.wait(_LOOK_S):
             with self._lock:
-                late = [each for each in self._all if time.monotonic() > each.deadline]
-            for each in late:
-                each.is_late = True
-                each.process.kill()
+                processes = tuple(self._all)
+            for each in processes:
+                each.waited_s += _LOOK_S
+                if each.waited_s > each.limit_s:
+                    each.is_late = True
+                    each.process.kill()
 
 
 class _Decoder:
-    """One process. busy: it has not sent all that it was asked for. deadline: when its next reply is late."""
+    """One process. busy: it has not sent all that it was asked for. waited_s, limit_s: time for its next reply, so far and at most."""
 
     def __init__(self) -> None:
         folder = str(Path(__file__).resolve().parents[__name__.count(".")])
@@ -188,7 +190,7 @@ class _Decoder:
         self._requests, self._replies = self.process.stdin, self.process.stdout
         _enlarge(self._replies.fileno())
         self.busy, self.is_late, self._is_ready = True, False, False
-        self.deadline = time.monotonic() + _START_S
+        self.waited_s, self.limit_s = 0.0, _START_S
 
     def wait_until_ready(self) -> None:
         """Wait until it has started. Raises RunError."""
@@ -199,7 +201,7 @@ class _Decoder:
         except InputError:
             code = self.process.wait()
             raise RunError(f"the process that decodes uploads does not start (exit code {code})") from None
-        self._is_ready, self.busy, self.deadline = True, False, math.inf
+        self._is_ready, self.busy, self.limit_s = True, False, math.inf
 
     def begin(self, path: Path, most_frames: int) -> None:
         self.busy = True
@@ -208,7 +210,7 @@ class _Decoder:
 
     def next(self) -> DecodedFrame | bool:
         """The next frame, or whether all frames of the video have been read. Raises InputError."""
-        self.deadline = time.monotonic() + TIME_S
+        self.waited_s, self.limit_s = 0.0, TIME_S
         reply = bytearray(_REPLY.size)
         self._receive(reply)
         kind, height, width, index, time_s = _REPLY.unpack(reply)
@@ -219,7 +221,7 @@ class _Decoder:
             assert height * width <= MOST_PIXELS
             image = np.empty((height, width, 3), np.uint8)
             self._receive(image)
-        self.deadline = math.inf
+        self.limit_s = math.inf
         self.busy = kind == _FRAME
         if kind in (_DAMAGED, _UNKNOWN):
             raise (UnknownKind if kind == _UNKNOWN else InputError)(text.decode())
