@@ -169,7 +169,9 @@ class Decoders:
 
 
 class _Decoder:
-    """One process. busy: it has not sent all that it was asked for. waited_s, limit_s: time for its next reply, so far and at most."""
+    """One process. busy: it has not sent all that it was asked for. waited_s, limit_s: time for the next reply, so far and at
+    most.
+    """
 
     def __init__(self) -> None:
         folder = str(Path(__file__).resolve().parents[__name__.count(".")])
