@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
-import signal
 import socket
 import tempfile
 import time
@@ -20,10 +18,11 @@ from models.load import load
 from models.weights import save_weights
 from tests.paths import REPOSITORY
 from tests.serving.server import MOST_FRAMES, QUEUE, UPLOAD_BYTES, ask, running, served, told
+from tests.serving.test_decoder import bad_decoders
 
 pytest.importorskip("uvicorn")
 pytest.importorskip("starlette")
-from serving import decoder, server
+from serving import server
 
 CLIP = (REPOSITORY / "data" / "samples" / "scenes.mp4").read_bytes()
 
@@ -278,14 +277,12 @@ def test_a_video_ends_with_its_client(tmp_path: Path) -> None:
 
 
 def test_a_crash_of_a_decoder_costs_one_request(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(decoder, "TIME_S", 0.3)
+    bad_decoders(monkeypatch, "os.kill(os.getpid(), 11)")
     with served(tmp_path) as (own, service):
-        for pid in service.decoders.pids:
-            os.kill(pid, signal.SIGSTOP)
+        monkeypatch.undo()
         for _ in range(len(service.decoders.pids)):
             status, _, body = ask(own, "POST", "/detect", image(".png"))
-            assert status == 422 and "takes longer than" in told(body)["error"]
-        monkeypatch.undo()
+            assert status == 422 and "crashes its decoder" in told(body)["error"]
         assert ask(own, "POST", "/detect", image(".png"))[0] == 200
 
 
