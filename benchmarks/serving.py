@@ -516,6 +516,7 @@ def images_per_s(model: Model, known: Sequence[Known], folder: Path, batch: int,
     for number, each in enumerate(known):
         paths.append(folder / f"{number}.jpg")
         paths[-1].write_bytes(each.file)
+    model.expect(None)
     model.predict([read_image(path) for path in paths[:batch]], batch_size=batch)
     start, count = time.perf_counter(), 0
     for first in itertools.cycle(range(0, len(paths), batch)):
