@@ -49,7 +49,7 @@ def modern(options: TrainOptions, plan: Plan, images: int) -> TrainOptions:
     length = training_length(given, plan, images) or _own_length(batch, images)
     values: dict[str, object] = {
         "batch_size": batch,
-        "subdivisions": 1,
+        "subdivisions": None if options.batch_size else 1,
         "iterations": length,
         "anchors": "auto",
         "cos_lr": True,
@@ -59,6 +59,7 @@ def modern(options: TrainOptions, plan: Plan, images: int) -> TrainOptions:
     chosen = {key: value for key, value in values.items() if getattr(options, key) is None}
     keys = set.intersection(*(set(step.section.keys()) for step in heads))
     words = [f"learning_rate={_RATE}", f"burn_in={max(1, round(_BURN_IN * length))}"]
+    words += ["ema_alpha=0"] if ScheduleOptions.from_raw(plan.cfg.sections[0]).ema_alpha else []
     words += [f"{key}={value}" for key, value in _HEAD_KEYS.items() if key in keys]
     return dataclasses.replace(options, overrides=(*words, *options.overrides), **chosen)  # type: ignore[arg-type]
 

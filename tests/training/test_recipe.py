@@ -74,6 +74,8 @@ def test_flags_override_the_recipe(folder: Path, capsys: pytest.CaptureFixture[s
     text = capsys.readouterr().out
     for line in ("batch=2", "max_batches=50", "burn_in=7", "iou_loss=giou", "num=3", "cos_lr: false", "average: 0.0"):
         assert f"  {line}\n" in text
+    Path("my.cfg").write_text(NET + "ema_alpha=0.99\n" + LAYERS + YOLO)
+    assert command("--average", "0.9") == EXIT_BAD_INPUT
     assert command("--recipe", "modern", "--plan") == EXIT_OK
     assert "  max_batches=3000\n" in capsys.readouterr().out  # the least number of images, in batches of 8
 
