@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import hashlib
 import logging
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -13,6 +14,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from inference import compile_cache
 from models.export.metadata import Metadata
 from models.export.onnx import read_onnx_metadata
 from models.export.openvino import read_pairs
@@ -86,27 +88,60 @@ class OnnxRuntimeSession(OnnxRuntime):
 class OpenVino:
     """A model in memory, run by OpenVINO with as many threads as PyTorch uses.
 
-    model: ONNX, or what OpenVINO has read. place: what messages call it. half: compute in bfloat16 on a CPU; float32
-    otherwise. Raises InputError without the package, and for a model that it cannot load.
+    model: gives ONNX, or what OpenVINO has read. place: what messages call it. half: compute in bfloat16 on a CPU; float32
+    otherwise. content: a hash of the model, by which it is kept in compiled form; None: it is compiled each time.
+    cached: the key in `compile_cache` of a model that came from there. Raises InputError without the package, and for a model
+    that it cannot load.
     """
 
-    def __init__(self, model: Any, place: str, device: torch.device, *, half: bool = False) -> None:
-        core = need("openvino", "openvino").Core()
+    def __init__(
+        self,
+        model: Callable[[], Any],
+        place: str,
+        device: torch.device,
+        *,
+        half: bool = False,
+        content: str | None = None,
+    ) -> None:
+        library = need("openvino", "openvino")
+        core, name = library.Core(), "CPU" if device.type == "cpu" else "GPU"
         settings = {
             # Without it, OpenVINO computes in bfloat16 wherever the processor has the instructions.
             "INFERENCE_PRECISION_HINT": "bf16" if half else "f32",
             "PERFORMANCE_HINT": "LATENCY",
             "INFERENCE_NUM_THREADS": torch.get_num_threads(),
         }
+        key = None
+        if content is not None:
+            facts = (content, library.get_version(), core.get_property(name, "FULL_DEVICE_NAME"), settings)
+            key = hashlib.sha256(repr(facts).encode()).hexdigest()
+        self._compiled = None if key is None else _imported(core, key, name, settings)
+        self.cached = key if self._compiled is not None else None
+        if self._compiled is not None:
+            return
+        made = model()
         try:
-            model = core.read_model(model) if isinstance(model, (bytes, str)) else model
-            self._compiled = core.compile_model(model, "CPU" if device.type == "cpu" else "GPU", settings)
+            self._compiled = core.compile_model(
+                core.read_model(made) if isinstance(made, bytes) else made, name, settings
+            )
         except RuntimeError as error:
             raise InputError(f"{place}: OpenVINO cannot load it: {str(error).strip().splitlines()[-1]}") from None
+        if key is not None:
+            compile_cache.write(key, bytes(self._compiled.export_model().getbuffer()))
 
     def run(self, images: NDArray[np.float32]) -> Arrays:
         found = self._compiled(images)
         return [as_floats(found[number]) for number in range(len(self._compiled.outputs))]
+
+
+def _imported(core: Any, key: str, device: str, settings: dict[str, Any]) -> Any:
+    """A compiled model from the cache; None if it is not there or cannot be used."""
+    kept = compile_cache.read(key)
+    try:
+        return None if kept is None else core.import_model(kept, device, settings)
+    except RuntimeError:
+        compile_cache.remove(key)
+        return None
 
 
 class OpenVinoSession(OpenVino):
@@ -125,7 +160,7 @@ class OpenVinoSession(OpenVino):
         is_onnx = Path(path).suffix == ".onnx"
         pairs = read_onnx_metadata(path) if is_onnx else read_pairs(model)
         self.metadata = Metadata.from_pairs(pairs, str(path))
-        super().__init__(model, str(path), device, half=half)
+        super().__init__(lambda: model, str(path), device, half=half)
 
 
 class OpenCvSession:

@@ -121,7 +121,7 @@ def open_model(
         cfg=cfg, device=device, width=width, height=height, ema=ema, trust_pickle=trust_pickle, partial=partial
     )
     network, own_names = open_network(path, reading, backend, half=half)
-    model = model_of(network, device, backend=backend, half=half)
+    model = model_of(network, device, backend=backend, half=half, cache=True)
     if names is None and own_names:
         if len(own_names) != model.classes:
             text = f"has {len(own_names)} names in it for {model.classes} classes; give others with --names"
@@ -168,11 +168,17 @@ def open_network(
 
 
 def model_of(
-    network: Network | ExportedModel, device: torch.device, *, backend: str = AUTO, half: bool = False
+    network: Network | ExportedModel,
+    device: torch.device,
+    *,
+    backend: str = AUTO,
+    half: bool = False,
+    cache: bool = False,
 ) -> Model:
     """A detector or, if the heads have no boxes, a classifier around a network on `device`, which is folded in place.
 
-    backend, half: of a Network, see `open_model`. Raises InputError for engines that are not installed or cannot run it.
+    backend, half: of a Network, see `open_model`. cache: keep what an engine compiles on disk. Raises InputError for engines
+    that are not installed or cannot run it.
     """
     runnable: Runnable = network
     if isinstance(network, ExportedModel):
@@ -181,7 +187,8 @@ def model_of(
         network.fold()
         engine = _engine(backend, device, half)
         if engine is not None:
-            runnable = EngineNetwork(network.cpu(), engine, device, required=half or backend != AUTO, half=half)
+            required = half or backend != AUTO
+            runnable = EngineNetwork(network.cpu(), engine, device, required=required, half=half, cache=cache)
             device, half = torch.device("cpu"), False
         elif half:
             network.half()
