@@ -115,19 +115,19 @@ class OpenVino:
         if content is not None:
             facts = (content, library.get_version(), core.get_property(name, "FULL_DEVICE_NAME"), settings)
             key = hashlib.sha256(repr(facts).encode()).hexdigest()
-        self._compiled = None if key is None else _imported(core, key, name, settings)
-        self.cached = key if self._compiled is not None else None
-        if self._compiled is not None:
-            return
+        kept: Any = None if key is None else _imported(core, key, name, settings)
+        self.cached = None if kept is None else key
+        self._compiled = kept or self._compile(core, model, place, name, settings)
+        if key is not None and kept is None:
+            compile_cache.write(key, bytes(self._compiled.export_model().getbuffer()))
+
+    @staticmethod
+    def _compile(core: Any, model: Callable[[], Any], place: str, device: str, settings: dict[str, Any]) -> Any:
         made = model()
         try:
-            self._compiled = core.compile_model(
-                core.read_model(made) if isinstance(made, bytes) else made, name, settings
-            )
+            return core.compile_model(core.read_model(made) if isinstance(made, bytes) else made, device, settings)
         except RuntimeError as error:
             raise InputError(f"{place}: OpenVINO cannot load it: {str(error).strip().splitlines()[-1]}") from None
-        if key is not None:
-            compile_cache.write(key, bytes(self._compiled.export_model().getbuffer()))
 
     def run(self, images: NDArray[np.float32]) -> Arrays:
         found = self._compiled(images)

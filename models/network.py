@@ -79,7 +79,7 @@ class Network(nn.Module):
         self.eval().requires_grad_(False)
         self.layers = nn.ModuleList(layer.folded() for layer in self)
         if all(each.device.type == "cpu" for each in self.parameters()):
-            self.to(memory_format=torch.channels_last)
+            self.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         self.is_folded = True
         return self
 
