@@ -1,0 +1,492 @@
+"""Feed damaged and hostile files, requests and command lines to every reader, and report what it does not survive.
+
+An input may be accepted or refused with one of our own errors. Anything else is a finding: another exception, more processor time
+or memory than the bounds, a crash, code from the input that runs, a file written outside the case's own folder, a connection.
+Inputs are made from valid ones by changing their structure (benchmarks/fuzz_targets.py); target, seed and number determine each.
+They run in forked processes, so that a crash or a hang costs one input. The campaign can be stopped at any time and continues
+where it stopped. Every finding is saved as a folder with the files of its input.
+
+  python -m benchmarks.fuzz --minutes 60 --seed 1
+  python -m benchmarks.fuzz --target coco --seed 1 --number 4711   # one input again, with its traceback
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import mmap
+import os
+import random
+import resource
+import shutil
+import signal
+import struct
+import sys
+import tempfile
+import time
+import traceback
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+ROOT = Path(__file__).resolve().parent.parent
+sys.path.insert(0, str(ROOT))
+
+import cv2
+import torch
+
+from benchmarks.fuzz_targets import TARGETS, Target, make_seeds
+from utils.cli import EXIT_FAILED, EXIT_OK, above_zero, options_from, positive, run_script, script_parser, whole
+from utils.errors import InputError, RunError
+from utils.files import write_text
+
+STUCK_S = 60.0  # without progress, in which the watching process was awake
+SLICE_S = 4.0  # of a target, before it is the next one's turn
+_POLL_S = 0.05
+_KEPT = 3  # inputs saved for each finding
+_FOUND = 3  # exit code of a process that ends with a finding
+
+
+class Hang(BaseException):
+    """An input took more processor time than its bound."""
+
+
+class Forbidden(BaseException):
+    """An input made the program write outside, execute or connect."""
+
+
+@dataclass
+class Count:
+    """What a target's inputs did. next: number of the next input. seconds: processor time; worst_*: of a single input."""
+
+    next: int = 0
+    accepted: int = 0
+    refused: int = 0
+    findings: dict[str, int] = field(default_factory=dict)
+    seconds: float = 0.0
+    worst_s: float = 0.0
+    slowest: int = 0
+    worst_mib: float = 0.0
+    largest: int = 0
+
+
+class Progress:
+    """Numbers that a worker and the process that watches it share."""
+
+    _LAYOUT = struct.Struct("=qqqdqqq")
+
+    def __init__(self) -> None:
+        self._memory = mmap.mmap(-1, self._LAYOUT.size)
+
+    def write(self, *values: float) -> None:
+        """number, accepted, refused, slowest's seconds, slowest, largest's KiB, largest"""
+        self._LAYOUT.pack_into(self._memory, 0, *values)
+
+    def read(self) -> tuple[int, int, int, float, int, int, int]:
+        return self._LAYOUT.unpack_from(self._memory)
+
+
+class Sandbox:
+    """A folder in which inputs run: `case` is the working folder, `tmp` for temporary files, nothing else may change."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder, self.case, self.tmp = folder, folder / "case", folder / "tmp"
+        self.tmp.mkdir(parents=True, exist_ok=True)
+        (folder / "outside").mkdir(exist_ok=True)
+        self._own = {"case", "tmp", "outside", "seeds", "finding.json"}
+
+    def fresh(self) -> Path:
+        """An empty working folder."""
+        os.chdir(self.folder)
+        shutil.rmtree(self.case, ignore_errors=True)
+        self.case.mkdir()
+        os.chdir(self.case)
+        return self.case
+
+    def strays(self) -> list[str]:
+        """Files that code outside Python's control has written where it must not; they are removed."""
+        found = [path for path in self.folder.iterdir() if path.name not in self._own]
+        found += (self.folder / "outside").iterdir()
+        for path in found:
+            shutil.rmtree(path) if path.is_dir() else path.unlink()
+        return [path.name for path in found]
+
+
+# Audit event of a change -> the places of its paths among the arguments, each with that of its folder's descriptor.
+_CHANGES = {
+    "os.mkdir": ((0, 2),),
+    "os.rename": ((0, 2), (1, 3)),
+    "os.remove": ((0, 1),),
+    "os.rmdir": ((0, 1),),
+    "os.link": ((1, 3),),
+    "os.symlink": ((1, 2),),
+    "os.truncate": ((0, None),),
+    "os.chmod": ((0, 2),),
+}
+_PROGRAMS = {"os.system", "os.exec", "os.posix_spawn", "subprocess.Popen", "pty.spawn"}
+_WRITING = os.O_WRONLY | os.O_RDWR | os.O_CREAT | os.O_TRUNC
+
+
+class Guard:
+    """An audit hook that, while `active`, forbids writing outside the sandbox, other programs, pickled code and connections."""
+
+    def __init__(self, sandbox: Sandbox, target: Target) -> None:
+        self.active, self._may_connect = False, target.may_connect
+        self._allowed = tuple(f"{path.resolve()}{os.sep}" for path in (sandbox.case, sandbox.tmp))
+        sys.addaudithook(self)
+
+    def __call__(self, event: str, arguments: tuple[Any, ...]) -> None:
+        if not self.active:
+            return
+        if event == "open":
+            if arguments[2] & _WRITING and self._outside(arguments[0]):
+                raise Forbidden(f"writes outside: {arguments[0]}")
+        elif event in _CHANGES:
+            for place, descriptor in _CHANGES[event]:
+                if self._outside(arguments[place], -1 if descriptor is None else arguments[descriptor]):
+                    raise Forbidden(f"writes outside: {event} {arguments[place]}")
+        elif event in _PROGRAMS:
+            raise Forbidden(f"executes: {event} {arguments[:2]}")
+        elif event == "pickle.find_class":
+            raise Forbidden(f"unpickles: {arguments[1:]}")
+        elif event == "socket.connect":
+            self._connect(arguments[1][0])
+        elif event == "socket.getaddrinfo":
+            self._connect(arguments[0])
+
+    def _outside(self, path: Any, folder: int = -1) -> bool:
+        if not isinstance(path, str | bytes | os.PathLike):
+            return False  # a file that is already open
+        base = Path.cwd() if folder == -1 else Path(f"/proc/self/fd/{folder}")
+        full = os.path.realpath(base / os.fsdecode(path))
+        return full != os.devnull and not f"{full}{os.sep}".startswith(self._allowed)
+
+    def _connect(self, address: Any) -> None:
+        if address in ("127.0.0.1", "localhost", "::1"):
+            return
+        if self._may_connect:
+            raise OSError(101, "Network is unreachable")
+        raise Forbidden(f"connects: {address}")
+
+
+def worker(
+    target: Target, seed: int, sandbox: Sandbox, first: int, seconds: float, count: int, progress: Progress
+) -> None:
+    """Run inputs from number `first` on until the time or their number is up. Never returns."""
+    silence = os.open(os.devnull, os.O_RDWR)
+    for stream in (0, 1, 2):
+        os.dup2(silence, stream)
+    confine(target)
+    guard = Guard(sandbox, target)
+    accepted = refused = slowest = largest = 0
+    worst, base = 0.0, peak_kib()
+    most, deadline, number = base, time.monotonic() + seconds, first
+    while number < first + count and (time.monotonic() < deadline or number == first):
+        progress.write(number, accepted, refused, worst, slowest, most - base, largest)
+        begun = time.process_time()
+        try:
+            taken = attempt(target, seed, number, sandbox, guard)
+        except BaseException as error:
+            note = {"signature": signature(error), "text": "".join(traceback.format_exception(error))[-6000:]}
+            os.chdir(sandbox.folder)
+            (sandbox.folder / "finding.json").write_text(json.dumps(note))
+            os._exit(_FOUND)
+        accepted, refused = accepted + taken, refused + (not taken)
+        if (used := time.process_time() - begun) > worst:
+            worst, slowest = used, number
+        if (kib := peak_kib()) > most:
+            most, largest = kib, number
+        number += 1
+    progress.write(number, accepted, refused, worst, slowest, most - base, largest)
+    os._exit(EXIT_OK)
+
+
+def confine(target: Target) -> None:
+    """Bounds of this process: memory above what it has now, and processor time for each input."""
+    pages = int(Path("/proc/self/statm").read_text().split()[0])
+    most = pages * resource.getpagesize() + target.memory_mib * 2**20
+    resource.setrlimit(resource.RLIMIT_AS, (most, most))
+    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+
+    def hang(*_: object) -> None:
+        raise Hang(f"more than {target.seconds:g} s of processor time")
+
+    signal.signal(signal.SIGPROF, hang)
+
+
+def attempt(target: Target, seed: int, number: int, sandbox: Sandbox, guard: Guard) -> bool:
+    """Make and run one input: True if it was accepted, False if it was refused. Raises whatever is a finding."""
+    folder = sandbox.fresh()
+    arguments = target.make(random.Random(f"{target.name}/{seed}/{number}"), sandbox.folder / "seeds", folder)
+    signal.setitimer(signal.ITIMER_PROF, target.seconds)
+    guard.active = True
+    try:
+        target.run(*arguments)
+        return True
+    except (InputError, RunError) as error:
+        assert str(error), "an error without a message"
+        return False
+    finally:
+        guard.active = False
+        signal.setitimer(signal.ITIMER_PROF, 0)
+
+
+def peak_kib() -> int:
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+
+
+def signature(error: BaseException) -> str:
+    """What findings of one cause have in common: kind of error, and the innermost line of the project."""
+    frames = [frame for frame in traceback.extract_tb(error.__traceback__) if frame.filename.startswith(str(ROOT))]
+    inner = [frame for frame in frames if "/benchmarks/" not in frame.filename]
+    at = f" in {Path(inner[-1].filename).relative_to(ROOT)} {inner[-1].name}" if inner else ""
+    detail = f": {error}" if isinstance(error, Hang | Forbidden) else ""
+    return f"{type(error).__name__}{detail}{at}"
+
+
+class Campaign:
+    """Inputs of `targets` in turn. Counts are kept in out/counts.json, inputs of findings in out/findings."""
+
+    def __init__(self, targets: Sequence[Target], seed: int, out: Path, folder: Path) -> None:
+        self.targets, self.seed, self.out, self.sandbox = targets, seed, out, Sandbox(folder)
+        kept = json.loads(self._state.read_text("utf-8")) if self._state.exists() else {}
+        self.counts = {target.name: Count(**kept.get(target.name, {})) for target in targets}
+        self.others = {name: value for name, value in kept.items() if name not in self.counts}
+
+    @property
+    def _state(self) -> Path:
+        return self.out / f"counts-{self.seed}.json"
+
+    @property
+    def findings(self) -> dict[str, int]:
+        return {f"{name}: {what}": n for name, count in self.counts.items() for what, n in count.findings.items()}
+
+    def run(self, *, seconds: float, count: int | None, slice_s: float = SLICE_S) -> None:
+        """Give each target a slice in turn until the time is up, or each has had `count` inputs."""
+        deadline = time.monotonic() + seconds
+        ends = {name: None if count is None else value.next + count for name, value in self.counts.items()}
+        left = list(self.targets)
+        while left and time.monotonic() < deadline:
+            for target in list(left):
+                end = ends[target.name]
+                self._slice(target, min(slice_s, deadline - time.monotonic()), end)
+                if end is not None and self.counts[target.name].next >= end:
+                    left.remove(target)
+                if time.monotonic() >= deadline:
+                    break
+            self.save()
+
+    def save(self) -> None:
+        values = self.others | {name: asdict(count) for name, count in self.counts.items()}
+        write_text(self._state, json.dumps(values, indent=1) + "\n")
+
+    def _slice(self, target: Target, seconds: float, end: int | None) -> None:
+        deadline, count = time.monotonic() + seconds, self.counts[target.name]
+        while True:
+            most = 10**9 if end is None else end - count.next
+            if most <= 0 or not self._fork(target, deadline - time.monotonic(), most):
+                return
+            if time.monotonic() >= deadline:
+                return
+
+    def _fork(self, target: Target, seconds: float, most: int) -> bool:
+        """Run inputs in a child process; True if it ended with a finding, so that more inputs are due."""
+        count, progress = self.counts[target.name], Progress()
+        (self.sandbox.folder / "finding.json").unlink(missing_ok=True)
+        child = os.fork()
+        if not child:
+            try:
+                worker(target, self.seed, self.sandbox, count.next, seconds, most, progress)
+            finally:
+                os._exit(EXIT_FAILED)
+        code, used = watched(child, target.seconds, progress)
+        number, accepted, refused, worst, slowest, kib, largest = progress.read()
+        count.accepted, count.refused = count.accepted + accepted, count.refused + refused
+        count.seconds += used
+        if worst > count.worst_s:
+            count.worst_s, count.slowest = worst, slowest
+        if kib / 1024 > count.worst_mib:
+            count.worst_mib, count.largest = kib / 1024, largest
+        count.next = number
+        note = self.sandbox.folder / "finding.json"
+        strays = self.sandbox.strays()
+        if code == EXIT_OK and not strays:
+            return False
+        if code == _FOUND and note.exists():
+            found = json.loads(note.read_text())
+        else:
+            what = f"writes outside: {strays[0]}" if strays else f"crash: {code}" if isinstance(code, int) else code
+            found = {"signature": what, "text": what}
+        self._keep(target, number, found)
+        count.next = number + 1
+        return True
+
+    def _keep(self, target: Target, number: int, found: dict[str, str]) -> None:
+        findings, what = self.counts[target.name].findings, found["signature"]
+        findings[what] = findings.get(what, 0) + 1
+        if findings[what] > _KEPT:
+            return
+        print(f"{target.name} {self.seed} {number}: {what}", file=sys.stderr, flush=True)
+        folder = self.out / "findings" / f"{target.name}-{self.seed}-{number}"
+        shutil.rmtree(folder, ignore_errors=True)
+        if self.sandbox.case.is_dir():
+            shutil.copytree(self.sandbox.case, folder, symlinks=True)
+        write_text(folder / "FINDING.txt", found["text"] + "\n")
+
+    def table(self) -> str:
+        """The counts as Markdown."""
+        rows = [
+            "| target | inputs | accepted | refused | findings | slowest [s] | most memory [MiB] |",
+            "|---|---|---|---|---|---|---|",
+        ]
+        total = Count()
+        for name, each in self.counts.items():
+            rows.append(_row(name, each))
+            total.accepted, total.refused = total.accepted + each.accepted, total.refused + each.refused
+            total.findings |= {f"{name} {what}": n for what, n in each.findings.items()}
+            total.worst_s, total.worst_mib = max(total.worst_s, each.worst_s), max(total.worst_mib, each.worst_mib)
+        return "\n".join([*rows, _row("**all**", total)])
+
+
+def _row(name: str, count: Count) -> str:
+    found = sum(count.findings.values())
+    values = (f"{count.accepted + count.refused + found:,}", f"{count.accepted:,}", f"{count.refused:,}", f"{found:,}")
+    return f"| {' | '.join((name, *values, f'{count.worst_s:.2f}', f'{count.worst_mib:.0f}'))} |"
+
+
+def watched(child: int, bound_s: float, progress: Progress) -> tuple[int | str, float]:
+    """Exit code of a child, or why it was killed, and its processor time.
+
+    Only time in which this process is awake counts, as the machine may pause both.
+    """
+    waited, last, cpu = 0.0, -1, 0.0
+    while True:
+        ended, status, usage = os.wait4(child, os.WNOHANG)
+        if ended:
+            return os.waitstatus_to_exitcode(status), usage.ru_utime + usage.ru_stime
+        number = progress.read()[0]
+        if number != last:
+            waited, last, cpu = 0.0, number, processor_time(child)
+        used = processor_time(child) - cpu
+        if waited > STUCK_S or used > 2 * bound_s + 2:  # its own alarm did not reach it
+            os.kill(child, signal.SIGKILL)
+            usage = os.wait4(child, 0)[2]
+            what = "hang: waits without end" if waited > STUCK_S else "hang: in code that cannot be interrupted"
+            return what, usage.ru_utime + usage.ru_stime
+        time.sleep(_POLL_S)
+        waited += _POLL_S
+
+
+def processor_time(process: int) -> float:
+    try:
+        values = Path(f"/proc/{process}/stat").read_text().rpartition(")")[2].split()
+    except OSError:
+        return 0.0
+    return (int(values[11]) + int(values[12])) / os.sysconf("SC_CLK_TCK")
+
+
+def prepared(folder: Path) -> None:
+    """Make the valid files in a child process, whose threads this one must not have when it forks."""
+    torch.set_num_threads(1)
+    cv2.setNumThreads(1)
+    os.environ |= {
+        "OMP_NUM_THREADS": "1",
+        "TMPDIR": str(folder / "tmp"),
+        "MPLCONFIGDIR": str(folder / "tmp"),
+        "MPLBACKEND": "agg",
+    }
+    tempfile.tempdir = None
+    sys.dont_write_bytecode = True
+    (folder / "tmp").mkdir(parents=True, exist_ok=True)
+    child = os.fork()
+    if not child:
+        code = EXIT_FAILED
+        try:
+            make_seeds(folder / "seeds")
+            code = EXIT_OK
+        except BaseException:
+            traceback.print_exc()
+        finally:
+            os._exit(code)
+    assert os.waitpid(child, 0)[1] == 0, "the valid files could not be made"
+
+
+def again(target: Target, seed: int, number: int, folder: Path, out: Path) -> int:
+    """Run one input in this process, show what happens, and keep its files."""
+    sandbox = Sandbox(folder)
+    confine(target)
+    sandbox.fresh()
+    kept = out / "findings" / f"{target.name}-{seed}-{number}"
+    try:
+        print("accepted" if attempt(target, seed, number, sandbox, Guard(sandbox, target)) else "refused")
+        return EXIT_OK
+    except BaseException:
+        traceback.print_exc()
+        return EXIT_FAILED
+    finally:
+        shutil.rmtree(kept, ignore_errors=True)
+        shutil.copytree(sandbox.case, kept, symlinks=True)
+        print(f"its files: {kept}")
+
+
+@dataclass(frozen=True, kw_only=True)
+class FuzzOptions:
+    minutes: float
+    count: int | None
+    seed: int
+    target: tuple[str, ...]
+    number: int | None
+    out: str
+
+
+def parse_arguments(arguments: Sequence[str] | None) -> FuzzOptions:
+    parser = script_parser("python -m benchmarks.fuzz", __doc__)
+    add = parser.add_argument
+    add("--minutes", type=positive, default=10.0, metavar="T", help="length of the campaign, default %(default)s")
+    add(
+        "--count",
+        type=above_zero,
+        metavar="N",
+        help="inputs for each target at most; default: as many as the time allows",
+    )
+    add("--seed", type=whole, default=0, metavar="N", help="default 0")
+    add("--target", nargs="+", choices=sorted(TARGETS), default=sorted(TARGETS), metavar="NAME",
+        help=f"default all: {', '.join(sorted(TARGETS))}")  # fmt: skip
+    add("--number", type=whole, metavar="N", help="run this input only, with its traceback")
+    add("--out", default="runs/fuzz", metavar="DIR", help="counts and findings, default %(default)s")
+    return options_from(FuzzOptions, parser, arguments)
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    options = parse_arguments(arguments)
+    out = Path(options.out).resolve()
+    with home() as folder:
+        prepared(folder)
+        if options.number is not None:
+            return again(TARGETS[options.target[0]], options.seed, options.number, folder, out)
+        campaign = Campaign([TARGETS[name] for name in options.target], options.seed, out, folder)
+        try:
+            campaign.run(seconds=60 * options.minutes, count=options.count)
+        finally:
+            campaign.save()
+            print(campaign.table())
+    for what, count in campaign.findings.items():
+        print(f"{what} ({count})")
+    return EXIT_FAILED if campaign.findings else EXIT_OK
+
+
+class home:
+    """A temporary folder; the working directory of before comes back when the block ends."""
+
+    def __enter__(self) -> Path:
+        self._before, self._folder = Path.cwd(), tempfile.TemporaryDirectory(prefix="fuzz-")
+        return Path(self._folder.name)
+
+    def __exit__(self, *_: object) -> None:
+        os.chdir(self._before)
+        self._folder.cleanup()
+
+
+if __name__ == "__main__":
+    sys.exit(run_script(main))
