@@ -22,7 +22,7 @@ from data.image_cache import DISK, RAM
 from models.fit import read_plan_to_fit
 from models.heads.base import locate
 from models.plan import make_plan
-from training.checkpoint import Checkpoint, load_checkpoint, require_cfg
+from training.checkpoint import Checkpoint, fitting, load_checkpoint, require_cfg, require_types
 from training.options import TrainOptions, write_record
 from training.prepare import DataSplits, fit_cfg, open_splits, require_labels
 from training.recipe import advice, describe, modern
@@ -210,7 +210,9 @@ def _copy_trees(cfg: Cfg, folder: Path) -> None:
 
 
 def _resumed_run(options: TrainOptions, path: Path, checkpoint: Checkpoint, processes: Processes) -> Run:
-    kept = parse_arguments([]).with_plain(checkpoint.settings)
+    with fitting(str(path), "settings"):
+        kept = parse_arguments([]).with_plain(checkpoint.settings)
+    require_types(TrainOptions, kept.plain(), str(path))
     _warn_of_kept(options, kept)
     changed = {key: getattr(options, key) for key in _CHANGEABLE if getattr(options, key) is not None}
     resumed = dataclasses.replace(kept, device=options.device, workers=options.workers, **changed)

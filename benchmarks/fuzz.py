@@ -12,7 +12,6 @@ where it stopped. Every finding is saved as a folder with the files of its input
 
 from __future__ import annotations
 
-import argparse
 import json
 import mmap
 import os
@@ -25,7 +24,7 @@ import sys
 import tempfile
 import time
 import traceback
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any

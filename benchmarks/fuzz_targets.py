@@ -1,5 +1,7 @@
 """What benchmarks/fuzz.py feeds its inputs to: valid files, how their structure is changed, and who reads them."""
 
+# ruff: noqa: SIM905, lists of words read better as one text
+
 from __future__ import annotations
 
 import argparse
@@ -53,6 +55,7 @@ from models.weights import load_weights
 from training.checkpoint import load_checkpoint
 from utils import cfg as cfg_text
 from utils.errors import InputError
+from utils.plotting import figure
 
 ROOT = Path(__file__).resolve().parent.parent
 Arguments = tuple[Any, ...]
@@ -79,35 +82,10 @@ class Target:
 CODE = "__import__('os').system('touch ../canary')"
 HUGE = "9" * 5000
 NUMBERS = (
-    *("0", "-0", "-1", "1", "2", "3", "7", "16", "33", "255", "256", "1000", "65535", "65536", "100000", "2147483647"),
-    *(
-        "2147483648",
-        "-2147483648",
-        "4294967297",
-        "9223372036854775807",
-        "18446744073709551616",
-        "1e30",
-        "1e308",
-        "1e400",
-    ),
-    *(
-        "-1e400",
-        "1e-320",
-        "nan",
-        "-nan",
-        "inf",
-        "-inf",
-        "Infinity",
-        "0x10",
-        "1_000",
-        "１２",
-        "١",
-        "0.5",
-        "1.",
-        ".5",
-        "0,7",
-    ),
-    *("1.2.3", "+5", "--5", "1e", "e5", "1e999999999", "1,2,3", HUGE, "", " ", "true", "null", "~"),
+    *"0 -0 -1 1 2 3 7 16 33 255 256 1000 65535 65536 100000 2147483647 2147483648 -2147483648 4294967297".split(),
+    *"9223372036854775807 18446744073709551616 1e30 1e308 1e400 -1e400 1e-320 nan -nan inf -inf Infinity 0x10 1_000".split(),
+    *"１２ ١ 0.5 1. .5 0,7 1.2.3 +5 --5 1e e5 1e999999999 1,2,3 true null ~".split(),
+    *(HUGE, "", " "),
 )
 WORDS = (
     *("", "a", "a" * 300, "a" * 70000, "é", "日本", "\u202e", "\ufeff", "\x0b", "\x0c", "\x1c", "\x85", "\u2028", "\x7f", "\0"),
@@ -350,15 +328,17 @@ def make_seeds(folder: Path) -> None:
     network = load(base / "my.cfg")
     save_model(network, base / "my.weights")
     _make_set(base)
-    for path in sorted((ROOT / "tests" / "reference" / "cfg").glob("*.cfg"))[::2] + [
-        ROOT / "cfg" / "csppeleenet-efm.cfg"
-    ]:
+    for path in (
+        *sorted((ROOT / "tests" / "reference" / "cfg").glob("*.cfg"))[::2],
+        ROOT / "cfg" / "csppeleenet-efm.cfg",
+    ):
         shutil.copy(path, folder / "cfg")
     (folder / "cfg" / "0.cfg").write_text(CFG)
     (folder / "cfg" / "1.cfg").write_text(CLASSIFIER)
     _make_models(network, folder / "model", base)
     _make_images(folder / "image")
     _make_videos(folder / "video")
+    figure(1, 1)  # matplotlib asks a program for fonts, once
     rng = np.random.default_rng(0)
     names = [f"class{number}" for number in range(10)]
     batch = {"labels": [3, 9], "data": rng.integers(0, 255, (2, 3072), np.uint8), "filenames": ["a", "b"]}
@@ -411,18 +391,7 @@ def _make_models(network: Network, folder: Path, base: Path) -> None:
     before = Path.cwd()
     try:
         os.chdir(base)
-        flags = [
-            "--cfg",
-            "my.cfg",
-            "--data",
-            "my.data",
-            "--iterations",
-            "2",
-            "--workers",
-            "0",
-            "--no-val",
-            "--no-plots",
-        ]
+        flags = "--cfg my.cfg --data my.data --iterations 2 --workers 0 --no-val --no-plots".split()
         code = run_script(["train", *flags, "--no-tensorboard", "--save-period", "0", "--project", "run"])
         assert code == 0, "no checkpoint was made"
     finally:
@@ -652,10 +621,21 @@ def in_zip(draw: Random, data: bytes) -> bytes:
     return in_bytes(draw, out) if draw.random() < 0.1 else out
 
 
-_GLOBALS = (b"cos\nsystem\n", b"cbuiltins\neval\n", b"cbuiltins\ngetattr\n", b"ctorch._utils\n_rebuild_tensor_v2\n",
-            b"ctorch\nFloatStorage\n", b"ccollections\nOrderedDict\n", b"ctorch.serialization\n_get_layout\n", b"cbuiltins\nbytearray\n",
-            b"ctorch._utils\n_rebuild_meta_tensor_no_storage\n", b"ctorch\nSize\n", b"ctorch\nTensor\n", b"cnumpy\ndtype\n",
-            b"cnumpy\nndarray\n", b"cnumpy._core.multiarray\n_reconstruct\n", b"c_codecs\nencode\n", b"csubprocess\nPopen\n")  # fmt: skip
+_GLOBALS = tuple(
+    f"c{name.replace('/', chr(10))}\n".encode()
+    for name in (
+        *"os/system builtins/eval builtins/getattr builtins/bytearray subprocess/Popen _codecs/encode".split(),
+        *"collections/OrderedDict numpy/dtype numpy/ndarray numpy._core.multiarray/_reconstruct torch/FloatStorage".split(),
+        *"torch/Size torch/Tensor torch._utils/_rebuild_tensor_v2 torch._utils/_rebuild_meta_tensor_no_storage".split(),
+    )
+)
+_OPCODES = (
+    *(bytes([each]) for each in b"(tRbsuae02N}])\x81Q.\x94"),
+    b"h\x00",
+    b"q\x00",
+    b"j\xff\xff\xff\x7f",
+    b"B\xff\xff\xff\x7f",
+)
 
 
 def in_pickle(draw: Random, data: bytes) -> bytes:
@@ -686,8 +666,7 @@ def in_pickle(draw: Random, data: bytes) -> bytes:
                 number = draw.choice((0, -1, 2, 2**31 - 1, 2**31, 2**62, 2**63, -(2**63), 10**30))
                 parts[draw.choice(found)] = b"I%d\n" % number
         elif change == 6:
-            parts.insert(place, draw.choice((b"(", b"t", b"R", b"b", b"s", b"u", b"a", b"e", b"0", b"2", b"N", b"}", b"]", b")", b"\x81",
-                                             b"h\x00", b"q\x00", b"j\xff\xff\xff\x7f", b"Q", b".", b"\x94", b"B\xff\xff\xff\x7f")))  # fmt: skip
+            parts.insert(place, draw.choice(_OPCODES))
         else:
             parts[place] = in_bytes(draw, parts[place])
         if not parts:
@@ -726,7 +705,7 @@ def run_safetensors() -> None:
 def make_onnx(draw: Random, seeds: Path, folder: Path) -> Arguments:
     import onnx
 
-    name, data = draw.choice(_files(seeds / "model", "*.onnx"))
+    _, data = draw.choice(_files(seeds / "model", "*.onnx"))
     if draw.random() < 0.8:
         model = onnx.load_from_string(data)
         for _ in range(draw.choice((1, 1, 2, 3))):
@@ -872,12 +851,15 @@ def make_coco(draw: Random, seeds: Path, folder: Path) -> Arguments:
 
 
 _XML = (
-    '<?xml version="1.0"?><!DOCTYPE a [<!ENTITY x "ha"><!ENTITY y "&x;&x;&x;&x;&x;&x;&x;&x;">]><annotation><filename>&y;</filename>',
+    '<!DOCTYPE a [<!ENTITY x "ha"><!ENTITY y "&x;&x;&x;&x;&x;&x;&x;&x;">]><annotation><filename>&y;</filename>',
     '<!DOCTYPE a [<!ENTITY x SYSTEM "file:///etc/passwd">]><annotation>&x;</annotation>',
     '<!DOCTYPE a SYSTEM "http://127.0.0.1:9/a.dtd"><annotation/>',
     '<!DOCTYPE a [<!ENTITY % p SYSTEM "http://127.0.0.1:9/a.dtd"> %p;]><annotation/>',
-    *(f'<?xml version="1.0" encoding="{each}"?>' for each in ("utf-7", "utf-16", "latin-1", "rot13", "idna", "nope", "cp037", "big5", "hex")),
-)  # fmt: skip
+    *(
+        f'<?xml version="1.0" encoding="{each}"?>'
+        for each in "utf-7 utf-16 latin-1 rot13 idna nope cp037 big5 hex".split()
+    ),
+)
 
 
 def make_voc(draw: Random, seeds: Path, folder: Path) -> Arguments:
@@ -901,6 +883,13 @@ def make_voc(draw: Random, seeds: Path, folder: Path) -> Arguments:
     return ("voc",)
 
 
+_TAGS = (
+    *("!!python/object/apply:os.system ['touch ../canary']", f"!!python/object/new:eval [{CODE!r}]", "!!timestamp x"),
+    *("!!int x", "!!float x", "!!binary x", "!!set {a}", "!!omap [a]", "!!merge x", "! x", "!!pairs [1]", "!!null x"),
+    *("!!bool maybe", "!<tag:yaml.org,2002:bool> x", *"2001-99-99 = 0o9 0b2 1:99:99 190:20:30.15.1".split()),
+)
+
+
 def make_yaml(draw: Random, seeds: Path, folder: Path, name: str = "my.yaml") -> Arguments:
     _base(seeds, folder, "0.png", "1.png", "0.txt", "1.txt", "list.txt")
     text, change = (seeds / "base" / name).read_text(), draw.random()
@@ -919,9 +908,7 @@ def make_yaml(draw: Random, seeds: Path, folder: Path, name: str = "my.yaml") ->
             ("[" * count, "- " * count, "{a: " * count, "x: " + "[" * count + "]" * count, "? " * count, "!" * count)
         )
     elif change < 0.3:
-        tag = draw.choice(("!!python/object/apply:os.system ['touch ../canary']", f"!!python/object/new:eval [{CODE!r}]", "!!timestamp x",
-                           "2001-99-99", "!!int x", "!!float x", "!!binary x", "!!set {a}", "!!omap [a]", "!!merge x", "=", "0o9", "0b2",
-                           "1:99:99", "! x", "!<tag:yaml.org,2002:bool> x", "190:20:30.15.1", "!!pairs [1]", "!!null x", "!!bool maybe"))  # fmt: skip
+        tag = draw.choice(_TAGS)
         text = re.sub(r"list\.txt|cat", lambda _: tag, text, count=1) if draw.random() < 0.5 else f"{text}nc: {tag}\n"
     else:
         text = in_text(draw, text)
@@ -1039,22 +1026,19 @@ def run_video(name: str) -> None:
 # Requests -----------------------------------------------------------------------------------------------------------------------
 
 
+_FORM = "multipart/form-data"
+_ADDRESSES = (
+    *("/detect",) * 6,
+    *("/stream",) * 3,
+    *("/", "/model", "/metrics", "/nowhere", "/../../etc/passwd", "/page.js/..", "//", ""),
+)
+
+
 def make_request(draw: Random, seeds: Path, folder: Path) -> Arguments:
-    files = (
-        _files(seeds / "image")
-        if draw.random() < 0.85
-        else [each for each in _files(seeds / "video") if len(each[1]) < 100_000]
-    )
+    kinds = ("image",) * 6 + ("video",)
+    files = [each for each in _files(seeds / draw.choice(kinds)) if len(each[1]) < 100_000]
     kind = draw.choice(
-        (
-            "image/jpeg",
-            "application/octet-stream",
-            "video/mp4",
-            "text/plain",
-            "",
-            "image/" + "a" * 5000,
-            "multipart/form-data",
-        )
+        (*"image/jpeg application/octet-stream video/mp4 text/plain".split(), "", "image/" + "a" * 5000, _FORM)
     )
     body = draw.choice(files)[1] if draw.random() < 0.3 else changed_image(draw, files)[1]
     if draw.random() < 0.3:
@@ -1062,49 +1046,19 @@ def make_request(draw: Random, seeds: Path, folder: Path) -> Arguments:
         form = f'--b\r\nContent-Disposition: form-data; name="image"; filename="{name}"\r\nContent-Type: image/png\r\n\r\n'.encode()
         body = form + body + b"\r\n--b--\r\n"
         body = in_bytes(draw, body, head=150) if draw.random() < 0.6 else body
-        kind = draw.choice(
-            ("multipart/form-data; boundary=b",) * 5
-            + ("multipart/form-data", "multipart/form-data; boundary=" + "b" * 300)
-        )
-    query = draw.choice(
-        (
-            "",
-            "",
-            "conf=0.5",
-            "iou=0",
-            "images=1",
-            f"conf={value(draw)}",
-            f"{value(draw)}={value(draw)}",
-            "conf=%ff%00",
-            "&&&=",
-        )
-    )
-    path = draw.choice(
-        ("/detect",) * 6
-        + ("/stream",) * 3
-        + ("/", "/model", "/metrics", "/nowhere", "/../../etc/passwd", "/page.js/..", "//", "")
-    )
+        kind = draw.choice((f"{_FORM}; boundary=b",) * 5 + (_FORM, f"{_FORM}; boundary={'b' * 300}"))
+    odd = (f"conf={value(draw)}", f"{value(draw)}={value(draw)}", "conf=%ff%00", "&&&=")
+    query = draw.choice(("", "", "conf=0.5", "iou=0", "images=1", *odd))
+    path = draw.choice(_ADDRESSES)
     headers = [(b"host", draw.choice((b"127.0.0.1", b"127.0.0.1", b"localhost:8000", b"evil.test", b"")))]
     if kind:
         headers.append((b"content-type", kind.encode("latin-1", "replace")))
     for _ in range(draw.choice((0, 0, 1, 3))):
-        name = draw.choice(
-            (
-                b"content-length",
-                b"origin",
-                b"range",
-                b"transfer-encoding",
-                b"expect",
-                b"authorization",
-                b"cookie",
-                b"accept",
-            )
-        )
+        name = draw.choice(b"content-length origin range transfer-encoding expect authorization cookie accept".split())
         headers.append((name, value(draw).encode("utf-8", "surrogatepass")[:2000]))
     method = draw.choice(("POST",) * 8 + ("GET", "PUT", "DELETE", "HEAD", "OPTIONS", "TRACE", "", "post"))
-    parts = [body[place : place + max(1, len(body) // 3)] for place in range(0, len(body), max(1, len(body) // 3))] or [
-        b""
-    ]
+    third = len(body) // 3
+    parts: list[bytes | None] = [body[:third], body[third : 2 * third], body[2 * third :]]
     if draw.random() < 0.05:
         parts.append(None)  # the client goes away
     (folder / "body").write_bytes(body)
@@ -1168,53 +1122,37 @@ def run_request(
 # Command lines ------------------------------------------------------------------------------------------------------------------
 
 SCRIPTS = {name: module for name, (module, _) in COMMANDS.items() if name != "compose"}
-_PATHS = ("my.cfg", "classifier.cfg", "my.weights", "my.names", "my.data", "my.yaml", "coco.json", "voc", "list.txt", "0.png", "0.txt",
-          ".", "nowhere", "nowhere/x", "my.pt", "my.safetensors", "boxes.onnx", "my.xml", "my.torchscript", "a.avi", "last.pt", "out",
-          "out/a.png", "out/a.mp4", "out/a.weights", "out/a.pt", "out/a.json", "out/a", "*.png", "0.png/x")  # fmt: skip
-_SMALL = ("0", "-1", "1", "2", "3", "32", "33", "64", "nan", "inf", "-inf", "0.5", "1e-9", "1.5", "1e400", "x", "", "99999999999", "2147483648",
-          "18446744073709551616", HUGE[:400])  # fmt: skip
-_ODD = ("", "-", "--", "é", "\u202e", "\udcff", "a" * 300, "%s", "{0}", "..", "../outside/x", "/", "http://127.0.0.1:9/a.mp4",
-        "rtsp://127.0.0.1:9/x", "http://", "cpu", "0", "cuda:7", "mps", "mp4v", "éééé", "DIVX", "none", "all", CODE)  # fmt: skip
+_PATHS = (
+    *"my.cfg classifier.cfg my.weights my.names my.data my.yaml coco.json voc list.txt 0.png 0.txt . nowhere nowhere/x".split(),
+    *"my.pt my.safetensors boxes.onnx my.xml my.torchscript a.avi last.pt out out/a.png out/a.mp4 out/a.weights".split(),
+    *"out/a.pt out/a.json out/a *.png 0.png/x".split(),
+)
+_SMALL = (
+    *"0 -1 1 2 3 32 33 64 nan inf -inf 0.5 1e-9 1.5 1e400 x 99999999999 2147483648 18446744073709551616".split(),
+    *("", HUGE[:400]),
+)
+_ODD = (
+    *"- -- é %s {0} .. ../outside/x / http://127.0.0.1:9/a.mp4 rtsp://127.0.0.1:9/x http:// cpu 0 cuda:7 mps mp4v".split(),
+    *("éééé", "DIVX", "none", "all", "", "\u202e", "\udcff", "a" * 300, CODE),
+)
 _START = {
-    "detect": ["--cfg", "my.cfg", "--weights", "my.weights", "--source", "0.png", "--project", "out"],
-    "train": [
-        "--cfg",
-        "my.cfg",
-        "--data",
-        "my.data",
-        "--iterations",
-        "1",
-        "--project",
-        "out",
-        "--workers",
-        "0",
-        "--no-plots",
-    ],
-    "test": ["--cfg", "my.cfg", "--weights", "my.weights", "--data", "my.data", "--project", "out", "--no-plots"],
-    "info": ["--cfg", "my.cfg"],
-    "export": ["--cfg", "my.cfg", "--weights", "my.weights", "--include", "onnx", "--out", "out/a"],
-    "serve": ["--cfg", "my.cfg", "--weights", "my.weights", "--port", "0"],
+    "detect": "--cfg my.cfg --weights my.weights --source 0.png --project out",
+    "train": "--cfg my.cfg --data my.data --iterations 1 --project out --workers 0 --no-plots",
+    "test": "--cfg my.cfg --weights my.weights --data my.data --project out --no-plots",
+    "info": "--cfg my.cfg",
+    "export": "--cfg my.cfg --weights my.weights --include onnx --out out/a",
+    "serve": "--cfg my.cfg --weights my.weights --port 0",
 }
 _CONVERT = {
-    "labels": ["--from", "my.data", "--to", "out/a.json"],
-    "weights": ["--cfg", "my.cfg", "--weights", "my.weights", "--out", "out/a.pt"],
-    "partial": ["--cfg", "my.cfg", "--weights", "my.weights", "--out", "out/a.weights"],
-    "fold": ["--cfg", "my.cfg", "--weights", "my.weights", "--out", "out/a.weights", "--out-cfg", "out/a.cfg"],
-    "compare": ["my.weights", "my.pt", "--cfg", "my.cfg"],
-    "fetch": ["yolov4", "--url", "http://127.0.0.1:9/x", "--out", "out"],
+    "labels": "--from my.data --to out/a.json",
+    "weights": "--cfg my.cfg --weights my.weights --out out/a.pt",
+    "partial": "--cfg my.cfg --weights my.weights --out out/a.weights",
+    "fold": "--cfg my.cfg --weights my.weights --out out/a.weights --out-cfg out/a.cfg",
+    "compare": "my.weights my.pt --cfg my.cfg",
+    "fetch": "yolov4 --url http://127.0.0.1:9/x --out out",
 }
 # Flags that would only make an accepted run long, ask for a window, or execute code by design.
-_LEFT_OUT = {
-    "--trust-pickle",
-    "--help",
-    "-h",
-    "--version",
-    "--view-img",
-    "--iterations",
-    "--epochs",
-    "--workers",
-    "--tensorboard",
-}
+_LEFT_OUT = set("--trust-pickle --help -h --version --view-img --iterations --epochs --workers --tensorboard".split())
 
 
 @functools.cache
@@ -1259,11 +1197,11 @@ def _value_for(draw: Random, action: argparse.Action) -> str:
 
 
 def _script_words(draw: Random, name: str) -> list[str]:
-    parser, words = _parser(name), list(_START.get(name, ()))
+    parser, words = _parser(name), _START.get(name, "").split()
     if name == "convert":
         (commands,) = (each for each in parser._actions if isinstance(each, argparse._SubParsersAction))
         chosen = draw.choice(sorted(commands.choices))
-        parser, words = commands.choices[chosen], [chosen, *_CONVERT[chosen]]
+        parser, words = commands.choices[chosen], [chosen, *_CONVERT.get(chosen, "").split()]
     actions = [
         each for each in parser._actions if each.option_strings and not _LEFT_OUT.intersection(each.option_strings)
     ]
@@ -1289,31 +1227,31 @@ def _script_words(draw: Random, name: str) -> list[str]:
 
 
 _DARKNET = (
-    ["detector", "test", "my.data", "my.cfg", "my.weights", "0.png", "-dont_show"],
-    ["detector", "map", "my.data", "my.cfg", "my.weights"],
-    ["detector", "valid", "my.data", "my.cfg", "my.weights"],
-    ["detector", "recall", "my.data", "my.cfg", "my.weights"],
-    ["detector", "calc_anchors", "my.data", "-num_of_clusters", "2", "-width", "64", "-height", "64"],
-    ["detector", "demo", "my.data", "my.cfg", "my.weights", "a.avi", "-dont_show"],
-    ["detector", "train", "my.data", "my.cfg", "-dont_show"],
-    ["classifier", "predict", "my.data", "classifier.cfg", "", "0.png"],
-    ["classifier", "valid", "my.data", "classifier.cfg"],
-    ["partial", "my.cfg", "my.weights", "out.weights", "1"],
-    ["average", "my.cfg", "out.weights", "my.weights", "my.weights"],
-    ["reset", "my.cfg", "my.weights", "out.weights"],
-    ["normalize", "my.cfg", "my.weights", "out.weights"],
-    ["denormalize", "my.cfg", "my.weights", "out.weights"],
-    ["rescale", "my.cfg", "my.weights", "out.weights"],
-    ["rgbgr", "my.cfg", "my.weights", "out.weights"],
-    ["statistics", "my.cfg", "my.weights"],
-    ["ops", "my.cfg"],
-    ["imtest", "0.png"],
-    ["detect", "my.cfg", "my.weights", "0.png", "-dont_show"],
+    "detector test my.data my.cfg my.weights 0.png -dont_show",
+    "detector map my.data my.cfg my.weights",
+    "detector valid my.data my.cfg my.weights",
+    "detector recall my.data my.cfg my.weights",
+    "detector calc_anchors my.data -num_of_clusters 2 -width 64 -height 64",
+    "detector demo my.data my.cfg my.weights a.avi -dont_show",
+    "detector train my.data my.cfg -dont_show",
+    "classifier predict my.data classifier.cfg none 0.png",
+    "classifier valid my.data classifier.cfg",
+    "partial my.cfg my.weights out.weights 1",
+    "average my.cfg out.weights my.weights my.weights",
+    "reset my.cfg my.weights out.weights",
+    "normalize my.cfg my.weights out.weights",
+    "denormalize my.cfg my.weights out.weights",
+    "rescale my.cfg my.weights out.weights",
+    "rgbgr my.cfg my.weights out.weights",
+    "statistics my.cfg my.weights",
+    "ops my.cfg",
+    "imtest 0.png",
+    "detect my.cfg my.weights 0.png -dont_show",
 )
 
 
 def _darknet_words(draw: Random) -> list[str]:
-    words = list(draw.choice(_DARKNET))
+    words = draw.choice(_DARKNET).split()
     flags = sorted(grammar._FLAGS["detector"])
     for _ in range(draw.choice((0, 1, 1, 2, 4))):
         flag = draw.choice(flags)

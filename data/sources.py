@@ -13,7 +13,7 @@ from data.formats.classification import is_cifar, read_class_folders, split_fold
 from data.formats.coco import annotation_files, choose, split_of
 from data.image import IMAGE_SUFFIXES
 from utils.errors import InputError
-from utils.files import read_text
+from utils.files import exists, read_text
 
 logger = logging.getLogger(__name__)
 
@@ -63,7 +63,7 @@ def _opener(path: Path) -> Callable[[Path, tuple[str, ...] | None], Dataset]:
         if split_folders(path):
             return _open_class_folders
         return _open_voc if (path / "Annotations").is_dir() else _open_images
-    if not path.exists():
+    if not exists(path):
         raise InputError(f"{path}: no such data set")
     if path.suffix.lower() not in by_suffix:
         raise InputError(
@@ -94,7 +94,7 @@ def images_in(folder: Path) -> tuple[Path, ...]:
 def _first_existing(entry: str, bases: Iterable[Path], what: str) -> Path:
     tried = list(dict.fromkeys(base / entry for base in bases))
     for path in tried:
-        if path.exists():
+        if exists(path):
             return path
     raise InputError(f"{what}: no such file or folder; tried {', '.join(map(str, tried))}")
 
@@ -218,7 +218,7 @@ def _coco_folder(path: Path, content: coco.Json) -> Path:
     first = next((image.get("file_name") for image in content["images"] if isinstance(image, dict)), None)
     if not isinstance(first, str):
         return here
-    return next((folder for folder in folders if (folder / first).exists()), here)
+    return next((folder for folder in folders if exists(folder / first)), here)
 
 
 def _open_voc(path: Path, names: tuple[str, ...] | None) -> Dataset:

@@ -55,7 +55,7 @@ _PROVIDERS = {"cpu": "CPUExecutionProvider", "cuda": "CUDAExecutionProvider"}
 class OnnxRuntime:
     """A model in memory, run by ONNX Runtime with as many threads as PyTorch uses.
 
-    model: ONNX. place: what messages call it. Raises InputError without the package, and for a model that it cannot load.
+    model: ONNX. place: what messages call it. Raises InputError without the package, and for a model that it cannot load or run.
     """
 
     def __init__(self, model: bytes, place: str, device: torch.device) -> None:
@@ -67,14 +67,20 @@ class OnnxRuntime:
         if wanted not in library.get_available_providers():
             logger.warning("%s: this onnxruntime lacks %s, using the CPU", place, wanted)
             wanted = _PROVIDERS["cpu"]
-        errors = library.capi.onnxruntime_pybind11_state
+        self._place = place
+        own = vars(library.capi.onnxruntime_pybind11_state).values()  # its errors have no common base
+        kinds = (each for each in own if isinstance(each, type) and issubclass(each, Exception))
+        self._errors = (*kinds, RuntimeError, ValueError)
         try:
             self._session = library.InferenceSession(model, options, providers=[wanted])
-        except (errors.Fail, errors.InvalidGraph, errors.InvalidProtobuf, errors.NotImplemented) as error:
+        except self._errors as error:
             raise InputError(f"{place}: ONNX Runtime cannot load it: {str(error).splitlines()[0]}") from None
 
     def run(self, images: NDArray[np.float32]) -> Arrays:
-        return [as_floats(each) for each in self._session.run(None, {INPUT: images})]
+        try:
+            return [as_floats(each) for each in self._session.run(None, {INPUT: images})]
+        except self._errors as error:
+            raise InputError(f"{self._place}: ONNX Runtime cannot run it: {str(error).splitlines()[0]}") from None
 
 
 class OnnxRuntimeSession(OnnxRuntime):
@@ -105,6 +111,7 @@ class OpenVino:
     ) -> None:
         library = need("openvino", "openvino")
         core, name = library.Core(), "CPU" if device.type == "cpu" else "GPU"
+        self._place = place
         settings = {
             # Without it, OpenVINO computes in bfloat16 wherever the processor has the instructions.
             "INFERENCE_PRECISION_HINT": "bf16" if half else "f32",
@@ -130,8 +137,11 @@ class OpenVino:
             raise InputError(f"{place}: OpenVINO cannot load it: {str(error).strip().splitlines()[-1]}") from None
 
     def run(self, images: NDArray[np.float32]) -> Arrays:
-        found = self._compiled(images)
-        return [as_floats(found[number]) for number in range(len(self._compiled.outputs))]
+        try:
+            found = self._compiled(images)
+            return [as_floats(found[number]) for number in range(len(self._compiled.outputs))]
+        except RuntimeError as error:
+            raise InputError(f"{self._place}: OpenVINO cannot run it: {str(error).strip().splitlines()[-1]}") from None
 
 
 def _imported(core: Any, key: str, device: str, settings: dict[str, Any]) -> Any:

@@ -25,6 +25,7 @@ from utils.files import atomic_write
 
 logger = logging.getLogger(__name__)
 
+MAX_VERSION = 100_000  # of each of the three numbers; more is no version
 HEADER_SIZES = (20, 16)  # with a 64-bit and with a 32-bit count of images seen
 
 
@@ -129,7 +130,7 @@ def read_header(stream: BinaryIO, path: Path) -> Header:
     if len(start) < HEADER_SIZES[1]:
         raise InputError(f"{path}: has {len(start)} bytes, too few for the header of Darknet weights")
     major, minor, revision = struct.unpack("<iii", start[:12])
-    if min(major, minor, revision) < 0 or max(major, minor, revision) > 100_000:
+    if min(major, minor, revision) < 0 or max(major, minor, revision) > MAX_VERSION:
         raise InputError(f"{path}: is not a Darknet weights file: its version would be {major}.{minor}.{revision}")
     header = Header(major, minor, revision)
     if len(start) < header.size:

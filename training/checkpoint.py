@@ -7,10 +7,12 @@ from __future__ import annotations
 
 import dataclasses
 import random
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from types import UnionType
+from typing import Any, Union, get_args, get_origin, get_type_hints
 
 import torch
 
@@ -63,8 +65,87 @@ def load_checkpoint(path: str | Path) -> Checkpoint:
     content.setdefault("trained", {})  # earlier checkpoints lack it
     wrong = {item.name for item in dataclasses.fields(Checkpoint)} ^ set(content)
     if wrong:
-        raise InputError(f"{path}: the checkpoint is of another version: {', '.join(sorted(wrong))}")
+        raise InputError(f"{path}: the checkpoint is of another version: {', '.join(sorted(map(str, wrong)))}")
+    require_types(Checkpoint, content, str(path))
+    if content["iteration"] < 0 or not 0 <= content["seen"] < 2**64:
+        raise InputError(
+            f"{path}: the checkpoint is of iteration {content['iteration']}, after {content['seen']} images"
+        )
     return Checkpoint(**content)
+
+
+def require_types(record: type, values: Mapping[str, Any], place: str) -> None:
+    """Raises InputError for a value that is not what the annotation of its field in a dataclass says, or of no field."""
+    hints = get_type_hints(record)
+    for name, value in values.items():
+        if name not in hints:
+            raise InputError(f"{place}: the checkpoint has the unknown value {name!r:.80}")
+        if not _fits(value, hints[name]):
+            raise InputError(f"{place}: the checkpoint's {name} is {value!r:.80}, expected {hints[name]}")
+
+
+def _fits(value: Any, hint: Any) -> bool:
+    kinds, base = get_args(hint), get_origin(hint) or hint
+    if base is Any:
+        return True
+    if base in (Union, UnionType):
+        return any(_fits(value, kind) for kind in kinds)
+    if base is tuple:
+        return isinstance(value, list | tuple) and all(_fits(each, kinds[0]) for each in value)
+    if base is list:
+        return isinstance(value, list) and all(_fits(each, kinds[0]) for each in value)
+    if base is dict:
+        return isinstance(value, dict) and all(
+            _fits(key, kinds[0]) and _fits(each, kinds[1]) for key, each in value.items()
+        )
+    if base is float:
+        return type(value) in (int, float)
+    return type(value) is base  # a bool is no int
+
+
+@contextmanager
+def fitting(place: str, what: str) -> Iterator[None]:
+    """What code that takes over a checkpoint's state raises, because it does not belong to this run, becomes an InputError."""
+    try:
+        yield
+    except (
+        RuntimeError,
+        ValueError,
+        TypeError,
+        LookupError,
+        AttributeError,
+        ArithmeticError,
+        NotImplementedError,
+    ) as error:
+        reason = " ".join(str(error).split()[:40])
+        raise InputError(f"{place}: the checkpoint's {what} does not fit: {reason}") from None
+
+
+def require_alike(saved: Any, own: Any, what: str) -> None:
+    """Raises ValueError for a state whose structure differs from that of the run's own: keys, lengths, shapes, kinds of values."""
+    if isinstance(own, dict):
+        if not isinstance(saved, dict) or not set(own) <= set(saved):
+            raise ValueError(
+                f"{what} lacks {', '.join(map(str, set(own) - set(saved if isinstance(saved, dict) else ())))}"
+            )
+        for key, value in own.items():
+            require_alike(saved[key], value, f"{what} {key}")
+    elif isinstance(own, list | tuple):
+        if not isinstance(saved, list | tuple) or len(saved) != len(own):
+            raise ValueError(f"{what}: expected {len(own)} values")
+        for number, (value, expected) in enumerate(zip(saved, own, strict=True)):
+            require_alike(value, expected, f"{what} {number}")
+    elif isinstance(own, torch.Tensor):
+        if not isinstance(saved, torch.Tensor) or saved.shape != own.shape or saved.dtype != own.dtype:
+            raise ValueError(f"{what}: expected a tensor {tuple(own.shape)} of {own.dtype}")
+    elif isinstance(saved, bool) != isinstance(own, bool) or not isinstance(
+        saved, int | float if _is_number(own) else type(own)
+    ):
+        raise ValueError(f"{what} is {saved!r:.80}, expected a {type(own).__name__}")
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool)
 
 
 def require_cfg(checkpoint: Checkpoint, path: str | Path, cfg: cfg_text.Cfg) -> None:
@@ -91,6 +172,7 @@ def random_state() -> dict[str, Any]:
 
 def restore_random_state(state: dict[str, Any]) -> None:
     """The reverse of `random_state`; GPU states are ignored on another number of GPUs."""
+    require_alike({**state, "cuda": []}, {**random_state(), "cuda": []}, "random state")
     version, values, gauss = state["python"]
     random.setstate((version, tuple(values), gauss))
     torch.set_rng_state(state["torch"])

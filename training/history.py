@@ -76,7 +76,10 @@ class TrainingHistory:
         return {"average": self.average, "rows": [dict(row) for row in self.rows]}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        self.average, self.rows, self._open = state["average"], list(state["rows"]), []
+        rows = [{str(name): float(value) for name, value in row.items()} for row in state["rows"]]
+        if any(not set(_COLUMNS) <= set(row) for row in rows):
+            raise ValueError(f"a row lacks one of {', '.join(_COLUMNS)}")
+        self.average, self.rows, self._open = float(state["average"]), rows, []
 
     def _close(self) -> None:
         updates, self._open = self._open, []

@@ -31,7 +31,7 @@ from models.plan import Plan, make_plan
 from models.training import Training
 from models.weights import save_weights
 from training.adversarial import AdversarialPerturbation
-from training.checkpoint import Checkpoint, Saver, random_state, restore_random_state
+from training.checkpoint import Checkpoint, Saver, fitting, random_state, require_alike, restore_random_state
 from training.history import Board, TrainingHistory, board_wanted
 from training.loop import Precision, Trainer, Update, run
 from training.optimizer import LAST_PART, AdamW, DarknetOptimizer, Ema, RunningAverage
@@ -125,7 +125,8 @@ class Run:
         self._board = board_wanted(options.tensorboard)
         self.loader = self._make_loader()
         if checkpoint is not None:
-            restore_random_state(checkpoint.random)
+            with fitting(cfg.path, "random state"):
+                restore_random_state(checkpoint.random)
 
     @property
     def result(self) -> Network:
@@ -228,11 +229,8 @@ class Run:
         """The network with its initial weights, the same in all processes."""
         options, network = self.options, Network(make_plan(self.cfg))
         if checkpoint is not None:
-            try:
+            with fitting(self.cfg.path, "network"):
                 network.load_state_dict(checkpoint.trained or checkpoint.model)
-            except RuntimeError as error:  # names or sizes differ
-                reason = " ".join(str(error).split()[:40])
-                raise InputError(f"{self.cfg.path}: the checkpoint's tensors do not fit: {reason}") from None
         elif options.weights is not None:
             load_start(network, options.weights, clear=options.clear)
         for module in network.modules():
@@ -377,19 +375,27 @@ class Run:
 
     def _restore(self, checkpoint: Checkpoint) -> None:
         self.trainer.iteration = checkpoint.iteration
-        try:
-            self.trainer.optimizer.load_state_dict(checkpoint.optimizer)
-        except (ValueError, KeyError) as error:
-            raise InputError(f"{self.cfg.path}: the checkpoint's optimizer does not fit: {error}") from None
-        self.history.load_state_dict(checkpoint.history)
-        self.evaluation.best = checkpoint.best
-        self.evaluation.load_state_dict(checkpoint.history)
+        optimizer, place = self.trainer.optimizer, self.cfg.path
+        with fitting(place, "optimizer"):
+            require_alike(checkpoint.optimizer, {**optimizer.state_dict(), "state": {}}, "state")
+            optimizer.load_state_dict(checkpoint.optimizer)
+            for tensor, moments in optimizer.state.items():
+                require_alike(moments, dict.fromkeys(moments, tensor.detach()), "state of a tensor")
+        with fitting(place, "history"):
+            self.history.load_state_dict(checkpoint.history)
+            self.evaluation.best = checkpoint.best
+            self.evaluation.load_state_dict(checkpoint.history)
         if self.ema:
-            self.ema.load_state_dict(checkpoint.ema)
+            with fitting(place, "EMA"):
+                if checkpoint.ema:
+                    require_alike(checkpoint.ema, self.ema.tensors, "ema")
+                self.ema.load_state_dict(checkpoint.ema)
         if self.average:
-            self.average.network.load_state_dict(checkpoint.model)
+            with fitting(place, "average of the weights"):
+                self.average.network.load_state_dict(checkpoint.model)
         if self.trainer.precision.scaler:
-            self.trainer.precision.scaler.load_state_dict(checkpoint.scaler)
+            with fitting(place, "loss scale"):
+                self.trainer.precision.scaler.load_state_dict(checkpoint.scaler)
 
     def _refuse_finished(self) -> None:
         place = f"{self.cfg.path}: [net] max_batches={self.last}"

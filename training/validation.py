@@ -118,7 +118,7 @@ class EvaluationHook:
         return {"evaluated_at": self.at, "without_gain": self.without_gain}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        self.at, self.without_gain = state["evaluated_at"], state.get("without_gain", 0)
+        self.at, self.without_gain = int(state["evaluated_at"]), int(state.get("without_gain", 0))
 
     @property
     def exhausted(self) -> bool:

@@ -112,6 +112,14 @@ def encoding_of(data: bytes) -> str:
     return "utf-16" if data.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)) else "utf-8-sig"
 
 
+def exists(path: str | Path) -> bool:
+    """Whether there is such a file or folder; a name that no file can have is none."""
+    try:
+        return Path(path).exists()
+    except (OSError, ValueError):  # too long, no permission, a zero byte; Python 3.12 answers False itself
+        return False
+
+
 def run_folder(project: str | Path, name: str, *, exist_ok: bool = False) -> Path:
     """Create the folder `project/name`, or `name2`, `name3`, ... if it exists."""
     base = Path(project) / name

@@ -27,6 +27,7 @@ logger = logging.getLogger(__name__)
 _INT = re.compile(r"[+-]?\d+")
 _FLOAT = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?")
 _INT_LIMIT = 2**31 - 1
+_MOST_DIGITS = 4000  # Python refuses to read more
 _Self = TypeVar("_Self", bound="Options")
 
 
@@ -194,6 +195,8 @@ def _read_word(raw: RawSection, entry: Entry, text: str, metadata: Any) -> str:
 
 def _read_int(raw: RawSection, entry: Entry, text: str) -> int:
     match = _INT.match(text)
+    if match and len(match[0]) > _MOST_DIGITS:
+        raise raw.error(f"{entry.key}: a number of {len(match[0])} digits is out of range", entry)
     if match and _ends(text, match.end()):
         value = int(match[0])
         if abs(value) > _INT_LIMIT:

@@ -4,9 +4,13 @@ from __future__ import annotations
 
 import importlib
 import importlib.util
+import sys
 from typing import Any
 
 from utils.errors import InputError
+
+_TELEMETRY = {"openvino": ("openvino_telemetry",)}
+"""Packages that report usage to their makers when the first one is imported, unless they are missing."""
 
 
 def is_installed(module: str) -> bool:
@@ -15,6 +19,8 @@ def is_installed(module: str) -> bool:
 
 def need(module: str, package: str) -> Any:
     """The module. Raises InputError with the pip command if the package is not installed."""
+    for telemetry in _TELEMETRY.get(module, ()):
+        sys.modules.setdefault(telemetry, None)  # type: ignore[arg-type] # an import of it fails, and nothing is sent
     try:
         return importlib.import_module(module)
     except ModuleNotFoundError as error:

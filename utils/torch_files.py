@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import io
+import struct
 import zipfile
+import zlib
 from collections.abc import Mapping
 from pathlib import Path
 from pickle import UnpicklingError  # only the name of torch.load's refusal; nothing is unpickled here
@@ -14,7 +16,11 @@ import torch
 from utils.errors import InputError
 from utils.files import atomic_write
 
+_MOST_PACKED = 2**26  # bytes; only the code of TorchScript is compressed
 _ZIP_START = b"PK\x03\x04"
+# What PyTorch's reader raises for a pickle whose parts do not fit together.
+_DAMAGE = (RuntimeError, ValueError, TypeError, LookupError, AttributeError, AssertionError, ArithmeticError, EOFError,
+           NotImplementedError, MemoryError, RecursionError)  # fmt: skip
 
 
 def is_torch_file(path: str | Path) -> bool:
@@ -34,21 +40,38 @@ def save_torch_file(content: Mapping[str, Any], path: str | Path) -> None:
         stream.write(buffer.getbuffer())
 
 
+def check_archive(path: str | Path, what: str) -> None:
+    """Raises InputError for a PyTorch file with a damaged part, or with parts that unpack to more than code ever needs."""
+    try:
+        with zipfile.ZipFile(path) as archive:
+            packed = sum(part.file_size for part in archive.infolist() if part.compress_type != zipfile.ZIP_STORED)
+            if packed > _MOST_PACKED:
+                raise InputError(
+                    f"{path}: the {what} unpacks to {packed:,} bytes, expected tensors that are not compressed"
+                )
+            damaged = archive.testzip()
+    except (zipfile.BadZipFile, OSError, ValueError, EOFError, RuntimeError, struct.error, zlib.error):
+        raise InputError(f"{path}: the {what} is truncated or damaged") from None
+    if damaged is not None:
+        raise InputError(f"{path}: the {what} is damaged at {damaged[:80]}")
+
+
+def is_plain_floats(tensor: Any) -> bool:
+    """Whether this is an ordinary tensor of floats in memory, not a sparse one or one without content."""
+    is_dense = isinstance(tensor, torch.Tensor) and tensor.layout == torch.strided and tensor.device.type == "cpu"
+    return is_dense and tensor.is_floating_point()
+
+
 def load_torch_file(path: str | Path, what: str = "checkpoint") -> Any:
     """The content, on the CPU: tensors and plain values only.
 
     Raises InputError for a file that is damaged, truncated, or contains other objects.
     """
+    check_archive(path, what)
     try:
-        with zipfile.ZipFile(path) as archive:
-            damaged = archive.testzip()
-        if damaged is not None:
-            raise InputError(f"{path}: the {what} is damaged at {damaged}")
         return torch.load(path, map_location="cpu", weights_only=True)
-    except zipfile.BadZipFile:
-        raise InputError(f"{path}: the {what} is truncated or damaged") from None
-    except (UnpicklingError, RuntimeError) as error:
-        reason = str(error).split("\n", 1)[0]
+    except (UnpicklingError, *_DAMAGE) as error:
+        reason = str(error).split("\n", 1)[0] or type(error).__name__
         raise InputError(
             f"{path}: cannot be loaded safely, expected tensors and plain values only ({reason}); if it holds a whole model, "
             "save its state dict where its code is: "

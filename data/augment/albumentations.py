@@ -12,6 +12,7 @@ import numpy as np
 
 from data.augment.base import Sample
 from data.augment.geometry import BoxRows
+from utils.documents import parse_yaml
 from utils.errors import InputError
 from utils.files import read_text
 from utils.packages import need
@@ -78,11 +79,7 @@ def _box_rows(xyxy: Any, class_ids: Any) -> BoxRows:
 def read_albumentations(path: str | Path) -> AlbumentationsAugment:
     """Transforms from a .yaml, .yml or .json file written by `albumentations.save`. Raises InputError."""
     text = read_text(path, "augmentation")
-    yaml = need("yaml", "pyyaml")
-    try:
-        description = yaml.safe_load(text)  # JSON is YAML
-    except yaml.YAMLError as error:
-        raise InputError(f"{path}: cannot be read: {error}") from error
+    description = parse_yaml(text, str(path))  # JSON is YAML
     if not isinstance(description, dict):
         raise InputError(
             f"{path}: expected a mapping as written by albumentations.save, found {type(description).__name__}"

@@ -26,6 +26,9 @@ SPLIT_FOLDERS = {"train": "train", "val": "val", "valid": "val", "validation": "
 _NO_CLASSES = {"images", "labels", "annotations", "jpegimages", "masks"}  # of detection data sets
 UNPACKED = "images"
 _CIFAR_BATCH = re.compile(r"(data_batch_[1-5]|test_batch)(\.bin)?")
+# What the unpickler and NumPy raise for a pickle whose parts do not fit together.
+_DAMAGE = (EOFError, ValueError, TypeError, LookupError, AttributeError, ArithmeticError, SystemError, MemoryError,
+           RecursionError, ImportError)  # fmt: skip
 _SIDE = 32
 _PIXELS = 3 * _SIDE * _SIDE
 _CIFAR_CLASSES = 10
@@ -192,7 +195,7 @@ def _unpickled(path: Path) -> dict[str, Any]:
     """The dictionary in a file of the Python version. Raises InputError for anything else in it."""
     try:
         content = _ArrayUnpickler(io.BytesIO(path.read_bytes()), encoding="latin1").load()
-    except (pickle.UnpicklingError, EOFError, ValueError, TypeError, KeyError, IndexError, AttributeError) as error:
+    except (pickle.UnpicklingError, *_DAMAGE) as error:
         raise InputError(f"{path}: is no batch of CIFAR-10: {error}") from None
     if not isinstance(content, dict):
         raise InputError(f"{path}: is no batch of CIFAR-10, expected a dictionary")

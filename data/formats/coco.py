@@ -11,10 +11,13 @@ from pathlib import Path
 from typing import Any, TypeGuard
 
 from data.annotations import MALFORMED, Annotation, Finding
+from utils.documents import parse_json
 from utils.errors import InputError
 from utils.files import read_text
 
 Json = dict[str, Any]
+
+_MOST = 1e15  # of a number of pixels
 
 # COCO's category ids of its 80 classes: 1 to 90 without those that were planned but never labelled.
 COCO_IDS = tuple(i for i in range(1, 91) if i not in {12, 26, 29, 30, 45, 66, 68, 69, 71, 83})
@@ -33,11 +36,7 @@ def image_id_of(path: Path) -> int | None:
 
 def read_json(path: Path) -> Json:
     """The content of a COCO JSON file; annotations may be missing. Raises InputError."""
-    try:
-        content = json.loads(read_text(path, "annotation"))
-    except (json.JSONDecodeError, RecursionError) as error:
-        line = getattr(error, "lineno", None)
-        raise InputError(f"{path}{f':{line}' if line else ''}: not valid JSON: {error}") from None
+    content = parse_json(read_text(path, "annotation"), str(path))
     if not isinstance(content, dict):
         raise InputError(f"{path}: is a JSON {type(content).__name__}, expected COCO's object with 'images'")
     for key in ("images", "annotations", "categories"):
@@ -93,11 +92,11 @@ def parse_coco(
 
 
 def _is_id(value: object) -> bool:
-    return isinstance(value, int) and not isinstance(value, bool)
+    return isinstance(value, int) and not isinstance(value, bool) and abs(value) < 2**63
 
 
 def _is_number(value: object) -> TypeGuard[float]:
-    return isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value)
+    return isinstance(value, (int, float)) and not isinstance(value, bool) and abs(value) < _MOST
 
 
 def _images(entries: list[Any], place: str, findings: list[Finding]) -> dict[int, tuple[str, tuple[int, int]]]:

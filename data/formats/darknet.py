@@ -7,6 +7,7 @@ own, listed by `difficult=` of the `.data` file in the order of `valid=`.
 from __future__ import annotations
 
 import math
+import posixpath
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -15,7 +16,7 @@ from typing import NamedTuple
 
 from data.annotations import MALFORMED, Annotation, Finding
 from utils.errors import CfgError, InputError
-from utils.files import encoding_of, read_text
+from utils.files import encoding_of, exists, read_text
 
 # replace_image_to_label (src/utils.c): the only folders that the original replaces; a plain /images/ is not among them.
 _ORIGINAL_FOLDERS = (
@@ -42,7 +43,7 @@ def label_candidates(image: Path) -> tuple[Path, ...]:
         original = original.replace(folder, labels, 1)
     head, found, tail = posix.rpartition("/images/")
     replaced = f"{head}/labels/{tail}" if found else posix
-    paths = (Path(path).with_suffix(".txt") for path in (posix, original, replaced))
+    paths = (Path(f"{posixpath.splitext(path)[0]}.txt") for path in (posix, original, replaced))
     return tuple(dict.fromkeys(paths))
 
 
@@ -79,10 +80,10 @@ def _bad_label(words: Sequence[str]) -> str | None:
     if len(words) not in (5, 6):
         shape = ", not the corners of a polygon" if len(words) > 6 and len(words) % 2 else ""
         return f"found {len(words)} values, expected 5: class cx cy w h{shape}"
-    if not _WHOLE.fullmatch(words[0]) or int(words[0]) < 0:
-        return f"class id: cannot read '{words[0]}', expected an integer, 0 or above"
+    if not _WHOLE.fullmatch(words[0]) or (words[0][0] == "-" and words[0].strip("-0")):
+        return f"class id: cannot read '{words[0]:.40}', expected an integer, 0 or above"
     if len(words[0].lstrip("+0")) > _ID_DIGITS:
-        return f"class id: {words[0]} is too large"
+        return f"class id: {words[0]:.40} is too large"
     for name, word in zip(("cx", "cy", "w", "h", "confidence"), words[1:], strict=False):
         if not _REAL.fullmatch(word) or not math.isfinite(float(word)):
             return f"{name}: cannot read '{word}', expected a finite number"
@@ -174,7 +175,7 @@ def read_names(path: str | Path) -> tuple[str, ...]:
         if "names" not in options:
             raise InputError(f"{path}: no 'names', expected names = <file with one class name per line>")
         folder, named = Path(path).parent, Path(options["names"])
-        path = next((base / named for base in (Path(), folder, folder.parent) if (base / named).exists()), named)
+        path = next((base / named for base in (Path(), folder, folder.parent) if exists(base / named)), named)
     names = tuple(line.strip() for line in read_text(path, "names").rstrip().splitlines())
     if not names:
         raise InputError(f"{path}: no names, expected one class name per line")
@@ -200,8 +201,8 @@ def read_list(path: Path) -> tuple[Path, ...]:
     entries = parse_list(read_text(path, "list", paths=True))
     if not entries:
         return ()
-    here = (Path(entries[0]).is_absolute() or Path(entries[0]).exists()) and not entries[0].startswith("./")
-    base = Path() if here or not (path.parent / entries[0]).exists() else path.parent
+    here = (Path(entries[0]).is_absolute() or exists(entries[0])) and not entries[0].startswith("./")
+    base = Path() if here or not exists(path.parent / entries[0]) else path.parent
     return tuple(base / entry for entry in entries)
 
 

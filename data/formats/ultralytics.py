@@ -5,21 +5,17 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from utils import documents
 from utils.errors import InputError
 from utils.packages import need
 
 SPLITS = ("train", "val", "test")
+_MOST_CLASSES = 100_000
 
 
 def parse_yaml(text: str, place: str) -> tuple[tuple[str, ...], dict[str, tuple[str, ...]], str]:
     """Class names, entries of each split and the root folder as written. Raises InputError."""
-    yaml = need("yaml", "pyyaml")
-    try:
-        content: Any = yaml.safe_load(text)
-    except yaml.YAMLError as error:
-        mark = getattr(error, "problem_mark", None)
-        where = f"{place}:{mark.line + 1}" if mark else place
-        raise InputError(f"{where}: not valid YAML: {getattr(error, 'problem', error)}") from None
+    content = documents.parse_yaml(text, place)
     if not isinstance(content, dict):
         raise InputError(f"{place}: expected keys such as train, val and names")
     splits: dict[str, tuple[str, ...]] = {}
@@ -36,10 +32,12 @@ def parse_yaml(text: str, place: str) -> tuple[tuple[str, ...], dict[str, tuple[
 def _names(content: Mapping[str, Any], place: str) -> tuple[str, ...]:
     names, count = content.get("names"), content.get("nc")
     if isinstance(names, dict):
-        if sorted(names) != list(range(len(names))):
+        if set(names) != set(range(len(names))):
             raise InputError(f"{place}: names: ids must be 0, 1, 2, ... without gaps, found {sorted(names, key=str)}")
         names = [names[i] for i in range(len(names))]
     if names is None and isinstance(count, int):
+        if count > _MOST_CLASSES:
+            raise InputError(f"{place}: nc is {count}, expected at most {_MOST_CLASSES:,} classes")
         names = [f"class{i}" for i in range(count)]
     if not isinstance(names, list) or not names:
         raise InputError(f"{place}: no names, expected 'names' (or at least their number 'nc')")

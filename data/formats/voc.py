@@ -22,6 +22,8 @@ VOC_NAMES = (
     *("diningtable", "dog", "horse", "motorbike", "person", "pottedplant", "sheep", "sofa", "train", "tvmonitor"),
 )
 _FLAGGED = re.compile(r"\s(-1|0|1)$")
+_SIDE = re.compile(r"0*[1-9]\d{0,8}", re.ASCII)
+_MOST = 1e15  # of a number of pixels
 _EDGES = ("xmin", "ymin", "xmax", "ymax")
 
 
@@ -29,7 +31,7 @@ _EDGES = ("xmin", "ymin", "xmax", "ymax")
 class _Element:
     tag: str
     line: int
-    text: str = ""
+    parts: list[str] = field(default_factory=list)
     children: list[_Element] = field(default_factory=list)
 
     def find(self, path: str) -> _Element | None:
@@ -41,11 +43,17 @@ class _Element:
 
     def value(self, path: str, default: str = "") -> str:
         found = self.find(path)
-        return found.text.strip() if found else default
+        return "".join(found.parts).strip() if found else default
+
+
+class _XmlError(ValueError):
+    def __init__(self, text: str, line: int | None) -> None:
+        super().__init__(text)
+        self.line = line
 
 
 def _parse_xml(data: bytes) -> _Element:
-    """Tree of elements with line numbers. Raises expat.ExpatError, also for entities that the file declares."""
+    """Tree of elements with line numbers. Raises ValueError for bad XML, and for entities that the file declares."""
     root = _Element("", 0)
     open_elements = [root]
     parser = expat.ParserCreate()
@@ -59,14 +67,17 @@ def _parse_xml(data: bytes) -> _Element:
         open_elements.pop()
 
     def characters(text: str) -> None:
-        open_elements[-1].text += text
+        open_elements[-1].parts.append(text)
 
     def entity(*_: object) -> None:
-        raise expat.ExpatError("entity declarations are not read")
+        raise ValueError("entity declarations are not read")
 
     parser.StartElementHandler, parser.EndElementHandler = start, end
     parser.CharacterDataHandler, parser.EntityDeclHandler = characters, entity
-    parser.Parse(data, True)
+    try:
+        parser.Parse(data, True)
+    except (expat.ExpatError, LookupError) as error:  # LookupError: an encoding that nobody knows
+        raise _XmlError(str(error), getattr(error, "lineno", None)) from None
     return root
 
 
@@ -74,8 +85,8 @@ def parse_annotation(data: bytes, place: str, image: Path, class_of: Mapping[str
     """Labels of an XML file; an object or a file that cannot be read becomes a finding."""
     try:
         root = _parse_xml(data)
-    except expat.ExpatError as error:
-        bad = Finding(kind=MALFORMED, place=place, line=getattr(error, "lineno", None), text=f"not valid XML: {error}")
+    except ValueError as error:
+        bad = Finding(kind=MALFORMED, place=place, line=getattr(error, "line", None), text=f"not valid XML: {error}")
         return Annotation.of(image, label_path=Path(place), findings=(bad,))
     top = root.find("annotation") or root
     size_wh = _size(top)
@@ -110,7 +121,7 @@ def parse_annotation(data: bytes, place: str, image: Path, class_of: Mapping[str
 
 def _size(top: _Element) -> tuple[int, int] | None:
     width, height = top.value("size/width"), top.value("size/height")
-    if not (width.isdecimal() and height.isdecimal()) or int(width) == 0 or int(height) == 0:
+    if not _SIDE.fullmatch(width) or not _SIDE.fullmatch(height):
         return None
     return int(width), int(height)
 
@@ -123,8 +134,8 @@ def _edges(thing: _Element) -> list[float]:
             value = float(text)
         except ValueError:
             value = math.nan
-        if not math.isfinite(value):
-            raise ValueError(f"{edge}: cannot read '{text}', expected a number of pixels")
+        if not abs(value) < _MOST:
+            raise ValueError(f"{edge}: cannot read '{text:.40}', expected a number of pixels")
         values.append(value)
     return values
 
@@ -140,7 +151,7 @@ def names_in(data: bytes) -> set[str]:
     """Class names in an XML file; none if it is not valid."""
     try:
         root = _parse_xml(data)
-    except expat.ExpatError:
+    except ValueError:
         return set()
     top = root.find("annotation") or root
     return {thing.value("name") for thing in top.children if thing.tag == "object"} - {""}

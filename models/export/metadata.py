@@ -10,6 +10,7 @@ from models.export.build import OUTPUTS, ExportOptions, Outputs
 from models.formats.checkpoint import Description
 from models.network import Network
 from models.plan import Plan
+from utils.documents import parse_json
 from utils.errors import InputError
 
 _NOTE = "RGB in [0, 1], planes; resize: bilinear, corners aligned (as Darknet's)"
@@ -47,7 +48,7 @@ class Metadata:
     def from_pairs(cls, pairs: Mapping[str, str], place: str) -> Metadata:
         """The inverse of `pairs`. Raises InputError for a model that this program did not write."""
         try:
-            settings = json.loads(pairs["settings"])
+            settings = parse_json(pairs["settings"], place, "its metadata")
             description = Description.from_text(pairs["darknet"], place)
             (width, height), outputs = settings["size_wh"], settings["outputs"]
             result = cls(
@@ -59,7 +60,7 @@ class Metadata:
                 letter_box=bool(settings["letter_box"]),
                 conf=None if settings.get("conf") is None else float(settings["conf"]),
             )
-        except (KeyError, TypeError, ValueError):
+        except (KeyError, TypeError, ValueError, OverflowError):
             raise InputError(f"{place}: does not describe its network, expected a file written by export.py") from None
         if outputs not in OUTPUTS:
             raise InputError(f"{place}: outputs {outputs!r}, expected one of {', '.join(OUTPUTS)}")

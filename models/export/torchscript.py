@@ -14,8 +14,10 @@ from torch import Tensor, nn
 from models.export.build import ExportOptions, dense_boxes
 from models.export.metadata import Metadata
 from models.network import Network
+from utils.documents import parse_json
 from utils.errors import InputError
 from utils.files import atomic_write
+from utils.torch_files import check_archive
 
 _FILE = "metadata.json"
 
@@ -58,12 +60,10 @@ def read_torchscript(path: str | Path, device: torch.device) -> tuple[Any, dict[
     extra = {_FILE: ""}
     if not Path(path).is_file():
         raise InputError(f"{path}: no such model")
+    check_archive(path, "model")
     try:
         model = torch.jit.load(str(path), map_location=device, _extra_files=extra)
     except (RuntimeError, ValueError) as error:
         raise InputError(f"{path}: is not TorchScript: {str(error).splitlines()[0]}") from None
-    try:
-        pairs = json.loads(extra[_FILE])
-    except ValueError:
-        pairs = {}
-    return model.eval(), dict(pairs)
+    pairs = parse_json(extra[_FILE] or "{}", str(path), _FILE)
+    return model.eval(), pairs if isinstance(pairs, dict) else {}

@@ -3,19 +3,21 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeGuard
 
 import torch
 from torch import Tensor
 
 from models.network import Network
 from models.plan import Plan, make_plan
+from models.weights import MAX_VERSION
 from utils import cfg as cfg_text
+from utils.documents import parse_json
 from utils.errors import InputError
-from utils.torch_files import save_torch_file
+from utils.torch_files import is_plain_floats, save_torch_file
 
 FORMAT = "cspyolo model 1"
 RUN_FORMAT = "cspyolo checkpoint 1"  # of files that training/checkpoint.py writes
@@ -38,20 +40,17 @@ class Description:
     def from_plain(cls, values: Mapping[str, Any], place: str) -> Description:
         """From the values in a file. Raises InputError if one is missing or has the wrong type."""
         cfg, names, seen, version = (values.get(key) for key in ("cfg", "names", "seen", "version"))
-        fits = isinstance(cfg, str) and isinstance(seen, int) and isinstance(names, list | tuple)
-        if not fits or not isinstance(version, list | tuple) or [type(each) for each in version] != [int] * 3:
+        if not isinstance(cfg, str) or not isinstance(seen, int) or not 0 <= seen < 2**64 or not _are(names, str):
             raise InputError(f"{place}: expected the cfg, names, seen and version of its network")
-        assert isinstance(cfg, str) and isinstance(seen, int) and names is not None
+        if not _are(version, int) or len(version) != 3 or not all(0 <= each <= MAX_VERSION for each in version):
+            raise InputError(f"{place}: version {version!r:.80}, expected three numbers from 0 to {MAX_VERSION:,}")
         major, minor, revision = version
-        return cls(cfg=cfg, names=tuple(map(str, names)), seen=seen, version=(major, minor, revision))
+        return cls(cfg=cfg, names=tuple(names), seen=seen, version=(major, minor, revision))
 
     @classmethod
     def from_text(cls, text: str, place: str) -> Description:
         """The inverse of `text`. Raises InputError."""
-        try:
-            values = json.loads(text)
-        except ValueError:
-            values = None
+        values = parse_json(text, place, "the description of the network")
         if not isinstance(values, dict):
             raise InputError(f"{place}: the description of the network cannot be read")
         return cls.from_plain(values, place)
@@ -66,6 +65,10 @@ class Description:
     def plan(self, place: str, *, width: int | None = None, height: int | None = None) -> Plan:
         """The plan of the cfg, optionally at another input size. Raises InputError."""
         return make_plan(cfg_text.parse(self.cfg, f"{place} (its cfg)"), width=width, height=height)
+
+
+def _are(values: Any, kind: type) -> TypeGuard[Sequence[Any]]:
+    return isinstance(values, list | tuple) and all(isinstance(each, kind) for each in values)
 
 
 class Described(NamedTuple):
@@ -103,7 +106,7 @@ def set_state(network: Network, state: Mapping[str, Tensor], place: str) -> None
 
 
 def _check_tensor(tensor: Tensor, own: Tensor, place: str) -> None:
-    if not isinstance(tensor, Tensor) or not tensor.is_floating_point():
+    if not is_plain_floats(tensor):
         raise InputError(f"{place}: expected a tensor of floats")
     if tensor.shape != own.shape:
         raise InputError(
@@ -135,7 +138,7 @@ def _chosen(content: dict[str, Any], place: str, ema: bool) -> dict[str, Tensor]
     state = dict(content["model"])
     if ema:
         averages = content.get("ema")
-        if not averages:
+        if not averages or not isinstance(averages, dict):
             raise InputError(f"{place}: has no averaged weights, expected a training run with ema_alpha")
         state.update(averages)
     return state

@@ -20,10 +20,12 @@ from torch import Tensor, nn
 from models.layers.base import Stored, StoredKind
 from models.network import Network
 from utils.errors import InputError
+from utils.torch_files import is_plain_floats
 
 logger = logging.getLogger(__name__)
 
 _ORDER = ("weights", "scales", "biases", "rolling_mean", "rolling_variance", "shortcut_weights", "implicit_weights")
+_MOST_NESTED = 10
 _NESTED = ("ema", "model", "state_dict", "model_state_dict", "net")
 _NAMED = re.compile(r"(?:module\.)?(?:model\.)?module_list\.(\d+)\.([\w.]+)")
 _KINDS: dict[str, StoredKind] = {
@@ -49,7 +51,9 @@ def set_foreign(network: Network, content: Any, path: str | Path) -> None:
     named = {name: match for name in found if (match := _NAMED.fullmatch(name)) and match[2] in _KINDS}
     pairs = list(_by_name(network, found, named, path) if len(named) == len(found) else _by_order(network, found, path))
     for name, tensor, index, item in pairs:
-        if tensor.numel() != item.tensor.numel() or not tensor.is_floating_point():
+        if not is_plain_floats(tensor):
+            raise InputError(f"{path}: {name}: expected a tensor of floats, found {tensor.dtype}, {tensor.layout}")
+        if tensor.numel() != item.tensor.numel():
             place = f"layer {index} [{network.plan.steps[index].raw.name}]"
             shapes = f"{tuple(tensor.shape)}, expected {tuple(item.tensor.shape)}"
             raise InputError(f"{path}: {name} has shape {shapes} for the {item.kind} of {place}")
@@ -75,16 +79,18 @@ def unpickle(path: str | Path) -> Any:
 
 
 def _tensors(content: Any, place: str) -> Iterator[tuple[str, Tensor]]:
-    while isinstance(content, dict):
-        inner = next((content[key] for key in _NESTED if isinstance(content.get(key), dict | nn.Module)), None)
-        if inner is None:
-            break
-        content = inner
+    for _ in range(_MOST_NESTED):  # a dictionary in a pickle can contain itself
+        values = content if isinstance(content, dict) else {}
+        content = next((values[key] for key in _NESTED if isinstance(values.get(key), dict | nn.Module)), content)
     state = content.state_dict() if isinstance(content, nn.Module) else content
     if not isinstance(state, dict):
         raise InputError(f"{place}: expected tensors by name, found {type(state).__name__}")
     for name, tensor in state.items():
-        if isinstance(tensor, Tensor) and not name.endswith(("num_batches_tracked", "anchors", "anchor_grid")):
+        if (
+            isinstance(tensor, Tensor)
+            and isinstance(name, str)
+            and not name.endswith(("num_batches_tracked", "anchors", "anchor_grid"))
+        ):
             yield name, tensor
 
 

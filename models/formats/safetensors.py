@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import math
 import struct
 from pathlib import Path
@@ -10,6 +9,7 @@ from typing import Any
 
 from models.formats.checkpoint import FORMAT, Described, Description, state_of
 from models.network import Network
+from utils.documents import parse_json
 from utils.errors import InputError
 from utils.files import atomic_write
 from utils.packages import need
@@ -38,10 +38,7 @@ def check_header(path: str | Path) -> None:
 
 
 def _parsed(text: bytes, path: str | Path) -> dict[str, Any]:
-    try:
-        header = json.loads(text)
-    except (ValueError, RecursionError):
-        header = None
+    header = parse_json(text, str(path), "its header")
     if not isinstance(header, dict):
         raise InputError(f"{path}: its header is damaged or not a safetensors header")
     header.pop("__metadata__", None)
