@@ -5,6 +5,8 @@ from __future__ import annotations
 import hashlib
 import logging
 from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
+import math
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -216,7 +218,7 @@ class ExportedModel:
     """
 
     def __init__(self, session: Session, place: str, size_wh: tuple[int, int] | None = None) -> None:
-        self.session, self.metadata = session, session.metadata
+        self.session, self.metadata, self._place = session, session.metadata, place
         self._least = self.metadata.conf or 0.0  # the threshold of the NMS inside the model
         own = self.metadata.size_wh
         if size_wh not in (None, own) and not self.metadata.dynamic_size:
@@ -239,13 +241,29 @@ class ExportedModel:
         """Run a model of fixed batch size in parts, the last one padded."""
         batch = self.metadata.batch
         if batch is None or len(images) == batch:
-            return self.session.run(images)
+            return self._outputs(images)
         parts = []
         for start in range(0, len(images), batch):
             part = images[start : start + batch]
             missing = np.zeros((batch - len(part), *images.shape[1:]), np.float32)
-            parts.append(self._cut(self.session.run(np.concatenate((part, missing))), start, len(part)))
+            parts.append(self._cut(self._outputs(np.concatenate((part, missing))), start, len(part)))
         return [np.concatenate(same) for same in zip(*parts, strict=True)]
+
+    def _outputs(self, images: NDArray[np.float32]) -> Arrays:
+        """Raises InputError for a model whose outputs are not those that its metadata promises."""
+        outputs, count, heads = self.session.run(images), len(images), self.plan.heads
+        shapes = [each.shape for each in outputs]
+        if self.metadata.outputs == "nms":
+            fits = len(shapes) == 1 and shapes[0][-1:] == (_DETECTION,)
+        elif self.metadata.outputs == "boxes":
+            n, boxes, _ = first = shapes[0] if len(shapes) == 2 and len(shapes[0]) == 3 else (0, 0, 0)
+            classes = {section.classes for section in self.plan.box_sections[-1:]}
+            fits = first == (count, boxes, 4) and shapes[1][:2] == (n, boxes) and {*shapes[1][2:]} == classes
+        else:
+            fits = [(each[:1], math.prod(each)) for each in shapes] == [((count,), count * head.shape.outputs) for head in heads]
+        if not fits:
+            raise InputError(f"{self._place}: its outputs {shapes} are not those of the network that it describes")
+        return outputs
 
     def _cut(self, outputs: Arrays, start: int, count: int) -> Arrays:
         if self.metadata.outputs != "nms":
@@ -273,6 +291,8 @@ class ExportedModel:
             )
             self._least = 0.0  # warned once
         rows = rows[rows[:, 2] > conf]
+        if not ((rows[:, 1] >= 0) & (rows[:, 1] < classes)).all():
+            raise InputError(f"{self._place}: finds classes that are not among its {classes}")
         scores = rows.new_zeros(len(rows), classes)
         scores[torch.arange(len(rows)), rows[:, 1].long()] = rows[:, 2]
         return Candidates(rows[:, 0].long(), rows[:, 3:], scores, rows[:, 2])

@@ -62,6 +62,8 @@ class Metadata:
             )
         except (KeyError, TypeError, ValueError, OverflowError):
             raise InputError(f"{place}: does not describe its network, expected a file written by export.py") from None
+        if result.batch is not None and (type(result.batch) is not int or result.batch < 1):
+            raise InputError(f"{place}: batch {result.batch!r:.80}, expected a whole number above 0")
         if outputs not in OUTPUTS:
             raise InputError(f"{place}: outputs {outputs!r}, expected one of {', '.join(OUTPUTS)}")
         return result
