@@ -41,7 +41,6 @@ from utils.errors import InputError, RunError
 from utils.files import write_text
 
 STUCK_S = 60.0  # without progress, in which the watching process was awake
-SLICE_S = 4.0  # of a target, before it is the next one's turn
 _POLL_S = 0.05
 _KEPT = 3  # inputs saved for each finding
 _FOUND = 3  # exit code of a process that ends with a finding
@@ -176,6 +175,7 @@ def worker(
     silence = os.open(os.devnull, os.O_RDWR)
     for stream in (0, 1, 2):
         os.dup2(silence, stream)
+    target.begin(sandbox.folder / "seeds")
     confine(target)
     guard = Guard(sandbox, target)
     accepted = refused = slowest = largest = 0
@@ -261,7 +261,7 @@ class Campaign:
     def findings(self) -> dict[str, int]:
         return {f"{name}: {what}": n for name, count in self.counts.items() for what, n in count.findings.items()}
 
-    def run(self, *, seconds: float, count: int | None, slice_s: float = SLICE_S) -> None:
+    def run(self, *, seconds: float, count: int | None) -> None:
         """Give each target a slice in turn until the time is up, or each has had `count` inputs."""
         deadline = time.monotonic() + seconds
         ends = {name: None if count is None else value.next + count for name, value in self.counts.items()}
@@ -269,7 +269,7 @@ class Campaign:
         while left and time.monotonic() < deadline:
             for target in list(left):
                 end = ends[target.name]
-                self._slice(target, min(slice_s, deadline - time.monotonic()), end)
+                self._slice(target, min(target.slice_s, deadline - time.monotonic()), end)
                 if end is not None and self.counts[target.name].next >= end:
                     left.remove(target)
                 if time.monotonic() >= deadline:
@@ -414,6 +414,7 @@ def prepared(folder: Path) -> None:
 def again(target: Target, seed: int, number: int, folder: Path, out: Path) -> int:
     """Run one input in this process, show what happens, and keep its files."""
     sandbox = Sandbox(folder)
+    target.begin(folder / "seeds")
     confine(target)
     sandbox.fresh()
     kept = out / "findings" / f"{target.name}-{seed}-{number}"

@@ -55,7 +55,11 @@ from models.weights import load_weights
 from training.checkpoint import load_checkpoint
 from utils import cfg as cfg_text
 from utils.errors import InputError
+from utils.packages import need
 from utils.plotting import figure
+
+for module in ("albumentations", "onnx", "onnxruntime", "openvino", "safetensors.torch", "starlette", "uvicorn"):
+    need(module, module)  # once, and not in every process that is forked
 
 ROOT = Path(__file__).resolve().parent.parent
 Arguments = tuple[Any, ...]
@@ -65,16 +69,20 @@ Arguments = tuple[Any, ...]
 class Target:
     """make: writes an input, drawn at random, into a folder, from the valid files; returns the arguments of `run`.
 
-    run: raises InputError or RunError for what it refuses. seconds: bound of an input's processor time. memory_mib: bound of what
+    run: raises InputError or RunError for what it refuses. begin: called once in each process, with the valid files.
+    seconds: bound of an input's processor time. memory_mib: bound of what
     it may need beyond the process's own. may_connect: an input can ask for a connection, which fails.
+    slice_s: time before it is the next target's turn.
     """
 
     name: str
     make: Callable[[Random, Path, Path], Arguments]
     run: Callable[..., None]
+    begin: Callable[[Path], None] = lambda seeds: None
     seconds: float = 5.0
     memory_mib: int = 2048
     may_connect: bool = False
+    slice_s: float = 4.0
 
 
 # Values and how they are put in -------------------------------------------------------------------------------------------------
@@ -1066,27 +1074,26 @@ def make_request(draw: Random, seeds: Path, folder: Path) -> Arguments:
     return method, path, query.encode("utf-8", "surrogatepass"), headers, parts
 
 
-@functools.cache
-def _served(seeds: Path) -> Any:
-    """The application that serve.py runs."""
-    import uvicorn
+def serve_small(seeds: Path) -> None:
+    """Make the application that serve.py runs, with one process that decodes."""
+    from serving import service
+    from serving.app import Limits, make_app
 
-    found: list[Any] = []
-    uvicorn.Server.run = lambda self, sockets=None: found.append(self.config.app)  # type: ignore[method-assign, assignment, misc]
     base = seeds / "base"
-    flags = ["--cfg", f"{base}/my.cfg", "--weights", f"{base}/my.weights", "--names", f"{base}/my.names", "--port", "0"]
-    assert run_script(["serve", *flags, "--max-upload", "1", "--max-frames", "10"]) == 0
-    return found[0]
+    model = open_model(base / "my.weights", cfg=base / "my.cfg", names=base / "my.names", device="cpu")
+    service._LEAST_READERS = service._MOST_READERS = 1
+    limits = Limits(upload_bytes=10**6, upload_s=10, queue=16, hosts=("127.0.0.1", "localhost"), token=None)
+    _served.append(make_app(service.DetectionService(model, most_frames=10), "small", limits))
 
 
-_ANSWERS = {200, 400, 403, 404, 405, 413, 415, 422}
+_served: list[Any] = []
+_ANSWERS = {200, 400, 403, 404, 405, 408, 413, 415, 422}
 
 
 def run_request(
     method: str, path: str, query: bytes, headers: list[tuple[bytes, bytes]], parts: list[bytes | None]
 ) -> None:
     """Raises InputError for an answer from 400, AssertionError for one that is not documented or is no whole answer."""
-    app = _served(Path.cwd().parent / "seeds")
     scope = {"type": "http", "asgi": {"version": "3.0"}, "http_version": "1.1", "method": method, "scheme": "http", "path": path,
              "raw_path": path.encode(), "query_string": query, "root_path": "", "headers": headers, "client": ("127.0.0.1", 5),
              "server": ("127.0.0.1", 8000), "extensions": {}}  # fmt: skip
@@ -1106,7 +1113,7 @@ def run_request(
         sent.append(message)
 
     try:
-        asyncio.run(app(scope, receive, send))
+        asyncio.run(_served[0](scope, receive, send))
     except Exception as error:
         if type(error).__name__ != "ClientDisconnect":
             raise
@@ -1324,7 +1331,7 @@ TARGETS = {
         Target(name="cifar", make=make_cifar, run=run_open),
         Target(name="image", make=make_image, run=run_image),
         Target(name="video", make=make_video, run=run_video),
-        Target(name="http", make=make_request, run=run_request),
+        Target(name="http", make=make_request, run=run_request, begin=serve_small, slice_s=20),
         Target(name="resume", make=make_resume, run=run_command, seconds=COMMAND_S),
         *(
             Target(name=f"{name}.py", make=make_command(name), run=run_command, seconds=COMMAND_S, may_connect=True)

@@ -260,7 +260,9 @@ class ExportedModel:
             classes = {section.classes for section in self.plan.box_sections[-1:]}
             fits = first == (count, boxes, 4) and shapes[1][:2] == (n, boxes) and {*shapes[1][2:]} == classes
         else:
-            fits = [(each[:1], math.prod(each)) for each in shapes] == [((count,), count * head.shape.outputs) for head in heads]
+            fits = [(each[:1], math.prod(each)) for each in shapes] == [
+                ((count,), count * head.shape.outputs) for head in heads
+            ]
         if not fits:
             raise InputError(f"{self._place}: its outputs {shapes} are not those of the network that it describes")
         return outputs

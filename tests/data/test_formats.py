@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import json
 import os
+import time
 from dataclasses import replace
 from pathlib import Path
 
@@ -87,6 +88,8 @@ def test_target_that_exists_is_left_alone(tmp_path: Path) -> None:
     ("image", "expected"),
     [
         ("/d/a.jpg", ["/d/a.txt"]),
+        (".", ["..txt"]),
+        ("/", ["/.txt"]),
         ("/d/images/a.jpg", ["/d/images/a.txt", "/d/labels/a.txt"]),
         ("/d/images/val2017/a.jpg", ["/d/images/val2017/a.txt", "/d/labels/val2017/a.txt"]),
         ("/v/JPEGImages/a.JPEG", ["/v/JPEGImages/a.txt", "/v/labels/a.txt"]),
@@ -120,6 +123,8 @@ def test_missing_labels_name_every_path_tried(tmp_path: Path) -> None:
         ("-1 .5 .5 .1 .1", "class id: cannot read '-1'"),
         ("1.5 .5 .5 .1 .1", "class id: cannot read '1.5'"),
         (f"{10**18} .5 .5 .1 .1", "class id: 1000000000000000000 is too large"),
+        (f"{'9' * 5000} .5 .5 .1 .1", "class id: 99999"),
+        (f"-{'9' * 5000} .5 .5 .1 .1", "class id: cannot read '-9999"),
         ("0 half .5 .1 .1", "cx: cannot read 'half'"),
         ("0 .5 nan .1 .1", "cy: cannot read 'nan'"),
         ("0 .5 .5 1e999 .1", "w: cannot read '1e999'"),
@@ -183,6 +188,7 @@ def test_voc_edges_follow_the_original_script() -> None:
         ("<name>dog</name>" + BOX.format(1), "class 'dog' is not among the 1 names"),
         ("<name>cat</name>" + BOX.format("one"), "xmin: cannot read 'one'"),
         ("<name>cat</name>", "xmin: cannot read ''"),
+        ("<name>cat</name>" + BOX.format("1e308"), "xmin: cannot read '1e308'"),
     ],
 )
 def test_voc_bad_object_costs_that_object(body: str, message: str) -> None:
@@ -195,11 +201,28 @@ def test_voc_bad_object_costs_that_object(body: str, message: str) -> None:
 
 @pytest.mark.parametrize(
     "text",
-    ["", "<annotation>", "no xml", '<!DOCTYPE a [<!ENTITY b "c">]><annotation/>', "<annotation><size/></annotation>"],
+    [
+        *("", "<annotation>", "no xml", "<annotation><size/></annotation>"),
+        '<!DOCTYPE a [<!ENTITY b "c">]><annotation/>',
+        '<!DOCTYPE a [<!ENTITY b SYSTEM "file:///etc/passwd">]><annotation>&b;</annotation>',
+        *(
+            f'<?xml version="1.0" encoding="{codec}"?><annotation/>'
+            for codec in ("nope", "rot13", "utf-7", "big5", "idna")
+        ),
+        f"<annotation><size><width>{'9' * 5000}</width><height>1</height></size></annotation>",
+        "<annotation><size><width>0</width><height>1</height></size></annotation>",
+        "<annotation><size><width>٣</width><height>1</height></size></annotation>",
+    ],
 )
 def test_voc_bad_file_is_a_finding(text: str) -> None:
     found = voc.parse_annotation(text.encode(), "a.xml", Path("a.jpg"), {})
     assert len(found) == 0 and [f.kind for f in found.findings] == ["malformed label"]
+
+
+def test_voc_long_texts_take_linear_time() -> None:
+    start = time.process_time()
+    assert len(_voc("\n" * 500_000 + "&lt;" * 100_000)) == 0
+    assert time.process_time() - start < 5
 
 
 IMAGE = {"id": 1, "file_name": "a.jpg", "width": 10, "height": 20}
@@ -212,6 +235,9 @@ IMAGE = {"id": 1, "file_name": "a.jpg", "width": 10, "height": 20}
         ({"image_id": 1, "category_id": 6, "bbox": [0, 0, 1, 1]}, "category_id 6"),
         ({"image_id": 1, "category_id": 5, "bbox": [0, 0, 1]}, "bbox: cannot read"),
         ({"image_id": 1, "category_id": 5, "bbox": [0, 0, 1, float("nan")]}, "bbox: cannot read"),
+        ({"image_id": 1, "category_id": 5, "bbox": [0, 0, 1, 10**400]}, "bbox: cannot read"),
+        ({"image_id": 1, "category_id": 5, "bbox": [0, 0, 1, 1e308]}, "bbox: cannot read"),
+        ({"image_id": 2**70, "category_id": 5, "bbox": [0, 0, 1, 1]}, "image_id 1180591620717411303424"),
         ({"image_id": 1, "category_id": 5}, "bbox: cannot read None"),
         ([], "is no object"),
     ],
@@ -233,6 +259,7 @@ def test_coco_bad_annotation_costs_that_one(box: object, message: str) -> None:
         ("[]", "is a JSON list"),
         ('{"images": []}', "no list 'categories'"),
         ("[" * 10**5, "not valid JSON"),
+        ("9" * 5000, "not valid JSON"),
     ],
 )
 def test_coco_bad_file(text: str, message: str, tmp_path: Path) -> None:
@@ -251,6 +278,8 @@ def test_coco_bad_file(text: str, message: str, tmp_path: Path) -> None:
         ("train: x\nnames: {0: a, 2: b}", "without gaps"),
         ("train: x\nnames: [a]\nnc: 2", "nc is 2, but there are 1 names"),
         ("train: x", "no names"),
+        ("train: x\nnames: {0: a, b: c}", "without gaps"),
+        ("train: x\nnc: 1000000000", "nc is 1000000000, expected at most 100,000 classes"),
     ],
 )
 def test_yaml_bad_file(text: str, message: str) -> None:
@@ -342,3 +371,20 @@ def test_a_list_may_name_files_that_are_not_utf8(tmp_path: Path) -> None:
         pytest.skip("this file system takes UTF-8 names only")
     (tmp_path / "list.txt").write_bytes(os.fsencode(image))
     assert darknet.read_list(tmp_path / "list.txt") == (image,)
+
+
+@pytest.mark.parametrize("entry", ["a" * 300, "9" * 5000 + ".jpg", "/", ".", "//", "\udcff" * 200])
+def test_a_list_may_name_what_no_file_can_be_called(entry: str, tmp_path: Path) -> None:
+    (tmp_path / "list.txt").write_bytes(f"{entry}\n".encode("utf-8", "surrogateescape"))
+    (image,) = darknet.read_list(tmp_path / "list.txt")
+    (finding,) = darknet.TextLabels()(image).findings
+    assert finding.kind == "labels missing"
+
+
+@pytest.mark.parametrize("text", ["train = {0}\nnames = a.names", "train = list.txt\nnames = {0}", "labels = {0}"])
+def test_a_data_file_may_name_what_no_file_can_be_called(text: str, tmp_path: Path) -> None:
+    (tmp_path / "a.data").write_text(text.format("a" * 300))
+    (tmp_path / "a.names").write_text("cat\n")
+    (tmp_path / "list.txt").write_text("a.jpg\n")
+    with pytest.raises(InputError, match=r"a\.data: |a{300}: "):
+        open_data(tmp_path / "a.data")

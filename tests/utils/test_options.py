@@ -64,6 +64,8 @@ def test_reads(text: str, name: str, value: object) -> None:
         ("size=0", "size: 0 is out of range, expected 1 to 100"),
         ("size=101", "size: 101 is out of range"),
         ("size=99999999999", "expected a 32-bit whole number"),
+        (f"size={'9' * 5000}", "size: a number of 5000 digits is out of range"),
+        (f"size={'9' * 5000}.5", "size: a number of 5000 digits is out of range"),
         ("rate=0,001", "rate: cannot read '0,001', expected a number"),
         ("rate=nan", "rate: cannot read 'nan'"),
         ("rate=1e999", "rate: cannot read '1e999'"),
