@@ -147,7 +147,7 @@ class Guard:
         elif event in _PROGRAMS:
             raise Forbidden(f"executes: {event} {arguments[:2]}")
         elif event == "pickle.find_class":
-            raise Forbidden(f"unpickles: {arguments[1:]}")
+            raise Forbidden(f"unpickles: {'.'.join(arguments)}")
         elif event == "socket.connect":
             self._connect(arguments[1][0])
         elif event == "socket.getaddrinfo":
@@ -166,6 +166,11 @@ class Guard:
         if self._may_connect:
             raise OSError(101, "Network is unreachable")
         raise Forbidden(f"connects: {address}")
+
+
+def draw_of(target: Target, seed: int, number: int) -> random.Random:
+    """What an input is drawn with."""
+    return random.Random(f"{target.name}/{seed}/{number}")
 
 
 def worker(
@@ -217,18 +222,21 @@ def confine(target: Target) -> None:
 def attempt(target: Target, seed: int, number: int, sandbox: Sandbox, guard: Guard) -> bool:
     """Make and run one input: True if it was accepted, False if it was refused. Raises whatever is a finding."""
     folder = sandbox.fresh()
-    arguments = target.make(random.Random(f"{target.name}/{seed}/{number}"), sandbox.folder / "seeds", folder)
+    arguments = target.make(draw_of(target, seed, number), sandbox.folder / "seeds", folder)
     signal.setitimer(signal.ITIMER_PROF, target.seconds)
     guard.active = True
     try:
         target.run(*arguments)
-        return True
+        accepted = True
     except (InputError, RunError) as error:
         assert str(error), "an error without a message"
-        return False
+        accepted = False
     finally:
         guard.active = False
         signal.setitimer(signal.ITIMER_PROF, 0)
+    if strays := sandbox.strays():
+        raise Forbidden(f"writes outside: {strays[0]}")
+    return accepted
 
 
 def peak_kib() -> int:
@@ -308,14 +316,13 @@ class Campaign:
         if kib / 1024 > count.worst_mib:
             count.worst_mib, count.largest = kib / 1024, largest
         count.next = number
-        note = self.sandbox.folder / "finding.json"
-        strays = self.sandbox.strays()
-        if code == EXIT_OK and not strays:
+        if code == EXIT_OK:
             return False
+        note = self.sandbox.folder / "finding.json"
         if code == _FOUND and note.exists():
             found = json.loads(note.read_text())
         else:
-            what = f"writes outside: {strays[0]}" if strays else f"crash: {code}" if isinstance(code, int) else code
+            what = f"crash: {code}" if isinstance(code, int) else code
             found = {"signature": what, "text": what}
         self._keep(target, number, found)
         count.next = number + 1

@@ -12,7 +12,10 @@ from utils.documents import parse_json, parse_yaml
 from utils.errors import InputError
 
 BOMB = "\n".join(
-    ["a: &a [x, x, x]", *(f"{b}: &{b} [{', '.join([f'*{a}'] * 9)}]" for a, b in zip("abcdefgh", "bcdefghi"))]
+    [
+        "a: &a [x, x, x]",
+        *(f"{b}: &{b} [{', '.join([f'*{a}'] * 9)}]" for a, b in zip("abcdefgh", "bcdefghi", strict=True)),
+    ]
 )
 
 BAD_YAML = {
