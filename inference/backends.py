@@ -72,7 +72,7 @@ class OnnxRuntime:
         self._place = place
         own = vars(library.capi.onnxruntime_pybind11_state).values()  # its errors have no common base
         kinds = (each for each in own if isinstance(each, type) and issubclass(each, Exception))
-        self._errors = (*kinds, RuntimeError, ValueError)
+        self._errors = (*kinds, RuntimeError, ValueError, TypeError)
         try:
             self._session = library.InferenceSession(model, options, providers=[wanted])
         except self._errors as error:
@@ -199,13 +199,18 @@ class TorchScriptSession:
     """PyTorch. Raises InputError for a file that is not a TorchScript model of this program."""
 
     def __init__(self, path: str | Path, device: torch.device) -> None:
+        self._place = str(path)
         self._model, pairs = read_torchscript(path, device)
         self.metadata = Metadata.from_pairs(pairs, str(path))
         self._device = device
 
     def run(self, images: NDArray[np.float32]) -> Arrays:
-        with torch.inference_mode():
-            return [each.cpu().numpy() for each in self._model(torch.from_numpy(images).to(self._device))]
+        try:
+            with torch.inference_mode():
+                return [each.cpu().numpy() for each in self._model(torch.from_numpy(images).to(self._device))]
+        except (RuntimeError, TypeError, AttributeError) as error:
+            reason = str(error).strip().splitlines()[-1]
+            raise InputError(f"{self._place}: PyTorch cannot run it: {reason}") from None
 
 
 _DETECTION = 7  # values of a row of outputs="nms": image, class, score, box

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import json
 import re
+import subprocess
+import sys
 from importlib import metadata
 
 import pytest
@@ -39,6 +42,32 @@ def test_both_opencv_wheels_have_the_same_version() -> None:
     assert len(set(versions.values())) == 1, versions
 
 
-@pytest.mark.parametrize("name", ["README.md", "CHANGELOG.md", "CONTRIBUTING.md", "LICENSE", "constraints.txt"])
+@pytest.mark.parametrize(
+    "name", ["README.md", "CHANGELOG.md", "CONTRIBUTING.md", "SECURITY.md", "LICENSE", "constraints.txt"]
+)
 def test_project_files_exist(name: str) -> None:
     assert (REPOSITORY / name).stat().st_size > 200
+
+
+def test_the_lock_file_has_a_hash_for_what_readme_installs() -> None:
+    pinned = dict(re.findall(r"(?m)^([\w-]+)==(\S+)$", (REPOSITORY / "constraints.txt").read_text("utf-8")))
+    locked: dict[str, set[str]] = {}
+    for block in re.split(r"\n(?=\S)", (REPOSITORY / "requirements.lock").read_text("utf-8").strip()):
+        name, version = re.match(r"([\w.-]+)==([\w.]+)", block).groups()
+        locked.setdefault(name, set()).add(version)
+        assert re.findall(r"--hash=sha256:[0-9a-f]{64}(?= \\$|$)", block, re.MULTILINE), name
+    needed = set(re.findall(r"(?m)^([\w-]+)>=", (REPOSITORY / "requirements.txt").read_text("utf-8")))
+    assert needed <= set(locked)
+    differing = {name: versions for name, versions in locked.items() if name in pinned and versions != {pinned[name]}}
+    assert not differing, "constraints.txt has changed: run .ci/lock"
+
+
+def test_the_bill_of_materials_names_every_package() -> None:
+    done = subprocess.run(
+        [sys.executable, str(REPOSITORY / ".ci" / "sbom")], capture_output=True, text=True, check=True
+    )
+    document = json.loads(done.stdout)
+    assert (document["bomFormat"], document["specVersion"]) == ("CycloneDX", "1.5")
+    found = {each["name"]: each for each in document["components"]}
+    assert found["numpy"]["version"] == metadata.version("numpy")
+    assert found["torch"]["purl"] == f"pkg:pypi/torch@{metadata.version('torch').replace('+', '%2B')}"

@@ -2,18 +2,11 @@
 
 from __future__ import annotations
 
-import time
 import tracemalloc
-from pathlib import Path
 
 import pytest
-from hypothesis import HealthCheck, given, settings
-from hypothesis import strategies as st
 
-from models.network import Network
 from models.plan import MAX_LAYERS, make_plan
-from models.weights import load_weights
-from tests.paths import REFERENCE
 from utils import cfg
 from utils.errors import CfgError, InputError
 
@@ -131,43 +124,3 @@ def test_a_size_that_does_not_fit_is_named() -> None:
         make_plan(reorg, width=7)
     with pytest.raises(InputError, match="height: 0 is out of range"):
         make_plan(reorg, height=0)
-
-
-SEEDS = [path.read_text() for path in sorted((REFERENCE / "cfg").glob("*.cfg"))[:60:3]]
-
-
-@settings(max_examples=120, deadline=None, suppress_health_check=[HealthCheck.too_slow])
-@given(st.data())
-def test_any_damaged_cfg_is_read_or_refused(data: st.DataObject) -> None:
-    lines = data.draw(st.sampled_from(SEEDS)).split("\n")
-    for _ in range(data.draw(st.integers(1, 4))):
-        place = data.draw(st.integers(0, len(lines) - 1))
-        number = st.integers(-3, 2**33).map(str)
-        value = st.one_of(number, st.floats(allow_nan=True).map(str), st.text(max_size=12))
-        change = data.draw(st.sampled_from(["drop", "double", "value", "text"]))
-        if change == "drop":
-            lines[place] = ""
-        elif change == "double":
-            lines.insert(place, lines[data.draw(st.integers(0, len(lines) - 1))])
-        elif change == "value" and "=" in lines[place]:
-            lines[place] = lines[place].split("=")[0] + "=" + data.draw(value)
-        else:
-            lines[place] = data.draw(st.text(max_size=40))
-    start = time.process_time()
-    try:
-        make_plan(cfg.parse("\n".join(lines), "a.cfg"))
-    except InputError as error:
-        assert str(error)
-    assert time.process_time() - start < 5
-
-
-@settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
-@given(content=st.one_of(st.binary(max_size=200), st.binary(min_size=4 * 100, max_size=4 * 1000)))
-def test_any_bytes_as_weights_are_read_or_refused(tmp_path: Path, content: bytes) -> None:
-    network = Network(make_plan(cfg.parse(NET + CONV, "a.cfg")))
-    path = tmp_path / "a.weights"
-    path.write_bytes(content)
-    try:
-        load_weights(network, path, partial=len(content) % 2 == 0)
-    except InputError as error:
-        assert "a.weights" in str(error)

@@ -8,7 +8,6 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
-import torch
 
 import convert
 import detect
@@ -23,13 +22,6 @@ CFG = REFERENCE / "cfg" / "yolo_basic.cfg"
 ROOM = 1000  # bytes that a file may grow to on the full disk
 
 Main = Callable[[Sequence[str] | None], int]
-
-
-class Harm:
-    """Its pickle makes a file when it is read."""
-
-    def __reduce__(self) -> tuple[object, tuple[str, str]]:
-        return (open, ("harm", "w"))
 
 
 @contextmanager
@@ -58,26 +50,6 @@ def weights(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     path.write_bytes(weights_file(Network(read_plan(CFG)).tensors(), 7))
     assert path.stat().st_size > 2 * ROOM
     return path
-
-
-@pytest.mark.parametrize("name", ["evil.pt", "evil.weights", "old.pt"])
-@pytest.mark.parametrize(
-    ("main", "flags"),
-    [(convert.main, ["weights", "--out", "b.pt"]), (detect.main, ["--source", "x.png"]), (export.main, [])],
-)
-def test_a_checkpoint_made_to_execute_code(
-    main: Main,
-    flags: list[str],
-    name: str,
-    tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
-    capsys: pytest.CaptureFixture[str],
-) -> None:
-    monkeypatch.chdir(tmp_path)
-    torch.save({"model": Harm()}, name, _use_new_zipfile_serialization=name != "old.pt")
-    assert run_script(main, [*flags, "--weights", name, "--cfg", str(CFG)]) == EXIT_BAD_INPUT
-    assert capsys.readouterr().err.startswith(f"error: {name}: ")
-    assert [path.name for path in tmp_path.iterdir()] == [name]
 
 
 def test_size_that_contradicts_the_model(weights: Path, capsys: pytest.CaptureFixture[str]) -> None:
