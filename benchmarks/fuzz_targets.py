@@ -1153,7 +1153,7 @@ _START = {
 _CONVERT = {
     "labels": "--from my.data --to out/a.json",
     "weights": "--cfg my.cfg --weights my.weights --out out/a.pt",
-    "partial": "--cfg my.cfg --weights my.weights --out out/a.weights",
+    "partial": "--cfg my.cfg --weights my.weights --layers 1 --out out/a.weights",
     "fold": "--cfg my.cfg --weights my.weights --out out/a.weights --out-cfg out/a.cfg",
     "compare": "my.weights my.pt --cfg my.cfg",
     "fetch": "yolov4 --url http://127.0.0.1:9/x --out out",

@@ -31,7 +31,7 @@ ENTRIES = {
     "train --resume": "train --resume {0}",
     "info": "info --cfg small.cfg --weight-norms --weights {0}",
     "convert weights": "convert weights --cfg small.cfg --weights {0} --out b.safetensors",
-    "convert partial": "convert partial --cfg small.cfg --weights {0} --out b.weights",
+    "convert partial": "convert partial --cfg small.cfg --weights {0} --layers 1 --out b.weights",
     "convert fold": "convert fold --cfg small.cfg --weights {0} --out b.weights --out-cfg b.cfg",
     "convert compare": "convert compare {0} small.weights --cfg small.cfg",
     "export": "export --cfg small.cfg --weights {0}",
