@@ -88,7 +88,7 @@ from cspyolo.__main__ import main
 small = "--cfg small.cfg --weights small.weights "
 commands = [
     "detect " + small + "--names small.names --source list.txt --save-json",
-    "train --cfg small.cfg --data my.data --iterations 1 --workers 0 --albumentations augment.yaml",
+    "train --cfg small.cfg --data my.data --iterations 1 --batch-size 2 --subdivisions 1 --workers 0 --albumentations augment.yaml",
     "test " + small + "--data my.data",
     "info --cfg small.cfg",
     "convert weights " + small + "--out small.pt",

@@ -69,7 +69,8 @@ def load_torch_file(path: str | Path, what: str = "checkpoint") -> Any:
     """
     check_archive(path, what)
     try:
-        return torch.load(path, map_location="cpu", weights_only=True)
+        with Path(path).open("rb") as stream:  # given a path, PyTorch chooses another reader by the file's name
+            return torch.load(stream, map_location="cpu", weights_only=True)
     except (UnpicklingError, *_DAMAGE) as error:
         reason = str(error).split("\n", 1)[0] or type(error).__name__
         raise InputError(
