@@ -401,6 +401,7 @@ def prepared(folder: Path) -> None:
         "TMPDIR": str(folder / "tmp"),
         "MPLCONFIGDIR": str(folder / "tmp"),
         "MPLBACKEND": "agg",
+        "XDG_CACHE_HOME": str(folder / "tmp"),
     }
     tempfile.tempdir = None
     sys.dont_write_bytecode = True
