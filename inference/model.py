@@ -19,6 +19,7 @@ from inference.backends import (
     Session,
     TorchScriptSession,
 )
+from inference.cuda import GraphedNetwork
 from inference.detector import Detector
 from inference.engine import ENGINES, OPENVINO, EngineNetwork, default_engine
 from inference.predictor import Classifier, Model, Runnable
@@ -192,6 +193,8 @@ def model_of(
             device, half = torch.device("cpu"), False
         elif half:
             network.half()
+        if device.type == "cuda" and backend == AUTO:
+            runnable = GraphedNetwork(network.to(memory_format=torch.channels_last) if half else network)
     plan = runnable.plan
     if not plan.box_heads and any(step.section.is_head for step in plan.steps):
         return Classifier(runnable, device, half=half)

@@ -13,7 +13,7 @@ def select_device(text: str = "") -> torch.device:
     """The device that --device names: "" (a GPU if available), "cpu", "0", "cuda:1", "mps". Raises InputError."""
     name = text.strip().lower()
     if not name:
-        return torch.device("cuda:0" if torch.cuda.is_available() else "cpu")
+        return _exact(torch.device("cuda:0" if torch.cuda.is_available() else "cpu"))
     if name == "cpu":
         return torch.device("cpu")
     if name == "mps":
@@ -29,4 +29,11 @@ def select_device(text: str = "") -> torch.device:
     index, count = int(match[1] or 0), torch.cuda.device_count() if torch.cuda.is_available() else 0
     if index >= count:
         raise InputError(f"--device {text}: PyTorch sees {count} CUDA devices here; use --device cpu")
-    return torch.device(f"cuda:{index}")
+    return _exact(torch.device(f"cuda:{index}"))
+
+
+def _exact(device: torch.device) -> torch.device:
+    """Have float32 mean float32: cuDNN would round to TF32, with 10 bits. --half and --amp are the ways to be faster."""
+    if device.type == "cuda":
+        torch.backends.cudnn.allow_tf32 = torch.backends.cuda.matmul.allow_tf32 = False
+    return device

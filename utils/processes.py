@@ -20,6 +20,7 @@ from typing import TypeVar
 import torch
 from torch import Tensor, distributed
 
+from utils.device import select_device
 from utils.errors import InputError, RunError
 
 T = TypeVar("T")
@@ -134,7 +135,7 @@ def joined(device: str = "") -> Iterator[Processes]:
     if on_gpu and own >= torch.cuda.device_count():
         text = f"process {own} of this machine finds {torch.cuda.device_count()} GPUs"
         raise InputError(f"torchrun: {text}, expected one for each; lower --nproc_per_node, or use --device cpu")
-    where = torch.device("cuda", own) if on_gpu else torch.device("cpu")
+    where = select_device(str(own) if on_gpu else "cpu")
     if on_gpu:
         torch.cuda.set_device(where)
     store, _, _ = next(distributed.rendezvous("env://"))
