@@ -194,7 +194,9 @@ def model_of(
         elif half:
             network.half()
         if device.type == "cuda" and backend == AUTO:
-            runnable = GraphedNetwork(network.to(memory_format=torch.channels_last) if half else network)
+            if half:
+                network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+            runnable = GraphedNetwork(network)
     plan = runnable.plan
     if not plan.box_heads and any(step.section.is_head for step in plan.steps):
         return Classifier(runnable, device, half=half)
