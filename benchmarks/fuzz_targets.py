@@ -770,7 +770,7 @@ def _change_onnx(draw: Random, model: Any) -> None:
         del graph.node[place]
 
 
-def run_exported(backend: str | None, name: str = "a.onnx") -> None:
+def run_exported(backend: str, name: str = "a.onnx") -> None:
     model = open_model(name, backend=backend, device="cpu")
     model.predict([np.zeros((32, 48, 3), np.uint8)])
 
@@ -784,7 +784,7 @@ def make_openvino(draw: Random, seeds: Path, folder: Path) -> Arguments:
         data = in_bytes(draw, data)
     (folder / "a.xml").write_text(text, "utf-8", "surrogateescape")
     (folder / "a.bin").write_bytes(data)
-    return None, "a.xml"
+    return "openvino", "a.xml"
 
 
 def _in_xml(draw: Random, text: str) -> str:
@@ -802,7 +802,7 @@ def _in_xml(draw: Random, text: str) -> str:
 def make_torchscript(draw: Random, seeds: Path, folder: Path) -> Arguments:
     data = (seeds / "model" / "my.torchscript").read_bytes()
     (folder / "a.torchscript").write_bytes(in_zip(draw, data) if draw.random() < 0.7 else in_bytes(draw, data))
-    return None, "a.torchscript"
+    return "torchscript", "a.torchscript"
 
 
 # Data sets ----------------------------------------------------------------------------------------------------------------------
