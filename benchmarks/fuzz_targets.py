@@ -1087,7 +1087,7 @@ def serve_small(seeds: Path) -> None:
 
 
 _served: list[Any] = []
-_ANSWERS = {200, 307, 400, 403, 404, 405, 408, 413, 415, 422}
+_ANSWERS = {200, 307, 400, 403, 404, 405, 408, 413, 415, 422, 499}
 
 
 def run_request(
