@@ -53,6 +53,7 @@ _SAMPLE_S = 1.0
 _WARM_UP = 0.1  # of the requests, before memory is compared
 _BOX_PX, _SCORE = 0.6, 0.01  # batches round otherwise than single images
 _PATIENCE_S = 60.0
+_CLOSING_S = 20.0  # longer than the server waits for anything but a client that does not read
 _CRASHED = "crashes its decoder"
 
 
@@ -120,7 +121,8 @@ class Tally:
     """latencies: of the answers, in seconds. busy: answers 503. stale: requests sent again because the server had ended the idle
     connection. crashed: requests that a killed decoder cost. wrong: answers that
     are not those of the image. lost: requests without an answer. abuse: outcomes by kind. unexpected: those of them that should not
-    be. samples: resident bytes, open files and threads of the server, and resident bytes of its decoders.
+    be. left_open: files that stay open without clients.
+    samples: resident bytes, open files and threads of the server, and resident bytes of its decoders.
     """
 
     latencies: list[float] = field(default_factory=list)
@@ -134,6 +136,7 @@ class Tally:
     unexpected: Counter[str] = field(default_factory=Counter)
     samples: list[tuple[int, int, int, int]] = field(default_factory=list)
     seconds: float = 0.0
+    left_open: int = 0
 
 
 class Known(NamedTuple):
@@ -196,9 +199,11 @@ async def good_client(port: int, known: Known, numbers: Iterator[int], tally: Ta
                 try:
                     await connection.send(data)
                     answer = await connection.receive()
-                except (Closed, OSError, TimeoutError) as error:
+                except (Closed, OSError, asyncio.TimeoutError) as error:
                     connection.close()
-                    if was_open and not isinstance(error, TimeoutError):  # it was idle for too long, as HTTP permits
+                    if was_open and not isinstance(
+                        error, asyncio.TimeoutError
+                    ):  # it was idle for too long, as HTTP permits
                         tally.stale += 1
                         continue
                     tally.lost += 1
@@ -297,7 +302,7 @@ class Abuse:
             return str((await connection.receive()).status)
         except Closed:
             return "closed"
-        except TimeoutError:
+        except asyncio.TimeoutError:
             return "no end"
 
     async def file(self, kind: str, body: bytes, content_type: str, statuses: Sequence[int]) -> None:
@@ -445,11 +450,16 @@ def resident(pid: int) -> int:
     return 1024 * int(re.findall(r"^Pss:\s+(\d+)", text, re.MULTILINE)[0])
 
 
+def entries(pid: int, name: str) -> int:
+    """How many open files ("fd") or threads ("task") a process has."""
+    return len(list(Path(f"/proc/{pid}/{name}").iterdir()))
+
+
 async def watch(pid: int, tally: Tally) -> None:
     while True:
         with suppress(OSError):  # a child that has ended meanwhile
-            files, threads = (len(list(Path(f"/proc/{pid}/{each}").iterdir())) for each in ("fd", "task"))
-            tally.samples.append((resident(pid), files, threads, sum(map(resident, children(pid)))))
+            memory = sum(map(resident, children(pid)))
+            tally.samples.append((resident(pid), entries(pid, "fd"), entries(pid, "task"), memory))
         await asyncio.sleep(_SAMPLE_S)
 
 
@@ -564,6 +574,7 @@ def report(tally: Tally, bare: dict[int, float], batch: float) -> str:
                 f"{spread([each >> 20 for each in decoders])} MB, {memory_change(decoders):+.2f} %",
             ),
             ("open files", f"{spread(files)}"),
+            ("open files that stay without clients", f"{tally.left_open}"),
             ("threads", f"{spread(threads)}"),
         ]
     table = "\n".join(["| what | result |", "|---|---|", *(f"| {name} | {value} |" for name, value in rows)])
@@ -616,13 +627,20 @@ def main(arguments: Sequence[str] | None = None) -> int:
     with server([str(each) for pair in flags.items() for each in pair]) as (port, pid):
 
         async def run() -> tuple[Tally, float]:
+            before = entries(pid, "fd")
             tally = await load(port, pid, known, options.requests, options.seed, options.well_behaved)
-            return tally, await mean_batch(port)
+            batch = await mean_batch(port)
+            end = time.monotonic() + _CLOSING_S
+            while (more := entries(pid, "fd") - before) > 0 and time.monotonic() < end:
+                await asyncio.sleep(0.1)
+            tally.left_open = max(0, more)
+            return tally, batch
 
         tally, batch = asyncio.run(run())
     print(report(tally, bare, batch))
-    if tally.wrong or tally.lost or tally.unexpected or tally.crashed > tally.killed:
-        raise RunError(f"{tally.wrong} wrong answers, {tally.lost} lost, unexpected: {dict(tally.unexpected)}")
+    if tally.wrong or tally.lost or tally.left_open or tally.unexpected or tally.crashed > tally.killed:
+        text = f"{tally.wrong} wrong answers, {tally.lost} lost, {tally.left_open} files left open"
+        raise RunError(f"{text}, unexpected: {dict(tally.unexpected)}")
     return EXIT_OK
 
 

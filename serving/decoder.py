@@ -31,7 +31,7 @@ from utils.errors import InputError, RunError
 MOST_PIXELS = 50_000_000
 MEMORY_BYTES = 2 << 30
 TIME_S = 20.0
-_START_S, _LOOK_S = 60.0, 0.2
+_STARTS, _START_S, _LOOK_S = 3, 60.0, 0.2
 _HEAD = 12
 # A reply: kind, height and width (of a text: its length), place in the video, seconds from its start.
 _REPLY = struct.Struct("<cIIId")
@@ -120,6 +120,7 @@ class Decoders:
             each.process.kill()
 
     def _take(self) -> _Decoder:
+        failures = 0
         while True:
             with self._lock:
                 decoder = self._idle.pop() if self._idle else self._start()
@@ -127,7 +128,10 @@ class Decoders:
                 decoder.wait_until_ready()
             except RunError:
                 self._replace(decoder)
-                raise
+                failures += 1
+                if failures == _STARTS:
+                    raise
+                continue
             if decoder.process.poll() is None:
                 return decoder
             self._replace(decoder)  # it was killed while it was idle

@@ -107,6 +107,16 @@ def test_a_process_that_died_while_it_was_idle_is_replaced(decoders: Decoders) -
     one(decoders, IMAGE)
 
 
+def test_decoding_goes_on_when_processes_start_again(decoders: Decoders, monkeypatch: pytest.MonkeyPatch) -> None:
+    os.kill(decoders.pids[0], signal.SIGKILL)
+    time.sleep(0.1)
+    monkeypatch.setattr(decoder, "_MAIN", "raise SystemExit(3)  # {folder} {module}")
+    with pytest.raises(RunError, match=r"does not start \(exit code 3\)"):
+        one(decoders, IMAGE)  # after some tries
+    monkeypatch.undo()
+    one(decoders, IMAGE)
+
+
 def test_processes_that_cannot_start(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(decoder, "_MAIN", "raise SystemExit(3)  # {folder} {module}")
     with pytest.raises(RunError, match=r"does not start \(exit code 3\)"):
