@@ -104,11 +104,11 @@ SHAPES = Task(
 SCENES = Task(
     printed={"prn": 23.1, "gfm": 24.3, "efm-plain": 26.4, "efm": 26.8},
     compared=(("gfm", "prn", "+1.2 AP"), ("efm-plain", "gfm", "+2.1 AP"), ("efm", "efm-plain", "+0.4 AP")),
-    side=160,
+    side=96,
     drawn=600,
     images=2_400,
     batch=16,
-    rate=0.001,
+    rate=0.002,
     metric="AP",
 )
 SMALL = {"shapes": SHAPES, "scenes": SCENES}
@@ -145,7 +145,7 @@ T95 = (
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Result:
-    """One training. figure: in percent. seconds: of processor time."""
+    """One training. figure: in percent. seconds: of processor time, from where it was resumed if it was stopped."""
 
     task: str
     net: str
@@ -286,10 +286,10 @@ def markdown(folder: Path, name: str, task: Task, results: Sequence[Result]) -> 
         "net",
         "weights [M]",
         "BFLOPs",
-        "the papers",
+        "papers",
         f"{task.metric} [%] by seed",
         "mean",
-        "standard deviation",
+        "sd",
         "processor [s]",
     )
     rows = [
