@@ -198,9 +198,8 @@ def read_results(path: Path, tasks: Mapping[str, Task]) -> list[Result]:
 def write_results(folder: Path, tasks: Mapping[str, Task], results: Sequence[Result]) -> None:
     plain = {"tasks": as_plain(tasks), "results": [dataclasses.asdict(result) for result in results]}
     write_text(folder / "results.json", json.dumps(plain, indent=1) + "\n")
-    parts = [
-        markdown(folder, name, task, [each for each in results if each.task == name]) for name, task in tasks.items()
-    ]
+    found = {name: [each for each in results if each.task == name] for name in tasks}
+    parts = [markdown(folder, name, tasks[name], each) for name, each in found.items() if each]
     write_text(folder / "results.md", "\n".join(parts))
 
 
