@@ -18,7 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from utils.errors import InputError
-from utils.files import atomic_write
+from utils.files import atomic_write, read_bytes
 
 Image = NDArray[np.uint8]
 """An image, (height, width, channels), RGB or grey, 0..255."""
@@ -202,7 +202,7 @@ def read_image(path: str | Path, channels: int = 3) -> Image:
     """
     assert channels in (1, 3), channels
     try:
-        data = Path(path).read_bytes()
+        data = read_bytes(path)
     except FileNotFoundError:
         raise InputError(f"{path}: no such image") from None
     except (OSError, ValueError) as error:  # ValueError: a zero byte in the name

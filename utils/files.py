@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import codecs
+import errno
 import os
+import stat
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -77,6 +79,14 @@ def write_text(path: str | Path, text: str) -> None:
         stream.write(text.encode("utf-8"))
 
 
+def read_bytes(path: str | Path) -> bytes:
+    """The content of a file. Raises OSError, also for a device: some, such as /dev/zero, never end."""
+    with Path(path).open("rb") as stream:
+        if stat.S_ISCHR(os.fstat(stream.fileno()).st_mode):
+            raise OSError(errno.EINVAL, "is a device, not a file", str(path))
+        return stream.read()
+
+
 def read_text(path: str | Path, what: str, *, exact: bool = False, paths: bool = False) -> str:
     """Text of a file the user named; `what` ("cfg", "names", ...) is for the message. Raises InputError.
 
@@ -85,7 +95,7 @@ def read_text(path: str | Path, what: str, *, exact: bool = False, paths: bool =
     text back unchanged.
     """
     try:
-        data = Path(path).read_bytes()
+        data = read_bytes(path)
     except FileNotFoundError:
         raise InputError(f"{path}: no such {what} file") from None
     except OSError as error:

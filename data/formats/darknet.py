@@ -16,7 +16,7 @@ from typing import NamedTuple
 
 from data.annotations import MALFORMED, Annotation, Finding
 from utils.errors import CfgError, InputError
-from utils.files import encoding_of, exists, read_text
+from utils.files import encoding_of, exists, read_bytes, read_text
 
 # replace_image_to_label (src/utils.c): the only folders that the original replaces; a plain /images/ is not among them.
 _ORIGINAL_FOLDERS = (
@@ -134,7 +134,7 @@ class TextLabels:
 
 def _text_if_there(path: Path) -> str | None:
     try:
-        data = path.read_bytes()
+        data = read_bytes(path)
     except OSError:
         return None
     return data.decode(encoding_of(data), "replace")

@@ -12,6 +12,7 @@ import pytest
 from data.annotations import Annotation, Dataset
 from data.formats import coco, darknet, ultralytics, voc
 from data.formats.coco import split_of
+from data.image import read_image
 from data.sources import open_data
 from data.writing import write_data
 from tests.data.sets import small_set, write_png
@@ -388,3 +389,11 @@ def test_a_data_file_may_name_what_no_file_can_be_called(text: str, tmp_path: Pa
     (tmp_path / "list.txt").write_text("a.jpg\n")
     with pytest.raises(InputError, match=r"a\.data: |a{300}: "):
         open_data(tmp_path / "a.data")
+
+
+@pytest.mark.skipif(not Path("/dev/zero").exists(), reason="needs /dev/zero")
+def test_a_device_without_end_is_no_file(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="/dev/zero: names file cannot be read: is a device"):
+        darknet.read_names("/dev/zero")
+    with pytest.raises(InputError, match="/dev/zero: image cannot be read: is a device"):
+        read_image("/dev/zero")
