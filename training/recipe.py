@@ -21,7 +21,7 @@ from utils.net_options import ScheduleOptions
 
 _BATCH, _RATE = 8, 0.002
 _EPOCHS, _LEAST_IMAGES = 120, 24_000  # length of a run without --iterations and --epochs
-_BURN_IN = 0.05  # part of the run
+_BURN_IN, _SETTLING, _LONGEST_BURN_IN = 0.05, 100, 0.2  # part of the run, but at least so many iterations; at most
 _AVERAGED = 0.05  # part of the run that the moving average of the weights spans
 _BN_MOMENTUM = 0.1
 _SHOWN = 8  # classes described in the advice, the rarest first
@@ -58,7 +58,8 @@ def modern(options: TrainOptions, plan: Plan, images: int) -> TrainOptions:
     }
     chosen = {key: value for key, value in values.items() if getattr(options, key) is None}
     keys = set.intersection(*(set(step.section.keys()) for step in heads))
-    words = [f"learning_rate={_RATE}", f"burn_in={max(1, round(_BURN_IN * length))}"]
+    burn_in = max(_BURN_IN * length, min(_SETTLING, _LONGEST_BURN_IN * length))
+    words = [f"learning_rate={_RATE}", f"burn_in={max(1, round(burn_in))}"]
     words += ["ema_alpha=0"] if ScheduleOptions.from_raw(plan.cfg.sections[0]).ema_alpha else []
     words += [f"{key}={value}" for key, value in _HEAD_KEYS.items() if key in keys]
     return dataclasses.replace(options, overrides=(*words, *options.overrides), **chosen)  # type: ignore[arg-type]

@@ -62,7 +62,7 @@ def command(*flags: str) -> int:
 def test_the_plan_is_printed_and_nothing_is_trained(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert command("--recipe", "modern", "--plan", "--epochs", "400") == EXIT_OK
     text = capsys.readouterr().out
-    assert "  max_batches=300\n" in text and "  burn_in=15\n" in text  # 400 epochs of 6 images in batches of 8
+    assert "  max_batches=300\n" in text and "  burn_in=60\n" in text  # 400 epochs of 6 images in batches of 8
     assert "  cos_lr: true\n" in text and "  iou_loss=ciou\n" in text and "  anchors=8,8" not in text
     assert "2,400 images seen, each of 6 images 400 times" in text
     assert not (folder / "runs").exists()
