@@ -74,9 +74,13 @@ class Graph:
         """A constant of int64."""
         return self._constant(np.asarray(values, np.int64))
 
-    def scales(self, values: Sequence[float]) -> str:
+    def scales(self, values: Sequence[float] | float | NDArray[Any]) -> str:
         """A float32 constant, which some operators require whatever the type of their input."""
         return self._constant(np.asarray(values, np.float32))
+
+    def fixed(self, values: NDArray[Any]) -> str:
+        """A constant of the type that it has."""
+        return self._constant(values)
 
     def _constant(self, array: NDArray[Any]) -> str:
         key = (array.dtype.str, array.shape, array.tobytes()) if array.size <= _SHARED_SIZE else None

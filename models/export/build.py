@@ -10,6 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from models.export.int8 import Quantizable, Quantization, quantize
 from models.heads.base import Head
 from models.network import Network
 from models.onnx_graph import INPUT, Graph, Node
@@ -27,7 +28,8 @@ class ExportOptions:
     outputs: "raw": those of the network, one for each head; "boxes": `boxes` (n, boxes, 4), centre and size relative to the
     input, and `scores` (n, boxes, classes); "nms": `detections` (any, 7) after NMS: image, class, score, box.
     batch: batch size, None: any. dynamic_size: any width and height that the strides divide. half: weights and layers in
-    float16; input, heads and outputs stay in float32. conf, iou, max_det: of the NMS; max_det per class.
+    float16; input, heads and outputs stay in float32. int8: compute convolutions in 8 bits. conf, iou, max_det: of the NMS;
+    max_det per class.
     """
 
     outputs: Outputs = "boxes"
@@ -35,6 +37,7 @@ class ExportOptions:
     batch: int | None = 1
     dynamic_size: bool = False
     half: bool = False
+    int8: Quantization | None = None
     conf: float = 0.25
     iou: float = 0.45
     max_det: int = 300
@@ -59,11 +62,17 @@ def build_graph(network: Network, options: ExportOptions) -> Built:
     values = _layers(network, graph, options.half)
     if options.outputs == "raw":
         names = [f"output_{step.index}" for step in plan.heads]
-        return _finish(graph, [values[step.index] for step in plan.heads], names)
+        return _finish(graph, [values[step.index] for step in plan.heads], names, options.int8)
     boxes, scores = _boxes(network, graph, values)
     if options.outputs == "boxes":
-        return _finish(graph, [boxes, scores], ["boxes", "scores"])
-    return _finish(graph, [_suppressed(graph, boxes, scores, options)], ["detections"])
+        return _finish(graph, [boxes, scores], ["boxes", "scores"], options.int8)
+    return _finish(graph, [_suppressed(graph, boxes, scores, options)], ["detections"], options.int8)
+
+
+def observable(network: Network, options: ExportOptions) -> Built:
+    """The float graph whose outputs are the tensors that `Quantization.ranges` must hold, except the input's."""
+    built = build_graph(network, replace(options, outputs="raw", half=False, int8=None))
+    return Built(built.graph, Quantizable.of(built.graph, built.outputs).observed)
 
 
 def _layers(network: Network, graph: Graph, half: bool) -> dict[int, str]:
@@ -113,14 +122,16 @@ def _suppressed(graph: Graph, boxes: str, scores: str, options: ExportOptions) -
         return graph.concat([first, score, graph.node("GatherND", boxes, place)], 1)
 
 
-def _finish(graph: Graph, values: list[str], names: list[str]) -> Built:
-    """Name the outputs, and drop what none of them needs."""
+def _finish(graph: Graph, values: list[str], names: list[str], int8: Quantization | None) -> Built:
+    """Name the outputs, drop what none of them needs, and quantise the rest if wanted."""
     for value, name in zip(values, names, strict=True):
         with graph.scope("", np.float32):
             source = graph.cast(value)
         graph.nodes.append(Node("Identity", name, (source,), (name,), {}))
     graph.nodes = _needed(graph.nodes, names)
     graph.nodes = _without_identities(graph.nodes, names)
+    if int8 is not None:
+        quantize(graph, tuple(names), int8)
     used = {name for node in graph.nodes for name in node.inputs}
     graph.constants = {name: value for name, value in graph.constants.items() if name in used}
     return Built(graph, tuple(names))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping
 from io import BytesIO
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -11,7 +11,7 @@ from typing import Any, BinaryIO
 import torch
 from numpy.typing import NDArray
 
-from models.export.build import Built, ExportOptions, build_graph
+from models.export.build import Built, ExportOptions, build_graph, observable
 from models.export.metadata import Metadata
 from models.network import Network
 from models.onnx_graph import INPUT
@@ -84,17 +84,27 @@ MAX_BYTES = 2**31 - 1  # of a protobuf message
 _LARGE = 64  # values; smaller constants may be shapes and indices, which shape inference reads
 
 Constants = dict[str, NDArray[Any]]
+Builder = Callable[[Network, ExportOptions], Built]
 
 
 def onnx_bytes(network: Network, options: ExportOptions, names: tuple[str, ...] = ()) -> bytes:
     """An ONNX model of a folded network. Raises InputError for what ONNX cannot express."""
+    return _bytes(network, build_graph, options, Metadata.of(network, options, names).pairs())
+
+
+def observing_bytes(network: Network, options: ExportOptions) -> bytes:
+    """An ONNX model whose outputs are the tensors that the calibration for 8 bits observes."""
+    return _bytes(network, observable, options, {})
+
+
+def _bytes(network: Network, build: Builder, options: ExportOptions, pairs: Mapping[str, str]) -> bytes:
     assert network.is_folded, "batch normalisation is folded before a network is exported"
     with torch.no_grad():
-        built = build_graph(network, options)
+        built = build(network, options)
     if sum(value.nbytes for value in built.graph.constants.values()) > MAX_BYTES:
         raise InputError(f"{network.plan.cfg.path}: its weights exceed 2 GiB, more than an ONNX file holds")
     model = _model(network, built, options)
-    for key, value in Metadata.of(network, options, names).pairs().items():
+    for key, value in pairs.items():
         model.metadata_props.add(key=key, value=value)
     data: bytes = model.SerializeToString()
     return data

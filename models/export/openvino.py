@@ -23,7 +23,8 @@ def save_openvino(network: Network, path: str | Path, options: ExportOptions, na
     With options.half, weights are stored in float16; OpenVINO chooses the precision that suits the processor.
     """
     library = need("openvino", "openvino")
-    data = onnx_bytes(network, replace(options, half=False), names)
+    int8 = options.int8 and replace(options.int8, engine="openvino")
+    data = onnx_bytes(network, replace(options, half=False, int8=int8), names)
     with staged(path) as target:
         source = target.with_name("source.onnx")
         try:
