@@ -1,0 +1,111 @@
+"""8-bit models: calibration on training images, and what quantisation costs on the validation set."""
+
+from __future__ import annotations
+
+import logging
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from tqdm import tqdm
+
+from data.annotations import Dataset
+from data.batches import ImageLoader
+from data.evaluation_set import make_classification_set, make_evaluation_set
+from data.sources import open_data
+from evaluation.metrics.accuracy import Accuracy
+from evaluation.run import measure_predictions, outcome, predict_images, protocol_ways
+from inference.backends import open_session
+from inference.model import model_of
+from inference.predictor import Classifier, Model
+from models.export.build import ExportOptions
+from models.export.int8 import Ranges
+from models.export.onnx import observing_bytes
+from models.network import Network
+from models.onnx_graph import INPUT
+from utils.errors import InputError
+
+logger = logging.getLogger(__name__)
+
+_CONFIDENCE = 0.001  # test.py's
+_BLOCK = 10_000
+
+
+class Int8Data:
+    """A data set as quantisation uses it: training images for the ranges, the validation set for the quality.
+
+    Raises InputError for a data set without these two splits or without labels.
+    """
+
+    def __init__(self, path: str | Path, count: int, *, names: str | Path | None = None) -> None:
+        train = open_data(path, "train", names=names).splits["train"]
+        self.validation: Dataset = open_data(path, "val", names=names)
+        images = self.validation.splits["val"]
+        shared = set(train) & set(images)
+        if shared:
+            raise InputError(
+                f"{path}: {len(shared)} of {len(images)} validation images are training images, too, so the measured quality "
+                "would be that of the calibration images; expected a data set with separate splits train and val"
+            )
+        if not train:
+            raise InputError(f"{path}: no images in split 'train', expected some to calibrate on")
+        if not self.validation.labelled:
+            raise InputError(f"{path}: has no annotations, expected some to measure the quality of the 8-bit model on")
+        chosen = min(count, len(train))
+        self.path = str(path)
+        self.images = tuple(train[number * len(train) // chosen] for number in range(chosen))
+
+
+def calibrate(network: Network, options: ExportOptions, data: Int8Data) -> Ranges:
+    """The ranges of a folded network's tensors: bounds of each image's values, averaged over the images. Raises InputError."""
+    session = open_session(observing_bytes(network, options), network.plan.cfg.path, torch.device("cpu"))
+    names = [output.name for output in session.get_outputs()]
+    size = options.batch or 1
+    total, batches = np.zeros((len(names), 2)), 0
+    loader = ImageLoader(data.images, model_of_copy(network).preprocessing(), batch_size=size)
+    for batch in tqdm(loader, desc="calibration", unit="batch", disable=not data.images):
+        for failure in batch.failures:
+            raise InputError(f"calibration image {failure.reason}")
+        places = np.arange(size) % len(batch.items)  # repeats images in the last batch, which may be smaller
+        found = session.run(None, {INPUT: batch.images.numpy()[places]})
+        total += [_bounds(torch.from_numpy(values)) for values in found]
+        batches += 1
+    return {name: (float(low), float(high)) for name, (low, high) in zip(names, total / batches, strict=True)}
+
+
+def _bounds(values: torch.Tensor) -> tuple[float, float]:
+    """The values that one in 10,000 is below and above. Clipping these few leaves finer steps for all others."""
+    beyond = max(1, values.numel() // 10_000)
+    low, high = (torch.topk(values.flatten(), beyond, largest=largest).values[-1] for largest in (False, True))
+    return float(low), float(high)
+
+
+class Quality(NamedTuple):
+    """metric: "mAP@0.5" or "top-1". value: from 0 to 1."""
+
+    metric: str
+    value: float
+
+
+def quality(model: Model, data: Int8Data) -> Quality:
+    """The original's mAP of a detector, or the accuracy of a classifier, on the validation set.
+
+    Raises InputError without labels, RunError for images that cannot be read.
+    """
+    validation, cfg = data.validation, model.network.plan.cfg.path
+    if isinstance(model, Classifier):
+        images = make_classification_set(validation, "val", model.classes, cfg)
+        predictions = predict_images(model, images.images, interactive=True)
+        outcome(images.images, predictions)
+        probabilities = np.array(predictions.found[0], np.float32).reshape(-1, model.classes)
+        accuracy = Accuracy.of(probabilities, images.classes_of(predictions.indices), images.names, images.top)
+        return Quality("top-1", float(accuracy.top(1)))
+    boxes = make_evaluation_set(validation, "val", model.classes, cfg)
+    predictions = predict_images(model, boxes.images, protocol_ways(LOWEST_CONFIDENCE), interactive=True)
+    outcome(boxes.images, predictions)
+    metrics, _, ground_truth = measure_predictions(predictions, boxes)
+    if not any(len(each) for each in ground_truth):
+        raise InputError(f"{data.path}: has no labels in split 'val', expected some to measure mAP on")
+    return Quality("mAP@0.5", metrics.darknet.mean_average_precision(0))
