@@ -4,22 +4,27 @@ examples:
   python export.py --cfg yolov4.cfg --weights yolov4.weights --names coco.names --include onnx openvino
   python export.py --weights best.pt --include onnx --dynamic batch size --opset 18
   python export.py --cfg yolov4.cfg --weights yolov4.weights --include onnx --output nms --conf-thres 0.3
+  python export.py --cfg yolov4.cfg --weights yolov4.weights --include openvino --int8 --data coco.data
 """
 
 from __future__ import annotations
 
+import copy
 import logging
 import sys
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
 import torch
 
 from data.formats.darknet import read_names
+from evaluation.int8 import Int8Data, Quality, calibrate, quality
 from inference.backends import ExportedModel, OnnxRuntimeSession, OpenVinoSession, Session, TorchScriptSession
+from inference.model import model_of
 from models.export.build import OUTPUTS, ExportOptions
+from models.export.int8 import Quantization
 from models.export.onnx import save_onnx
 from models.export.openvino import save_openvino
 from models.export.torchscript import save_torchscript
@@ -27,11 +32,24 @@ from models.export.verify import HALF_TOLERANCE, TOLERANCE, Expected, difference
 from models.fit import classes_of
 from models.formats.files import LoadedModel, LoadOptions, load_model
 from models.network import Network
-from utils.cli import EXIT_OK, flags_of, input_size, options_from, positive, run_script, script_parser
+from utils.cli import (
+    EXIT_OK,
+    above_zero,
+    flags_of,
+    input_size,
+    options_from,
+    positive,
+    run_script,
+    script_parser,
+    share,
+)
 from utils.errors import InputError, RunError
 from utils.files import staged
 
 logger = logging.getLogger(__name__)
+
+CALIBRATION_IMAGES, MAX_DROP = 200, 0.01
+_CPU = torch.device("cpu")
 
 Saver = Callable[[Network, Path, ExportOptions, tuple[str, ...]], None]
 Opener = Callable[[Path, torch.device], Session]
@@ -59,6 +77,10 @@ class ExportFlags:
     output: Literal["raw", "boxes", "nms"] | None
     opset: int
     half: bool
+    int8: bool
+    data: str | None
+    calib_images: int
+    max_drop: float
     conf_thres: float | None
     iou_thres: float | None
     max_det: int | None
@@ -83,6 +105,16 @@ def parse_arguments(arguments: Sequence[str] | None) -> ExportFlags:
         "scores (default for detectors); nms: boxes after NMS")  # fmt: skip
     add("--opset", type=int, default=ExportOptions.opset, help="ONNX opset, default %(default)s")
     add("--half", help="16-bit floats inside; inputs and outputs stay 32-bit")
+    add(
+        "--int8",
+        action="store_true",
+        help="8-bit convolutions, calibrated and measured on --data; onnx and openvino only",
+    )
+    add("--data", help="data set of --int8: calibrated on images of its split train, measured on val")
+    add("--calib-images", type=above_zero, default=CALIBRATION_IMAGES, metavar="N", help="images to calibrate --int8 on, "
+        "evenly spread over the split, default %(default)s")  # fmt: skip
+    add("--max-drop", type=share, default=MAX_DROP, metavar="D", help="largest loss of mAP (classifiers: top-1) that --int8 "
+        "may cost, from 0 to 1, default %(default)s")  # fmt: skip
     add("--conf-thres", default=None, help="confidence threshold of --output nms, default 0.25")
     add("--iou-thres", default=None, help="NMS IoU threshold of --output nms, default 0.45")
     add("--max-det", default=None, help="maximum number of boxes per class of --output nms, default 300")
@@ -95,21 +127,72 @@ def parse_arguments(arguments: Sequence[str] | None) -> ExportFlags:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     flags = parse_arguments(arguments)
+    _check_int8(flags)
     network, names = _network(flags)
     options = _options(flags, network)
     _warn_of_suppression(network, options)
+    base = Path(flags.out or Path(flags.weights).with_suffix(""))
+    paths = {kind: base.with_name(base.name + FORMATS[kind][0]) for kind in flags.include}
+    if flags.int8:
+        return _export_int8(flags, network.fold(), options, names, paths)
     checks = [] if flags.no_check else expected(network, options)
     network.fold()
-    base = Path(flags.out or Path(flags.weights).with_suffix(""))
-    for kind in flags.include:
-        suffix, save, opener = FORMATS[kind]
-        path = base.with_name(base.name + suffix)
+    for kind, path in paths.items():
+        _, save, opener = FORMATS[kind]
         with staged(path) as target:
             save(network, target, options, names)
             error = _largest_difference(target, opener, checks)
             _judge(path, error, flags.tolerance or (HALF_TOLERANCE if flags.half else TOLERANCE))
         print(f"{path}: {_megabytes(path):.1f} MB, {_verdict(error)}")
     return EXIT_OK
+
+
+def _export_int8(
+    flags: ExportFlags, network: Network, options: ExportOptions, names: tuple[str, ...], paths: dict[str, Path]
+) -> int:
+    """Write 8-bit models, each only if its measured quality is close enough to the network's."""
+    assert flags.data is not None
+    data = Int8Data(flags.data, flags.calib_images, names=flags.names)
+    wanted = quality(model_of(copy.deepcopy(network), _CPU), data)
+    ranges = calibrate(network, options, data)
+    for kind, path in paths.items():
+        _, save, opener = FORMATS[kind]
+        with staged(path) as target:
+            # NMS inside would drop low scores, which mAP counts: measured without it.
+            measured = replace(options, outputs="raw", int8=Quantization(ranges=ranges))
+            save(network, target, measured, names)
+            found = quality(model_of(ExportedModel(opener(target, _CPU), str(target)), _CPU), data)
+            _judge_quality(path, wanted, found, flags)
+            report = {"data": data.path, "images": len(data.images), "metric": found.metric}
+            report |= {"float": round(wanted.value, 4), "int8": round(found.value, 4)}
+            save(network, target, replace(options, int8=Quantization(ranges=ranges, report=report)), names)
+            opener(target, _CPU)
+        change = f"{wanted.metric} {wanted.value:.2%}, in 8 bits {found.value:.2%}"
+        print(f"{path}: {_megabytes(path):.1f} MB, {change}, calibrated on {len(data.images)} images")
+    return EXIT_OK
+
+
+def _judge_quality(path: Path, wanted: Quality, found: Quality, flags: ExportFlags) -> None:
+    if wanted.value - found.value > flags.max_drop:
+        raise RunError(
+            f"{path}: is not written: 8 bits lower {wanted.metric} from {wanted.value:.2%} to {found.value:.2%}, by more than "
+            f"--max-drop {flags.max_drop:g}; calibrate on more images (--calib-images), or accept a larger --max-drop"
+        )
+
+
+def _check_int8(flags: ExportFlags) -> None:
+    """Raises InputError for flags that do not go with --int8, or need it."""
+    if not flags.int8:
+        if flags.data is not None:
+            logger.warning("--data has no effect without --int8")
+        return
+    if flags.data is None:
+        raise InputError("--int8: expected --data, a data set to calibrate and measure on")
+    if "torchscript" in flags.include:
+        raise InputError("--int8: cannot be written as torchscript, expected --include onnx or openvino")
+    for flag, given in (("--half", flags.half), ("--no-check", flags.no_check), ("--tolerance", flags.tolerance)):
+        if given:
+            raise InputError(f"--int8 and {flag} exclude each other: 8-bit models are judged by their mAP (--max-drop)")
 
 
 def _options(flags: ExportFlags, network: Network) -> ExportOptions:
@@ -153,7 +236,7 @@ def _warn_of_suppression(network: Network, options: ExportOptions) -> None:
 def _largest_difference(path: Path, opener: Opener, checks: Sequence[Expected]) -> float | None:
     if not checks:
         return None
-    model = ExportedModel(opener(path, torch.device("cpu")), str(path))
+    model = ExportedModel(opener(path, _CPU), str(path))
     errors = []
     for check in checks:
         found = [each.numpy() for each in model(torch.from_numpy(check.images))]

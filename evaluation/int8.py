@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import logging
+import copy
 from pathlib import Path
-from typing import Any
+from typing import NamedTuple
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from tqdm import tqdm
 
 from data.annotations import Dataset
@@ -16,21 +15,18 @@ from data.batches import ImageLoader
 from data.evaluation_set import make_classification_set, make_evaluation_set
 from data.sources import open_data
 from evaluation.metrics.accuracy import Accuracy
+from evaluation.metrics.darknet import SCORE_THRESH
 from evaluation.run import measure_predictions, outcome, predict_images, protocol_ways
-from inference.backends import open_session
+from inference.backends import OnnxRuntime
 from inference.model import model_of
 from inference.predictor import Classifier, Model
 from models.export.build import ExportOptions
 from models.export.int8 import Ranges
 from models.export.onnx import observing_bytes
 from models.network import Network
-from models.onnx_graph import INPUT
 from utils.errors import InputError
 
-logger = logging.getLogger(__name__)
-
-_CONFIDENCE = 0.001  # test.py's
-_BLOCK = 10_000
+_CLIPPED = 10_000
 
 
 class Int8Data:
@@ -60,16 +56,17 @@ class Int8Data:
 
 def calibrate(network: Network, options: ExportOptions, data: Int8Data) -> Ranges:
     """The ranges of a folded network's tensors: bounds of each image's values, averaged over the images. Raises InputError."""
-    session = open_session(observing_bytes(network, options), network.plan.cfg.path, torch.device("cpu"))
-    names = [output.name for output in session.get_outputs()]
+    model, names = observing_bytes(network, options)
+    engine = OnnxRuntime(model, network.plan.cfg.path, torch.device("cpu"))
     size = options.batch or 1
     total, batches = np.zeros((len(names), 2)), 0
-    loader = ImageLoader(data.images, model_of_copy(network).preprocessing(), batch_size=size)
-    for batch in tqdm(loader, desc="calibration", unit="batch", disable=not data.images):
+    preprocessing = model_of(copy.deepcopy(network), torch.device("cpu")).preprocessing()
+    loader = ImageLoader(data.images, preprocessing, batch_size=size)
+    for batch in tqdm(loader, desc="calibration", unit="batch"):
         for failure in batch.failures:
             raise InputError(f"calibration image {failure.reason}")
         places = np.arange(size) % len(batch.items)  # repeats images in the last batch, which may be smaller
-        found = session.run(None, {INPUT: batch.images.numpy()[places]})
+        found = engine.run(batch.images.numpy()[places])
         total += [_bounds(torch.from_numpy(values)) for values in found]
         batches += 1
     return {name: (float(low), float(high)) for name, (low, high) in zip(names, total / batches, strict=True)}
@@ -77,7 +74,7 @@ def calibrate(network: Network, options: ExportOptions, data: Int8Data) -> Range
 
 def _bounds(values: torch.Tensor) -> tuple[float, float]:
     """The values that one in 10,000 is below and above. Clipping these few leaves finer steps for all others."""
-    beyond = max(1, values.numel() // 10_000)
+    beyond = max(1, values.numel() // _CLIPPED)
     low, high = (torch.topk(values.flatten(), beyond, largest=largest).values[-1] for largest in (False, True))
     return float(low), float(high)
 
@@ -103,7 +100,7 @@ def quality(model: Model, data: Int8Data) -> Quality:
         accuracy = Accuracy.of(probabilities, images.classes_of(predictions.indices), images.names, images.top)
         return Quality("top-1", float(accuracy.top(1)))
     boxes = make_evaluation_set(validation, "val", model.classes, cfg)
-    predictions = predict_images(model, boxes.images, protocol_ways(LOWEST_CONFIDENCE), interactive=True)
+    predictions = predict_images(model, boxes.images, protocol_ways(SCORE_THRESH), interactive=True)
     outcome(boxes.images, predictions)
     metrics, _, ground_truth = measure_predictions(predictions, boxes)
     if not any(len(each) for each in ground_truth):

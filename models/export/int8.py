@@ -22,7 +22,6 @@ Engine = Literal["onnxruntime", "openvino"]
 shortcut as part of the convolution in front of them, so that the value between them stays in float."""
 
 
-
 @dataclass(frozen=True, kw_only=True)
 class Quantization:
     """ranges: of the tensors that `observable` names. engine: for which the graph is. report: what was measured, for the
@@ -117,16 +116,16 @@ def quantize(graph: Graph, outputs: tuple[str, ...], options: Quantization) -> N
     """Quantise a graph in place."""
     part, engine = Quantizable.of(graph, outputs), options.engine
     ranges = {INPUT: (0.0, 1.0), **options.ranges}
-    grids: dict[str, _Grid] = {}
+    grids: dict[str, Grid] = {}
     for group in part.groups:
         low, high = (extreme(ranges[name][side] for name in group) for side, extreme in enumerate((min, max)))
-        grids.update(dict.fromkeys(group, _Grid.of(low, high)))
+        grids.update(dict.fromkeys(group, Grid.of(low, high)))
     inputs = {node.name: grids[node.inputs[0]] for node in part.convolutions}
     if engine == "openvino":
         makers = {node.outputs[0]: node for node in graph.nodes}
         grids = {name: grid for name, grid in grids.items() if not _selected_from(makers.get(name))}
     else:
-        grids |= {name: _Grid.of(*ranges[name]) for name in part.inner}
+        grids |= {name: Grid.of(*ranges[name]) for name in part.inner}
     nodes, graph.nodes = graph.nodes, []
     renamed = {INPUT: _rounded(graph, INPUT, grids[INPUT])} if INPUT in grids else {}
     for node in nodes:
@@ -138,28 +137,28 @@ def quantize(graph: Graph, outputs: tuple[str, ...], options: Quantization) -> N
 
 
 @dataclass(frozen=True)
-class _Grid:
+class Grid:
     """The 256 values of a quantised tensor: (0 to 255 - zero) * scale."""
 
     scale: float
     zero: int
 
     @classmethod
-    def of(cls, low: float, high: float) -> _Grid:
+    def of(cls, low: float, high: float) -> Grid:
         """The grid from `low` to `high`, which contains 0."""
         low, high = min(low, 0.0), max(high, 0.0)
         scale = (high - low) / _LEVELS or 1.0
         return cls(scale, round(-low / scale))
 
 
-def _rounded(graph: Graph, name: str, grid: _Grid) -> str:
+def _rounded(graph: Graph, name: str, grid: Grid) -> str:
     """The values of a tensor on its grid."""
     scale, zero = graph.scales(grid.scale), graph.fixed(np.array(grid.zero, np.uint8))
     whole = graph.node("QuantizeLinear", name, scale, zero)
     return graph.node("DequantizeLinear", whole, scale, zero)
 
 
-def _weights(graph: Graph, operands: list[str], grid: _Grid, engine: Engine) -> list[str]:
+def _weights(graph: Graph, operands: list[str], grid: Grid, engine: Engine) -> list[str]:
     """The weights and, if there are any, biases of a convolution, rounded. Biases are rounded for `onnxruntime` only."""
     weights, *others = (graph.constants[name].astype(np.float64) for name in operands)
     scales = np.abs(weights).reshape(len(weights), -1).max(1) / _WEIGHT_LEVELS
@@ -169,7 +168,10 @@ def _weights(graph: Graph, operands: list[str], grid: _Grid, engine: Engine) -> 
     whole = np.rint(weights / scales.reshape(-1, 1, 1, 1)).clip(-_WEIGHT_LEVELS, _WEIGHT_LEVELS)
     result = [_dequantized(graph, whole.astype(np.int8), scales)]
     if others and engine == "onnxruntime":
-        return [*result, _dequantized(graph, np.rint(others[0] / scales / grid.scale).astype(np.int32), scales * grid.scale)]
+        return [
+            *result,
+            _dequantized(graph, np.rint(others[0] / scales / grid.scale).astype(np.int32), scales * grid.scale),
+        ]
     return result + operands[1:]
 
 

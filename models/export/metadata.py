@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from typing import Any
 
 from models.export.build import OUTPUTS, ExportOptions, Outputs
 from models.formats.checkpoint import Description
@@ -20,7 +21,8 @@ _NOTE = "RGB in [0, 1], planes; resize: bilinear, corners aligned (as Darknet's)
 class Metadata:
     """description: cfg and names. size_wh: the input's size in pixels, that of the cfg if dynamic. outputs: see ExportOptions.
 
-    conf: score threshold of a model with built-in NMS; None without NMS, or if the file does not say.
+    conf: score threshold of a model with built-in NMS; None without NMS, or if the file does not say. int8: of an 8-bit model:
+    what it was calibrated on and its measured quality; empty for other models.
     """
 
     description: Description
@@ -30,6 +32,7 @@ class Metadata:
     dynamic_size: bool
     letter_box: bool
     conf: float | None = None
+    int8: Mapping[str, Any] = field(default_factory=dict)
 
     @classmethod
     def of(cls, network: Network, options: ExportOptions, names: tuple[str, ...]) -> Metadata:
@@ -42,6 +45,7 @@ class Metadata:
             dynamic_size=options.dynamic_size,
             letter_box=plan.net.letter_box,
             conf=options.conf if options.outputs == "nms" else None,
+            int8=options.int8.report if options.int8 else {},
         )
 
     @classmethod
@@ -59,6 +63,7 @@ class Metadata:
                 dynamic_size=bool(settings["dynamic_size"]),
                 letter_box=bool(settings["letter_box"]),
                 conf=None if settings.get("conf") is None else float(settings["conf"]),
+                int8=dict(settings.get("int8", {})),
             )
         except (KeyError, TypeError, ValueError, OverflowError):
             raise InputError(f"{place}: does not describe its network, expected a file written by export.py") from None
@@ -78,6 +83,7 @@ class Metadata:
             "dynamic_size": self.dynamic_size,
             "letter_box": self.letter_box,
             "conf": self.conf,
+            **({"int8": self.int8} if self.int8 else {}),
         }
         fitted = "kept aspect ratio on a border of 0.5" if self.letter_box else "stretched"
         return {

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from io import BytesIO
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -84,23 +84,24 @@ MAX_BYTES = 2**31 - 1  # of a protobuf message
 _LARGE = 64  # values; smaller constants may be shapes and indices, which shape inference reads
 
 Constants = dict[str, NDArray[Any]]
-Builder = Callable[[Network, ExportOptions], Built]
 
 
 def onnx_bytes(network: Network, options: ExportOptions, names: tuple[str, ...] = ()) -> bytes:
     """An ONNX model of a folded network. Raises InputError for what ONNX cannot express."""
-    return _bytes(network, build_graph, options, Metadata.of(network, options, names).pairs())
-
-
-def observing_bytes(network: Network, options: ExportOptions) -> bytes:
-    """An ONNX model whose outputs are the tensors that the calibration for 8 bits observes."""
-    return _bytes(network, observable, options, {})
-
-
-def _bytes(network: Network, build: Builder, options: ExportOptions, pairs: Mapping[str, str]) -> bytes:
     assert network.is_folded, "batch normalisation is folded before a network is exported"
     with torch.no_grad():
-        built = build(network, options)
+        built = build_graph(network, options)
+    return _bytes(network, built, options, Metadata.of(network, options, names).pairs())
+
+
+def observing_bytes(network: Network, options: ExportOptions) -> tuple[bytes, tuple[str, ...]]:
+    """An ONNX model whose outputs are the tensors that calibration observes, and their names."""
+    with torch.no_grad():
+        built = observable(network, options)
+    return _bytes(network, built, options, {}), built.outputs
+
+
+def _bytes(network: Network, built: Built, options: ExportOptions, pairs: Mapping[str, str]) -> bytes:
     if sum(value.nbytes for value in built.graph.constants.values()) > MAX_BYTES:
         raise InputError(f"{network.plan.cfg.path}: its weights exceed 2 GiB, more than an ONNX file holds")
     model = _model(network, built, options)

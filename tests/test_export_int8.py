@@ -1,0 +1,136 @@
+"""export.py --int8 on the shipped detector of scenes: what is written, refused and said."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+import torch
+
+import export
+from data.scenes import make_scenes
+from evaluation.int8 import Int8Data, _bounds
+from inference.model import open_model
+from tests.paths import REPOSITORY
+from tests.test_test_script import script
+from utils.cli import EXIT_BAD_INPUT, EXIT_FAILED, EXIT_OK, run_script
+
+pytest.importorskip("onnxruntime")
+pytest.importorskip("openvino")
+
+SCENES = REPOSITORY / "weights" / "scenes"
+BOTH = ("onnx", "openvino")
+
+
+@pytest.fixture(scope="module")
+def scenes(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Data with 20 training and 4 validation images."""
+    return make_scenes(tmp_path_factory.mktemp("int8") / "scenes", 20, seed=5, size=224)
+
+
+@pytest.fixture
+def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+    monkeypatch.chdir(tmp_path)
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield tmp_path
+    torch.set_num_threads(threads)
+
+
+def run(*flags: object) -> int:
+    source = ["--cfg", f"{SCENES}.cfg", "--weights", f"{SCENES}.weights", "--out", "m", "--img-size", "224"]
+    return run_script(export.main, [*source, "--int8", "--calib-images", "4", *map(str, flags)])
+
+
+def test_written_measured_and_run_by_test_script(
+    scenes: Path, folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert run("--data", scenes, "--include", *BOTH, "--max-drop", "0.05") == EXIT_OK
+    said = capsys.readouterr().out
+    assert sorted(path.name for path in folder.iterdir()) == ["m.bin", "m.onnx", "m.xml"]
+    assert (folder / "m.onnx").stat().st_size < 0.4 * Path(f"{SCENES}.weights").stat().st_size
+    for name in ("m.onnx", "m.xml"):
+        report = open_model(name).network.metadata.int8  # type: ignore[attr-defined]
+        assert report["metric"] == "mAP@0.5" and report["images"] == 4 and report["data"] == str(scenes)
+        assert f"{name}: " in said and f"in 8 bits {report['int8']:.2%}" in said
+        assert report["float"] > 0.9 and report["float"] - report["int8"] <= 0.05
+        assert run_script(script.main, ["--weights", name, "--data", str(scenes), "--print", "darknet"]) == EXIT_OK
+        assert f"{report['int8']:.4f}"[:5] in capsys.readouterr().out
+
+
+def test_a_large_loss_is_refused(
+    scenes: Path, folder: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Ranges from a part of the values clip most of the others."""
+    own = export.calibrate
+    narrow = lambda *given: {name: (low / 9, high / 9) for name, (low, high) in own(*given).items()}  # noqa: E731
+    monkeypatch.setattr(export, "calibrate", narrow)
+    (folder / "m.onnx").write_text("before")
+    assert run("--data", scenes) == EXIT_FAILED
+    said = capsys.readouterr().err
+    assert "m.onnx: is not written: 8 bits lower mAP@0.5 from" in said and "--calib-images" in said
+    assert [path.name for path in folder.iterdir()] == ["m.onnx"] and (folder / "m.onnx").read_text() == "before"
+
+
+def test_nms_inside(scenes: Path, folder: Path) -> None:
+    assert run("--data", scenes, "--output", "nms", "--dynamic", "batch", "--max-drop", "0.05") == EXIT_OK
+    model = open_model("m.onnx")
+    assert model.network.metadata.outputs == "nms"  # type: ignore[attr-defined]
+    boxes = [len(found) for found in model.predict([torch.full((3, 224, 224), 0.5)] * 2)]
+    assert len(boxes) == 2
+
+
+@pytest.mark.parametrize(
+    ("flags", "said"),
+    [
+        ([], "--int8: expected --data"),
+        (["--data", "absent.data"], "absent.data: no such data set"),
+        (["--data", "my.data", "--include", "onnx", "torchscript"], "cannot be written as torchscript"),
+        (["--data", "my.data", "--half"], "--int8 and --half exclude each other"),
+        (["--data", "my.data", "--no-check"], "--int8 and --no-check exclude each other"),
+        (["--data", "my.data", "--tolerance", "1"], "--int8 and --tolerance exclude each other"),
+        (["--data", "same.data"], "same.data: 4 of 4 validation images are training images, too"),
+        (["--data", "empty.data"], "empty.txt"),
+        (["--data", "unlabelled.data"], "unlabelled.data: has no labels in split 'val'"),
+        (["--data", "broken.data"], "broken.jpg"),
+    ],
+)
+def test_input_errors(
+    scenes: Path, folder: Path, flags: list[str], said: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    images = sorted(scenes.parent.rglob("*.jpg"))
+    lists = {"train": images[:4], "val": images[4:8], "empty": [], "plain": [folder / "plain.jpg"]}
+    lists["broken"] = [folder / "broken.jpg"]
+    (folder / "plain.jpg").write_bytes(images[0].read_bytes())
+    (folder / "broken.jpg").write_bytes(b"no image")
+    for name, paths in lists.items():
+        (folder / f"{name}.txt").write_text("".join(f"{path}\n" for path in paths))
+    names = scenes.parent / "scenes.names"
+    pairs = {
+        "my": ("train", "val"),
+        "same": ("val", "val"),
+        "empty": ("empty", "val"),
+        "unlabelled": ("train", "plain"),
+    }
+    pairs["broken"] = ("broken", "val")
+    for name, (train, valid) in pairs.items():
+        text = f"classes=10\ntrain={train}.txt\nvalid={valid}.txt\nnames={names}\n"
+        (folder / f"{name}.data").write_text(text)
+    before = sorted(folder.iterdir())
+    assert run(*flags) == EXIT_BAD_INPUT
+    assert said in capsys.readouterr().err
+    assert sorted(folder.iterdir()) == before
+
+
+def test_calibration_images_are_spread_over_the_training_split(scenes: Path) -> None:
+    data, every = (Int8Data(scenes, count) for count in (5, 999))
+    assert len(every.images) == 20 and data.images == every.images[::4]
+    assert not set(every.images) & set(every.validation.splits["val"])
+
+
+def test_bounds_ignore_one_value_in_ten_thousand() -> None:
+    values = torch.zeros(100, 200)
+    values[3, 4], values[5, 6], values[7, 8] = 50.0, 7.0, -9.0
+    assert _bounds(values) == (0.0, 7.0)
+    assert _bounds(values[:10]) == (-9.0, 50.0)
