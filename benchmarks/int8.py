@@ -32,7 +32,7 @@ from models.export.int8 import Quantization
 from models.export.onnx import save_onnx
 from models.export.openvino import save_openvino
 from models.formats.files import LoadOptions, load_model
-from utils.bfloat16 import has_bfloat16
+from models.layers.convolve import has_bfloat16
 
 CPU = torch.device("cpu")
 KINDS = {".onnx": (save_onnx, OnnxRuntimeSession), ".xml": (save_openvino, OpenVinoSession)}
@@ -56,7 +56,7 @@ def write(cfg: str, weights: str, data_path: str, folder: Path, count: int) -> N
     for suffix, (save, opener) in KINDS.items():
         path = folder / f"{Path(cfg).stem}{suffix}"
         save(network, path, options, names)
-        wanted = quality(model_of(ExportedModel(opener(path, CPU), str(path))), CPU), data)
+        wanted = quality(model_of(ExportedModel(opener(path, CPU), str(path)), CPU), data)
         path = folder / f"{Path(cfg).stem}-int8{suffix}"
         save(network, path, replace(options, int8=Quantization(ranges=ranges)), names)
         found = quality(model_of(ExportedModel(opener(path, CPU), str(path)), CPU), data)
@@ -114,8 +114,8 @@ def main() -> None:
     for cfg, weights, data in options.model:
         if not (options.out / f"{Path(cfg).stem}-int8.xml").exists():
             write(cfg, weights, data, options.out, options.calib_images)
-    columns = ("model", "input", "mAP float", "OpenVINO int8", "ONNX Runtime int8")
-    columns += ("OpenVINO float ms", "bf16", "int8", "ONNX Runtime float ms", "int8")
+    columns = ["model", "input", "mAP float", "OpenVINO int8", "ONNX Runtime int8"]
+    columns += ["OpenVINO float ms", "bf16", "int8", "ONNX Runtime float ms", "int8"]
     print(f"| {' | '.join(columns)} |\n|{'---|' * len(columns)}")
     for cfg, _, _ in options.model:
         print(row(Path(cfg).stem, options.out, options.turns, options.runs), flush=True)
