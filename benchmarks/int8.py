@@ -1,8 +1,8 @@
-"""8-bit models against float ones: mAP and speed of each engine, side by side in one run.
+"""8-bit models against float ones: mAP and processor time of each engine, side by side in one run.
 
 Exports are kept in --out and reused, so that a second run only measures speed. A data set with a single split is divided: every
-other image calibrates, the rest measure. Engines take turns on one prepared image; ONNX Runtime's threads spin for a while after
-each of its turns, so there is a pause.
+other image calibrates, the rest measure. Engines take turns on one prepared image with one thread each; processor time depends
+little on what else the machine does.
 
   python benchmarks/int8.py --out runs/int8 --model weights/scenes.cfg weights/scenes.weights big/scenes.data
 """
@@ -36,7 +36,6 @@ from models.layers.convolve import has_bfloat16
 
 CPU = torch.device("cpu")
 KINDS = {".onnx": (save_onnx, OnnxRuntimeSession), ".xml": (save_openvino, OpenVinoSession)}
-PAUSE = 0.1  # seconds
 
 
 def data_of(path: str, count: int) -> Int8Data:
@@ -65,19 +64,17 @@ def write(cfg: str, weights: str, data_path: str, folder: Path, count: int) -> N
 
 
 def timed(sessions: dict[str, Session], turns: int, runs: int) -> dict[str, float]:
-    """Median milliseconds of a run of each."""
+    """Median milliseconds of processor time of a run of each."""
     (width, height) = next(iter(sessions.values())).metadata.size_wh
     images = np.random.default_rng(0).random((1, 3, height, width), np.float32)
     times: dict[str, list[float]] = {name: [] for name in sessions}
     for _ in range(turns):
         for name, session in sessions.items():
             session.run(images)
-            start = time.perf_counter()
+            start = time.process_time()
             for _ in range(runs):
                 session.run(images)
-            times[name].append((time.perf_counter() - start) / runs * 1e3)
-            if isinstance(session, OnnxRuntimeSession):
-                time.sleep(PAUSE)
+            times[name].append((time.process_time() - start) / runs * 1e3)
     return {name: statistics.median(values) for name, values in times.items()}
 
 
@@ -107,15 +104,14 @@ def main() -> None:
     parser.add_argument("--calib-images", type=int, default=CALIBRATION_IMAGES)
     parser.add_argument("--turns", type=int, default=20)
     parser.add_argument("--runs", type=int, default=5)
-    parser.add_argument("--threads", type=int, default=torch.get_num_threads())
     options = parser.parse_args()
-    torch.set_num_threads(options.threads)
     options.out.mkdir(parents=True, exist_ok=True)
     for cfg, weights, data in options.model:
         if not (options.out / f"{Path(cfg).stem}-int8.xml").exists():
             write(cfg, weights, data, options.out, options.calib_images)
     columns = ["model", "input", "mAP float", "OpenVINO int8", "ONNX Runtime int8"]
     columns += ["OpenVINO float ms", "bf16", "int8", "ONNX Runtime float ms", "int8"]
+    torch.set_num_threads(1)
     print(f"| {' | '.join(columns)} |\n|{'---|' * len(columns)}")
     for cfg, _, _ in options.model:
         print(row(Path(cfg).stem, options.out, options.turns, options.runs), flush=True)
