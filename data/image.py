@@ -237,5 +237,5 @@ def save_image(path: str | Path, image: Image) -> None:
     if suffix not in WRITABLE_SUFFIXES:
         raise InputError(f"{path}: cannot write this format, expected {', '.join(sorted(WRITABLE_SUFFIXES))}")
     data = cv2.imencode(suffix, np.ascontiguousarray(image[..., ::-1]))[1]
-    with atomic_write(path) as stream:
+    with atomic_write(path, durable=False) as stream:
         stream.write(data.tobytes())

@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 
 from data.image import Image, image_size, read_image, reads_upright
 from utils.errors import InputError, RunError
-from utils.files import atomic_write
+from utils.files import atomic_write, remove_unfinished
 from utils.memory import free_memory
 
 logger = logging.getLogger(__name__)
@@ -144,6 +144,7 @@ def _on_disk(images: Sequence[Path], table: _Table, channels: int, path: Path) -
     logger.info("writing the image cache %s", path)
     readable = np.zeros(len(images), np.bool_)
     offsets = table.offsets(channels)
+    remove_unfinished(path.parent)
     try:
         with atomic_write(path) as stream:
             start = _write_header(stream, table, readable)

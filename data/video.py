@@ -19,6 +19,7 @@ import numpy as np
 
 from data.image import Image
 from utils.errors import InputError, RunError
+from utils.files import publish
 from utils.packages import is_installed
 
 logger = logging.getLogger(__name__)
@@ -184,7 +185,7 @@ class VideoWriter:
                 raise RunError(
                     f"{self.path}: video cannot be written: {readable} of {self.frames} frames are readable, is the disk full?"
                 )
-            temporary.replace(self.path)
+            publish(temporary, self.path)
         finally:
             writer.release()
             temporary.unlink(missing_ok=True)

@@ -12,7 +12,7 @@ from data.annotations import Annotation, Dataset
 from data.formats import coco, darknet, ultralytics, voc
 from data.image import image_size
 from utils.errors import InputError, RunError
-from utils.files import write_text
+from utils.files import atomic_write, sync_folder, write_text
 
 logger = logging.getLogger(__name__)
 
@@ -109,8 +109,9 @@ def _link_images(annotations: Iterable[Annotation], folder: Path, copy: bool) ->
         folder.mkdir(parents=True, exist_ok=True)
         for image, place in places.items():
             if copy:
-                shutil.copyfile(image, place)
-            else:
+                with image.open("rb") as source, atomic_write(place, durable=False) as target:
+                    shutil.copyfileobj(source, target)
+            elif not (place.is_symlink() and place.readlink() == image.resolve()):  # of a conversion that was killed
                 place.symlink_to(image.resolve())
     except OSError as error:
         hint = "" if copy else " (--copy makes copies instead of links)"
@@ -124,12 +125,23 @@ def _all(splits: Splits) -> list[Annotation]:
     return [annotation for annotations in splits.values() for annotation in annotations]
 
 
+def _write_each(texts: Iterable[tuple[Path, str]]) -> None:
+    """Write text files, all of which are on the disk when this returns."""
+    folders = set()
+    for path, text in texts:
+        write_text(path, text, durable=False)
+        folders.add(path.parent)
+    for folder in folders:
+        sync_folder(folder)
+
+
 def _write_darknet(dataset: Dataset, splits: Splits, target: Path, copy: bool) -> list[Path]:
     """Labels beside the images, where the original finds them, too."""
     folder = target.parent.resolve()
     places = _link_images(_all(splits), folder / target.stem, copy)
-    for annotation in _all(splits):
-        write_text(places[annotation.image].with_suffix(".txt"), darknet.format_labels(annotation))
+    _write_each(
+        (places[annotation.image].with_suffix(".txt"), darknet.format_labels(annotation)) for annotation in _all(splits)
+    )
     names = folder / f"{target.stem}.names"
     write_text(names, darknet.format_names(dataset.names))
     options = {"classes": str(len(dataset.names))}
@@ -152,11 +164,9 @@ def _write_darknet(dataset: Dataset, splits: Splits, target: Path, copy: bool) -
 
 
 def _write_difficult(annotations: list[Annotation], places: Mapping[Path, Path], folder: Path, stem: str) -> Path:
-    paths = []
-    for annotation in annotations:
-        path = folder / f"{stem}_difficult" / f"{places[annotation.image].stem}.txt"
-        write_text(path, darknet.format_labels(annotation, difficult=True))
-        paths.append(path)
+    paths = [folder / f"{stem}_difficult" / f"{places[annotation.image].stem}.txt" for annotation in annotations]
+    texts = (darknet.format_labels(annotation, difficult=True) for annotation in annotations)
+    _write_each(zip(paths, texts, strict=True))
     target = folder / f"{stem}_difficult.txt"
     write_text(target, darknet.format_list(paths))
     return target
@@ -177,9 +187,13 @@ def _write_coco(dataset: Dataset, splits: Splits, target: Path, _: bool) -> list
 def _write_ultralytics(dataset: Dataset, splits: Splits, target: Path, copy: bool) -> list[Path]:
     root = target.parent / target.stem
     places = _link_images(_all(splits), root / "images", copy)
-    for annotation in _all(splits):
-        easy = annotation.select(~annotation.difficult)
-        write_text(root / "labels" / f"{places[annotation.image].stem}.txt", darknet.format_labels(easy))
+    _write_each(
+        (
+            root / "labels" / f"{places[annotation.image].stem}.txt",
+            darknet.format_labels(annotation.select(~annotation.difficult)),
+        )
+        for annotation in _all(splits)
+    )
     files, lists = [target], {}
     for split, images in splits.items():
         key = "train" if split == "all" else split
@@ -197,10 +211,16 @@ def _write_ultralytics(dataset: Dataset, splits: Splits, target: Path, copy: boo
 
 def _write_voc(dataset: Dataset, splits: Splits, target: Path, copy: bool) -> list[Path]:
     places = _link_images(_all(splits), target / "JPEGImages", copy)
-    for annotation in _all(splits):
-        moved = replace(annotation, image=places[annotation.image])
-        text = voc.format_annotation(moved, _size_of(annotation), dataset.names)
-        write_text(target / "Annotations" / f"{moved.image.stem}.xml", text)
+    annotations = _all(splits)
+    moved = [replace(annotation, image=places[annotation.image]) for annotation in annotations]
+    sizes = map(_size_of, annotations)
+    _write_each(
+        (
+            target / "Annotations" / f"{annotation.image.stem}.xml",
+            voc.format_annotation(annotation, size_wh, dataset.names),
+        )
+        for annotation, size_wh in zip(moved, sizes, strict=True)
+    )
     files = []
     for split, images in splits.items():
         path = target / "ImageSets" / "Main" / f"{split}.txt"

@@ -196,7 +196,7 @@ class LabelWriter:
 
     def add(self, result: Result) -> None:
         text = label_text(result.detections, result.frame.size_wh, with_scores=self._with_scores)
-        write_text(self._folder / f"{self._names.of_frame(result.frame)}.txt", text)
+        write_text(self._folder / f"{self._names.of_frame(result.frame)}.txt", text, durable=False)
 
 
 class JsonWriter:

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import difflib
 import hashlib
-import os
 import urllib.error
 import urllib.request
 from dataclasses import dataclass
@@ -19,6 +18,7 @@ from typing import BinaryIO
 from tqdm import tqdm
 
 from utils.errors import InputError, RunError
+from utils.files import publish
 
 _ALEXEYAB = "https://github.com/AlexeyAB/darknet/releases/download"
 _V3, _V4 = f"{_ALEXEYAB}/darknet_yolo_v3_optimal", f"{_ALEXEYAB}/darknet_yolo_v4_pre"
@@ -161,7 +161,7 @@ def download(url: str, path: str | Path, expected: ExpectedFile | None = None) -
     except RunError:
         part.unlink()
         raise
-    part.replace(path)
+    publish(part, path)
     return path
 
 
@@ -193,8 +193,6 @@ def _copy(source: BinaryIO, target: BinaryIO, title: str, done: int, total: int 
         while chunk := source.read(_CHUNK):
             target.write(chunk)
             bar.update(len(chunk))
-        target.flush()
-        os.fsync(target.fileno())
 
 
 def _check(path: Path, wanted: ExpectedFile) -> None:

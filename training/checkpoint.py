@@ -20,6 +20,7 @@ from models.formats.checkpoint import RUN_FORMAT
 from training.loop import Update
 from utils import cfg as cfg_text
 from utils.errors import CfgError, InputError
+from utils.files import remove_unfinished
 from utils.torch_files import is_torch_file, load_torch_file, save_torch_file
 
 
@@ -202,10 +203,9 @@ class Saver:
             self.save("last")
 
     def remove_unfinished(self) -> None:
-        """Remove temporary files that a killed run left here or in the folder above (utils/files.py atomic_write)."""
+        """Remove temporary files that a killed run left here or in the folder above."""
         for folder in (self.folder, self.folder.parent):
-            for path in folder.glob(".*.part"):
-                path.unlink(missing_ok=True)
+            remove_unfinished(folder)
 
     def save(self, which: str) -> None:
         """Write the state as `<which>.pt` and `<stem>_<which>.weights`."""

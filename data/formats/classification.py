@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 
 from data.image import IMAGE_SUFFIXES, save_image
 from utils.errors import InputError, RunError
-from utils.files import read_text
+from utils.files import publish, read_text
 
 logger = logging.getLogger(__name__)
 
@@ -99,7 +99,7 @@ def unpack_cifar(folder: Path) -> Path:
                 for path in _batches(folder, split):
                     _write_batch(path, part / split, names)
             if not target.is_dir():  # another process may have been faster
-                part.rename(target)
+                publish(part, target)
         finally:
             shutil.rmtree(part, ignore_errors=True)
     except OSError as error:
