@@ -96,6 +96,7 @@ random=1
 """
 AVERAGED = 2400
 """Iterations of a training whose moving average is used: it needs more than two thousand (training/optimizer.py)."""
+_AHEAD = 5  # iterations that a training may run on where the machine delays its kill
 _TERM_S, _KILL_S = (
     5,
     10,
@@ -203,8 +204,8 @@ def fork(log: Path, work: Callable[[], int]) -> int:
 # Trainings
 
 
-def start(folder: Path, name: str, counter: Counter, processes: int = 1) -> list[int]:
-    """Train in child processes, resuming from last.pt if it exists; returns their ids."""
+def start(folder: Path, name: str, counter: Counter, processes: int = 1, limit: int | None = None) -> list[int]:
+    """Train in child processes, resuming from last.pt if it exists; returns their ids. limit: iteration at which they wait."""
     last = folder / name / "weights" / "last.pt"
     begin = ["--cfg", f"{folder}/my.cfg", "--data", f"{folder}/my.data", "--project", str(folder), "--name", name]
     flags = ["--resume", str(last)] if last.exists() else [*begin, "--exist-ok", "--no-val", "--no-plots"]
@@ -217,18 +218,22 @@ def start(folder: Path, name: str, counter: Counter, processes: int = 1) -> list
             os.environ |= {"RANK": str(rank), "LOCAL_RANK": str(rank), "WORLD_SIZE": str(processes)}
             os.environ |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)}
         if rank == 0:
-            Run._average = counted(Run._average, counter)  # type: ignore[method-assign, assignment]
+            Run._average = counted(Run._average, counter, limit)  # type: ignore[method-assign, assignment]
         return run_script(train.main, [*flags, "--workers", "0"])
 
     return [fork(folder / f"{name}.log", lambda rank=rank: work(rank)) for rank in range(processes)]  # type: ignore[misc]
 
 
-def counted(average: Callable[[Run, Update], None], counter: Counter) -> Callable[[Run, Update], None]:
-    """The hook that comes before saving, which also notes the iteration."""
+def counted(
+    average: Callable[[Run, Update], None], counter: Counter, limit: int | None
+) -> Callable[[Run, Update], None]:
+    """The hook that comes before saving, which also notes the iteration and waits for the kill at the limit."""
 
     def note(run: Run, update: Update) -> None:
         average(run, update)
         counter.value = update.iteration
+        while update.iteration == limit:
+            time.sleep(1)
 
     return note
 
@@ -280,7 +285,8 @@ def campaign(
         saved = outcome.iterations
         counter.value = saved
         iterations = draw.randrange(most)
-        if not wait_and_kill(start(folder, "killed", counter, processes), counter, iterations, draw):
+        children = start(folder, "killed", counter, processes, saved + iterations + _AHEAD)
+        if not wait_and_kill(children, counter, iterations, draw):
             break
         outcome.kills += 1
         outcome.in_start += counter.value == saved
@@ -315,10 +321,11 @@ class Command:
     """A command that writes results into `folder/out` from the inputs in `folder`.
 
     run: its exit code; 0 or 1 chooses one of two inputs, whose results differ. sets: files that must be of one version with
-    others, by the name of the one that says that they are complete.
+    others, by the name of the one that says that they are complete. fresh: the results of an earlier run would be refused.
     """
 
     run: Callable[[Path, int], int]
+    fresh: bool = False
     sets: tuple[tuple[str, str], ...] = ()
 
 
@@ -366,7 +373,7 @@ def _convert(folder: Path, version: int) -> int:
 def _convert_data(folder: Path, version: int) -> int:
     for target in ("darknet/a.data", "coco.json", "ultralytics/a.yaml", "voc"):
         path = folder / "out" / target
-        if version == 0 or not _complete(path):
+        if not _complete(path):
             flags = ["--from", f"{folder}/my.data", "--to", str(path), "--copy"]
             if code := run_script(convert.main, ["labels", *flags]):
                 return code
@@ -403,6 +410,7 @@ COMMANDS = {
     "conversion": Command(run=_convert),
     "data sets": Command(
         run=_convert_data,
+        fresh=True,
         sets=(("a.data", "darknet/**/*"), ("a.yaml", "ultralytics/**/*"), ("classes.names", "voc/**/*")),
     ),
     "export": Command(run=_export, sets=(("a.xml", "a.bin"),)),
@@ -420,7 +428,7 @@ def kill_command(folder: Path, command: Command, kills: int, seed: int = 0) -> L
     wanted = [tree for tree, _ in whole]
     while found.kills < kills:
         shutil.rmtree(out, ignore_errors=True)
-        if old := draw.random() < 0.5:
+        if old := not command.fresh and draw.random() < 0.5:
             shutil.copytree(folder / "whole0", out, symlinks=True)
         child = fork(log, lambda: command.run(folder, 1))
         if not _kill_after(child, draw.uniform(0, seconds), log):
