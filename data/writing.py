@@ -12,7 +12,7 @@ from data.annotations import Annotation, Dataset
 from data.formats import coco, darknet, ultralytics, voc
 from data.image import image_size
 from utils.errors import InputError, RunError
-from utils.files import atomic_write, sync_folder, write_text
+from utils.files import atomic_write, make_folder, sync_folder, write_text
 
 logger = logging.getLogger(__name__)
 
@@ -106,13 +106,14 @@ def _link_images(annotations: Iterable[Annotation], folder: Path, copy: bool) ->
         taken.add(stem)
         places[image] = folder / f"{stem}{image.suffix}"
     try:
-        folder.mkdir(parents=True, exist_ok=True)
+        make_folder(folder)
         for image, place in places.items():
             if copy:
                 with image.open("rb") as source, atomic_write(place, durable=False) as target:
                     shutil.copyfileobj(source, target)
             elif not (place.is_symlink() and place.readlink() == image.resolve()):  # of a conversion that was killed
                 place.symlink_to(image.resolve())
+        sync_folder(folder)
     except OSError as error:
         hint = "" if copy else " (--copy makes copies instead of links)"
         raise RunError(

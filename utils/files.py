@@ -35,7 +35,7 @@ def atomic_write(path: str | Path, *, durable: bool = True) -> Iterator[BinaryIO
     path = Path(path)
     temporary = path.with_name(f".{path.name}.{secrets.token_hex(4)}.part")
     try:
-        _make_folder(path.parent)
+        make_folder(path.parent)
         stream = temporary.open("xb")
     except OSError as error:
         raise RunError(f"{path}: cannot be written: {error.strerror}") from error
@@ -66,7 +66,7 @@ def staged(path: str | Path) -> Iterator[Path]:
     """
     path = Path(path)
     try:
-        _make_folder(path.parent)
+        make_folder(path.parent)
         with tempfile.TemporaryDirectory(prefix=f".{path.name}.", suffix=".part", dir=path.parent) as folder:
             with _named(Path(folder) / path.name, path) as target:
                 yield target
@@ -99,6 +99,15 @@ def remove_unfinished(folder: Path) -> None:
                     path.unlink(missing_ok=True)
 
 
+def make_folder(folder: Path) -> None:
+    """Create `folder` and its parents so that they survive a power loss."""
+    missing = [each for each in (folder, *folder.parents) if not each.exists()]
+    if missing:
+        folder.mkdir(parents=True, exist_ok=True)
+    for each in missing:
+        sync_folder(each.parent)
+
+
 def sync_folder(folder: Path) -> None:
     """Bring the names in a folder to the disk, where its file system can. Raises RunError."""
     if os.name == "nt":
@@ -123,15 +132,6 @@ def _lock(stream: BinaryIO) -> bool:
     except OSError:
         return False
     return True
-
-
-def _make_folder(folder: Path) -> None:
-    """Create `folder` and its parents so that they survive a power loss."""
-    missing = [each for each in (folder, *folder.parents) if not each.exists()]
-    if missing:
-        folder.mkdir(parents=True, exist_ok=True)
-    for each in missing:
-        sync_folder(each.parent)
 
 
 def _sync(path: Path) -> None:
@@ -220,7 +220,7 @@ def run_folder(project: str | Path, name: str, *, exist_ok: bool = False) -> Pat
     while True:
         folder = base if number == 1 else base.with_name(f"{name}{number}")
         try:
-            _make_folder(folder.parent)
+            make_folder(folder.parent)
             folder.mkdir(exist_ok=exist_ok)
             sync_folder(folder.parent)
             return folder

@@ -2,12 +2,19 @@
 
 from __future__ import annotations
 
+import ast
+import multiprocessing
+import os
+import signal
+import time
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
+from tests.paths import REPOSITORY
 from utils.errors import InputError, RunError
-from utils.files import atomic_write, run_folder, staged, write_text
+from utils.files import atomic_write, remove_unfinished, run_folder, staged, write_text
 
 
 def test_a_failure_keeps_the_old_file_and_leaves_no_rest(tmp_path: Path) -> None:
@@ -43,3 +50,79 @@ def test_run_folders_count_up(tmp_path: Path) -> None:
     (tmp_path / "runs" / "taken").write_text("")
     with pytest.raises(InputError, match="is a file"):
         run_folder(tmp_path / "runs", "taken", exist_ok=True)
+
+
+def start_writing(path: Path) -> None:
+    with atomic_write(path) as stream:
+        stream.write(b"half")
+        stream.flush()
+        time.sleep(60)
+
+
+def test_rests_of_killed_processes_are_removed_and_others_stay(tmp_path: Path) -> None:
+    context = multiprocessing.get_context("fork")
+    writers = [context.Process(target=start_writing, args=(tmp_path / name,)) for name in ("killed", "alive")]
+    for writer in writers:
+        writer.start()
+    while len([path for path in tmp_path.iterdir() if path.stat().st_size]) < 2:
+        time.sleep(0.01)
+    os.kill(writers[0].pid or 0, signal.SIGKILL)
+    writers[0].join()
+    remove_unfinished(tmp_path)
+    assert [path.name.split(".")[1] for path in tmp_path.iterdir()] == ["alive"]
+    writers[1].kill()
+    writers[1].join()
+
+
+# Modules that write without utils/files.py, and why they may.
+OWN_WRITERS = {
+    "data/scenes/folder.py": "in a folder of staged()",
+    "models/export/openvino.py": "in a folder of staged()",
+    "data/video.py": "an encoder writes; publish() renames",
+    "models/published.py": "appends to a .part file, which can be resumed; publish() renames",
+    "inference/results.py": "results.csv grows row by row, for whoever follows it",
+    "darknet_cli/detect.py": "appends to bad.list, as the original does",
+    "darknet_cli/measure.py": "appends to bad.list and bad_label.list, as the original does",
+    "serving/app.py": "an upload in a temporary folder",
+}
+ROOMS = (
+    "compose",
+    "cspyolo",
+    "darknet_cli",
+    "data",
+    "evaluation",
+    "inference",
+    "models",
+    "profiling",
+    "serving",
+    "training",
+    "utils",
+)
+
+
+def writes(path: Path) -> Iterator[str]:
+    """Calls in a module that write, rename or copy files by themselves."""
+    for node in ast.walk(ast.parse(path.read_text("utf-8"))):
+        if not isinstance(node, ast.Call) or not isinstance(node.func, ast.Attribute | ast.Name):
+            continue
+        method = isinstance(node.func, ast.Attribute)
+        name = node.func.attr if isinstance(node.func, ast.Attribute) else node.func.id
+        constants = [each for argument in node.args for each in ast.walk(argument) if isinstance(each, ast.Constant)]
+        texts = [each.value for each in constants if isinstance(each.value, str)]
+        if (
+            method
+            and name
+            in ("write_text", "write_bytes", "rename", "imwrite", "VideoWriter", "copyfile", "copytree", "tofile")
+        ) or (method and name == "replace" and len(node.args) == 1 and not node.keywords and not texts):
+            yield name
+        if name in ("open", "fdopen") and any(
+            set(text) <= set("rwxab+t") and set(text) & set("wxa+") for text in texts
+        ):
+            yield f"{name} {texts[-1]}"
+
+
+def test_every_module_writes_through_utils_files() -> None:
+    paths = [path for room in ROOMS for path in (REPOSITORY / room).rglob("*.py")] + list(REPOSITORY.glob("*.py"))
+    found = {str(path.relative_to(REPOSITORY)): list(writes(path)) for path in paths if path.name != "setup.py"}
+    found.pop("utils/files.py")
+    assert {name for name, calls in found.items() if calls} == set(OWN_WRITERS)

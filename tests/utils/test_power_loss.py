@@ -39,7 +39,9 @@ def traced(folder: Path, program: str) -> Found:
     for name in ("a.txt", "m.xml", "m.bin"):
         (folder / name).write_text("old")
     disk = Disk(folder)
-    head = f"import os, sys; sys.path.insert(0, {str(REPOSITORY)!r}); from utils.files import *; os.chdir({str(folder)!r})"
+    head = (
+        f"import os, sys; sys.path.insert(0, {str(REPOSITORY)!r}); from utils.files import *; os.chdir({str(folder)!r})"
+    )
     calls = record([sys.executable, "-c", f"{head}\n{program}"], folder.parent / "strace.log")
     return examine(calls, disk, (("m.xml", "m.bin"),))
 
