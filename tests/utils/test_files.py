@@ -84,6 +84,7 @@ OWN_WRITERS = {
     "darknet_cli/detect.py": "appends to bad.list, as the original does",
     "darknet_cli/measure.py": "appends to bad.list and bad_label.list, as the original does",
     "serving/app.py": "an upload in a temporary folder",
+    "serving/decoder.py": "a setting of its process in /proc",
 }
 ROOMS = (
     "compose",
