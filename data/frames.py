@@ -19,7 +19,7 @@ import sys
 import threading
 import time
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -33,15 +33,15 @@ from numpy.typing import NDArray
 from data.formats.darknet import parse_list, read_list
 from data.image import IMAGE_SUFFIXES, read_image
 from data.prefetch import Prefetch
-from data.video import VIDEO_SUFFIXES, Video, describe, open_video, video_frames
+from data.video import TIMEOUT_S, VIDEO_SUFFIXES, Video, describe, open_capture, open_video, video_frames
 from utils.errors import InputError
 from utils.files import decoded
 
 logger = logging.getLogger(__name__)
 
-RETRIES = 3
-RETRY_AFTER_S = 1.0
-TIMEOUT_MS = 10_000
+RETRIES = 5
+RETRY_AFTER_S = 1.0  # before a broken stream is opened again, twice as long before each further attempt
+STUCK_S = 25  # without an answer from a camera's driver, which knows no timeout
 
 STDIN = "-"
 _NAMED = 3  # sources that a message names
@@ -320,20 +320,25 @@ def _count(entries: Sequence[str | Frame], stride: int) -> int | None:
 class LiveFrames:
     """The newest frames of a camera (number) or stream (URL): a thread reads continuously and keeps the last one.
 
-    A broken stream is reopened up to RETRIES times. Raises InputError if it cannot be opened in the first place.
+    A stream that breaks off, or gives no frame for TIMEOUT_S, is opened again up to RETRIES times, with growing pauses; after that
+    the last item is a Failure. `close` logs how many frames were dropped. Raises InputError if it cannot be opened in the
+    first place.
     """
 
     def __init__(self, device: int | str, name: str, stride: int) -> None:
         self._device, self._name, self._stride = device, name, stride
+        self._what = "camera" if isinstance(device, int) else "stream"
         self._capture = _open(device)
         if not self._capture.isOpened():
             self._capture.release()
-            what = "camera" if isinstance(device, int) else "stream"
-            raise InputError(f"{name}: {what} cannot be opened")
+            raise InputError(f"{name}: {self._what} cannot be opened")
         self._video = describe(self._capture, name)
         self._changed = threading.Condition()
-        self._bgr: tuple[NDArray[np.uint8], int, float] | None = None
+        self._newest: tuple[NDArray[np.uint8], int, float, Video] | None = None
+        self._read_so_far = self._dropped = self._reconnects = 0
+        self._steps = 0  # calls of the driver that returned
         self._ended = False
+        self._failure: str | None = None
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._run, name="live", daemon=True)
         self._thread.start()
@@ -344,21 +349,41 @@ class LiveFrames:
     def __next__(self) -> Frame | Failure:
         """Wait for the next new frame."""
         with self._changed:
-            self._changed.wait_for(lambda: self._bgr is not None or self._ended)
-            if self._bgr is None:
-                raise StopIteration
-            (bgr, index, time_s), self._bgr = self._bgr, None
+            self._wait()
+            if self._newest is None:
+                if self._failure is None:
+                    raise StopIteration
+                reason, self._failure = self._failure, None
+                return Failure(path=self._name, reason=f"{self._name}: {reason}")
+            (bgr, index, time_s, video), self._newest = self._newest, None
         image = np.asarray(cv2.cvtColor(bgr, cv2.COLOR_BGR2RGB), np.uint8)
-        return Frame(image=image, path=self._name, index=index, time_s=time_s, video=self._video, live=True)
+        return Frame(image=image, path=self._name, index=index, time_s=time_s, video=video, live=True)
+
+    def _wait(self) -> None:
+        """Until there is a frame, or the thread ended or is stuck."""
+        steps, silent = self._steps, 0
+        while self._newest is None and not self._ended:
+            self._changed.wait(1)
+            silent = silent + 1 if self._steps == steps else 0  # not by the clock: this process may have been stopped
+            steps = self._steps
+            if silent > STUCK_S:
+                self._failure = f"the {self._what} has not answered for {STUCK_S} s after {self._read_so_far} frames"
+                self._ended = True
+                self._stop.set()
 
     def close(self) -> None:
         """End the thread and release the device."""
         self._stop.set()
-        self._thread.join(TIMEOUT_MS / 1000)
+        self._thread.join(TIMEOUT_S)
+        if self._dropped or self._reconnects:
+            text = "%s: %d frames read, %d of them dropped because newer ones came before they were needed, %d reconnections"
+            logger.info(text, self._name, self._read_so_far, self._dropped, self._reconnects)
 
     def _run(self) -> None:
         try:
             self._read()
+        except cv2.error as error:
+            self._failure = f"the {self._what} cannot be read: {error.err}"
         finally:
             self._capture.release()
             with self._changed:
@@ -366,30 +391,48 @@ class LiveFrames:
                 self._changed.notify_all()
 
     def _read(self) -> None:
-        start, index, tries = time.monotonic(), 0, 0
+        start, tries = time.monotonic(), 0
         while not self._stop.is_set():
             good, bgr = self._capture.read()
+            self._steps += 1
             if good:
-                if index % self._stride == 0:
-                    self._publish((np.asarray(bgr, np.uint8), index, time.monotonic() - start))
-                index, tries = index + 1, 0
+                if self._read_so_far % self._stride == 0:
+                    self._publish(np.asarray(bgr, np.uint8), time.monotonic() - start)
+                self._read_so_far, tries = self._read_so_far + 1, 0
             elif tries < RETRIES:
-                tries += 1
-                logger.warning("%s: no frame, reconnecting (%d of %d)", self._name, tries, RETRIES)
+                pause, tries = RETRY_AFTER_S * 2**tries, tries + 1
+                text = "%s: no frame, opening it again in %g s (attempt %d of %d)"
+                logger.warning(text, self._name, pause, tries, RETRIES)
                 self._capture.release()
-                self._stop.wait(RETRY_AFTER_S)
+                self._pause(pause)
                 self._capture = _open(self._device)
+                self._steps, self._reconnects = self._steps + 1, self._reconnects + 1
             else:
+                self._failure = (
+                    f"the {self._what} broke off after {self._read_so_far} frames, and {RETRIES} attempts to open it "
+                    "again gave none"
+                )
                 break
 
-    def _publish(self, frame: tuple[NDArray[np.uint8], int, float]) -> None:
+    def _pause(self, seconds: float) -> None:
+        """Wait, with a sign of life every second."""
+        end = time.monotonic() + seconds
+        while (left := end - time.monotonic()) > 0 and not self._stop.wait(min(left, 1)):
+            self._steps += 1
+
+    def _publish(self, bgr: NDArray[np.uint8], time_s: float) -> None:
+        size_wh = (bgr.shape[1], bgr.shape[0])
+        if size_wh != self._video.size_wh:
+            if self._read_so_far:
+                logger.warning(
+                    "%s: frames of %dx%d pixels follow those of %dx%d", self._name, *size_wh, *self._video.size_wh
+                )
+            self._video = replace(self._video, size_wh=size_wh)
         with self._changed:
-            self._bgr = frame
+            self._dropped += self._newest is not None
+            self._newest = (bgr, self._read_so_far, time_s, self._video)
             self._changed.notify_all()
 
 
 def _open(device: int | str) -> cv2.VideoCapture:
-    if isinstance(device, int):
-        return cv2.VideoCapture(device)
-    timeouts = [cv2.CAP_PROP_OPEN_TIMEOUT_MSEC, TIMEOUT_MS, cv2.CAP_PROP_READ_TIMEOUT_MSEC, TIMEOUT_MS]
-    return cv2.VideoCapture(device, cv2.CAP_FFMPEG, timeouts)
+    return cv2.VideoCapture(device) if isinstance(device, int) else open_capture(device)

@@ -6,6 +6,7 @@ import logging
 import math
 import queue
 import threading
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -30,7 +31,9 @@ VIDEO_SUFFIXES = frozenset(
     | {".mjpeg", ".mjpg", ".y4m"}
 )
 DEFAULT_FPS = 25.0
+TIMEOUT_S = 10.0  # in which a URL must give its next frame
 _MAX_READ_FPS = 1000.0  # a larger value is a time base that the container reports as a frame rate
+_STALLED = 0.9  # of the timeout, after which a video that ends is one that stalled
 _MISSING = 0.02
 """Fraction of the frames that a container may announce in excess: most only estimate their number."""
 
@@ -76,7 +79,7 @@ def open_video(path: str) -> Iterator[tuple[cv2.VideoCapture, Video]]:
             raise InputError(f"{path}: no such video")
         if Path(path).stat().st_size == 0:
             raise InputError(f"{path}: video is damaged: the file is empty")
-    capture = cv2.VideoCapture(path)
+    capture = open_capture(path) if "://" in path else cv2.VideoCapture(path)
     try:
         if not capture.isOpened():
             what = "not reachable, " if "://" in path else ""
@@ -86,19 +89,32 @@ def open_video(path: str) -> Iterator[tuple[cv2.VideoCapture, Video]]:
         capture.release()
 
 
+def open_capture(url: str) -> cv2.VideoCapture:
+    """A capture of a URL that gives up opening or reading after TIMEOUT_S."""
+    limit = int(1000 * TIMEOUT_S)
+    timeouts = [cv2.CAP_PROP_OPEN_TIMEOUT_MSEC, limit, cv2.CAP_PROP_READ_TIMEOUT_MSEC, limit]
+    return cv2.VideoCapture(url, cv2.CAP_FFMPEG, timeouts)
+
+
 def video_frames(capture: cv2.VideoCapture, video: Video, stride: int = 1) -> Iterator[tuple[int, Image]]:
     """(index, uint8 (h, w, 3) RGB) of every `stride`-th frame, counted from 0.
 
-    Raises InputError after the last frame if there was none, or if many of the announced frames are missing.
+    Raises InputError after the last frame if there was none, if many of the announced frames are missing, or if a URL stalls.
     """
-    number = 0
-    while capture.grab():
+    number, waited = 0, 0.0
+    while True:
+        begun = time.monotonic()
+        if not capture.grab():
+            waited = time.monotonic() - begun
+            break
         if number % stride == 0:
             good, bgr = capture.retrieve()
             if not good:
                 break
             yield number, np.asarray(cv2.cvtColor(bgr, cv2.COLOR_BGR2RGB), np.uint8)
         number += 1
+    if "://" in video.path and waited > _STALLED * TIMEOUT_S:
+        raise InputError(f"{video.path}: video stalled: no data for {waited:.0f} s after {number} frames")
     if number == 0:
         raise InputError(f"{video.path}: video has no frames")
     if video.frames is not None and video.frames - number > max(1, video.frames * _MISSING):
@@ -172,10 +188,14 @@ class VideoWriter:
     def _encode(self, first: Image) -> None:
         size_wh = (first.shape[1], first.shape[0])
         writer, temporary = self._open(size_wh)
+        resized = False
         try:
             image: Image | None = first
             while image is not None:
-                if (image.shape[1], image.shape[0]) != size_wh:  # a stream may change its size
+                if (image.shape[1], image.shape[0]) != size_wh:
+                    if not resized:
+                        logger.warning("%s: frames change their size, the video stays %dx%d", self.path, *size_wh)
+                    resized = True
                     image = np.asarray(cv2.resize(image, size_wh), np.uint8)
                 writer.write(image)
                 image = self._queue.get()

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import logging
 import threading
 import time
 from collections.abc import Iterator
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+from typing import ClassVar
 
 import cv2
 import numpy as np
@@ -14,7 +17,7 @@ from numpy.typing import NDArray
 
 from data import frames as frame_live
 from data import frames as frames_module
-from data.frames import Failure, Frame, Frames, open_frames
+from data.frames import RETRIES, Failure, Frame, Frames, open_frames
 from data.prefetch import Prefetch
 from tests.data.test_images import write_video
 from utils.errors import InputError
@@ -193,14 +196,20 @@ class FakeCamera:
         return 0.0
 
     def read(self) -> tuple[bool, NDArray[np.uint8] | None]:
+        return self.grab(), np.full((4, 4, 3), (self.read_so_far - 1) % 256, np.uint8)
+
+    def grab(self) -> bool:
         time.sleep(0.005)
-        if self.read_so_far >= self.frames:
-            return False, None
         self.read_so_far += 1
-        return True, np.full((4, 4, 3), self.read_so_far - 1, np.uint8)
+        return self.read_so_far <= self.frames
 
     def release(self) -> None:
         self.released = True
+
+
+def broken() -> list[FakeCamera]:
+    """What is opened when a stream has gone for good."""
+    return [FakeCamera(0) for _ in range(RETRIES)]
 
 
 def live(monkeypatch: pytest.MonkeyPatch, cameras: list[FakeCamera], stride: int = 1) -> Frames:
@@ -223,22 +232,121 @@ def test_live_gives_the_newest_frame(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_live_stride(monkeypatch: pytest.MonkeyPatch) -> None:
-    cameras = [FakeCamera(30), *(FakeCamera(0) for _ in range(3))]
-    with live(monkeypatch, cameras, stride=4) as frames:
-        assert all(isinstance(item, Frame) and item.index % 4 == 0 for item in frames)
+    with live(monkeypatch, [FakeCamera(30), *broken()], stride=4) as frames:
+        assert all(item.index % 4 == 0 for item in frames if isinstance(item, Frame))
 
 
 def test_live_opens_again(monkeypatch: pytest.MonkeyPatch) -> None:
-    made = [FakeCamera(3), FakeCamera(0), FakeCamera(5), *(FakeCamera(0) for _ in range(3))]
+    made = [FakeCamera(3), FakeCamera(0), FakeCamera(5), *broken()]
     with live(monkeypatch, list(made)) as frames:
-        items = [item.index for item in frames if isinstance(item, Frame)]
-    assert items[-1] == 7
+        *items, last = list(frames)
+    assert isinstance(items[-1], Frame) and items[-1].index == 7
+    assert isinstance(last, Failure) and "the stream broke off after 8 frames" in last.reason
     assert all(camera.released for camera in made)
 
 
 def test_live_without_a_frame(monkeypatch: pytest.MonkeyPatch) -> None:
-    with live(monkeypatch, [FakeCamera(0) for _ in range(4)]) as frames, pytest.raises(InputError, match="no frames"):
+    with live(monkeypatch, [FakeCamera(0), *broken()]) as frames, pytest.raises(InputError, match="after 0 frames"):
         list(frames)
+
+
+def test_live_waits_longer_before_each_attempt(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    with live(monkeypatch, [FakeCamera(1), *broken()]) as frames:
+        list(frames)
+    assert [record.args[1:3] for record in caplog.records] == [(0.01 * 2**i, i + 1) for i in range(RETRIES)]
+
+
+def test_live_counts_what_it_drops(monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.INFO)
+    seen = 0
+    with live(monkeypatch, [FakeCamera(40), *broken()]) as frames:
+        for item in frames:
+            seen += isinstance(item, Frame)
+            time.sleep(0.02)
+    _, read, dropped, reconnections = caplog.records[-1].args
+    assert (read, reconnections) == (40, RETRIES) and dropped == 40 - seen > 0
+
+
+def test_live_camera_that_hangs(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A driver without a timeout must not hang the program."""
+    monkeypatch.setattr(frames_module, "STUCK_S", 1)
+    camera, hang = FakeCamera(10**6), threading.Event()
+    with live(monkeypatch, [camera]) as frames:
+        items = iter(frames)
+        assert isinstance(next(items), Frame)
+        monkeypatch.setattr(camera, "read", lambda: (not hang.wait(20), None))
+        *_, last = items
+        hang.set()
+    assert isinstance(last, Failure) and "has not answered for 1 s" in last.reason
+
+
+class Stream(BaseHTTPRequestHandler):
+    """Sends JPEG images as a network camera does, then nothing more, or ends. Answers one request."""
+
+    images: ClassVar[list[bytes]] = []
+    stalls = True
+    over = threading.Event()
+
+    def do_GET(self) -> None:
+        if not self.images:
+            return self.send_error(503)
+        self.send_response(200)
+        self.send_header("Content-Type", "multipart/x-mixed-replace; boundary=frame")
+        self.end_headers()
+        for data in self.images:
+            self.wfile.write(
+                b"--frame\r\nContent-Type: image/jpeg\r\nContent-Length: %d\r\n\r\n%s\r\n" % (len(data), data)
+            )
+            time.sleep(0.02)
+        Stream.images = []
+        if self.stalls:
+            self.over.wait(20)
+        return None
+
+    def log_message(self, *_: object) -> None:
+        pass
+
+
+@pytest.fixture
+def camera(monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
+    """Address of a camera of 40 images, the last ten of which are larger."""
+    monkeypatch.setattr("data.video.TIMEOUT_S", 1.0)
+    monkeypatch.setattr(frames_module, "RETRY_AFTER_S", 0.01)
+    sizes = [(48, 64)] * 30 + [(96, 128)] * 10
+    monkeypatch.setattr(
+        Stream, "images", [bytes(cv2.imencode(".jpg", np.full((*wh, 3), 90, np.uint8))[1]) for wh in sizes]
+    )
+    monkeypatch.setattr(Stream, "over", threading.Event())
+    server = ThreadingHTTPServer(("127.0.0.1", 0), Stream)
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    yield f"http://127.0.0.1:{server.server_port}/live.mjpg"
+    Stream.over.set()
+    server.shutdown()
+    server.server_close()
+
+
+@pytest.mark.parametrize("stalls", [True, False])
+def test_live_stream_that_stalls_or_ends(camera: str, stalls: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(Stream, "stalls", stalls)
+    with open_frames(camera) as frames:
+        *items, last = list(frames)
+    sizes = [item.size_wh for item in items if isinstance(item, Frame)]
+    assert len(sizes) > 20 and set(sizes) == {(64, 48)}, "OpenCV fits later frames to the size of the first"
+    assert isinstance(last, Failure) and f"{RETRIES} attempts" in last.reason
+
+
+def test_live_camera_that_comes_back_with_another_size(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    larger = FakeCamera(3)
+    monkeypatch.setattr(larger, "read", lambda: (larger.grab(), np.zeros((6, 8, 3), np.uint8)))
+    with live(monkeypatch, [FakeCamera(3), larger, *broken()]) as frames:
+        items = [item for item in frames if isinstance(item, Frame)]
+    assert items[0].video is not None and items[0].video.size_wh == items[0].size_wh == (4, 4)
+    assert items[-1].video is not None and items[-1].video.size_wh == items[-1].size_wh == (8, 6)
+    assert "frames of 8x6 pixels follow those of 4x4" in caplog.text
 
 
 def test_no_such_camera(monkeypatch: pytest.MonkeyPatch) -> None:
