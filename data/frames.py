@@ -405,6 +405,8 @@ class LiveFrames:
                 logger.warning(text, self._name, pause, tries, RETRIES)
                 self._capture.release()
                 self._pause(pause)
+                if self._stop.is_set():
+                    break
                 self._capture = _open(self._device)
                 self._steps, self._reconnects = self._steps + 1, self._reconnects + 1
             else:
