@@ -486,7 +486,7 @@ def tree(folder: Path) -> dict[str, Any]:
     found: dict[str, Any] = {}
     for path in sorted(folder.rglob("*")):
         name = path.relative_to(folder)
-        if path.is_dir() or any(part.startswith(".") for part in name.parts):
+        if path.is_dir() or path.suffix == ".part" or any(part.startswith(".") for part in name.parts):
             continue
         data: Any = path.read_bytes()
         with contextlib.suppress(

@@ -27,6 +27,10 @@ class GrowingFile:
     def __init__(self, path: Path, kept: int = 0) -> None:
         self.path, self.size = path, kept
         try:
+            if kept and path.stat().st_size < kept:  # after a power loss; truncate() would fill it up with zeros
+                raise RunError(
+                    f"{path}: has lost its end, {kept} bytes were written; start the run again without --resume"
+                )
             self._stream = path.open("r+b" if kept else "wb")
             self._stream.truncate(kept)
             self._stream.seek(kept)

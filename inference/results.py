@@ -25,7 +25,7 @@ from data.image import save_image
 from inference.journal import GrowingFile
 from utils.detections import Detections
 from utils.errors import RunError
-from utils.files import write_text
+from utils.files import publish, write_text
 
 logger = logging.getLogger(__name__)
 
@@ -228,7 +228,7 @@ class JsonWriter:
                 self.file.write(b"\n]\n")
             self.file.close()
             if ended:
-                self.file.path.replace(self._path)
+                publish(self.file.path, self._path)
         except RunError:
             if ended:
                 raise
