@@ -189,9 +189,10 @@ def fork(log: Path, work: Callable[[], int]) -> int:
     if child:
         return child
     try:
-        with log.open("a") as file:
-            os.dup2(file.fileno(), 1)
-            os.dup2(file.fileno(), 2)
+        file = log.open("a", buffering=1)
+        os.dup2(file.fileno(), 1)
+        os.dup2(file.fileno(), 2)
+        sys.stdout = sys.stderr = file
         tqdm.set_lock(threading.RLock())  # a kill while the lock that forks share is held would block the others
         torch.set_num_threads(1)
         code = work()
@@ -324,7 +325,7 @@ class Command:
     others, by the name of the one that says that they are complete. fresh: the results of an earlier run would be refused.
     """
 
-    run: Callable[[Path, int], int]
+    run: Callable[..., int]
     fresh: bool = False
     sets: tuple[tuple[str, str], ...] = ()
 
@@ -351,9 +352,9 @@ def _out(folder: Path) -> list[str]:
     return ["--project", str(folder), "--name", "out", "--exist-ok"]
 
 
-def _evaluate(folder: Path, version: int) -> int:
+def _evaluate(folder: Path, version: int, *more: str) -> int:
     flags = [*_model(folder, version), "--data", f"{folder}/my.data", "--conf-thres", "0.05", "--no-plots"]
-    return run_script(test.main, [*flags, "--save-json", "--save-txt", *_out(folder)])
+    return run_script(test.main, [*flags, "--save-json", "--save-txt", *more, *_out(folder)])
 
 
 def _detect(folder: Path, version: int) -> int:

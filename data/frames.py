@@ -339,6 +339,7 @@ class LiveFrames:
         self._steps = 0  # calls of the driver that returned
         self._ended = False
         self._failure: str | None = None
+        self._error: Exception | None = None
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._run, name="live", daemon=True)
         self._thread.start()
@@ -352,7 +353,7 @@ class LiveFrames:
             self._wait()
             if self._newest is None:
                 if self._failure is None:
-                    raise StopIteration
+                    raise self._error or StopIteration
                 reason, self._failure = self._failure, None
                 return Failure(path=self._name, reason=f"{self._name}: {reason}")
             (bgr, index, time_s, video), self._newest = self._newest, None
@@ -384,6 +385,8 @@ class LiveFrames:
             self._read()
         except cv2.error as error:
             self._failure = f"the {self._what} cannot be read: {error.err}"
+        except Exception as error:  # the consumer gets it
+            self._error = error
         finally:
             self._capture.release()
             with self._changed:

@@ -140,7 +140,7 @@ class VideoWriter:
         self._fps = min(max(fps, _MIN_FPS), _MAX_FPS)
         self._codec = codec or _usual_codec(self.path)
         self._queue: queue.Queue[Image | None] = queue.Queue(_QUEUED)
-        self._error: RunError | None = None
+        self._error: Exception | None = None
         self._ended = False  # all frames have been taken from the queue
         self._thread: threading.Thread | None = threading.Thread(target=self._run, name="video writer", daemon=True)
         self._thread.start()
@@ -179,10 +179,10 @@ class VideoWriter:
             self._encode(first)
         except (cv2.error, OSError) as error:
             self._error = RunError(f"{self.path}: video cannot be written: {error}")
-        except RunError as error:
+        except Exception as error:  # the caller gets it, and must not block on a full queue
             self._error = error
         if self._error is not None:
-            while not self._ended and self._queue.get() is not None:  # the caller must not block on a full queue
+            while not self._ended and self._queue.get() is not None:
                 pass
 
     def _encode(self, first: Image) -> None:

@@ -94,7 +94,7 @@ class Recorder:
         self.out = options.out
         self._folder, self._options = folder, options
         self._queue: queue.Queue[Result | Failure | None] = queue.Queue(_WAITING)
-        self._error: BaseException | None = None
+        self._error: Exception | None = None
         self._stack = ExitStack()
         self._video: VideoWriter | None = None
         self._video_path = ""
@@ -159,10 +159,9 @@ class Recorder:
                 ended = True
             finally:
                 self._close_video()
-        except (RunError, InputError, OSError, cv2.error) as error:
-            self._error = (
-                error if isinstance(error, (RunError, InputError)) else RunError(f"results cannot be written: {error}")
-            )
+        except Exception as error:  # the caller gets it
+            foreign = isinstance(error, (OSError, cv2.error))
+            self._error = RunError(f"results cannot be written: {error}") if foreign else error
             while not ended and self._queue.get() is not None:  # keep the caller from waiting for room in the queue
                 pass
 

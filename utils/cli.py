@@ -22,6 +22,8 @@ from utils.version import VERSION
 
 EXIT_OK, EXIT_FAILED, EXIT_BAD_INPUT, EXIT_INTERRUPTED, EXIT_PIPE_CLOSED = 0, 1, 2, 130, 141
 
+_NO_MEMORY = ("can't allocate memory", "not enough memory", "CUDA out of memory", "OutOfMemoryError", "std::bad_alloc")
+
 _Record = TypeVar("_Record")
 PACKAGE = __name__.rpartition("utils.cli")[0]  # "cspyolo." in an installed package, empty in a clone
 
@@ -56,6 +58,16 @@ def run_script(
     except BrokenPipeError:  # whoever read our output closed it, as `| head` does
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return EXIT_PIPE_CLOSED
+    except Exception as error:
+        if not out_of_memory(error):
+            raise
+        print("failed: out of memory; try a smaller --img-size or --batch-size, or fewer --workers", file=sys.stderr)
+        return EXIT_FAILED
+
+
+def out_of_memory(error: Exception) -> bool:
+    """Whether Python, PyTorch, OpenCV or an engine could not allocate memory; only the first two have a type for it."""
+    return isinstance(error, MemoryError) or any(text in str(error) for text in _NO_MEMORY)
 
 
 @contextmanager

@@ -265,7 +265,9 @@ def test_live_counts_what_it_drops(monkeypatch: pytest.MonkeyPatch, caplog: pyte
         for item in frames:
             seen += isinstance(item, Frame)
             time.sleep(0.02)
-    _, read, dropped, reconnections = caplog.records[-1].args
+    given = caplog.records[-1].args
+    assert isinstance(given, tuple)
+    _, read, dropped, reconnections = given
     assert (read, reconnections) == (40, RETRIES) and dropped == 40 - seen > 0
 
 
