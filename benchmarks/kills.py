@@ -31,6 +31,7 @@ import sys
 import tempfile
 import threading
 import time
+import traceback
 import zipfile
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -52,6 +53,8 @@ import test
 import train
 from data.image_cache import DISK, CacheOptions, open_cache
 from data.video import VideoWriter
+from inference import compile_cache
+from inference.journal import JOURNAL
 from models.load import load
 from models.weights import save_weights
 from training.checkpoint import Checkpoint, load_checkpoint
@@ -198,6 +201,8 @@ def fork(log: Path, work: Callable[[], int]) -> int:
         code = work()
         sys.stdout.flush()
         os._exit(code)
+    except BaseException:
+        traceback.print_exc()
     finally:
         os._exit(99)
 
@@ -405,6 +410,14 @@ def _cache(folder: Path, version: int) -> int:
     return EXIT_OK if cache is not None and cache[3] is not None else EXIT_FAILED
 
 
+def _compiled(folder: Path, version: int) -> int:
+    os.environ["XDG_CACHE_HOME"] = f"{folder}/out"
+    contents = {f"model{number}": bytes([version, number]) * 2**19 for number in range(8)}
+    for name, content in contents.items():
+        compile_cache.write(name, content)
+    return EXIT_OK if all(compile_cache.read(name) == contents[name] for name in contents) else EXIT_FAILED
+
+
 COMMANDS = {
     "evaluation": Command(run=_evaluate),
     "detection": Command(run=_detect),
@@ -416,6 +429,7 @@ COMMANDS = {
     ),
     "export": Command(run=_export, sets=(("a.xml", "a.bin"),)),
     "image cache": Command(run=_cache),
+    "compiled models": Command(run=_compiled),
 }
 
 
@@ -487,7 +501,12 @@ def tree(folder: Path) -> dict[str, Any]:
     found: dict[str, Any] = {}
     for path in sorted(folder.rglob("*")):
         name = path.relative_to(folder)
-        if path.is_dir() or path.suffix == ".part" or any(part.startswith(".") for part in name.parts):
+        if (
+            path.is_dir()
+            or path.suffix == ".part"
+            or path.name == JOURNAL
+            or any(part.startswith(".") for part in name.parts)
+        ):
             continue
         data: Any = path.read_bytes()
         with contextlib.suppress(

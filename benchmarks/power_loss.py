@@ -31,6 +31,7 @@ sys.path.insert(0, str(ROOT))
 
 import train
 from benchmarks.kills import COMMANDS, Command, fork, inputs
+from inference.journal import JOURNAL
 from utils.cli import EXIT_OK, run_script
 
 CALLS = (
@@ -330,7 +331,7 @@ def _files(
 ) -> Iterator[tuple[str, Entry]]:
     """Files that a user sees. changed: names of folders that differ from the durable ones; None: those that the command sees."""
     for name, entry in names.items():
-        if name.startswith(".") or name.endswith(".part"):
+        if name.startswith(".") or name.endswith(".part") or name == JOURNAL:
             continue
         if entry.folder:
             inner = entry.names if changed is None else changed.get(entry, entry.durable)

@@ -201,7 +201,7 @@ class VideoWriter:
                 image = self._queue.get()
             self._ended = True
             writer.release()
-            if (readable := _readable_frames(temporary)) < self.frames * (1 - _MISSING) - 1:
+            if (readable := readable_frames(temporary)) < max(1, self.frames * (1 - _MISSING) - 1):
                 raise RunError(
                     f"{self.path}: video cannot be written: {readable} of {self.frames} frames are readable, is the disk full?"
                 )
@@ -301,7 +301,7 @@ class _H264:
             raise OSError(str(error)) from error
 
 
-def _readable_frames(path: Path) -> int:
+def readable_frames(path: Path) -> int:
     """Frames of a video file: as its container says, or counted, which decodes them; 0 if the first cannot be read."""
     try:
         with open_video(str(path)) as (capture, video):

@@ -81,6 +81,7 @@ OWN_WRITERS = {
     "data/video.py": "an encoder writes; publish() renames",
     "models/published.py": "appends to a .part file, which can be resumed; publish() renames",
     "inference/results.py": "renames results.json.part of an earlier run back",
+    "inference/compile_cache.py": "knows a damaged file by its hash",
     "inference/journal.py": "files that grow piece by piece, which detect.py --resume goes on with",
     "darknet_cli/detect.py": "appends to bad.list, as the original does",
     "darknet_cli/measure.py": "appends to bad.list and bad_label.list, as the original does",
