@@ -81,8 +81,13 @@ def save_safetensors(network: Network, path: str | Path, names: tuple[str, ...])
     """Write tensors, cfg and names. Raises RunError (disk full, ...) and InputError when the package is missing."""
     library = need("safetensors.torch", "safetensors")
     data = library.save(state_of(network), {"format": FORMAT, _KEY: Description.of(network, names).text()})
+    size = int.from_bytes(data[:8], "little")
+    header = json.loads(data[8 : 8 + size])
+    header["__metadata__"] = dict(sorted(header["__metadata__"].items()))  # the package writes them in random order
+    text = json.dumps(header, separators=(",", ":"), ensure_ascii=False).encode()
+    text += b" " * (-len(text) % 8)
     with atomic_write(path) as stream:
-        stream.write(data)
+        stream.write(len(text).to_bytes(8, "little") + text + data[8 + size :])
 
 
 def read_safetensors(path: str | Path) -> Described:
