@@ -40,8 +40,12 @@ NO_MOUNTS = 77
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
     cv2.setNumThreads(1)
-    code = ended(tmp_path, lambda: inputs(tmp_path) or EXIT_OK)
-    assert code == EXIT_OK, said(tmp_path)
+
+    def work() -> int:
+        inputs(tmp_path)
+        return EXIT_OK
+
+    assert ended(tmp_path, work) == EXIT_OK, said(tmp_path)
     return tmp_path
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import io
+import logging
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -11,6 +12,8 @@ from typing import Any
 from training.loop import Update
 from utils.files import write_text
 from utils.packages import is_installed, need
+
+logger = logging.getLogger(__name__)
 
 _COLUMNS = ("iteration", "loss", "average_loss", "rate", "width", "height", "images_per_second")
 _TERM = "loss_"
@@ -120,19 +123,33 @@ class Board:
     def __init__(self, folder: Path, history: TrainingHistory) -> None:
         from torch.utils.tensorboard import SummaryWriter
 
-        self.history, self._written = history, len(history.rows)
+        self.history, self._written, self._broken = history, len(history.rows), False
         after = int(history.rows[-1]["iteration"]) + 1 if history.rows else None
         self._writer = SummaryWriter(str(folder), purge_step=after)
 
     def write(self) -> None:
         """Write new rows; call it after an evaluation, whose results go into the latest row."""
-        for row in self.history.rows[self._written :]:
-            for name, value in row.items():
-                if name != "iteration":
-                    self._writer.add_scalar(name, value, int(row["iteration"]))
+        if self._broken:
+            return
+        try:
+            for row in self.history.rows[self._written :]:
+                for name, value in row.items():
+                    if name != "iteration":
+                        self._writer.add_scalar(name, value, int(row["iteration"]))
+        except OSError as error:  # of an earlier row: TensorBoard writes in a thread
+            self._give_up(error)
         self._written = len(self.history.rows)
 
     def close(self) -> None:
         """Write the rest."""
         self.write()
-        self._writer.close()
+        try:
+            self._writer.close()
+        except OSError as error:
+            self._give_up(error)
+
+    def _give_up(self, error: OSError) -> None:
+        """Go on without TensorBoard, as when the disk is full or the run folder has disappeared."""
+        if not self._broken:
+            logger.warning("TensorBoard's scalars cannot be written any more: %s", error.strerror or error)
+        self._broken = True
