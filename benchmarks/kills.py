@@ -258,7 +258,7 @@ def wait_and_kill(children: list[int], counter: Counter, iterations: int, draw: 
             now = time.perf_counter()
             pace, changed, seen = (now - changed) / (counter.value - seen), now, counter.value
         time.sleep(0.0002)
-    time.sleep(draw.uniform(0, 1.5 * min(pace, 1.0)) if iterations else draw.uniform(0, 0.1))
+    time.sleep(draw.uniform(0, 1.5 * min(abs(pace), 1.0)) if iterations else draw.uniform(0, 0.1))
     victim = draw.choice(children)
     os.kill(victim, signal.SIGKILL)
     _wait([victim, *(child for child in children if child != victim)])

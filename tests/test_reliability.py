@@ -234,7 +234,7 @@ def test_training_gives_the_same_bytes_on_every_worker_count(tmp_path: Path) -> 
 @pytest.mark.slow
 def test_evaluation_and_detection_give_the_same_bytes(folder: Path) -> None:
     """Evaluation on every worker count, detection on every run; metrics.json without the times."""
-    for name, runs in (("evaluation", ("0", "1", "2", "4")), ("detection", ("", ""))):
+    for name, runs in (("evaluation", ("1", "2", "4")), ("detection", ("", ""))):
         found = []
         for workers in runs:
             shutil.rmtree(folder / "out", ignore_errors=True)
