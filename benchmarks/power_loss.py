@@ -410,10 +410,8 @@ def _set(state: dict[str, bytes], version: dict[str, bytes], last: str, first: s
 
 
 def _train(folder: Path, version: int) -> int:
-    last = folder / "out" / "weights" / "last.pt"
     flags = ["--cfg", f"{folder}/my.cfg", "--data", f"{folder}/my.data", "--project", str(folder), "--name", "out"]
-    resumed = ["--resume", str(last), "--iterations", "6"] if last.exists() else ["--iterations", str(3 + version)]
-    return run_script(train.main, [*(resumed if last.exists() else flags + resumed), "--exist-ok", "--workers", "0"])
+    return run_script(train.main, [*flags, "--iterations", str(4 + version), "--exist-ok", "--workers", "0"])
 
 
 ALL = COMMANDS | {"training": Command(run=_train)}
@@ -445,7 +443,8 @@ def main() -> int:
             if not ALL[name].fresh:
                 old = fork(folder / "log", lambda name=name, folder=folder: ALL[name].run(folder, 0))  # type: ignore[misc]
                 assert os.waitstatus_to_exitcode(os.waitpid(old, 0)[1]) == EXIT_OK, (folder / "log").read_text()
-            disk = Disk(folder)
+            (folder / "out").mkdir(exist_ok=True)
+            disk = Disk(folder / "out")
             calls = record([sys.executable, __file__, "--run", name, str(folder), "1"], folder.parent / "strace.log")
             found = examine(calls, disk, ALL[name].sets, "results.csv")
         result = f"BROKEN: {', '.join(found.bad[:5])}" if found.bad else "all old, new or absent"

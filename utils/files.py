@@ -5,8 +5,8 @@ from __future__ import annotations
 import codecs
 import errno
 import os
-import stat
 import secrets
+import stat
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
