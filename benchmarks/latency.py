@@ -1,6 +1,6 @@
 """Measures a forward pass of every model of the papers' tables, for docs/models.md.
 
-One image, one thread, batch norm folded and weights packed for the processor. Processor time is measured, not the
+One image, one thread, batch norm folded. Processor time is measured, not the
 clock, and the least of several passes in several rounds over all models is taken: what a pass needs when nothing else
 runs on the machine.
 
