@@ -159,7 +159,7 @@ class Guard:
             return False  # a file that is already open
         base = Path.cwd() if folder == -1 else Path(f"/proc/self/fd/{folder}")
         full = os.path.realpath(base / os.fsdecode(path))
-        return full != os.devnull and not f"{full}{os.sep}".startswith(self._allowed)
+        return full not in (os.devnull, os.sep) and not f"{full}{os.sep}".startswith(self._allowed)
 
     def _connect(self, address: Any) -> None:
         if address in ("127.0.0.1", "localhost", "::1"):

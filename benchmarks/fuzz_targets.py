@@ -1139,7 +1139,7 @@ _SMALL = (
     *("", HUGE[:400]),
 )
 _ODD = (
-    *"- -- é %s {0} .. ../outside/x / http://127.0.0.1:9/a.mp4 rtsp://127.0.0.1:9/x http:// cpu 0 cuda:7 mps mp4v".split(),
+    *"- -- é %s {0} .. / http://127.0.0.1:9/a.mp4 rtsp://127.0.0.1:9/x http:// cpu 0 cuda:7 mps mp4v".split(),
     *("éééé", "DIVX", "none", "all", "", "\u202e", "\udcff", "a" * 300, CODE),
 )
 _START = {
