@@ -147,14 +147,14 @@ def as_typed(text: str) -> str:
 
 def above_zero(text: str) -> int:
     value = int(text)
-    if value < 1:
+    if not 1 <= value < 2**31:
         raise ValueError
     return value
 
 
 def whole(text: str) -> int:
     value = int(text)
-    if value < 0:
+    if not 0 <= value < 2**63:
         raise ValueError
     return value
 

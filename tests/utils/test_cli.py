@@ -42,3 +42,10 @@ def test_flags_of_the_original(
 
 def test_values_that_look_like_flags_are_left_alone() -> None:
     assert detect.parse_arguments(["--conf-thres", "0.3"]).conf_thres == 0.3
+
+
+@pytest.mark.parametrize("value", ["0", "-1", "1.5", str(2**31), str(2**64), "9" * 5000])
+def test_numbers_beyond_any_use_are_refused(value: str, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as ended:
+        detect.parse_arguments(["--batch-size", value])
+    assert ended.value.code == 2 and "invalid whole number above 0" in capsys.readouterr().err
