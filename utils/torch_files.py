@@ -19,7 +19,7 @@ from utils.files import atomic_write
 _MOST_PACKED = 2**26  # bytes; only the code of TorchScript is compressed
 _ZIP_START = b"PK\x03\x04"
 # What PyTorch's reader raises for a pickle whose parts do not fit together.
-_DAMAGE = (RuntimeError, ValueError, TypeError, LookupError, AttributeError, AssertionError, ArithmeticError, EOFError,
+DAMAGE = (RuntimeError, ValueError, TypeError, LookupError, AttributeError, AssertionError, ArithmeticError, EOFError,
            NotImplementedError, MemoryError, RecursionError)  # fmt: skip
 
 
@@ -71,7 +71,7 @@ def load_torch_file(path: str | Path, what: str = "checkpoint") -> Any:
     try:
         with Path(path).open("rb") as stream:  # given a path, PyTorch chooses another reader by the file's name
             return torch.load(stream, map_location="cpu", weights_only=True)
-    except (UnpicklingError, *_DAMAGE) as error:
+    except (UnpicklingError, *DAMAGE) as error:
         reason = str(error).split("\n", 1)[0] or type(error).__name__
         raise InputError(
             f"{path}: cannot be loaded safely, expected tensors and plain values only ({reason}); if it holds a whole model, "

@@ -17,7 +17,7 @@ from models.network import Network
 from utils.documents import parse_json
 from utils.errors import InputError
 from utils.files import atomic_write
-from utils.torch_files import check_archive
+from utils.torch_files import DAMAGE, check_archive
 
 _FILE = "metadata.json"
 
@@ -63,7 +63,7 @@ def read_torchscript(path: str | Path, device: torch.device) -> tuple[Any, dict[
     check_archive(path, "model")
     try:
         model = torch.jit.load(str(path), map_location=device, _extra_files=extra)
-    except (RuntimeError, ValueError) as error:
-        raise InputError(f"{path}: is not TorchScript: {str(error).splitlines()[0]}") from None
+    except DAMAGE as error:
+        raise InputError(f"{path}: is not TorchScript: {str(error).split(chr(10), 1)[0]}") from None
     pairs = parse_json(extra[_FILE] or "{}", str(path), _FILE)
     return model.eval(), pairs if isinstance(pairs, dict) else {}
