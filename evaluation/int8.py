@@ -67,7 +67,10 @@ def spread(images: Sequence[Path], count: int) -> tuple[Path, ...]:
 
 
 def calibrate(network: Network, options: ExportOptions, data: Int8Data) -> Ranges:
-    """The ranges of a folded network's tensors: bounds of each image's values, averaged over the images. Raises InputError."""
+    """The ranges of a folded network's tensors: bounds of each image's values, averaged over the images.
+
+    Raises InputError for a network without a convolution to quantise, and for images that cannot be read.
+    """
     model, names = observing_bytes(network, options)
     engine = OnnxRuntime(model, network.plan.cfg.path, torch.device("cpu"))
     size = options.batch or 1

@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterator
 from pathlib import Path
 
+import cv2
+import numpy as np
 import pytest
 import torch
 
@@ -12,6 +14,8 @@ import export
 from data.scenes import make_scenes
 from evaluation.int8 import Int8Data, _bounds
 from inference.model import open_model
+from models.load import load
+from models.weights import save_weights
 from tests.paths import REPOSITORY
 from tests.test_test_script import script
 from utils.cli import EXIT_BAD_INPUT, EXIT_FAILED, EXIT_OK, run_script
@@ -134,3 +138,50 @@ def test_bounds_ignore_one_value_in_ten_thousand() -> None:
     values[3, 4], values[5, 6], values[7, 8] = 50.0, 7.0, -9.0
     assert _bounds(values) == (0.0, 7.0)
     assert _bounds(values[:10]) == (-9.0, 50.0)
+
+
+CLASSIFIER = """[net]
+width=16
+height=16
+channels=3
+[convolutional]
+filters=3
+size=1
+activation=relu
+[convolutional]
+filters=3
+size=1
+activation=linear
+[avgpool]
+[softmax]
+"""
+
+
+@pytest.mark.parametrize(
+    ("cfg", "code"),
+    [(CLASSIFIER, EXIT_OK), ("[net]\nwidth=16\nheight=16\nchannels=3\n[avgpool]\n[softmax]\n", EXIT_BAD_INPUT)],
+)
+def test_classifiers_by_top_1(cfg: str, code: int, folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """The brightest colour is the class; the second network has no convolution to quantise."""
+    (folder / "c.cfg").write_text(cfg)
+    network = load(folder / "c.cfg")
+    for _, item in network.stored():
+        item.tensor.data[:] = 10 * torch.eye(3).view(item.tensor.shape) if item.kind == "weights" else 0.0
+    save_weights(network, folder / "c.weights")
+    names = ("blue", "green", "red")
+    for split in ("train", "val"):
+        for number, name in enumerate(names):
+            pixels = np.zeros((16, 16, 3), np.uint8)
+            pixels[..., number] = 250  # BGR
+            (folder / split).mkdir(exist_ok=True)
+            cv2.imwrite(str(folder / split / f"{name}.png"), pixels)
+        (folder / f"{split}.txt").write_text("".join(f"{folder / split / name}.png\n" for name in names))
+    (folder / "names.txt").write_text("red\ngreen\nblue\n")
+    (folder / "c.data").write_text("classes=3\ntrain=train.txt\nvalid=val.txt\nnames=names.txt\ntop=1\n")
+    flags = ["--cfg", "c.cfg", "--weights", "c.weights", "--int8", "--data", "c.data", "--include", *BOTH]
+    assert run_script(export.main, flags) == code
+    said = capsys.readouterr()
+    if code == EXIT_OK:
+        assert said.out.count("top-1 100.00%, in 8 bits 100.00%, calibrated on 3 images") == 2
+    else:
+        assert "c.cfg: has no convolution before its last one" in said.err

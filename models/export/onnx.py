@@ -95,9 +95,14 @@ def onnx_bytes(network: Network, options: ExportOptions, names: tuple[str, ...] 
 
 
 def observing_bytes(network: Network, options: ExportOptions) -> tuple[bytes, tuple[str, ...]]:
-    """An ONNX model whose outputs are the tensors that calibration observes, and their names."""
+    """An ONNX model whose outputs are the tensors that calibration observes, and their names.
+
+    Raises InputError if there are none.
+    """
     with torch.no_grad():
         built = observable(network, options)
+    if not built.outputs:
+        raise InputError(f"{network.plan.cfg.path}: has no convolution before its last one to compute in 8 bits")
     return _bytes(network, built, options, {}), built.outputs
 
 
