@@ -596,7 +596,7 @@ def run_archive(with_cfg: bool, ema: bool) -> None:
 def in_zip(draw: Random, data: bytes) -> bytes:
     """Change members, their names and how they are packed; the result is a valid archive."""
     with zipfile.ZipFile(io.BytesIO(data)) as archive:
-        members = [[each.filename, archive.read(each)] for each in archive.infolist()]
+        members: list[list[Any]] = [[each.filename, archive.read(each)] for each in archive.infolist()]
     for _ in range(draw.choice((1, 1, 2))):
         member = draw.choice(members)
         change = draw.randrange(8)
@@ -1062,8 +1062,10 @@ def make_request(draw: Random, seeds: Path, folder: Path) -> Arguments:
     if kind:
         headers.append((b"content-type", kind.encode("latin-1", "replace")))
     for _ in range(draw.choice((0, 0, 1, 3))):
-        name = draw.choice(b"content-length origin range transfer-encoding expect authorization cookie accept".split())
-        headers.append((name, value(draw).encode("utf-8", "surrogatepass")[:2000]))
+        header = draw.choice(
+            b"content-length origin range transfer-encoding expect authorization cookie accept".split()
+        )
+        headers.append((header, value(draw).encode("utf-8", "surrogatepass")[:2000]))
     method = draw.choice(("POST",) * 8 + ("GET", "PUT", "DELETE", "HEAD", "OPTIONS", "TRACE", "", "post"))
     third = len(body) // 3
     parts: list[bytes | None] = [body[:third], body[third : 2 * third], body[2 * third :]]
@@ -1171,7 +1173,7 @@ def _parser(name: str) -> argparse.ArgumentParser:
         found.append(self)
         raise InputError("caught")
 
-    argparse.ArgumentParser.parse_args = caught  # type: ignore[method-assign, assignment]
+    argparse.ArgumentParser.parse_args = caught  # type: ignore[method-assign]
     try:
         importlib.import_module(SCRIPTS[name]).parse_arguments([])
     except InputError:
@@ -1275,7 +1277,7 @@ def run_command(name: str, words: list[str]) -> None:
     if name == "serve":
         import uvicorn
 
-        uvicorn.Server.run = lambda self, sockets=None: None  # type: ignore[method-assign, assignment, misc]
+        uvicorn.Server.run = lambda self, sockets=None: None  # type: ignore[method-assign]
     try:
         code: Any = run_script([name, *words])
     except SystemExit as ended:

@@ -71,7 +71,7 @@ class OnnxRuntime:
         self._place = place
         own = vars(library.capi.onnxruntime_pybind11_state).values()  # its errors have no common base
         kinds = (each for each in own if isinstance(each, type) and issubclass(each, Exception))
-        self._errors = (*kinds, RuntimeError, ValueError, TypeError)
+        self._errors: tuple[type[Exception], ...] = (*kinds, RuntimeError, ValueError, TypeError)
         try:
             self._session = library.InferenceSession(model, options, providers=[wanted])
         except self._errors as error:
