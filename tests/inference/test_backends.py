@@ -47,8 +47,8 @@ WAYS = [
 PICKED = RESULTS if os.environ.get("CSPYOLO_ALL_RECORDINGS") == "1" else RESULTS[:1]
 
 
-def needed(suffix: str, engine: str) -> None:
-    for package in (NEEDS.get(suffix), ENGINES.get(engine)):
+def needed(suffix: str, engine: str | None) -> None:
+    for package in (NEEDS.get(suffix), ENGINES.get(engine or "")):
         if package and importlib.util.find_spec(package) is None:
             pytest.skip(f"needs the package {package}")
 
