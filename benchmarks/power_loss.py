@@ -331,7 +331,7 @@ def _files(
 ) -> Iterator[tuple[str, Entry]]:
     """Files that a user sees. changed: names of folders that differ from the durable ones; None: those that the command sees."""
     for name, entry in names.items():
-        if name.startswith(".") or name.endswith(".part") or name == JOURNAL:
+        if name.startswith(".") or name.endswith(".part") or name == JOURNAL or "tfevents" in name:
             continue
         if entry.folder:
             inner = entry.names if changed is None else changed.get(entry, entry.durable)
