@@ -12,12 +12,13 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from functools import cache
 from pathlib import Path
+from typing import Any
 
 from compose.backbones import BACKBONES
 from compose.catalog import MODELS
 from compose.heads import HEADS
 from compose.net import Origin
-from compose.published import BARS, PUBLISHED_CFGS, TABLES, UNIT, Printed, Row, Status, Table
+from compose.published import BARS, PUBLISHED_CFGS, TABLE_5, TABLES, UNIT, Printed, Row, Status, Table
 from models.layers.convolutional import ConvolutionalSection
 from models.layers.pooling import MaxpoolSection
 from models.plan import Plan, Step, read_plan
@@ -59,7 +60,7 @@ def report() -> str:
         "latency": latency["about"],
         "twins": _twins(),
         "statuses": _statuses(),
-        "tables": "\n".join(_published_table(table, latency["ms"]) for table in TABLES),
+        "tables": "\n".join(_published_table(table, latency) for table in TABLES),
         "bars": _bars(),
         "maxouts": _maxouts(),
         "files": _all_models(),
@@ -88,9 +89,11 @@ def _statuses() -> str:
     return _markdown(("table", *statuses), rows)
 
 
-def _published_table(table: Table, latency: Mapping[str, float]) -> str:
+def _published_table(table: Table, latency: Mapping[str, Any]) -> str:
     counted = any(row.model for row in table.rows)
-    ours = ("ours [ms]", "layer table") if counted else ()
+    fps = latency["fps"] if table is TABLE_5 else {}
+    engines = tuple(dict.fromkeys(engine for row in fps.values() for engine in row))
+    ours = (*(f"{engine} here" for engine in engines), "ours [ms]", "layer table") if counted else ()
     head = (
         "model",
         *(("cfg",) if counted else ()),
@@ -102,8 +105,9 @@ def _published_table(table: Table, latency: Mapping[str, float]) -> str:
         "status",
         "note",
     )
-    rows = [_published_row(row, latency, counted) for row in table.rows]
-    remark = f"\n{table.remark}\n" if table.remark else ""
+    rows = [_published_row(row, latency["ms"], counted, engines, fps) for row in table.rows]
+    remark = " ".join([*[table.remark] * bool(table.remark), *[latency["fps_about"]] * bool(fps)])
+    remark = f"\n{remark}\n" if remark else ""
     return f"## {table.title}\n{remark}\n{_markdown(head, rows)}"
 
 
@@ -111,17 +115,24 @@ def _count_heads(name: str, counted: bool) -> tuple[str, ...]:
     return (name, "ours", "") if counted else (name,)
 
 
-def _published_row(row: Row, latency: Mapping[str, float], counted: bool) -> tuple[str, ...]:
+def _published_row(
+    row: Row,
+    latency: Mapping[str, float],
+    counted: bool,
+    engines: Sequence[str],
+    fps: Mapping[str, Mapping[str, float]],
+) -> tuple[str, ...]:
     input_side = str(row.side or "–")
     if not row.model:
         printed = [number.text if number else "–" for number in (row.parameters, row.bflops)]
         if not counted:
             return row.label, input_side, *printed, *row.figures, row.status, row.note
         counts = printed[0], "–", "", printed[1], "–", ""
-        return row.label, "–", input_side, *counts, *row.figures, "–", "–", row.status, row.note
+        return row.label, "–", input_side, *counts, *row.figures, *["–"] * len(engines), "–", "–", row.status, row.note
     sums = totals(_plan(row.model, row.side))
     parameters = sums["params" if row.counted == "stored" else "conv_weights"] / 1e6
-    measured = latency.get(f"{row.model}@{row.side}")
+    key = f"{row.model}@{row.side}"
+    measured, speeds = latency.get(key), fps.get(key, {})
     return (
         row.label,
         row.model,
@@ -129,6 +140,7 @@ def _published_row(row: Row, latency: Mapping[str, float], counted: bool) -> tup
         *_compared(row.parameters, parameters, "¹" if row.counted == "stored" else ""),
         *_compared(row.bflops, sums["bflops_paper"]),
         *row.figures,
+        *(f"{speeds[engine]:.0f}" if engine in speeds else "–" for engine in engines),
         f"{measured:.1f}" if measured else "–",
         _origin(row.model),
         row.status,
