@@ -91,7 +91,7 @@ def _statuses() -> str:
 
 def _published_table(table: Table, latency: Mapping[str, Any]) -> str:
     counted = any(row.model for row in table.rows)
-    fps = latency["fps"] if table is TABLE_5 else {}
+    fps = latency.get("fps", {}) if table is TABLE_5 else {}
     engines = tuple(dict.fromkeys(engine for row in fps.values() for engine in row))
     ours = (*(f"{engine} here" for engine in engines), "ours [ms]", "layer table") if counted else ()
     head = (
