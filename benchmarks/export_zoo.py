@@ -49,16 +49,18 @@ class OpenCv:
     """An OpenCV in its own process."""
 
     def __init__(self, python: str) -> None:
-        command = [python, str(ROOT / "benchmarks" / "onnx_worker.py")]
+        command = [python, str(ROOT / "benchmarks" / "opencv_worker.py")]
         self._process = subprocess.Popen(
             command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True
         )
-        assert self._process.stdout
-        self.version = self._process.stdout.readline().strip()
+        self.version = self._ask("version")
 
     def ask(self, model: Path, source: Path, target: Path) -> str:
+        return self._ask("save", model, source, target)
+
+    def _ask(self, *words: object) -> str:
         assert self._process.stdin and self._process.stdout
-        print(model, source, target, sep="\t", file=self._process.stdin, flush=True)
+        print(*words, sep="\t", file=self._process.stdin, flush=True)
         return self._process.stdout.readline().strip() or "it crashed"
 
 

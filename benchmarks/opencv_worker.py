@@ -1,7 +1,12 @@
-"""The OpenCV side of benchmarks/inference.py; runs in an environment of its own that has OpenCV 4.x.
+"""Runs networks in OpenCV, for benchmarks/inference.py and benchmarks/export_zoo.py.
 
-Protocol on stdin and stdout: `load CFG WEIGHTS SIZE THREADS` answers `ok VERSION` or `cannot REASON`; `run` answers the
-seconds of one forward pass.
+It needs cv2 and numpy only, so that any version can be asked from an environment of its own. Commands are lines of words with
+tabs between them, each answered by a line:
+
+  version
+  load MODEL SIDE BATCH THREADS       an ONNX file: `ok`, or the reason why not
+  run PASSES                          forward passes of the network loaded: the seconds of each
+  save MODEL INPUT.npy OUTPUT.npz     one pass of an ONNX file, whose outputs are saved: `ok`, or the reason why not
 """
 
 from __future__ import annotations
@@ -14,33 +19,48 @@ import cv2
 import numpy as np
 
 
-def load(cfg: str, weights: str, size: str, threads: str) -> tuple[Any, Any]:
-    cv2.setNumThreads(int(threads))
-    net = cv2.dnn.readNetFromDarknet(cfg, weights)  # type: ignore[attr-defined]  # of OpenCV 4
-    image = np.random.default_rng(0).random((1, 3, int(size), int(size)), np.float32)
-    return net, image
+class Worker:
+    """Holds the network between commands."""
+
+    def version(self) -> str:
+        return str(cv2.__version__)
+
+    def load(self, model: str, side: str, batch: str, threads: str) -> str:
+        cv2.setNumThreads(int(threads))
+        self._net: Any = cv2.dnn.readNetFromONNX(model)
+        self._images = np.random.default_rng(0).random((int(batch), 3, int(side), int(side)), np.float32)
+        self._names = self._net.getUnconnectedOutLayersNames()
+        self.run("1")
+        return "ok"
+
+    def run(self, passes: str) -> str:
+        seconds = []
+        for _ in range(int(passes)):
+            start = time.perf_counter()
+            self._net.setInput(self._images)
+            self._net.forward(self._names)
+            seconds.append(time.perf_counter() - start)
+        return " ".join(map(str, seconds))
+
+    def save(self, model: str, source: str, target: str) -> str:
+        net = cv2.dnn.readNetFromONNX(model)
+        net.setInput(np.load(source), "images")
+        names = list(net.getUnconnectedOutLayersNames())
+        found = dict(zip(names, net.forward(names), strict=True))
+        np.savez(target, **found)  # type: ignore[arg-type]
+        return "ok"
 
 
 def main() -> None:
-    net: Any = None
-    image: Any = None
-    names: Any = None
+    worker = Worker()
+    commands = {"version": worker.version, "load": worker.load, "run": worker.run, "save": worker.save}
     for line in sys.stdin:
-        word, *arguments = line.rstrip("\n").split("\t")
-        if word == "load":
-            try:
-                net, image = load(*arguments)
-                names = net.getUnconnectedOutLayersNames()
-                net.setInput(image)
-                net.forward(names)
-                print(f"ok {cv2.__version__}", flush=True)
-            except cv2.error as error:
-                print("cannot " + " ".join(str(error).split()), flush=True)
-        else:
-            start = time.perf_counter()
-            net.setInput(image)
-            net.forward(names)
-            print(time.perf_counter() - start, flush=True)
+        command, *words = line.rstrip("\n").split("\t")
+        try:
+            answer = commands[command](*words)
+        except cv2.error as error:
+            answer = " ".join(str(error.err or error).split())[:300] or "refused"
+        print(answer, flush=True)
 
 
 if __name__ == "__main__":
