@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import time
-from collections import deque
 from collections.abc import Generator, Iterable, Iterator, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import closing
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
@@ -17,6 +16,7 @@ from numpy.typing import NDArray
 
 from data.frames import Failure, Frame
 from data.image import read_image
+from data.prefetch import map_ahead
 from utils.errors import InputError
 from utils.letterbox import Letterbox, Preprocessing
 
@@ -63,20 +63,30 @@ def _batch(fitted: Sequence[_Fitted[T]], failures: Sequence[Failure]) -> Batch[T
 
 
 def batches_of(
-    frames: Iterable[Frame | Failure], preprocess: Preprocessing, batch_size: int = 1
+    frames: Iterable[Frame | Failure], preprocess: Preprocessing, batch_size: int = 1, *, ahead: int = 0
 ) -> Generator[Batch[Frame], None, None]:
-    """Batches of up to `batch_size` frames, in order. Failures come with the batch that is filled when they occur."""
+    """Batches of up to `batch_size` frames, in order. Failures come with the batch that is filled when they occur.
+
+    ahead: how many frames threads prepare in advance; 0: none, a frame is prepared when it is asked for.
+    """
+
+    def fit(frame: Frame | Failure) -> _Fitted[Frame] | Failure:
+        if isinstance(frame, Failure):
+            return frame
+        start = time.perf_counter()
+        return _Fitted(frame, *preprocess(frame.image), time.perf_counter() - start)
+
     fitted: list[_Fitted[Frame]] = []
     failures: list[Failure] = []
-    for frame in frames:
-        if isinstance(frame, Failure):
-            failures.append(frame)
-            continue
-        start = time.perf_counter()
-        fitted.append(_Fitted(frame, *preprocess(frame.image), time.perf_counter() - start))
-        if len(fitted) == batch_size:
-            yield _batch(fitted, failures)
-            fitted, failures = [], []
+    with closing(map_ahead(fit, frames, ahead)) as read:
+        for each in read:
+            if isinstance(each, Failure):
+                failures.append(each)
+                continue
+            fitted.append(each)
+            if len(fitted) == batch_size:
+                yield _batch(fitted, failures)
+                fitted, failures = [], []
     if fitted or failures:
         yield _batch(fitted, failures)
 
@@ -94,20 +104,11 @@ class ImageLoader:
         self.batch_size, self.workers = batch_size, max(1, workers)
 
     def __iter__(self) -> Iterator[Batch[int]]:
-        waiting: deque[Future[_Fitted[int] | Failure]] = deque()
-        pool = ThreadPoolExecutor(self.workers, thread_name_prefix="images")
-        try:
-            unread = iter(range(len(self.images)))
-            for first in range(0, len(self.images), self.batch_size):
-                ahead = self.batch_size * (1 + _BATCHES_AHEAD)
-                chosen = islice(unread, ahead - len(waiting))
-                waiting.extend(pool.submit(self._read, index) for index in chosen)
-                size = min(self.batch_size, len(self.images) - first)
-                read = [waiting.popleft().result() for _ in range(size)]
+        ahead = self.batch_size * (1 + _BATCHES_AHEAD)
+        with closing(map_ahead(self._read, range(len(self.images)), ahead, self.workers)) as images:
+            while read := list(islice(images, self.batch_size)):
                 fitted = [each for each in read if not isinstance(each, Failure)]
                 yield _batch(fitted, [each for each in read if isinstance(each, Failure)])
-        finally:
-            pool.shutdown(cancel_futures=True)
 
     def _read(self, index: int) -> _Fitted[int] | Failure:
         start = time.perf_counter()

@@ -18,7 +18,8 @@ import re
 import sys
 import threading
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Generator, Iterator, Sequence
+from contextlib import closing
 from dataclasses import dataclass, replace
 from pathlib import Path
 from types import TracebackType
@@ -32,7 +33,7 @@ from numpy.typing import NDArray
 
 from data.formats.darknet import parse_list, read_list
 from data.image import IMAGE_SUFFIXES, read_image
-from data.prefetch import Prefetch
+from data.prefetch import Prefetch, map_ahead
 from data.video import TIMEOUT_S, VIDEO_SUFFIXES, Video, describe, open_capture, open_video, video_frames
 from utils.errors import InputError
 from utils.files import decoded
@@ -45,7 +46,7 @@ STUCK_S = 25  # without an answer from a camera's driver, which knows no timeout
 
 STDIN = "-"
 _NAMED = 3  # sources that a message names
-_AHEAD = 4  # decoded images that wait for the consumer
+_AHEAD = 4  # images or frames of a video that are decoded ahead of the consumer
 _MAX_CAMERA = 2**31 - 1
 _STREAM_SUFFIXES = frozenset({".mjpg", ".mjpeg"})  # of the streams of network cameras
 _FILE_SCHEMES = frozenset({"http", "https", "ftp", "file"})  # which deliver files as well as streams
@@ -111,7 +112,7 @@ class Frames:
     ) -> None:
         self.source, self.total, self.live, self.in_time, self.entries = source, total, live, in_time, entries
         self.ahead = not live and (in_time or (total or 0) > 1)
-        self._items = Prefetch(items, _AHEAD) if self.ahead else items
+        self._items = items
 
     def __iter__(self) -> Iterator[Frame | Failure]:
         frames, failures = 0, list[str]()
@@ -135,7 +136,7 @@ class Frames:
 
     def close(self) -> None:
         """End the thread and release file or camera."""
-        if isinstance(self._items, Prefetch | LiveFrames):
+        if isinstance(self._items, Generator | LiveFrames):
             self._items.close()
 
 
@@ -280,17 +281,29 @@ def _silence_opencv() -> None:
         cv2.utils.logging.setLogLevel(cv2.utils.logging.LOG_LEVEL_SILENT)
 
 
-def _read_all(entries: Sequence[str | Frame], stride: int) -> Iterator[Frame | Failure]:
-    for number, path in enumerate(entries):
-        try:
-            if isinstance(path, Frame):
-                yield path
-            elif is_video(path):
-                yield from read_video(path, stride, number)
-            else:
-                yield Frame(image=read_image(path), path=path, number=number)
-        except InputError as error:
-            yield Failure(path=str(path), reason=str(error), number=number)
+def _read_all(entries: Sequence[str | Frame], stride: int) -> Generator[Frame | Failure, None, None]:
+    """Threads read ahead, unless there is a single image."""
+    with closing(map_ahead(_read_one, enumerate(entries), _AHEAD if len(entries) > 1 else 0)) as read:
+        for number, each in enumerate(read):
+            if not isinstance(each, str):
+                yield each
+                continue
+            try:
+                with closing(Prefetch(read_video(each, stride, number), _AHEAD)) as frames:
+                    yield from frames
+            except InputError as error:
+                yield Failure(path=each, reason=str(error), number=number)
+
+
+def _read_one(numbered: tuple[int, str | Frame]) -> str | Frame | Failure:
+    """The image of an entry; a video's path remains."""
+    number, entry = numbered
+    if isinstance(entry, Frame) or is_video(entry):
+        return entry
+    try:
+        return Frame(image=read_image(entry), path=entry, number=number)
+    except InputError as error:
+        return Failure(path=entry, reason=str(error), number=number)
 
 
 def read_video(path: str, stride: int = 1, number: int = 0) -> Iterator[Frame]:

@@ -1,15 +1,49 @@
-"""An iterator that a thread runs a few items ahead of its consumer."""
+"""Iterators that threads run a few items ahead of their consumer, in order."""
 
 from __future__ import annotations
 
+import os
 import queue
 import threading
-from collections.abc import Iterable, Iterator
+from collections import deque
+from collections.abc import Callable, Generator, Iterable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Generic, TypeVar
 
+import torch
+
+from utils.device import stay_single
+
 T = TypeVar("T")
+R = TypeVar("R")
+
+WORKERS = max(1, min(4, (os.cpu_count() or 1) // 2))
+"""Threads that decode or fit images. Each takes a few milliseconds of work at a time from a network that wants all cores."""
 
 _POLL_S = 0.1
+
+
+def map_ahead(
+    function: Callable[[T], R], items: Iterable[T], ahead: int, workers: int = WORKERS
+) -> Generator[R, None, None]:
+    """`function` of each item, in order. Threads work on up to `ahead` items in advance; with 0, the consumer's works on demand.
+
+    `items` is iterated in the consumer's thread.
+    """
+    if not ahead:
+        yield from map(function, items)
+        return
+    waiting: deque[Future[R]] = deque()
+    pool = ThreadPoolExecutor(workers, "ahead", initializer=stay_single, initargs=(torch.get_num_threads(),))
+    try:
+        for item in items:
+            waiting.append(pool.submit(function, item))
+            if len(waiting) > ahead:
+                yield waiting.popleft().result()
+        while waiting:
+            yield waiting.popleft().result()
+    finally:
+        pool.shutdown(cancel_futures=True)
 
 
 class Prefetch(Generic[T]):

@@ -109,9 +109,9 @@ def predict_images(
     """
     predictions = Predictions(found=[[] for _ in ways])
     statistics = predictions.statistics
-    model.expect(len(images))
+    model.expect(len(images), parallel=True)
     loader = ImageLoader(images, model.preprocessing(letter_box, kernel), batch_size=batch_size, workers=workers)
-    steps = model.run(loader, _ways(model, ways), statistics, augment=augment, warm_up=interactive)
+    steps = model.run(loader, _ways(model, ways), statistics, augment=augment, warm_up=interactive, parallel=True)
     try:
         with tqdm(total=len(images), unit="img", desc=by(model.size_wh), disable=not interactive) as bar:
             for step in steps:

@@ -93,12 +93,13 @@ class OnnxRuntimeSession(OnnxRuntime):
 
 
 class OpenVino:
-    """A model in memory, run by OpenVINO with as many threads as PyTorch uses.
+    """A model run by OpenVINO with as many threads as PyTorch uses.
 
     model: gives ONNX, or what OpenVINO has read. place: what messages call it. half: compute in bfloat16 on a CPU; float32
-    otherwise. content: a hash of the model, by which it is kept in compiled form; None: it is compiled each time.
-    cached: the key in `compile_cache` of a model that came from there. Raises InputError without the package, and for a model
-    that it cannot load.
+    otherwise. parallel: several images at a time, each on a part of the threads; otherwise each image as fast as possible.
+    content: a hash of the model, by which it is kept in compiled form; None: it is compiled each time.
+    streams: how many images it works on at a time. cached: the key in `compile_cache` of a model that came from there.
+    Raises InputError without the package, and for a model that it cannot load.
     """
 
     def __init__(
@@ -108,41 +109,96 @@ class OpenVino:
         device: torch.device,
         *,
         half: bool = False,
+        parallel: bool = False,
         content: str | None = None,
     ) -> None:
+        self._model, self._place, self._device, self._half, self._content = model, place, device, half, content
+        self._open(parallel)
+
+    def prefer(self, parallel: bool) -> bool:
+        """Compile it anew, which takes about half a second for a small model, unless it is as wanted. Returns whether it did."""
+        if parallel == self.parallel:
+            return False
+        self._open(parallel)
+        return True
+
+    def _open(self, parallel: bool) -> None:
         library = need("openvino", "openvino")
-        core, name = library.Core(), "CPU" if device.type == "cpu" else "GPU"
-        self._place = place
+        core, name = library.Core(), "CPU" if self._device.type == "cpu" else "GPU"
         settings = {
             # Without it, OpenVINO computes in bfloat16 wherever the processor has the instructions.
-            "INFERENCE_PRECISION_HINT": "bf16" if half else "f32",
-            "PERFORMANCE_HINT": "LATENCY",
+            "INFERENCE_PRECISION_HINT": "bf16" if self._half else "f32",
+            "PERFORMANCE_HINT": "THROUGHPUT" if parallel else "LATENCY",
             "INFERENCE_NUM_THREADS": torch.get_num_threads(),
         }
         key = None
-        if content is not None:
-            facts = (content, library.get_version(), core.get_property(name, "FULL_DEVICE_NAME"), settings)
+        if self._content is not None:
+            facts = (self._content, library.get_version(), core.get_property(name, "FULL_DEVICE_NAME"), settings)
             key = hashlib.sha256(repr(facts).encode()).hexdigest()
         kept: Any = None if key is None else _imported(core, key, name, settings)
         self.cached = None if kept is None else key
-        self._compiled = kept or self._compile(core, model, place, name, settings)
+        self._compiled = kept or self._compile(core, name, settings)
         if key is not None and kept is None:
             compile_cache.write(key, bytes(self._compiled.export_model().getbuffer()))
+        self.parallel = parallel
+        self.streams = int(self._compiled.get_property("OPTIMAL_NUMBER_OF_INFER_REQUESTS"))
+        self._idle: list[Any] = []
 
-    @staticmethod
-    def _compile(core: Any, model: Callable[[], Any], place: str, device: str, settings: dict[str, Any]) -> Any:
-        made = model()
+    def _compile(self, core: Any, device: str, settings: dict[str, Any]) -> Any:
+        made = self._model()
         try:
             return core.compile_model(core.read_model(made) if isinstance(made, bytes) else made, device, settings)
         except RuntimeError as error:
-            raise InputError(f"{place}: OpenVINO cannot load it: {str(error).strip().splitlines()[-1]}") from None
+            reason = str(error).strip().splitlines()[-1]
+            raise InputError(f"{self._place}: OpenVINO cannot load it: {reason}") from None
 
     def run(self, images: NDArray[np.float32]) -> Arrays:
         try:
             found = self._compiled(images)
             return [as_floats(found[number]) for number in range(len(self._compiled.outputs))]
         except RuntimeError as error:
-            raise InputError(f"{self._place}: OpenVINO cannot run it: {str(error).strip().splitlines()[-1]}") from None
+            raise self._failed(error) from None
+
+    def start(self, images: NDArray[np.float32]) -> Callable[[], tuple[Arrays, float]]:
+        """Begin a run; the function returned waits for its outputs and the seconds from the beginning to its end."""
+        request, idle = self._idle.pop() if self._idle else self._compiled.create_infer_request(), self._idle
+        try:
+            request.start_async(images, share_inputs=True)
+        except RuntimeError as error:
+            raise self._failed(error) from None
+
+        def finish() -> tuple[Arrays, float]:
+            try:
+                request.wait()
+            except RuntimeError as error:
+                raise self._failed(error) from None
+            found = [np.array(each.data, np.float32) for each in request.output_tensors]
+            idle.append(request)
+            return found, request.latency / 1e3
+
+        return finish
+
+    def _failed(self, error: RuntimeError) -> InputError:
+        return InputError(f"{self._place}: OpenVINO cannot run it: {str(error).strip().splitlines()[-1]}")
+
+
+def start_each(runner: OpenVino, images: Tensor) -> Callable[[], tuple[tuple[Tensor, ...], float]]:
+    """Begin a run for each image of a batch; see `OpenVino.start`."""
+    arrays = images.numpy()
+    started = [runner.start(arrays[place : place + 1]) for place in range(len(arrays))]
+
+    def finish() -> tuple[tuple[Tensor, ...], float]:
+        found, seconds = zip(*(wait() for wait in started), strict=True)
+        return joined(found), max(seconds)
+
+    return finish
+
+
+def joined(found: Sequence[Arrays]) -> tuple[Tensor, ...]:
+    """Outputs of single images as those of a batch."""
+    if len(found) == 1:
+        return tuple(map(torch.from_numpy, found[0]))
+    return tuple(torch.from_numpy(np.concatenate(same)) for same in zip(*found, strict=True))
 
 
 def _imported(core: Any, key: str, device: str, settings: dict[str, Any]) -> Any:
@@ -171,7 +227,7 @@ class OpenVinoSession(OpenVino):
         is_onnx = Path(path).suffix == ".onnx"
         pairs = read_onnx_metadata(path) if is_onnx else read_pairs(model)
         self.metadata = Metadata.from_pairs(pairs, str(path))
-        super().__init__(lambda: model, str(path), device, half=half)
+        super().__init__(lambda: library.Core().read_model(str(path)), str(path), device, half=half)
 
 
 class OpenCvSession:
@@ -212,6 +268,7 @@ class TorchScriptSession:
             raise InputError(f"{self._place}: PyTorch cannot run it: {reason}") from None
 
 
+_MANY = 200  # images for which it pays to compile a model anew
 _DETECTION = 7  # values of a row of outputs="nms": image, class, score, box
 
 
@@ -236,6 +293,22 @@ class ExportedModel:
     def __iter__(self) -> Iterator[Layer]:
         for step in self.plan.steps:
             yield step.section.build(step.site) if step in self.plan.heads else Layer()
+
+    def expect(self, images: int | None, *, parallel: bool = False) -> None:
+        """As EngineNetwork.expect."""
+        if isinstance(self.session, OpenVino) and (images is None or images >= _MANY):
+            self.session.prefer(parallel)
+
+    @property
+    def streams(self) -> int:
+        """Images that the engine works on at a time."""
+        by_images = self.metadata.batch in (None, 1) and self.metadata.outputs != "nms"
+        return self.session.streams if by_images and isinstance(self.session, OpenVino) else 1
+
+    def start(self, images: Tensor) -> Callable[[], tuple[tuple[Tensor, ...], float]]:
+        """As EngineNetwork.start."""
+        assert isinstance(self.session, OpenVino)
+        return start_each(self.session, images)
 
     def __call__(self, images: Tensor) -> tuple[Tensor, ...]:
         arrays = np.ascontiguousarray(images.float().cpu().numpy())

@@ -5,7 +5,8 @@ from __future__ import annotations
 import hashlib
 import logging
 import math
-from collections.abc import Iterator
+import time
+from collections.abc import Callable, Iterator
 
 import numpy as np
 import torch
@@ -13,7 +14,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from inference import compile_cache
-from inference.backends import Arrays, OnnxRuntime, OpenVino, Runner
+from inference.backends import Arrays, OnnxRuntime, OpenVino, Runner, joined, start_each
 from models.export.build import ExportOptions
 from models.export.onnx import onnx_bytes
 from models.export.verify import difference
@@ -89,13 +90,37 @@ class EngineNetwork:
     def is_open(self) -> bool:
         return self._runner is not None
 
-    def expect(self, images: int | None) -> None:
-        """Announce how many images follow; None: no end is known."""
-        if not self._settled and not self.is_open and (images is None or self._images + images >= self.worth):
-            self._open()
+    def expect(self, images: int | None, *, parallel: bool = False) -> None:
+        """Announce how many images follow; None: no end is known. parallel: by `start`, several at a time."""
+        if isinstance(self._runner, OpenVino):
+            if (images is None or images >= self.worth) and self._runner.prefer(parallel):
+                self._settled = False
+        elif not self._settled and not self.is_open and (images is None or self._images + images >= self.worth):
+            self._open(parallel)
+
+    @property
+    def streams(self) -> int:
+        """Images that the engine works on at a time."""
+        return self._runner.streams if isinstance(self._runner, OpenVino) else 1
+
+    def start(self, images: Tensor) -> Callable[[], tuple[tuple[Tensor, ...], float]]:
+        """Begin a pass in an engine of several `streams`.
+
+        The function returned waits for the outputs and the seconds from the beginning to the end.
+        """
+        if not self._settled:
+            self._compare(images[:1].numpy())
+        if not isinstance(self._runner, OpenVino):  # it has been given up
+            begin = time.perf_counter()
+            outputs = self(images)
+            seconds = time.perf_counter() - begin
+            return lambda: (outputs, seconds)
+        self._images += len(images)
+        return start_each(self._runner, images)
 
     def __call__(self, images: Tensor) -> tuple[Tensor, ...]:
-        self.expect(len(images))
+        if not self.is_open:
+            self.expect(len(images))
         self._images += len(images)
         shape = self.plan.input
         fits = len(images) and images.shape[1:] == (shape.channels, shape.height, shape.width)
@@ -107,14 +132,16 @@ class EngineNetwork:
             return self(images)
         # One image at a time: on a processor, a batch takes longer per image, because it does not fit the caches.
         found = [self._runner.run(arrays[place : place + 1]) for place in range(len(arrays))]
-        return tuple(torch.from_numpy(np.concatenate(same)) for same in zip(*found, strict=True))
+        return joined(found)
 
-    def _open(self) -> None:
+    def _open(self, parallel: bool = False) -> None:
         place = self.plan.cfg.path
         try:
             if self.name == OPENVINO:
                 content = _content_hash(self.torch) if self._cache else None
-                self._runner = OpenVino(self._model, place, self._device, half=self._half, content=content)
+                self._runner = OpenVino(
+                    self._model, place, self._device, half=self._half, parallel=parallel, content=content
+                )
             else:
                 self._runner = OnnxRuntime(self._model(), place, self._device)
         except InputError as error:
@@ -132,7 +159,7 @@ class EngineNetwork:
         error, limit = self._error(images, wanted), HALF_TOLERANCE if self._half else TOLERANCE
         if not error <= limit and isinstance(self._runner, OpenVino) and self._runner.cached:
             compile_cache.remove(self._runner.cached)  # it may be of an earlier version of this program
-            self._open()
+            self._open(self._runner.parallel)
             error = self._error(images, wanted)
         if not error <= limit:
             text = f"{self.plan.cfg.path}: outputs of {self.name} differ from PyTorch's by {error:.2g}, more than {limit:g}"

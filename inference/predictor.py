@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import time
 from abc import ABC, abstractmethod
-from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections import Counter, deque
+from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property, partial
 from typing import Any, ClassVar, Generic, NamedTuple, Protocol, TypeVar
@@ -15,14 +15,19 @@ from torch import Tensor
 
 from data.batches import Batch, batches_of
 from data.frames import Failure, Frame, as_image
+from inference.backends import ExportedModel
 from inference.engine import EngineNetwork
 from models.fit import classes_of
 from models.layers.base import Layer
 from models.plan import Plan
+from utils.device import single_thread
 from utils.letterbox import KERNELS, Letterbox, Preprocessing
 
 T = TypeVar("T")
 Outputs = tuple[tuple[Tensor, ...], ...]  # of the heads, for the images and, with augment, for their mirror images
+_Pass = Callable[
+    [], tuple[Outputs, float, float]
+]  # waits for the outputs of a pass, its start and end (time.perf_counter)
 Postprocess = Callable[[Outputs, Sequence[Letterbox]], list[Any]]
 
 
@@ -68,8 +73,9 @@ class RunStatistics:
     """What a run has done so far, complete or not.
 
     images: how many have passed. objects: detections of each class. failures: images that could not be read.
-    Seconds, added up: `waiting` for images, `preprocess` in the threads that prepare them, `inference`, and `postprocess`,
-    one entry for each way of post-processing. interrupted: ended early by Ctrl-C.
+    Seconds, added up: `waiting` for images, `preprocess` in the threads that prepare them, `inference` while the network was
+    at work, on one image or several, and `postprocess`, one entry for each way of post-processing. network_end: of the last
+    pass (time.perf_counter). interrupted: ended early by Ctrl-C.
     """
 
     images: int = 0
@@ -79,6 +85,7 @@ class RunStatistics:
     preprocess: float = 0.0
     inference: float = 0.0
     postprocess: list[float] = field(default_factory=list)
+    network_end: float = 0.0
     interrupted: bool = False
 
     def milliseconds(self, way: int = 0) -> dict[str, float]:
@@ -141,10 +148,13 @@ class Model(ABC):
         views = (images, images.flip(3)) if augment else (images,)
         return tuple(self.network(view) for view in views)
 
-    def expect(self, images: int | None) -> None:
-        """Announce how many images follow, None: no end is known; an engine is opened if they are worth it."""
-        if isinstance(self.network, EngineNetwork):
-            self.network.expect(images)
+    def expect(self, images: int | None, *, parallel: bool = False) -> None:
+        """Announce how many images follow, None: no end is known; an engine is opened if they are worth it.
+
+        parallel: several may be in the network at a time, see `run`.
+        """
+        if isinstance(self.network, EngineNetwork | ExportedModel):
+            self.network.expect(images, parallel=parallel)
 
     @abstractmethod
     def postprocess(self, outputs: Outputs, letterboxes: Sequence[Letterbox], options: NmsOptions) -> list[Any]:
@@ -179,46 +189,83 @@ class Model(ABC):
         *,
         augment: bool = False,
         warm_up: bool = False,
-    ) -> Iterator[Step[T]]:
+        parallel: bool = False,
+    ) -> Generator[Step[T], None, None]:
         """Every batch through the network and each way of post-processing, with the time of each stage in `statistics`.
 
         warm_up: run the first batch twice, the first time untimed, because the first run of a network sets it up.
+        parallel: take the next batches before a result is out, as many as keep the network busy.
         """
         statistics = statistics or RunStatistics()
         statistics.postprocess = [0.0] * len(ways)
+        running: deque[tuple[Batch[T], _Pass]] = deque()
         begin = time.perf_counter()
-        for batch in batches:
-            statistics.waiting += time.perf_counter() - begin
-            statistics.failures += batch.failures
-            if warm_up and batch.items:
-                self._step(batch, ways, RunStatistics(postprocess=[0.0] * len(ways)), augment)
-                warm_up = False
-            yield self._step(batch, ways, statistics, augment)
-            begin = time.perf_counter()
+        try:
+            for batch in batches:
+                statistics.waiting += time.perf_counter() - begin
+                if warm_up and batch.items:
+                    self._finish(batch, self._start(batch, augment), ways, RunStatistics(postprocess=[0.0] * len(ways)))
+                    warm_up = False
+                streams = self.streams if parallel and not augment else 1
+                running.append((batch, self._start(batch, augment, parallel=streams > 1)))
+                others = (
+                    -(-streams // max(len(batch.items), 1)) if streams > 1 else 0
+                )  # keep the network busy meanwhile
+                while len(running) > others:
+                    yield self._finish(*running.popleft(), ways, statistics)
+                begin = time.perf_counter()
+            while running:
+                yield self._finish(*running.popleft(), ways, statistics)
+        finally:
+            for _, wait in running:  # they read images and write outputs that would be freed
+                wait()
+
+    @property
+    def streams(self) -> int:
+        """Images that the network works on at a time."""
+        return self.network.streams if isinstance(self.network, EngineNetwork | ExportedModel) else 1
 
     @torch.inference_mode()
-    def _step(self, batch: Batch[T], ways: Sequence[Postprocess], statistics: RunStatistics, augment: bool) -> Step[T]:
-        count = len(batch.items)
-        if not count:
-            return Step(batch, [[] for _ in ways], {})
-        times = [time.perf_counter()]
+    def _start(self, batch: Batch[T], augment: bool, *, parallel: bool = False) -> _Pass:
+        if not batch.items:
+            return lambda: ((), 0.0, 0.0)
+        start = time.perf_counter()
+        if parallel:
+            assert isinstance(self.network, EngineNetwork | ExportedModel)
+            wait = self.network.start(batch.images)
+
+            def one_view() -> tuple[Outputs, float, float]:
+                outputs, seconds = wait()
+                return (outputs,), start, start + seconds
+
+            return one_view
         outputs = self.forward(batch.images, augment=augment)
         if self.device.type == "cuda":
             torch.cuda.synchronize(self.device)
-        times.append(time.perf_counter())
-        found = []
-        for way, postprocess in enumerate(ways):
-            found.append(postprocess(outputs, batch.letterboxes))
-            times.append(time.perf_counter())
-            statistics.postprocess[way] += times[-1] - times[-2]
+        end = time.perf_counter()
+        return lambda: (outputs, start, end)
+
+    @torch.inference_mode()
+    def _finish(self, batch: Batch[T], wait: _Pass, ways: Sequence[Postprocess], statistics: RunStatistics) -> Step[T]:
+        outputs, start, end = wait()
+        statistics.failures += batch.failures
+        count = len(batch.items)
+        if not count:
+            return Step(batch, [[] for _ in ways], {})
+        found, times = [], [time.perf_counter()]
+        # Threads of such small work would go on waiting in a loop for more, and slow an engine down.
+        with single_thread():
+            for way, postprocess in enumerate(ways):
+                found.append(postprocess(outputs, batch.letterboxes))
+                times.append(time.perf_counter())
+                statistics.postprocess[way] += times[-1] - times[-2]
         statistics.images += count
         statistics.preprocess += batch.seconds
-        statistics.inference += times[1] - times[0]
-        seconds = {
-            "preprocess": batch.seconds,
-            "inference": times[1] - times[0],
-            "postprocess": times[2] - times[1],
-        }
+        # Of passes that overlap, each counts from the end of the one before.
+        inference = max(0.0, end - max(start, statistics.network_end))
+        statistics.network_end = max(end, statistics.network_end)
+        statistics.inference += inference
+        seconds = {"preprocess": batch.seconds, "inference": inference, "postprocess": times[1] - times[0]}
         return Step(batch, found, {stage: 1000 * value / count for stage, value in seconds.items()})
 
 
@@ -270,6 +317,10 @@ class TenCropClassifier(Classifier):
         return Preprocessing(
             network_wh=(width + CROP_SHIFT, height + CROP_SHIFT), channels=self.channels, kernel=kernel
         )
+
+    @property
+    def streams(self) -> int:
+        return 1  # `forward` cuts the crops
 
     def forward(self, images: Tensor, *, augment: bool = False) -> Outputs:
         """Outputs for the ten crops of images (b, channels, height + 32, width + 32)."""

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import re
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 import torch
 
@@ -37,3 +40,26 @@ def _exact(device: torch.device) -> torch.device:
     if device.type == "cuda":
         torch.backends.cudnn.allow_tf32 = torch.backends.cuda.matmul.allow_tf32 = False
     return device
+
+
+@contextmanager
+def single_thread() -> Iterator[None]:
+    """Work of PyTorch on the CPU inside takes a single thread."""
+    usual = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(usual)
+
+
+def stay_single(usual: int) -> None:
+    """Let work of PyTorch in the calling thread, one of a pool, take no other threads from the network.
+
+    Every thread has its own number. Setting it also sets that of threads to come, which another thread sets back to `usual`.
+    """
+    torch.get_num_threads()  # the first call in a thread sets it to the usual one
+    torch.set_num_threads(1)
+    other = threading.Thread(target=torch.set_num_threads, args=(usual,))
+    other.start()
+    other.join()
