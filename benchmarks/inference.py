@@ -31,10 +31,10 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from importlib.util import find_spec
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import cv2
 import numpy as np
@@ -243,7 +243,7 @@ class Worker:
 
     def serve(self) -> None:
         keep_freed_memory()  # as detect.py does
-        commands = {"load": self.load, "run": self.run, "detect": self.detect}
+        commands: dict[str, Callable[..., str]] = {"load": self.load, "run": self.run, "detect": self.detect}
         answers = os.fdopen(os.dup(1), "w")
         with Path(os.devnull).open("w") as nowhere, contextlib.redirect_stdout(nowhere):
             for line in sys.stdin:
@@ -387,12 +387,10 @@ def main() -> int:
     with tempfile.TemporaryDirectory() as name:
         ratios = (end_to_end_table if options.end_to_end else forward_tables)(options, Path(name))
     if options.save:
-        stored = (
-            json.loads(options.save.read_text()) if options.save.is_file() else {"tolerance": TOLERANCE, "ratios": {}}
-        )
-        stored["ratios"] |= {
-            label: {name: round(value, 3) for name, value in row.items()} for label, row in ratios.items()
-        }
+        new = not options.save.is_file()
+        stored: Any = {"tolerance": TOLERANCE, "ratios": {}} if new else json.loads(options.save.read_text())
+        for label, row in ratios.items():
+            stored["ratios"][label] = {name: round(value, 3) for name, value in row.items()}
         write_text(options.save, json.dumps(stored, indent=1) + "\n")
     if not options.check:
         return 0

@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import sys
 import time
+from collections.abc import Callable
 from typing import Any
 
 import cv2
@@ -53,7 +54,12 @@ class Worker:
 
 def main() -> None:
     worker = Worker()
-    commands = {"version": worker.version, "load": worker.load, "run": worker.run, "save": worker.save}
+    commands: dict[str, Callable[..., str]] = {
+        "version": worker.version,
+        "load": worker.load,
+        "run": worker.run,
+        "save": worker.save,
+    }
     for line in sys.stdin:
         command, *words = line.rstrip("\n").split("\t")
         try:

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import threading
+import time
 import weakref
+from collections.abc import Iterator
 from contextlib import closing
 from pathlib import Path
 from typing import Any
@@ -12,7 +14,7 @@ import numpy as np
 import pytest
 import torch
 
-from data.frames import Failure, open_frames
+from data.frames import Failure, Frame, Frames, open_frames
 from data.image import save_image
 from inference.model import open_model
 from inference.pipeline import predict_frames
@@ -112,3 +114,78 @@ def test_gradients_are_left_alone_between_results(model: Model) -> None:
     with closing(open_frames([GREY, GREY])) as frames:
         for _ in predict_frames(model, frames):
             assert torch.is_grad_enabled() and not torch.is_inference_mode_enabled()
+
+
+@pytest.fixture
+def parallel_model(tmp_path: Path) -> Model:
+    for package in ("onnx", "openvino"):
+        pytest.importorskip(package)
+    cfg, weights, names = make_small_model(tmp_path)
+    model = open_model(weights, cfg=cfg, names=names, device="cpu", backend="openvino")
+    model.expect(None, parallel=True)
+    return model
+
+
+@pytest.mark.parametrize("batch_size", [1, 3])
+def test_several_images_in_the_engine_at_a_time(
+    model: Model, parallel_model: Model, tmp_path: Path, batch_size: int
+) -> None:
+    generator = np.random.default_rng(0)
+    paths = [tmp_path / f"{number:02}.png" for number in range(11)]
+    for path in paths:
+        save_image(path, generator.integers(0, 256, (40, 50, 3), np.uint8))
+    paths[4].write_bytes(b"no image")
+    statistics = RunStatistics()
+    start = time.perf_counter()
+    found = results(parallel_model, str(tmp_path / "*.png"), batch_size=batch_size, statistics=statistics)
+    seconds = time.perf_counter() - start
+    good = [each for each in found if isinstance(each, Result)]
+    assert [each.frame.path for each in good] == [str(path) for path in paths if path != paths[4]]
+    assert [each.path for each in found if isinstance(each, Failure)] == [str(paths[4])]
+    assert statistics.images == 10 and len(statistics.failures) == 1
+    assert 0 < statistics.inference < seconds, "images that are in the network together share its time"
+    expected = [each for each in results(model, str(tmp_path / "*.png")) if isinstance(each, Result)]
+    for one, other in zip(good, expected, strict=True):
+        assert np.allclose(np.sort(one.detections.scores), np.sort(other.detections.scores), atol=1e-5)
+
+
+def test_only_a_few_frames_are_taken_ahead(parallel_model: Model) -> None:
+    taken = 0
+
+    def endless() -> Iterator[Frame]:
+        nonlocal taken
+        while True:
+            taken += 1
+            yield Frame(image=GREY, path=f"{taken}")
+
+    frames = Frames("endless", endless(), total=10_000, live=False, in_time=True)
+    with closing(predict_frames(parallel_model, frames)) as found:
+        for number, _ in zip(range(1, 30), found, strict=False):
+            assert taken - number <= 16
+    assert not {thread.name for thread in threading.enumerate() if thread.name.startswith("ahead")}
+
+
+def test_a_live_frame_is_answered_before_the_next_is_taken(parallel_model: Model) -> None:
+    taken = 0
+
+    def camera() -> Iterator[Frame]:
+        nonlocal taken
+        for _ in range(5):
+            taken += 1
+            yield Frame(image=GREY, path="0", live=True)
+
+    frames = Frames("0", camera(), total=None, live=True, in_time=True)
+    for number, _ in enumerate(predict_frames(parallel_model, frames), start=1):
+        assert taken == number
+
+
+def test_an_error_in_the_source_ends_the_run_and_its_threads(parallel_model: Model) -> None:
+    def broken() -> Iterator[Frame]:
+        yield from (Frame(image=GREY, path=str(number)) for number in range(8))
+        raise InputError("the source broke")
+
+    frames = Frames("broken", broken(), total=10, live=False, in_time=True)
+    with pytest.raises(InputError, match="the source broke"):
+        for _ in predict_frames(parallel_model, frames):
+            pass
+    assert not {thread.name for thread in threading.enumerate() if thread.name.startswith("ahead")}
