@@ -308,7 +308,14 @@ class ExportedModel:
     def start(self, images: Tensor) -> Callable[[], tuple[tuple[Tensor, ...], float]]:
         """As EngineNetwork.start."""
         assert isinstance(self.session, OpenVino)
-        return start_each(self.session, images)
+        wait = start_each(self.session, images)
+
+        def finish() -> tuple[tuple[Tensor, ...], float]:
+            outputs, seconds = wait()
+            self._check([tuple(each.shape) for each in outputs], len(images))
+            return outputs, seconds
+
+        return finish
 
     def __call__(self, images: Tensor) -> tuple[Tensor, ...]:
         arrays = np.ascontiguousarray(images.float().cpu().numpy())
@@ -327,9 +334,13 @@ class ExportedModel:
         return [np.concatenate(same) for same in zip(*parts, strict=True)]
 
     def _outputs(self, images: NDArray[np.float32]) -> Arrays:
+        outputs = self.session.run(images)
+        self._check([each.shape for each in outputs], len(images))
+        return outputs
+
+    def _check(self, shapes: Sequence[tuple[int, ...]], count: int) -> None:
         """Raises InputError for a model whose outputs are not those that its metadata promises."""
-        outputs, count, heads = self.session.run(images), len(images), self.plan.heads
-        shapes = [each.shape for each in outputs]
+        heads = self.plan.heads
         if self.metadata.outputs == "nms":
             fits = len(shapes) == 1 and shapes[0][-1:] == (_DETECTION,)
         elif self.metadata.outputs == "boxes":
@@ -342,7 +353,6 @@ class ExportedModel:
             ]
         if not fits:
             raise InputError(f"{self._place}: its outputs {shapes} are not those of the network that it describes")
-        return outputs
 
     def _cut(self, outputs: Arrays, start: int, count: int) -> Arrays:
         if self.metadata.outputs != "nms":
