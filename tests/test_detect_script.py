@@ -290,7 +290,7 @@ def test_an_unreadable_image_among_good_ones(
         (("--classes", "2"), "--classes 2"),
         (("--device", "9"), "--device 9"),
         (("--device", "tpu"), "--device tpu"),
-        (("--half", "--device", "cpu"), "--half"),
+        (("--half", "--device", "cpu", "--backend", "torch"), "--half"),
         (("--img-size", "1", "2", "3"), "--img-size"),
         (("--img-size", "4"), "small.cfg"),
     ],

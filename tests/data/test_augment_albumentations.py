@@ -87,7 +87,7 @@ def test_no_boxes() -> None:
     ("text", "message"),
     [
         ("- a list", "expected a mapping"),
-        ("{unclosed", "cannot be read"),
+        ("{unclosed", "not valid YAML"),
         ("{transform: {__class_fullname__: NoSuchTransform, p: 1}}", "cannot be read as albumentations"),
         ("{}", "cannot be read as albumentations"),
     ],
