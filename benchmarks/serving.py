@@ -53,6 +53,7 @@ _SAMPLE_S = 1.0
 _WARM_UP = 0.1  # of the requests, before memory is compared
 _BOX_PX, _SCORE = 0.6, 0.01  # batches round otherwise than single images
 _PATIENCE_S = 60.0
+_START_S, _LONGEST_S = 60.0, 1.0  # a run is given up after this, and so much for each request
 _CLOSING = 250  # tenths of a second, in which the server ends what clients have left
 _CRASHED = "crashes its decoder"
 
@@ -628,7 +629,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
         async def run() -> tuple[Tally, float]:
             before = entries(pid, "fd")
-            tally = await load(port, pid, known, options.requests, options.seed, options.well_behaved)
+            sent = load(port, pid, known, options.requests, options.seed, options.well_behaved)
+            limit = _START_S + options.requests * _LONGEST_S
+            try:
+                tally = await asyncio.wait_for(sent, limit)
+            except asyncio.TimeoutError:
+                raise RunError(f"{options.requests} requests were not answered in {limit:.0f} s") from None
             batch = await mean_batch(port)
             for _ in range(_CLOSING):
                 tally.left_open = max(0, entries(pid, "fd") - before)
