@@ -45,6 +45,10 @@ class Processes:
     store: distributed.Store | None = None
     _meetings: Iterator[int] = field(default_factory=itertools.count)
 
+    def __deepcopy__(self, memo: object) -> Processes:
+        """Itself: a copied network is connected to the same processes."""
+        return self
+
     @property
     def main(self) -> bool:
         """Whether this process writes files, evaluates and logs."""
