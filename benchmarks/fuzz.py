@@ -403,6 +403,7 @@ def prepared(folder: Path) -> None:
         "MPLCONFIGDIR": str(folder / "tmp"),
         "MPLBACKEND": "agg",
         "XDG_CACHE_HOME": str(folder / "tmp"),
+        "TORCHINDUCTOR_CACHE_DIR": str(folder / "tmp"),
     }
     tempfile.tempdir = None
     sys.dont_write_bytecode = True

@@ -363,7 +363,7 @@ BAD = {
     "three sizes": (None, ["--img-size", "1", "2", "3"], "--img-size: found 3 numbers"),
     "several confidences": (None, ["--conf-thres", ".1", ".2"], "--conf-thres: found 2 values"),
     "precision below the lowest score": (None, ["--conf-thres", ".5", "--pr-conf", ".3"], "--pr-conf 0.3: is below"),
-    "half on a cpu": (None, ["--half"], "--half"),
+    "half in PyTorch on a cpu": (None, ["--half", "--backend", "torch"], "--half"),
     "no such weights": (None, ["--weights", "nowhere.weights"], "nowhere.weights"),
     "no such data": (None, ["--data", "nowhere.data"], "nowhere.data: no such data set"),
 }
