@@ -8,7 +8,7 @@ import os
 import time
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -62,11 +62,11 @@ class Progress:
     """done: images and videos that are finished, from the first on; failed: those of them that gave nothing. sizes: of files."""
 
     done: int
-    failed: tuple[int, ...]
+    failed: frozenset[int]
     sizes: Mapping[str, int]
 
 
-NOTHING = Progress(done=0, failed=(), sizes={})
+NOTHING = Progress(done=0, failed=frozenset(), sizes={})
 
 
 class Journal:
@@ -89,7 +89,7 @@ class Journal:
 
     def note(self, number: int, sizes: Mapping[str, int]) -> None:
         """All before image or video `number` of this part are finished, and so much of each file is theirs."""
-        self._latest = Progress(done=self.after.done + number, failed=(), sizes=sizes)
+        self._latest = Progress(done=self.after.done + number, failed=frozenset(), sizes=sizes)
         if time.monotonic() - self._written >= _PERIOD_S:
             self._write()
 
@@ -143,6 +143,5 @@ def read_progress(folder: Path, identity: Mapping[str, Any], sizes: Mapping[str,
     for note in notes:
         failed.update(note["failed"])
         if all(sizes.get(name, 0) >= size for name, size in note["sizes"].items()):
-            before = tuple(sorted(number for number in failed if number < note["done"]))
-            best = Progress(done=note["done"], failed=before, sizes=note["sizes"])
-    return best
+            best = Progress(done=note["done"], failed=frozenset(), sizes=note["sizes"])
+    return replace(best, failed=frozenset(number for number in failed if number < best.done))
