@@ -48,7 +48,7 @@ from utils.cli import (
     script_parser,
 )
 from utils.errors import InputError
-from utils.files import run_folder
+from utils.files import newest, run_folder
 
 logger = logging.getLogger(__name__)
 
@@ -203,11 +203,11 @@ def unfinished_run(options: DetectOptions, frames: Frames) -> tuple[Path, Journa
     """The run folder that --resume names, and its journal. Raises InputError."""
     folder = Path(options.resume or "")
     if options.resume == LATEST:
-        found = sorted(Path(options.project).glob(f"*/{JOURNAL}"), key=lambda path: path.stat().st_mtime)
-        if not found:
+        found = newest(options.project, f"*/{JOURNAL}")
+        if found is None:
             text = "leave --resume out to start one, or name its folder"
             raise InputError(f"--resume: no unfinished run in {options.project}; {text}")
-        folder = found[-1].parent
+        folder = found.parent
     own = identity(options, frames)
     journal = Journal(folder, frames.entries, own, read_progress(folder, own, sizes_of_results(folder)))
     logger.info("%s: %d of %d images and videos are finished", folder, journal.after.done, len(frames.entries))
@@ -304,7 +304,7 @@ def run(model: Model, frames: Frames, recorder: Recorder, options: DetectOptions
 
 
 def summary(statistics: RunStatistics, model: Model, writing: float, seconds: float) -> str:
-    """Counts, and the time of each stage per image; the stages run in parallel."""
+    """Counts, the engine, and the time of each stage per image; the stages run in parallel."""
     count = statistics.images
     images = f"{count} image{'s' if count != 1 else ''}"
     if isinstance(model, Classifier):
@@ -318,7 +318,7 @@ def summary(statistics: RunStatistics, model: Model, writing: float, seconds: fl
         head += "; interrupted"
     stages = statistics.milliseconds() | {"drawing and writing": 1e3 * writing / max(count, 1)}
     times = ", ".join(f"{stage} {value:.1f}" for stage, value in stages.items())
-    return f"{head}\n{seconds:.2f} s, {count / seconds:.1f} images/s; ms per image: {times}"
+    return f"{head}\n{seconds:.2f} s, {count / seconds:.1f} images/s with {model.engine}; ms per image: {times}"
 
 
 if __name__ == "__main__":

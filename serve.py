@@ -114,7 +114,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     with service, listen(options.host, options.port) as place:
         port = place.getsockname()[1]
         host = f"[{options.host}]" if ":" in options.host else options.host
-        print(f"{title} on {model.device}: http://{host}:{port}/  (Ctrl-C ends it)", flush=True)
+        print(f"{title} on {model.device} with {model.engine}: http://{host}:{port}/  (Ctrl-C ends it)", flush=True)
         make_server(make_app(service, title, limits)).run(sockets=[place])
     return EXIT_OK
 

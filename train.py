@@ -42,7 +42,7 @@ from utils.cli import (
     whole,
 )
 from utils.errors import InputError
-from utils.files import read_text, run_folder, write_text
+from utils.files import newest, read_text, run_folder, write_text
 from utils.net_options import ScheduleOptions
 from utils.processes import Processes, joined
 
@@ -263,15 +263,14 @@ def _find_checkpoint(options: TrainOptions, processes: Processes) -> tuple[Path,
 
 
 def _checkpoint_path(options: TrainOptions) -> Path:
-    project = Path(options.project)
     if options.resume == AUTO:
-        return project / options.name / "weights" / "last.pt"
+        return Path(options.project) / options.name / "weights" / "last.pt"
     if options.resume != LATEST:
         return Path(options.resume or "")
-    found = sorted(project.glob("*/weights/last.pt"), key=lambda path: path.stat().st_mtime)
-    if not found:
-        raise InputError(f"--resume: no */weights/last.pt in {project}; name the file")
-    return found[-1]
+    found = newest(options.project, "*/weights/last.pt")
+    if found is None:
+        raise InputError(f"--resume: no */weights/last.pt in {options.project}; name the file")
+    return found
 
 
 def _complete(checkpoint: Checkpoint) -> int:

@@ -5,9 +5,7 @@ from __future__ import annotations
 import re
 import time
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import ExitStack
 from pathlib import Path
-from typing import BinaryIO
 
 import cv2
 import numpy as np
@@ -17,7 +15,7 @@ from numpy.typing import NDArray
 from darknet_cli.detect import report_bad_image, show
 from darknet_cli.grammar import Words
 from darknet_cli.network import c_number, class_names, note, open_printed, option, print_heads, ratio, read_data, say
-from darknet_cli.objects import Box, boxes_of, label_path
+from darknet_cli.objects import label_path
 from data.anchors import anchor_fit, compute_anchors, shape_iou
 from data.annotations import Annotation
 from data.formats.coco import COCO_IDS
@@ -25,10 +23,12 @@ from data.formats.darknet import TextLabels, label_candidates, read_list
 from data.image import read_image
 from evaluation.metrics.darknet import NMS_THRESH, SCORE_THRESH, darknet_map
 from evaluation.metrics.report import darknet_text
+from evaluation.metrics.voc import write_results
 from evaluation.run import Predictions, outcome, predict_images
 from inference.detector import Detector
 from inference.predictor import NmsOptions
 from utils.boxes import iou
+from utils.detections import Detections
 from utils.errors import InputError, RunError
 from utils.files import atomic_write, write_text
 from utils.net_options import ScheduleOptions
@@ -160,7 +160,7 @@ def recall(words: Words) -> int:
 
 _KITTI = ("car", "pedestrian", "cyclist")
 _BDD = ("bike", "bus", "car", "motor", "person", "rider", "traffic light", "traffic sign", "train", "truck")
-_Image = tuple[int, Path, tuple[int, int], list[Box]]  # number in the list, path, size, boxes
+_Image = tuple[int, Path, tuple[int, int], Detections]  # number in the list, path, size, boxes in the original's order
 
 
 def valid(words: Words) -> int:
@@ -181,15 +181,20 @@ def valid(words: Words) -> int:
         say(f"{words['-out'] or 'kitti_results'}\n")
     predictions = _predicted(model, images, NmsOptions(conf=0.001, iou=0.6, rank_above=0.001, in_pixels=True))
     rows = zip(predictions.indices, predictions.sizes_wh, predictions.found[0], strict=True)
-    found = ((index, images[index], size_wh, boxes_of(boxes, size_wh)) for index, size_wh, boxes in rows)
-    _WRITERS.get(kind, _write_voc)(folder, words["-out"], list(found), names)
+    found = [(index, images[index], size_wh, _listed(boxes)) for index, size_wh, boxes in rows]
+    _WRITERS.get(kind, _write_voc)(folder, words["-out"], found, names)
     return outcome(images, predictions)
 
 
-def _clipped(box: Box, size_wh: tuple[int, int], low: float = 0.0) -> tuple[float, float, float, float]:
-    """Left, top, right, bottom in pixels within the image, the first pixel counted as `low`."""
-    left, top, right, bottom = box.xyxy
-    return max(left + low, low), max(top + low, low), min(right + low, size_wh[0]), min(bottom + low, size_wh[1])
+def _listed(found: Detections) -> Detections:
+    """In the original's order after NMS; of a box with several classes the first one first."""
+    assert found.ranks is not None
+    return found.select(np.lexsort((found.class_ids, found.ranks)))
+
+
+def _clipped(xyxy: NDArray[np.float32], size_wh: tuple[int, int]) -> list[float]:
+    """Left, top, right, bottom in pixels within the image."""
+    return [*np.maximum(xyxy[:2], 0).tolist(), *np.minimum(xyxy[2:], size_wh).tolist()]
 
 
 def _id(path: Path) -> str:
@@ -200,18 +205,17 @@ def _id(path: Path) -> str:
 def _write_coco(folder: Path, out: str | None, images: Sequence[_Image], names: Sequence[str]) -> None:
     """COCO's result list with its category ids; image_id is the number that the file's name begins with (atoi)."""
     entries = []
-    for _, path, size_wh, boxes in images:
+    for _, path, size_wh, found in images:
         number = re.match(r"\s*[+-]?\d+", _id(path))
         if number is None:
             note(f"{path}: its name begins with no number, its image_id is 0")
-        for box in boxes:
+        for box, score, class_id in found:
             x1, y1, x2, y2 = _clipped(box, size_wh)
-            for class_id, score in box.scores:
-                category = COCO_IDS[class_id] if class_id < len(COCO_IDS) else class_id + 1
-                entries.append(
-                    f'{{"image_id":{int(number[0]) if number else 0}, "category_id":{category}, '
-                    f'"bbox":[{x1:f}, {y1:f}, {x2 - x1:f}, {y2 - y1:f}], "score":{score:f}}}'
-                )
+            category = COCO_IDS[class_id] if class_id < len(COCO_IDS) else class_id + 1
+            entries.append(
+                f'{{"image_id":{int(number[0]) if number else 0}, "category_id":{category}, '
+                f'"bbox":[{x1:f}, {y1:f}, {x2 - x1:f}, {y2 - y1:f}], "score":{score:f}}}'
+            )
     write_text(folder / f"{out or 'coco_results'}.json", _json_list(entries))
 
 
@@ -220,25 +224,21 @@ def _json_list(entries: Sequence[str]) -> str:
 
 
 def _write_bdd(folder: Path, out: str | None, images: Sequence[_Image], names: Sequence[str]) -> None:
-    entries = []
-    for _, path, size_wh, boxes in images:
-        for box in boxes:
-            corners = ", ".join(f"{value:f}" for value in _clipped(box, size_wh))
-            entries += [
-                f'\t{{\n\t\t"name":"{path.name}",\n\t\t"category":"{_BDD[class_id]}",\n'
-                f'\t\t"bbox":[{corners}],\n\t\t"score":{score:f}\n\t}}'
-                for class_id, score in box.scores
-            ]
+    entries = [
+        f'\t{{\n\t\t"name":"{path.name}",\n\t\t"category":"{_BDD[class_id]}",\n'
+        f'\t\t"bbox":[{", ".join(f"{value:f}" for value in _clipped(box, size_wh))}],\n\t\t"score":{score:f}\n\t}}'
+        for _, path, size_wh, found in images
+        for box, score, class_id in found
+    ]
     write_text(folder / f"{out or 'bdd_results'}.json", _json_list(entries))
 
 
 def _write_kitti(folder: Path, out: str | None, images: Sequence[_Image], names: Sequence[str]) -> None:
-    for _, path, size_wh, boxes in images:
+    for _, path, size_wh, found in images:
         lines = [
             f"{_KITTI[class_id]} -1 -1 -10 {' '.join(f'{value:f}' for value in _clipped(box, size_wh))} "
             f"-1 -1 -1 -1000 -1000 -1000 -10 {score:f}\n"
-            for box in boxes
-            for class_id, score in box.scores
+            for box, score, class_id in found
         ]
         write_text(folder / (out or "kitti_results") / "data" / f"{_id(path)}.txt", "".join(lines))
 
@@ -246,24 +246,14 @@ def _write_kitti(folder: Path, out: str | None, images: Sequence[_Image], names:
 def _write_imagenet(folder: Path, out: str | None, images: Sequence[_Image], names: Sequence[str]) -> None:
     lines = [
         f"{number + 1} {class_id + 1} {score:f} {' '.join(f'{value:f}' for value in _clipped(box, size_wh))}\n"
-        for number, _, size_wh, boxes in images
-        for box in boxes
-        for class_id, score in box.scores
+        for number, _, size_wh, found in images
+        for box, score, class_id in found
     ]
     write_text(folder / f"{out or 'imagenet-detection'}.txt", "".join(lines))
 
 
 def _write_voc(folder: Path, out: str | None, images: Sequence[_Image], names: Sequence[str]) -> None:
-    """A file for each class, in pixels counted from 1."""
-    with ExitStack() as stack:
-        files: list[BinaryIO] = [
-            stack.enter_context(atomic_write(folder / f"{out or 'comp4_det_test_'}{name}.txt")) for name in names
-        ]
-        for _, path, size_wh, boxes in images:
-            for box in boxes:
-                corners = " ".join(f"{value:f}" for value in _clipped(box, size_wh, 1.0))
-                for class_id, score in box.scores:
-                    files[class_id].write(f"{_id(path)} {score:f} {corners}\n".encode())
+    write_results(folder, (each[1:] for each in images), names, out or "comp4_det_test_")
 
 
 _WRITERS: dict[str, Callable[[Path, str | None, Sequence[_Image], Sequence[str]], None]] = {

@@ -64,7 +64,7 @@ class Annotation:
     areas_px: NDArray[np.float64]
     lines: NDArray[np.int64]
     label_path: Path | None = None
-    image_id: int | str | None = None
+    image_id: int | None = None
     findings: tuple[Finding, ...] = ()
 
     def __post_init__(self) -> None:
@@ -94,7 +94,7 @@ class Annotation:
         lines: ArrayLike | None = None,
         size_wh: tuple[int, int] | None = None,
         label_path: Path | None = None,
-        image_id: int | str | None = None,
+        image_id: int | None = None,
         findings: tuple[Finding, ...] = (),
     ) -> Annotation:
         """From array-likes; omitted values are no crowd, not difficult, no area, no line."""

@@ -41,18 +41,16 @@ class EvaluationSet:
 
     def image_ids(self, indices: Sequence[int]) -> list[int]:
         """Ids of images for a results file: COCO's ids from the data set or, for COCO's classes, from the file names;
-        otherwise positions in the list, counted from 1.
+        positions in the list, counted from 1, unless every image of the split has an id of its own.
         """
-        if self.dataset.category_ids is None and is_coco(self.dataset.names):
-            own = [image_id_of(self.images[i]) for i in indices]
-        else:
-            own = [self._own_id(i) for i in indices]
+        own: list[int | None] = []
+        if self.dataset.category_ids is not None:
+            own = [self.dataset.read(image).image_id for image in self.images]
+        elif is_coco(self.dataset.names):
+            own = [image_id_of(image) for image in self.images]
         ids = [image_id for image_id in own if image_id is not None]
-        return ids if len(set(ids)) == len(indices) else [i + 1 for i in indices]
-
-    def _own_id(self, index: int) -> int | None:
-        image_id = self.dataset.read(self.images[index]).image_id
-        return image_id if isinstance(image_id, int) else None
+        all_differ = len(set(ids)) == len(self.images)
+        return [ids[i] if all_differ else i + 1 for i in indices]
 
 
 def make_evaluation_set(

@@ -31,12 +31,12 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from data.formats.darknet import parse_list, read_list
+from data.formats.darknet import list_base, parse_list
 from data.image import IMAGE_SUFFIXES, read_image
 from data.prefetch import Prefetch, map_ahead
 from data.video import TIMEOUT_S, VIDEO_SUFFIXES, Video, describe, open_capture, open_video, video_frames
 from utils.errors import InputError
-from utils.files import decoded
+from utils.files import decoded, read_text
 
 logger = logging.getLogger(__name__)
 
@@ -169,7 +169,7 @@ def open_frames(source: Any, *, vid_stride: int = 1) -> Frames:
         elif _URL.match(str(each)):
             entries.append(str(each))
         else:
-            entries += map(str, find_files(str(each)))
+            entries += find_files(str(each))
     return frames_of(entries, name, vid_stride)
 
 
@@ -190,11 +190,12 @@ def _live_device(source: str) -> int | str | None:
     return source if _URL.match(source) and _is_live(source) else None
 
 
-def is_video(path: str | Path) -> bool:
-    return Path(path).suffix.lower() in VIDEO_SUFFIXES
+def is_video(path: str) -> bool:
+    """Whether a file is a video by its name; URLs are those of videos."""
+    return bool(_URL.match(path)) or Path(path).suffix.lower() in VIDEO_SUFFIXES
 
 
-def find_files(source: str) -> list[Path]:
+def find_files(source: str) -> list[str]:
     """Images and videos that `source` names, sorted, or in the order of the list; never empty.
 
     A folder contributes the images and videos directly in it. An existing name may contain `*`, `?` or `[`. `-` is a list
@@ -202,7 +203,7 @@ def find_files(source: str) -> list[Path]:
     """
     if source == STDIN:
         text = decoded(sys.stdin.buffer.read(), "standard input", "list", paths=True)
-        return _not_empty([Path(entry) for entry in parse_list(text)], "standard input", "list names no")
+        return _not_empty(_entries_of_list(text, "standard input"), "standard input", "list names no")
     if not source:  # an unset variable; Path would take the working directory
         raise InputError("source: is empty, expected an image, video, folder, list, camera or stream")
     path = Path(source)
@@ -214,8 +215,9 @@ def find_files(source: str) -> list[Path]:
     except OSError as error:  # no permission, or a name that is too long
         raise InputError(f"{source}: cannot be read: {error.strerror}") from None
     if found:
-        is_list = path.suffix.lower() == ".txt"
-        return _not_empty(list(read_list(path)), source, "list names no") if is_list else [path]
+        if path.suffix.lower() != ".txt":
+            return [str(path)]
+        return _not_empty(_entries_of_list(read_text(path, "list", paths=True), source), source, "list names no")
     if _GLOB & set(source):
         matches = (Path(each) for each in glob.iglob(source, recursive=True))  # noqa: PTH207, absolute patterns
         return _not_empty(sorted(each for each in matches if _known(each)), source, "pattern matches no")
@@ -226,10 +228,26 @@ def _known(path: Path) -> bool:
     return path.suffix.lower() in IMAGE_SUFFIXES | VIDEO_SUFFIXES and path.is_file()
 
 
-def _not_empty(paths: list[Path], source: str, what: str, hint: str = "") -> list[Path]:
+def _not_empty(paths: Sequence[str | Path], source: str, what: str, hint: str = "") -> list[str]:
     if not paths:
         raise InputError(f"{source}: {what} images or videos{hint}")
-    return paths
+    return [str(path) for path in paths]
+
+
+def _entries_of_list(text: str, place: str) -> list[str | Path]:
+    """Paths, and URLs of videos, in the text of a list. Raises InputError with the line of another URL."""
+    for number, line in enumerate(text.splitlines(), 1):
+        if not _URL.match(entry := line.strip()):
+            continue
+        try:
+            live = _is_live(entry)
+        except InputError as error:
+            raise InputError(f"{place}:{number}: {error}") from None
+        if live:
+            raise InputError(f"{place}:{number}: {entry}: a camera or stream has to be the only source")
+    entries = parse_list(text)
+    base = list_base([entry for entry in entries if not _URL.match(entry)], Path(place))
+    return [entry if _URL.match(entry) else base / entry for entry in entries]
 
 
 def _in_memory(value: Any, number: int) -> Frame:

@@ -168,8 +168,10 @@ def outcome(images: Sequence[Path], predictions: Predictions) -> int:
     return EXIT_OK
 
 
-def speed_text(milliseconds: dict[str, float]) -> str:
-    return ", ".join(f"{stage} {value:.1f} ms" for stage, value in milliseconds.items())
+def speed_text(model: Model, milliseconds: dict[str, float]) -> str:
+    """The line about speed."""
+    times = ", ".join(f"{stage} {value:.1f} ms" for stage, value in milliseconds.items())
+    return f"Speed: {times} per image of {by(model.size_wh)} with {model.engine}"
 
 
 def by(size_wh: Sequence[int]) -> str:

@@ -11,7 +11,8 @@ from evaluation.doctor import checked_set, plots_wanted
 from evaluation.metrics.report import Metrics
 from evaluation.options import EvaluationOptions, make_model, one_confidence
 from evaluation.plots import plot_study
-from evaluation.run import by, measure_predictions, outcome, predict_set, speed_text
+from evaluation.run import measure_predictions, outcome, predict_set, speed_text
+from inference.predictor import Model
 from utils.errors import InputError
 from utils.files import run_folder, write_text
 
@@ -33,7 +34,7 @@ def study(settings: EvaluationOptions) -> int:
             metrics = measure_predictions(
                 predictions, evaluation_set, 2 * number, iou_thresh=settings.match_iou
             ).metrics
-            rows.append(_row(size, conf, metrics, predictions.statistics.milliseconds(2 * number)))
+            rows.append(_row(model, conf, metrics, predictions.statistics.milliseconds(2 * number)))
             print(_text(rows[-1]))
         write_text(folder / "study.json", json.dumps(rows, indent=1) + "\n")
         if predictions.statistics.interrupted:
@@ -44,9 +45,10 @@ def study(settings: EvaluationOptions) -> int:
     return outcome(evaluation_set.images, predictions)
 
 
-def _row(size: int, conf: float, metrics: Metrics, speed: dict[str, float]) -> dict[str, Any]:
+def _row(model: Model, conf: float, metrics: Metrics, speed: dict[str, float]) -> dict[str, Any]:
     return {
-        "size": size,
+        "size": model.size_wh[0],
+        "engine": model.engine,
         "conf_thres": conf,
         "ap": metrics.coco.statistics["AP"],
         "ap50": metrics.coco.statistics["AP50"],
@@ -80,11 +82,12 @@ def speed(settings: EvaluationOptions) -> int:
         "input": list(model.size_wh),
         "batch_size": settings.batch_size,
         "device": str(model.device),
+        "engine": model.engine,
         "images": len(predictions.indices),
         "images_per_second": rate,
         "speed_ms": times,
     }
     write_text(folder / "speed.json", json.dumps(facts, indent=1) + "\n")
-    print(f"Speed: {speed_text(times)} per image of {by(model.size_wh)}; {rate:.1f} images/s overall")
+    print(f"{speed_text(model, times)}; {rate:.1f} images/s overall")
     print(f"Results saved to {folder}")
     return outcome(images, predictions)

@@ -18,10 +18,10 @@ from evaluation.doctor import checked_set, plots_wanted, save_report
 from evaluation.metrics.accuracy import Accuracy
 from evaluation.metrics.coco import result_rows
 from evaluation.metrics.report import Metrics, coco_text, darknet_text, table, to_json
-from evaluation.metrics.voc import result_files
+from evaluation.metrics.voc import write_results
 from evaluation.options import EvaluationOptions, counted_confidence, make_model, one_confidence
 from evaluation.plots import plot_confusion, plot_curve
-from evaluation.run import Predictions, by, measure_predictions, outcome, predict_set, speed_text, submitted
+from evaluation.run import Predictions, measure_predictions, outcome, predict_set, speed_text, submitted
 from inference.predictor import Classifier, TenCropClassifier
 from inference.results import FileNames, label_text
 from utils.detections import GroundTruth
@@ -60,6 +60,7 @@ def validate(settings: EvaluationOptions) -> int:
     facts: dict[str, Any] = {
         **{key: getattr(settings, key) for key in keys},
         "input": list(model.size_wh),
+        "engine": model.engine,
         "complete": len(predictions.indices) == len(evaluation_set.images),
         "unreadable": predictions.unreadable,
         "conf_thres": confidence,
@@ -71,13 +72,12 @@ def validate(settings: EvaluationOptions) -> int:
         write_text(folder / "results.json", json.dumps(rows) + "\n")
     if settings.save_voc:
         paths = [evaluation_set.images[index] for index in predictions.indices]
-        texts = result_files(submitted(predictions), paths, predictions.sizes_wh, evaluation_set.names)
-        for name, text in texts.items():
-            write_text(folder / "results" / name, text)
+        found = zip(paths, predictions.sizes_wh, submitted(predictions), strict=True)
+        write_results(folder / "results", found, evaluation_set.names)
     if settings.save_txt or settings.save_conf:
         _save_labels(folder / "labels", evaluation_set, predictions, settings.save_conf)
     _print_metrics(settings, metrics)
-    print(f"Speed: {speed_text(speed)} per image of {by(model.size_wh)}")
+    print(speed_text(model, speed))
     save_report(folder, checked, settings)
     if plots_wanted(settings):
         _save_plots(folder, metrics)
@@ -152,9 +152,9 @@ def _validate_classifier(settings: EvaluationOptions, model: Classifier) -> int:
         print(f"{last}: top 1: {accuracy.top(1):f}, top {accuracy.k}: {accuracy.top(accuracy.k):f}")
     else:
         print(accuracy.table())
-    print(f"Speed: {speed_text(predictions.statistics.milliseconds())} per image of {by(model.size_wh)}")
+    print(speed_text(model, predictions.statistics.milliseconds()))
     facts = {key: getattr(settings, key) for key in ("cfg", "weights", "data", "split", "ten_crop")}
-    facts |= {"unreadable": predictions.unreadable, **accuracy.to_json()}
+    facts |= {"engine": model.engine, "unreadable": predictions.unreadable, **accuracy.to_json()}
     write_text(folder / "metrics.json", json.dumps(facts, indent=1) + "\n")
     rows = zip(predictions.indices, accuracy.predicted.tolist(), probabilities, strict=True)
     lines = [

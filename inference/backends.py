@@ -33,7 +33,9 @@ Arrays = list[NDArray[np.float32]]
 
 
 class Runner(Protocol):
-    """A model loaded by an engine."""
+    """A model loaded by an engine. engine: its name."""
+
+    engine: str
 
     def run(self, images: NDArray[np.float32]) -> Arrays:
         """Outputs for images (n, channels, height, width); n is the model's batch size if that is fixed."""
@@ -58,6 +60,8 @@ class OnnxRuntime:
 
     model: ONNX. place: what messages call it. Raises InputError without the package, and for a model that it cannot load or run.
     """
+
+    engine = "ONNX Runtime"
 
     def __init__(self, model: bytes, place: str, device: torch.device) -> None:
         library = need("onnxruntime", "onnxruntime")
@@ -102,6 +106,8 @@ class OpenVino:
     Raises InputError without the package, and for a model that it cannot load.
     """
 
+    engine = "OpenVINO"
+
     def __init__(
         self,
         model: Callable[[], Any],
@@ -112,7 +118,7 @@ class OpenVino:
         parallel: bool = False,
         content: str | None = None,
     ) -> None:
-        self._model, self._place, self._device, self._half, self._content = model, place, device, half, content
+        self._model, self._place, self._device, self.half, self._content = model, place, device, half, content
         self._open(parallel)
 
     def prefer(self, parallel: bool) -> bool:
@@ -127,7 +133,7 @@ class OpenVino:
         core, name = library.Core(), "CPU" if self._device.type == "cpu" else "GPU"
         settings = {
             # Without it, OpenVINO computes in bfloat16 wherever the processor has the instructions.
-            "INFERENCE_PRECISION_HINT": "bf16" if self._half else "f32",
+            "INFERENCE_PRECISION_HINT": "bf16" if self.half else "f32",
             "PERFORMANCE_HINT": "THROUGHPUT" if parallel else "LATENCY",
             "INFERENCE_NUM_THREADS": torch.get_num_threads(),
         }
@@ -233,6 +239,8 @@ class OpenVinoSession(OpenVino):
 class OpenCvSession:
     """OpenCV. Raises InputError for a file that is not an ONNX model of this program, or that this OpenCV cannot load."""
 
+    engine = "OpenCV"
+
     def __init__(self, path: str | Path, device: torch.device) -> None:
         self.metadata = Metadata.from_pairs(read_onnx_metadata(path), str(path))
         self._place = str(path)
@@ -252,6 +260,8 @@ class OpenCvSession:
 
 class TorchScriptSession:
     """PyTorch. Raises InputError for a file that is not a TorchScript model of this program."""
+
+    engine = "TorchScript"
 
     def __init__(self, path: str | Path, device: torch.device) -> None:
         self._place = str(path)
@@ -293,6 +303,12 @@ class ExportedModel:
     def __iter__(self) -> Iterator[Layer]:
         for step in self.plan.steps:
             yield step.section.build(step.site) if step in self.plan.heads else Layer()
+
+    @property
+    def engine(self) -> str:
+        """As Model.engine."""
+        half = isinstance(self.session, OpenVino) and self.session.half
+        return f"{self.session.engine}, {'bf16' if half else 'as exported'}"
 
     def expect(self, images: int | None, *, parallel: bool = False) -> None:
         """As EngineNetwork.expect."""

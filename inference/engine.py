@@ -90,6 +90,11 @@ class EngineNetwork:
     def is_open(self) -> bool:
         return self._runner is not None
 
+    @property
+    def engine(self) -> str:
+        """As Model.engine."""
+        return f"{self._runner.engine if self._runner else 'PyTorch'}, {'bf16' if self._half else 'fp32'}"
+
     def expect(self, images: int | None, *, parallel: bool = False) -> None:
         """Announce how many images follow; None: no end is known. parallel: by `start`, several at a time."""
         if isinstance(self._runner, OpenVino):

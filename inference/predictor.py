@@ -134,6 +134,13 @@ class Model(ABC):
         self.names = tuple(names) or tuple(f"class {number}" for number in range(self.classes))
         self.size_wh, self.channels = (shape.width, shape.height), shape.channels
 
+    @property
+    def engine(self) -> str:
+        """Engine and precision of the latest pass, for people: "PyTorch, fp32", "OpenVINO, bf16"."""
+        if isinstance(self.network, EngineNetwork | ExportedModel):
+            return self.network.engine
+        return f"PyTorch, {'fp16' if self.dtype == torch.float16 else 'fp32'}"
+
     def preprocessing(self, letter_box: bool | None = None, kernel: str = KERNELS[0]) -> Preprocessing:
         """How images become inputs. letter_box: keep the aspect ratio; None: as the cfg says."""
         boxed = self.network.plan.net.letter_box if letter_box is None else letter_box

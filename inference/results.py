@@ -143,6 +143,7 @@ class FileNames:
         self._taken: set[str] = set()
         self._videos: set[str] = set()  # "clip", whose frames are "clip_0", ...
         self._like_frames: set[str] = set()  # "clip", if an image is called "clip_12"
+        self._of_number: dict[int, str] = {}  # 12: "012", or "12" if that comes first
 
     def of_frame(self, frame: Frame) -> str:
         name = self.of_source(frame.path, video=frame.video is not None)
@@ -153,6 +154,14 @@ class FileNames:
         if path not in self._names:
             self._names[path] = self._free_name(path, video)
         return self._names[path]
+
+    def image_id(self, frame: Frame) -> int | str:
+        """COCO's id of an image, or of the video of a frame: the number that its name is, else the name.
+
+        Of names that are the same number the first one gets it.
+        """
+        name = self.of_source(frame.path, video=frame.video is not None)
+        return int(name) if name.isdecimal() and self._of_number[int(name)] == name else name
 
     def _free_name(self, path: str, video: bool) -> str:
         stem, number = Path(_stream_name(path) if video else path).stem or "image", 1
@@ -166,6 +175,8 @@ class FileNames:
                 "several sources have the same name; that of %s becomes %s, others get a number, too", path, name
             )
         self._taken.add(name.casefold())
+        if name.isdecimal():
+            self._of_number.setdefault(int(name), name)
         if video:
             self._videos.add(name.casefold())
         else:
@@ -238,8 +249,7 @@ class JsonWriter:
 
     def add(self, result: Result) -> None:
         frame = result.frame
-        name = self._names.of_source(frame.path, video=frame.video is not None)
-        common: dict[str, Any] = {"image_id": int(name) if name.isdecimal() else name, "file_name": frame.path}
+        common: dict[str, Any] = {"image_id": self._names.image_id(frame), "file_name": frame.path}
         if frame.video is not None:
             common |= {"frame": frame.index, "time_s": round(frame.time_s, 6)}
         text = b""

@@ -85,6 +85,7 @@ def make_app(service: DetectionService, title: str, limits: Limits) -> Starlette
         "classes": service.model.names,
         "colours": ["#{:02x}{:02x}{:02x}".format(*class_colour(number)) for number in range(len(service.model.names))],
         "input": list(service.model.size_wh),
+        "engine": service.model.engine,
         "upload_bytes": limits.upload_bytes,
         "frames": service.most_frames,
     }

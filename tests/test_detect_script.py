@@ -75,7 +75,8 @@ def test_a_folder_with_every_output(model: list[str], tmp_path: Path, capsys: py
     assert class_id == "1" and len(numbers) == 5 and float(numbers[2]) == pytest.approx(0.25)
     assert len((folder / "results.csv").read_text().splitlines()) == 129
     assert list((folder / "crops" / "dog").glob("12_*.jpg"))
-    assert "2 images: 128 dog" in capsys.readouterr().out
+    out = capsys.readouterr().out
+    assert "2 images: 128 dog" in out and " images/s with PyTorch, fp32; ms per image: " in out
 
 
 @pytest.mark.parametrize(
@@ -229,6 +230,16 @@ def test_files_of_one_name_in_several_folders(
     assert caplog.text.count("several sources have the same name") == 1
     entries = json.loads((folder / "results.json").read_text())
     assert len({each["image_id"] for each in entries}) == len({each["file_name"] for each in entries}) == 6
+
+
+def test_names_that_are_the_same_number(model: list[str], tmp_path: Path) -> None:
+    for name in ("x/012", "x/12", "x/7", "y/7"):
+        image(tmp_path / "in" / f"{name}.png", 64, 64)
+    flags = ("--save-json", "--no-save", "--img-size", "32")
+    code, folder = run(model, tmp_path, "--source", str(tmp_path / "in" / "**"), *flags)
+    results = json.loads((folder / "results.json").read_text())
+    ids = {Path(each["file_name"]).relative_to(tmp_path / "in").as_posix(): each["image_id"] for each in results}
+    assert code == 0 and ids == {"x/012.png": 12, "x/12.png": "12", "x/7.png": 7, "y/7.png": "7_2"}
 
 
 @pytest.mark.parametrize(

@@ -17,12 +17,18 @@ import cv2
 import numpy as np
 import pytest
 
+from darknet_cli.measure import _write_voc
+from data.annotations import Dataset
 from data.batches import ImageLoader
+from data.evaluation_set import make_evaluation_set
+from data.formats.darknet import TextLabels
 from evaluation import doctor
+from evaluation.metrics.voc import write_results
 from models.load import load
 from models.weights import save_weights
 from tests.paths import REPOSITORY
 from utils.cli import run_script
+from utils.detections import Detections
 
 # One box of class 1, score 0.98, in every cell of 4 x 4; boxes of 16 x 16 network pixels do not overlap.
 CFG = """[net]
@@ -112,7 +118,8 @@ def test_all_numbers(case: Case, capsys: pytest.CaptureFixture[str]) -> None:
     assert len(text) == 17 and len(text[0].split()) == 6
     out = capsys.readouterr().out
     assert "val: 3 images (3 readable, 1 background), 24 labels, 1 of 2 classes" in out
-    assert "COCO: AP " in out and "Speed: " in out
+    assert "COCO: AP " in out and re.search(r"Speed: .* per image of 64x64 with PyTorch, fp32\n", out)
+    assert metrics["engine"] == "PyTorch, fp32"
 
 
 def test_label_files_of_images_of_one_name(case: Case) -> None:
@@ -318,6 +325,7 @@ def test_study(case: Case) -> None:
     rows = json.loads((case.folder / "runs" / "exp" / "study.json").read_text())
     assert [(row["size"], row["conf_thres"]) for row in rows] == [(64, 0.01), (64, 0.3), (96, 0.01), (96, 0.3)]
     assert rows[0]["ap50"] > rows[2]["ap50"] and all(row["ms"] > 0 for row in rows)
+    assert {row["engine"] for row in rows} == {"PyTorch, fp32"}
     assert (case.folder / "runs" / "exp" / "study.png").exists()
 
 
@@ -326,7 +334,7 @@ def test_speed_needs_no_labels(case: Case) -> None:
         path.with_suffix(".txt").unlink()
     assert case.run("--task", "speed") == 0
     facts = case.json("speed.json")
-    assert facts["images"] == 3 and facts["speed_ms"]["inference"] > 0
+    assert facts["images"] == 3 and facts["speed_ms"]["inference"] > 0 and facts["engine"] == "PyTorch, fp32"
 
 
 def test_run_folders_count_up(case: Case) -> None:
@@ -432,6 +440,33 @@ def test_broken_label_costs_that_label(case: Case) -> None:
     metrics = case.json("metrics.json")
     assert metrics["labels"] == 24 and metrics["darknet"]["tp"] == 24
     assert metrics["findings"] == {"malformed label": 1, "class beyond names": 1}
+
+
+def test_result_files_of_awkward_class_names(tmp_path: Path) -> None:
+    """Two classes of one name share a file, and a slash makes no folder; test.py and `detector valid` have one writer."""
+    boxes = np.array([[-5, 2, 30, 90], [1.5, 2.5, 7.25, 8]], np.float32)
+    found = Detections(xyxy=boxes, scores=np.array([0.5, 0.25], np.float32), class_ids=np.array([0, 2]))
+    for prefix, write in (("a_", write_results), ("b_", darknet_results)):
+        write(tmp_path, [(Path("x/im.1.jpg"), (20, 40), found)], ("t/v", "t/v", "dog"), prefix)
+        assert (tmp_path / f"{prefix}t_v.txt").read_text() == "im 0.500000 1.000000 3.000000 20.000000 40.000000\n"
+        assert (tmp_path / f"{prefix}dog.txt").read_text() == "im 0.250000 2.500000 3.500000 8.250000 9.000000\n"
+
+
+def darknet_results(folder: Path, images: list[tuple], names: tuple[str, ...], prefix: str) -> None:
+    _write_voc(folder, prefix, [(0, *image) for image in images], names)
+
+
+def test_image_ids_from_names_are_unique_and_stable() -> None:
+    """Of COCO's classes: numbers of the names, unless two images of the list have one number, read or not."""
+    names = ("person", *map(str, range(78)), "toothbrush")
+
+    def ids(*paths: str) -> list[int]:
+        images = tuple(map(Path, paths))
+        dataset = Dataset(kind="images", source=Path(), names=names, splits={"val": images}, read=TextLabels())
+        return make_evaluation_set(dataset, "val", 80, "a.cfg").image_ids([1])
+
+    assert ids("a/8.jpg", "a/COCO_val2014_012.jpg") == [12]
+    assert ids("a/12.jpg", "a/COCO_val2014_012.jpg") == ids("a/x.jpg", "a/12.jpg") == [2]
 
 
 def test_coco_ids() -> None:

@@ -213,6 +213,11 @@ def exists(path: str | Path) -> bool:
         return False
 
 
+def newest(folder: str | Path, pattern: str) -> Path | None:
+    """The file in `folder` that was changed last, of those whose path matches; None if there is none."""
+    return max(Path(folder).glob(pattern), key=lambda path: path.stat().st_mtime, default=None)
+
+
 def run_folder(project: str | Path, name: str, *, exist_ok: bool = False) -> Path:
     """Create the folder `project/name`, or `name2`, `name3`, ... if it exists."""
     base = Path(project) / name

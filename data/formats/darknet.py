@@ -193,17 +193,20 @@ def parse_list(text: str) -> list[str]:
 
 
 def read_list(path: Path) -> tuple[Path, ...]:
-    """Paths of a list file, one per line.
-
-    Relative entries are relative to the working directory, as in the original, or to the folder of the list; the first
-    entry decides.
-    """
+    """Paths of a list file, one per line."""
     entries = parse_list(read_text(path, "list", paths=True))
-    if not entries:
-        return ()
-    here = (Path(entries[0]).is_absolute() or exists(entries[0])) and not entries[0].startswith("./")
-    base = Path() if here or not exists(path.parent / entries[0]) else path.parent
+    base = list_base(entries, path)
     return tuple(base / entry for entry in entries)
+
+
+def list_base(entries: Sequence[str], path: Path) -> Path:
+    """What relative entries of the list file `path` are relative to, by the first one.
+
+    The working directory, as in the original, or the folder of the list.
+    """
+    first = entries[0] if entries else ""
+    here = (Path(first).is_absolute() or exists(first)) and not first.startswith("./")
+    return Path() if here or not exists(path.parent / first) else path.parent
 
 
 def class_names(path: str | Path | None, classes: int, cfg: str | Path) -> tuple[str, ...]:

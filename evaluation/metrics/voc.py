@@ -6,7 +6,7 @@ including the far edge. Crowds, which VOC does not have, are treated as difficul
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -15,6 +15,7 @@ import numpy as np
 from evaluation.metrics.darknet import curves
 from evaluation.metrics.matching import Floats, best_match, class_totals, rank
 from utils.detections import Detections, GroundTruth
+from utils.files import write_text
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -70,19 +71,23 @@ def _average_precisions(recall: Floats, precision: Floats) -> tuple[float, float
     return float(np.append(envelope, 0.0)[at].mean()), area
 
 
-def result_files(
-    found: Sequence[Detections], images: Sequence[Path], sizes_wh: Sequence[tuple[int, int]], names: Sequence[str]
-) -> dict[str, str]:
-    """Name and text of VOCdevkit's result files, one for each class (detector.c print_detector_detections).
+def write_results(
+    folder: Path,
+    images: Iterable[tuple[Path, tuple[int, int], Detections]],
+    names: Sequence[str],
+    prefix: str = "comp4_det_test_",
+) -> None:
+    """Write VOCdevkit's result files, one for each class (detector.c print_detector_detections).
 
-    A line has the image's name to its first dot, the score, and the box in pixels counted from 1, within the image.
+    images: path, width and height, and detections. A line has the image's name to its first dot, the score, and the box in
+    pixels counted from 1.
     """
-    lines: list[list[str]] = [[] for _ in names]
-    for each, image, (width, height) in zip(found, images, sizes_wh, strict=True):
-        for box, score, class_id in each:
-            x1, y1, x2, y2 = np.clip(box + 1.0, 1.0, (width, height, width, height)).tolist()
-            name = image.name.partition(".")[0]
-            lines[class_id].append(f"{name} {score:f} {x1:f} {y1:f} {x2:f} {y2:f}\n")
-    return {
-        f"comp4_det_test_{name.replace('/', '_')}.txt": "".join(rows) for name, rows in zip(names, lines, strict=True)
-    }
+    files = [f"{prefix}{name.replace('/', '_')}.txt" for name in names]
+    lines: dict[str, list[str]] = {file: [] for file in files}
+    for image, size_wh, found in images:
+        for box, score, class_id in found:
+            corners = [*np.maximum(box[:2] + 1, 1), *np.minimum(box[2:] + 1, size_wh)]
+            text = " ".join(f"{value:f}" for value in corners)
+            lines[files[class_id]].append(f"{image.name.partition('.')[0]} {score:f} {text}\n")
+    for file, rows in lines.items():
+        write_text(folder / file, "".join(rows))

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import io
 import logging
+import re
 import threading
 import time
 from collections.abc import Iterator
@@ -71,6 +73,34 @@ def test_list_of_paths(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     with open_frames(str(folder / "list.txt")) as frames:
         first = next(iter(frames))
     assert isinstance(first, Frame) and first.image[0, 0, 0] == 200, "the working folder comes first"
+
+
+def test_list_with_urls_of_videos(folder: Path) -> None:
+    lines = ["http://127.0.0.1:9/street.mp4?x=1", "b.png", str(folder / "v.mp4")]
+    (folder / "list.txt").write_text("\n".join(lines))
+    with open_frames(str(folder / "list.txt")) as frames:
+        assert frames.entries == (lines[0], str(folder / "b.png"), lines[2]) and frames.in_time
+        first = next(iter(frames))
+    assert isinstance(first, Failure) and "video cannot be opened: not reachable" in first.reason
+
+
+@pytest.mark.parametrize(
+    ("url", "text"),
+    [
+        ("https://example.org/street.JPG", "is the URL of an image"),
+        ("rtsp://camera.example/stream1", "a camera or stream has to be the only source"),
+        ("http://camera.example/video.mjpg", "a camera or stream has to be the only source"),
+    ],
+)
+@pytest.mark.parametrize("source", ["list.txt", "-"])
+def test_list_with_other_urls(source: str, url: str, text: str, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    content = f"b.png\n\n {url}\nd.png\n".encode()
+    (folder / "list.txt").write_bytes(content)
+    monkeypatch.chdir(folder)
+    monkeypatch.setattr("sys.stdin", io.TextIOWrapper(io.BytesIO(content)))
+    place = "standard input" if source == "-" else source
+    with pytest.raises(InputError, match=f"^{place}:3: {re.escape(url)}: {text}"):
+        open_frames(source)
 
 
 @pytest.mark.parametrize("make", ["absent", "empty folder", "no match", "empty list", "empty text"])

@@ -158,7 +158,7 @@ def test_half_on_a_processor(weights: Path) -> None:
     with torch.inference_mode():
         (expected,), (found,) = plain.forward(images), model.forward(images)
     errors = [float((one - other).abs().mean() / one.std()) for one, other in zip(expected, found, strict=True)]
-    assert all(1e-4 < error < 0.05 for error in errors)
+    assert all(1e-4 < error < 0.05 for error in errors) and model.engine == "OpenVINO, bf16"
 
 
 @pytest.mark.parametrize("backend", ["torch", "onnxruntime"])
@@ -177,3 +177,22 @@ def test_half_without_instructions(weights: Path, monkeypatch: pytest.MonkeyPatc
 def test_engines_for_exported_models_only(weights: Path, backend: str) -> None:
     with pytest.raises(InputError, match="runs exported models"):
         opened(weights, backend)
+
+
+@pytest.mark.parametrize(("name", "text"), [("onnxruntime", "ONNX Runtime, fp32"), ("openvino", "OpenVINO, fp32")])
+def test_the_engine_and_its_precision_are_said(weights: Path, name: str, text: str) -> None:
+    assert opened(weights, installed(name)).engine == text
+    assert opened(weights, "torch").engine == "PyTorch, fp32"
+
+
+def test_the_engine_that_runs_is_said(weights: Path) -> None:
+    """With --backend auto PyTorch, until the number of images pays for another."""
+    name = {"openvino": "OpenVINO", "onnxruntime": "ONNX Runtime"}[engine.default_engine() or pytest.skip("no engine")]
+    model = opened(weights)
+    model.forward(images_for(model, 1))
+    assert model.engine == "PyTorch, fp32"
+    model.expect(None)
+    model.forward(images_for(model, 1))
+    assert model.engine == f"{name}, fp32"
+    engine_of(model)._give_up("a test")
+    assert model.engine == "PyTorch, fp32"

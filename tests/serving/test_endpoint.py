@@ -377,4 +377,5 @@ def test_facts_of_the_model(port: int) -> None:
     facts = told(ask(port, "GET", "/model")[2])
     assert facts["title"] == "small" and facts["classes"] == ["cat", "dog"] and facts["input"] == [64, 64]
     assert len(set(facts["colours"])) == 2 and facts["upload_bytes"] == UPLOAD_BYTES
+    assert facts["engine"] == "PyTorch, fp32"
     json.dumps(facts)

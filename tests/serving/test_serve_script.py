@@ -46,8 +46,9 @@ def test_from_start_to_ctrl_c(tmp_path: Path, suffix: str) -> None:
     command = [sys.executable, "serve.py", *given]
     with subprocess.Popen(command, cwd=REPOSITORY, stdout=subprocess.PIPE, text=True) as process:
         assert process.stdout is not None
-        found = re.search(r"http://127\.0\.0\.1:(\d+)/", process.stdout.readline())
-        assert found
+        line = process.stdout.readline()
+        found = re.search(r"http://127\.0\.0\.1:(\d+)/", line)
+        assert found and re.search(r" on cpu with (ONNX Runtime|OpenVINO|PyTorch), (fp32|as exported): ", line)
         assert told(ask(int(found[1]), "GET", "/model")[2])["classes"] == ["cat", "dog"]
         process.send_signal(signal.SIGINT)
         assert process.wait(20) == 130

@@ -14,7 +14,7 @@ import pytest
 
 from tests.paths import REPOSITORY
 from utils.errors import InputError, RunError
-from utils.files import atomic_write, remove_unfinished, run_folder, staged, write_text
+from utils.files import atomic_write, newest, remove_unfinished, run_folder, staged, write_text
 
 
 def test_a_failure_keeps_the_old_file_and_leaves_no_rest(tmp_path: Path) -> None:
@@ -129,3 +129,12 @@ def test_every_module_writes_through_utils_files() -> None:
     found = {str(path.relative_to(REPOSITORY)): list(writes(path)) for path in paths if path.name != "setup.py"}
     found.pop("utils/files.py")
     assert {name for name, calls in found.items() if calls} == set(OWN_WRITERS)
+
+
+def test_newest_file(tmp_path: Path) -> None:
+    assert newest(tmp_path, "*/a.txt") is None
+    for number, name in enumerate(("x", "z", "y")):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "a.txt").touch()
+        os.utime(tmp_path / name / "a.txt", (100 - abs(number - 1), 100 - abs(number - 1)))
+    assert newest(str(tmp_path), "*/a.txt") == tmp_path / "z" / "a.txt"
