@@ -48,7 +48,7 @@ from utils.cli import (
     script_parser,
 )
 from utils.errors import InputError
-from utils.files import newest, run_folder
+from utils.files import exists, is_folder, newest, run_folder
 
 logger = logging.getLogger(__name__)
 
@@ -262,9 +262,9 @@ def check_out(out: Path, frames: Frames) -> None:
     if out.suffix.lower() not in suffixes:
         kind = "a video" if frames.in_time else "an image"
         raise InputError(f"--out {out}: the source is {kind}, expected a file name with {', '.join(sorted(suffixes))}")
-    if out.is_dir():
+    if is_folder(out):
         raise InputError(f"--out {out}: is a folder, expected a file name")
-    if out.exists() and any(Path(each).exists() and out.samefile(each) for each in frames.entries):
+    if exists(out) and any(exists(each) and out.samefile(each) for each in frames.entries):
         raise InputError(f"--out {out}: is the source itself, expected another file name")
 
 

@@ -42,7 +42,7 @@ from utils.cli import (
     whole,
 )
 from utils.errors import InputError
-from utils.files import newest, read_text, run_folder, write_text
+from utils.files import is_file, newest, read_text, run_folder, write_text
 from utils.net_options import ScheduleOptions
 from utils.processes import Processes, joined
 
@@ -248,7 +248,7 @@ def _find_checkpoint(options: TrainOptions, processes: Processes) -> tuple[Path,
     """The checkpoint to resume from, and where the main process keeps it; one process reads it for all machines."""
     automatic = options.resume == AUTO
     path = _checkpoint_path(options) if automatic or processes.main else Path()
-    checkpoint = load_checkpoint(path) if (path.is_file() if automatic else processes.main) else None
+    checkpoint = load_checkpoint(path) if (is_file(path) if automatic else processes.main) else None
     if processes.count == 1:
         return (path, checkpoint) if checkpoint else None
     iterations = processes.gather(checkpoint.iteration if checkpoint else -1)

@@ -12,6 +12,7 @@ where it stopped. Every finding is saved as a folder with the files of its input
 
 from __future__ import annotations
 
+import errno
 import json
 import mmap
 import os
@@ -145,6 +146,8 @@ class Guard:
             for place, descriptor in _CHANGES[event]:
                 if self._outside(arguments[place], -1 if descriptor is None else arguments[descriptor]):
                     raise Forbidden(f"writes outside: {event} {arguments[place]}")
+        elif event in ("os.listdir", "os.scandir") and arguments[0] == os.sep:
+            raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), os.sep)  # to search all disks takes its time
         elif event in _PROGRAMS and not (arguments[0] == sys.executable and _DECODER in arguments[1][-1]):
             raise Forbidden(f"executes: {event} {arguments[:2]}")
         elif event == "pickle.find_class":
@@ -308,7 +311,12 @@ class Campaign:
                 worker(target, self.seed, self.sandbox, count.next, seconds, most, progress)
             finally:
                 os._exit(EXIT_FAILED)
-        code, used = watched(child, target.seconds, progress)
+        try:
+            code, used = watched(child, target.seconds, progress)
+        except KeyboardInterrupt:
+            os.kill(child, signal.SIGKILL)
+            os.wait4(child, 0)
+            raise
         number, accepted, refused, worst, slowest, kib, largest = progress.read()
         count.accepted, count.refused = count.accepted + accepted, count.refused + refused
         count.seconds += used

@@ -32,7 +32,7 @@ from models.formats.files import LoadOptions, load_model
 from profiling.timing import time_forward
 from utils.cli import EXIT_INTERRUPTED, EXIT_OK
 from utils.errors import InputError, RunError
-from utils.files import run_folder, write_text
+from utils.files import exists, run_folder, write_text
 from utils.packages import is_installed, need
 
 logger = logging.getLogger(__name__)
@@ -310,7 +310,7 @@ def _files(model: str, weights: str | Path | None) -> tuple[str | None, str | No
     if path.suffix == ".weights":
         raise InputError(f"{model}: expected the cfg too: YOLO({str(path.with_suffix('.cfg'))!r}, {model!r})")
     stem = ROOT / "weights" / model
-    if not path.exists() and stem.with_name(f"{model}.weights").exists():
+    if not exists(path) and stem.with_name(f"{model}.weights").exists():
         cfg, file, names = (str(stem.with_name(model + suffix)) for suffix in (".cfg", ".weights", ".names"))
         return cfg, file, names
     if not path.suffix:

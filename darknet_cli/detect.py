@@ -22,7 +22,7 @@ from data.image import read_image
 from inference.results import darknet_lines
 from utils.draw import annotate
 from utils.errors import InputError, RunError
-from utils.files import atomic_write, write_text
+from utils.files import atomic_write, is_folder, write_text
 
 _QUALITY = 80  # of the JPEG files (image.c save_image)
 _IMTEST_GRAY = (0.587, 0.299, 0.114)  # for R, G and B: the original has the first two the wrong way round
@@ -47,7 +47,7 @@ def detect_images(words: Words) -> int:
     letter_box = True if words["-letter_box"] else None
     nms = listing(words["-thresh"])
     unreadable = 0
-    if words["-out"] and not Path(words["-out"]).parent.is_dir():
+    if words["-out"] and not is_folder(Path(words["-out"]).parent):
         raise RunError(f"{words['-out']}: cannot be written: there is no such folder")
     with ExitStack() as stack:
         entries = JsonList(stack.enter_context(atomic_write(words["-out"]))) if words["-out"] else None

@@ -18,6 +18,7 @@ from models.plan import Plan, Step, make_plan
 from models.weights import load_weights, save_weights
 from utils.device import select_device
 from utils.errors import InputError, RunError
+from utils.files import is_folder
 
 _NORM: tuple[StoredKind, ...] = ("scales", "rolling_mean", "rolling_variance")
 
@@ -54,7 +55,7 @@ def _save(network: Network, path: str, *, cutoff: int | None = None) -> None:
         if item.kind == "shortcut_weights" and (cutoff is None or index < cutoff):
             values = item.tensor.detach().flatten().tolist()
             say("".join(f" {value:f}, " for value in values) + f" l.nweights = {len(values)} \n\n")
-    if not Path(path).parent.is_dir():
+    if not is_folder(Path(path).parent):
         raise RunError(f"{path}: cannot be written: there is no such folder")
     save_weights(network, path, cutoff=cutoff)
 

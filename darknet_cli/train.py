@@ -50,7 +50,7 @@ from training.run import Run, batch_sizes
 from utils.cfg import Cfg
 from utils.cli import EXIT_INTERRUPTED, EXIT_OK
 from utils.errors import InputError, RunError
-from utils.files import atomic_write
+from utils.files import atomic_write, is_file
 from utils.net_options import ScheduleOptions
 from utils.processes import Processes, joined
 
@@ -171,7 +171,7 @@ def _announce_map(options: Mapping[str, str], data: str, cfg: str) -> None:
     """What -map checks and prints first."""
     train = option(options, "train", "data/train.txt")
     valid = options.get("valid", train)
-    if not Path(valid).is_file():
+    if not is_file(valid):
         say(f"\n Error: There is no {valid} file for mAP calculation!\n Don't use -map flag.\n"
             f" Or set valid={train} in your {data} file. \n")  # fmt: skip
         raise RunError(f"{valid}: no such list of images")

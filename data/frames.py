@@ -36,7 +36,7 @@ from data.image import IMAGE_SUFFIXES, read_image
 from data.prefetch import Prefetch, map_ahead
 from data.video import TIMEOUT_S, VIDEO_SUFFIXES, Video, describe, open_capture, open_video, video_frames
 from utils.errors import InputError
-from utils.files import decoded, read_text
+from utils.files import decoded, exists, is_file, read_text
 
 logger = logging.getLogger(__name__)
 
@@ -183,7 +183,7 @@ def frames_of(entries: Sequence[str | Frame], name: str, vid_stride: int = 1) ->
 
 def _live_device(source: str) -> int | str | None:
     """Camera number or URL of a stream; None for files. Raises InputError for a URL that cannot be read."""
-    if source.isascii() and source.isdigit() and not Path(source).exists():
+    if source.isascii() and source.isdigit() and not exists(source):
         if int(source) > _MAX_CAMERA:
             raise InputError(f"{source}: no such file or folder, and no camera number")
         return int(source)
@@ -225,7 +225,7 @@ def find_files(source: str) -> list[str]:
 
 
 def _known(path: Path) -> bool:
-    return path.suffix.lower() in IMAGE_SUFFIXES | VIDEO_SUFFIXES and path.is_file()
+    return path.suffix.lower() in IMAGE_SUFFIXES | VIDEO_SUFFIXES and is_file(path)
 
 
 def _not_empty(paths: Sequence[str | Path], source: str, what: str, hint: str = "") -> list[str]:

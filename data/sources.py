@@ -13,7 +13,7 @@ from data.formats.classification import is_cifar, read_class_folders, split_fold
 from data.formats.coco import annotation_files, choose, split_of
 from data.image import IMAGE_SUFFIXES
 from utils.errors import InputError
-from utils.files import exists, read_text
+from utils.files import exists, is_file, is_folder, read_text
 
 logger = logging.getLogger(__name__)
 
@@ -42,7 +42,7 @@ def open_data(path: str | Path, split: str | None = None, *, names: str | Path |
     replaces the data set's own. A missing split is replaced by a similar one, with a warning. Raises InputError.
     """
     path = Path(path)
-    if path.is_dir() and (files := annotation_files(path)):
+    if is_folder(path) and (files := annotation_files(path)):
         path = choose(files, split, _FALLBACKS.get(split or "", ()))
     own_names = darknet.read_names(names) if names is not None else None
     dataset = _opener(path)(path, own_names)
@@ -57,12 +57,12 @@ def _opener(path: Path) -> Callable[[Path, tuple[str, ...] | None], Dataset]:
         ".json": _open_coco,
         ".txt": _open_images,
     }
-    if path.is_dir():
+    if is_folder(path):
         if is_cifar(path):
             return _open_cifar
         if split_folders(path):
             return _open_class_folders
-        return _open_voc if (path / "Annotations").is_dir() else _open_images
+        return _open_voc if is_folder(path / "Annotations") else _open_images
     if not exists(path):
         raise InputError(f"{path}: no such data set")
     if path.suffix.lower() not in by_suffix:
@@ -100,7 +100,7 @@ def _first_existing(entry: str, bases: Iterable[Path], what: str) -> Path:
 
 
 def _list_or_folder(path: Path) -> tuple[Path, ...]:
-    return images_in(path) if path.is_dir() else darknet.read_list(path)
+    return images_in(path) if is_folder(path) else darknet.read_list(path)
 
 
 def _open_darknet(path: Path, names: tuple[str, ...] | None) -> Dataset:
@@ -198,6 +198,8 @@ def _open_ultralytics(path: Path, names: tuple[str, ...] | None) -> Dataset:
 def _open_coco(path: Path, names: tuple[str, ...] | None) -> Dataset:
     content = coco.read_json(path)
     annotations, own_names, ids, findings = coco.parse_coco(content, str(path), _coco_folder(path, content))
+    if names is not None and len(names) != len(own_names):
+        raise InputError(f"{path}: {len(own_names)} categories and {len(names)} names, expected the same number")
     return Dataset(
         kind="coco",
         source=path,
@@ -224,9 +226,9 @@ def _coco_folder(path: Path, content: coco.Json) -> Path:
 def _open_voc(path: Path, names: tuple[str, ...] | None) -> Dataset:
     annotations = path / "Annotations"
     images = {image.stem: image for image in images_in(path / "JPEGImages")}
-    sets = voc.read_sets(path) if (path / "ImageSets" / "Main").is_dir() else {ONLY_SPLIT: tuple(images)}
+    sets = voc.read_sets(path) if is_folder(path / "ImageSets" / "Main") else {ONLY_SPLIT: tuple(images)}
     own_names = path / "classes.names"
-    if names is None and own_names.is_file():
+    if names is None and is_file(own_names):
         names = darknet.read_names(own_names)
     if names is None:
         used: set[str] = set()

@@ -20,7 +20,7 @@ import numpy as np
 
 from data.image import Image
 from utils.errors import InputError, RunError
-from utils.files import publish
+from utils.files import is_file, publish
 from utils.packages import is_installed
 
 logger = logging.getLogger(__name__)
@@ -75,7 +75,7 @@ def describe(capture: cv2.VideoCapture, path: str) -> Video:
 def open_video(path: str) -> Iterator[tuple[cv2.VideoCapture, Video]]:
     """A capture of a file or URL, and its properties. Raises InputError if it cannot be opened."""
     if "://" not in path:
-        if not Path(path).is_file():
+        if not is_file(path):
             raise InputError(f"{path}: no such video")
         if Path(path).stat().st_size == 0:
             raise InputError(f"{path}: video is damaged: the file is empty")
@@ -109,7 +109,7 @@ def video_frames(capture: cv2.VideoCapture, video: Video, stride: int = 1) -> It
             break
         if number % stride == 0:
             good, bgr = capture.retrieve()
-            if not good:
+            if not good or not bgr.size:
                 break
             yield number, np.asarray(cv2.cvtColor(bgr, cv2.COLOR_BGR2RGB), np.uint8)
         number += 1

@@ -12,7 +12,7 @@ from data.annotations import Annotation, Dataset
 from data.formats import coco, darknet, ultralytics, voc
 from data.image import image_size
 from utils.errors import InputError, RunError
-from utils.files import atomic_write, make_folder, sync_folder, write_text
+from utils.files import atomic_write, exists, is_folder, make_folder, sync_folder, write_text
 
 logger = logging.getLogger(__name__)
 
@@ -45,7 +45,7 @@ def write_data(dataset: Dataset, target: str | Path, *, copy: bool = False) -> C
     }
     if target.suffix.lower() not in writers:
         raise InputError(f"{target}: unknown data set format, expected .data, .json, .yaml or a folder (Pascal VOC)")
-    if target.exists() and not (target.is_dir() and not any(target.iterdir())):
+    if exists(target) and not (is_folder(target) and not any(target.iterdir())):
         raise InputError(f"{target}: already exists, expected a new name")
     splits = {split: list(dataset.annotations(split)) for split in dataset.splits}
     annotations = _all(splits)

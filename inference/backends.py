@@ -24,7 +24,8 @@ from models.heads.base import Candidates
 from models.layers.base import Layer
 from models.onnx_graph import INPUT
 from models.plan import Plan
-from utils.errors import InputError
+from utils.errors import InputError, RunError
+from utils.files import is_file
 from utils.packages import need
 
 logger = logging.getLogger(__name__)
@@ -222,9 +223,9 @@ class OpenVinoSession(OpenVino):
 
     def __init__(self, path: str | Path, device: torch.device, *, half: bool = False) -> None:
         library = need("openvino", "openvino")
-        if not Path(path).is_file():
+        if not is_file(path):
             raise InputError(f"{path}: no such model")
-        if Path(path).suffix == ".xml" and not Path(path).with_suffix(".bin").is_file():
+        if Path(path).suffix == ".xml" and not is_file(Path(path).with_suffix(".bin")):
             raise InputError(f"{path}: {Path(path).with_suffix('.bin').name} with its weights is missing beside it")
         try:
             model = library.Core().read_model(str(path))
@@ -345,8 +346,11 @@ class ExportedModel:
         parts = []
         for start in range(0, len(images), batch):
             part = images[start : start + batch]
-            missing = np.zeros((batch - len(part), *images.shape[1:]), np.float32)
-            parts.append(self._cut(self._outputs(np.concatenate((part, missing))), start, len(part)))
+            try:
+                whole = np.concatenate((part, np.zeros((batch - len(part), *images.shape[1:]), np.float32)))
+            except MemoryError:
+                raise RunError(f"{self._place}: not enough memory for its batch of {batch} images") from None
+            parts.append(self._cut(self._outputs(whole), start, len(part)))
         return [np.concatenate(same) for same in zip(*parts, strict=True)]
 
     def _outputs(self, images: NDArray[np.float32]) -> Arrays:

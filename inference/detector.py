@@ -15,7 +15,7 @@ from models.heads.base import Candidates, Head
 from utils.detections import Detections
 from utils.errors import InputError
 from utils.letterbox import Letterbox
-from utils.nms import suppress
+from utils.nms import finite, suppress
 
 
 class Detector(Model):
@@ -90,7 +90,7 @@ class Detector(Model):
             ranks = _ranks(found.scores[mine].float().cpu().numpy(), options.rank_above)
         class_ids = kept.class_id.cpu().numpy().astype(np.int64, copy=False)
         return Detections(
-            xyxy=letterbox.to_image(found.cxcywh_rel[mine][kept.box_index]).float().cpu().numpy(),
+            xyxy=finite(letterbox.to_image(found.cxcywh_rel[mine][kept.box_index])).cpu().numpy(),
             scores=kept.score.float().cpu().numpy(),
             class_ids=np.zeros_like(class_ids) if options.single_class else class_ids,
             ranks=None if ranks is None else ranks[kept.box_index.cpu().numpy()],

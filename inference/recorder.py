@@ -33,6 +33,7 @@ from inference.results import (
 )
 from utils.draw import annotate
 from utils.errors import InputError, RunError
+from utils.files import exists
 
 _WAITING = 8  # frames between the network and the writer
 JSON_NAME, CSV_NAME = "results.json", "results.csv"
@@ -42,8 +43,8 @@ _LONGEST_GAP = 250  # frames of a live source that one frame may stand in for
 def sizes_of_results(folder: Path) -> dict[str, int]:
     """Bytes of the files in a run folder that grow during a run."""
     json = folder / JSON_NAME
-    files = {JSON_NAME: part if (part := json_part(json)).exists() else json, CSV_NAME: folder / CSV_NAME}
-    return {name: path.stat().st_size for name, path in files.items() if path.exists()}
+    files = {JSON_NAME: part if exists(part := json_part(json)) else json, CSV_NAME: folder / CSV_NAME}
+    return {name: path.stat().st_size for name, path in files.items() if exists(path)}
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -18,7 +18,7 @@ from typing import BinaryIO
 from tqdm import tqdm
 
 from utils.errors import InputError, RunError
-from utils.files import publish
+from utils.files import exists, publish
 
 _ALEXEYAB = "https://github.com/AlexeyAB/darknet/releases/download"
 _V3, _V4 = f"{_ALEXEYAB}/darknet_yolo_v3_optimal", f"{_ALEXEYAB}/darknet_yolo_v4_pre"
@@ -142,7 +142,7 @@ def download(url: str, path: str | Path, expected: ExpectedFile | None = None) -
     path, wanted = Path(path), expected or ExpectedFile()
     if not url.startswith(("https://", "http://")):
         raise InputError(f"{url}: expected an address that begins with https:// or http://")
-    if path.exists():
+    if exists(path):
         _check(path, wanted)
         return path
     part = path.with_name(f"{path.name}.part")

@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from utils.errors import CfgError, InputError
-from utils.files import atomic_write, read_text
+from utils.files import atomic_write, exists, read_text
 
 logger = logging.getLogger(__name__)
 
@@ -100,7 +100,7 @@ class Cfg:
 def read(path: str | Path) -> Cfg:
     """Read a cfg file, or the project's own of that name if there is none. Raises InputError (CfgError with the line)."""
     path = _own_or(Path(path))
-    if not path.exists():
+    if not exists(path):
         near = difflib.get_close_matches(path.name, [each.name for each in path.parent.glob("*.cfg")], 1, 0.8)
         raise InputError(
             f"{path}: no such cfg file" + "".join(f"; did you mean {path.with_name(name)}?" for name in near)
@@ -111,7 +111,7 @@ def read(path: str | Path) -> Cfg:
 def _own_or(path: Path) -> Path:
     """`path`, or for a file that does not exist the project's cfg of that name: "csppeleenet-efm.cfg" is found from any folder."""
     own = _OWN / path.name.replace("prn31", "prn3l")  # what the CSPNet paper prints as PRN31 has three scales
-    return own if str(path.parent) in (".", "cfg") and not path.exists() and own.is_file() else path
+    return own if str(path.parent) in (".", "cfg") and not exists(path) and own.is_file() else path
 
 
 def parse(text: str, path: str = "<cfg>") -> Cfg:

@@ -20,6 +20,9 @@ try:
 except ImportError:  # Windows
     fcntl = None  # type: ignore[assignment]
 
+# For names that come from the user: Path's methods raise OSError for one that is too long, or without permission to look.
+exists, is_file, is_folder = os.path.exists, os.path.isfile, os.path.isdir
+
 # Some network file systems cannot, and a folder without read permission cannot be opened.
 _NO_FOLDER_SYNC = frozenset({errno.EINVAL, errno.ENOTSUP, errno.EACCES})
 
@@ -30,9 +33,9 @@ def atomic_write(path: str | Path, *, durable: bool = True) -> Iterator[BinaryIO
 
     On any exception the temporary file is removed and an existing file stays as it was. After a crash or a power loss the
     file is the old or the new one, whole; with `durable` it is the new one once the block has ended. Without, writing many
-    files takes half the time. Raises RunError if the folder cannot be written or the disk is full.
+    files takes half the time. Raises InputError for a folder, RunError if the folder cannot be written or the disk is full.
     """
-    path = Path(path)
+    path = _file_name(path)
     temporary = path.with_name(f".{path.name}.{secrets.token_hex(4)}.part")
     try:
         make_folder(path.parent)
@@ -81,6 +84,12 @@ def staged(path: str | Path) -> Iterator[Path]:
                 sync_folder(path.parent)
     except OSError as error:
         raise RunError(f"{path}: cannot be written: {error.strerror or error}") from error
+
+
+def _file_name(path: str | Path) -> Path:
+    if is_folder(path):
+        raise InputError(f"{path}: is a folder, expected a file name")
+    return Path(path)
 
 
 def publish(temporary: Path, path: Path) -> None:
@@ -203,14 +212,6 @@ def decoded(data: bytes, path: str | Path, what: str, *, paths: bool = False) ->
 def encoding_of(data: bytes) -> str:
     """Codec of a text: UTF-16 where a byte order mark says so, as some Windows programs write it; else UTF-8."""
     return "utf-16" if data.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)) else "utf-8-sig"
-
-
-def exists(path: str | Path) -> bool:
-    """Whether there is such a file or folder; a name that no file can have is none."""
-    try:
-        return Path(path).exists()
-    except (OSError, ValueError):  # too long, no permission, a zero byte; Python 3.12 answers False itself
-        return False
 
 
 def newest(folder: str | Path, pattern: str) -> Path | None:

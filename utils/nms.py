@@ -57,12 +57,16 @@ def suppress(
     group = torch.zeros_like(class_id) if agnostic else class_id
     order = score.argsort(descending=True, stable=True)
     order = order[group[order].argsort(stable=True)]
-    finite = cxcywh.float().nan_to_num(nan=0).clamp(-LIMIT, LIMIT)
-    alive = _survivors(finite[box_index[order]], group[order], _measure(kind, beta), threshold)
+    alive = _survivors(finite(cxcywh)[box_index[order]], group[order], _measure(kind, beta), threshold)
     kept = order[alive]
     kept = kept.sort().values  # row order, which equal scores keep
     kept = kept[score[kept].argsort(descending=True, stable=True)][:max_det]
     return Suppressed(box_index[kept], class_id[kept], score[kept])
+
+
+def finite(boxes: Tensor) -> Tensor:
+    """The boxes as float32 within LIMIT; what is not a number becomes 0."""
+    return boxes.float().nan_to_num(nan=0).clamp(-LIMIT, LIMIT)
 
 
 def _measure(kind: str, beta: float) -> Measure:

@@ -17,6 +17,7 @@ from utils.errors import InputError
 from utils.files import atomic_write
 
 _MOST_PACKED = 2**26  # bytes; only the code of TorchScript is compressed
+_PACKINGS = (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED)  # all that PyTorch reads
 _ZIP_START = b"PK\x03\x04"
 # What PyTorch's reader raises for a pickle whose parts do not fit together.
 DAMAGE = (RuntimeError, ValueError, TypeError, LookupError, AttributeError, AssertionError, ArithmeticError, EOFError,
@@ -44,7 +45,10 @@ def check_archive(path: str | Path, what: str) -> None:
     """Raises InputError for a PyTorch file with a damaged part, or with parts that unpack to more than code ever needs."""
     try:
         with zipfile.ZipFile(path) as archive:
-            packed = sum(part.file_size for part in archive.infolist() if part.compress_type != zipfile.ZIP_STORED)
+            parts = archive.infolist()
+            if any(part.compress_type not in _PACKINGS for part in parts):
+                raise zipfile.BadZipFile
+            packed = sum(part.file_size for part in parts if part.compress_type != zipfile.ZIP_STORED)
             if packed > _MOST_PACKED:
                 raise InputError(
                     f"{path}: the {what} unpacks to {packed:,} bytes, expected tensors that are not compressed"

@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 
 from data.image import IMAGE_SUFFIXES, save_image
 from utils.errors import InputError, RunError
-from utils.files import publish, read_text
+from utils.files import is_folder, publish, read_text
 
 logger = logging.getLogger(__name__)
 
@@ -50,7 +50,7 @@ def split_folders(folder: Path) -> dict[str, Path]:
 
 def _classes_in(folder: Path) -> list[Path]:
     """Folders of classes in the folder of a split; none if it belongs to a detection data set."""
-    inner = sorted(path for path in folder.iterdir() if path.is_dir()) if folder.is_dir() else []
+    inner = sorted(path for path in folder.iterdir() if path.is_dir()) if is_folder(folder) else []
     with_boxes = any(path.name.lower() in _NO_CLASSES or any(path.glob("*.txt")) for path in inner)
     return [] if with_boxes else inner
 
@@ -117,8 +117,6 @@ def _batches(folder: Path, split: str) -> Iterator[Path]:
 
 def _write_batch(path: Path, folder: Path, names: tuple[str, ...]) -> None:
     labels, pixels = _binary_batch(path) if path.suffix == ".bin" else _python_batch(path)
-    if len(labels) and not 0 <= labels.min() <= labels.max() < _CIFAR_CLASSES:
-        raise InputError(f"{path}: class {labels.max()}, expected 0 to {_CIFAR_CLASSES - 1}")
     for name in names:
         (folder / name).mkdir(parents=True, exist_ok=True)
     images = pixels.reshape(-1, 3, _SIDE, _SIDE).transpose(0, 2, 3, 1)
@@ -131,17 +129,23 @@ def _binary_batch(path: Path) -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:
     if len(rows) % (1 + _PIXELS):
         raise InputError(f"{path}: has {len(rows)} bytes, expected {1 + _PIXELS} for each image")
     rows = rows.reshape(-1, 1 + _PIXELS)
+    if rows[:, 0].max(initial=0) >= _CIFAR_CLASSES:
+        raise _bad_label(path)
     return rows[:, 0], rows[:, 1:]
 
 
-def _python_batch(path: Path) -> tuple[NDArray[np.int64], NDArray[np.uint8]]:
+def _bad_label(path: Path) -> InputError:
+    return InputError(f"{path}: has a label that is no class, expected whole numbers from 0 to {_CIFAR_CLASSES - 1}")
+
+
+def _python_batch(path: Path) -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:
     content = _unpickled(path)
-    labels, pixels = content.get("labels"), content.get("data")
-    if not isinstance(labels, list) or not isinstance(pixels, np.ndarray):
+    labels, data = content.get("labels"), content.get("data")
+    if not isinstance(labels, list) or not isinstance(data, _PickledArray):
         raise InputError(f"{path}: has no labels and data, expected a batch of CIFAR-10")
-    if pixels.dtype != np.uint8 or pixels.shape != (len(labels), _PIXELS):
-        raise InputError(f"{path}: data is {pixels.dtype} {pixels.shape}, expected uint8 ({len(labels)}, {_PIXELS})")
-    return np.array(labels, np.int64), pixels
+    if not all(type(label) is int and 0 <= label < _CIFAR_CLASSES for label in labels):
+        raise _bad_label(path)
+    return np.array(labels, np.uint8), data.pixels(path, len(labels))
 
 
 def _cifar_names(folder: Path) -> tuple[str, ...]:
@@ -164,25 +168,54 @@ def _is_name(name: object) -> bool:
 
 
 class _ArrayUnpickler(pickle.Unpickler):
-    """Reads lists, dictionaries, strings, numbers and NumPy arrays, and refuses everything that could run code."""
+    """Reads lists, dictionaries, strings, numbers and NumPy arrays, and refuses everything that could run code.
+
+    NumPy itself would crash on an array or a type with a state that does not fit.
+    """
 
     def find_class(self, module: str, name: str) -> Any:
         if (module, name) in (("numpy.core.multiarray", "_reconstruct"), ("numpy._core.multiarray", "_reconstruct")):
-            return _empty_array
+            return _PickledArray
         if (module, name) == ("numpy", "ndarray"):
-            return np.ndarray
+            return _PickledArray
         if (module, name) == ("numpy", "dtype"):
-            return np.dtype
+            return _PickledType
         if (module, name) == ("_codecs", "encode"):  # bytes in pickles that Python 3 wrote for Python 2
             return _encoded
         raise pickle.UnpicklingError(f"{module}.{name} is not data")
 
 
-def _empty_array(kind: type, shape: tuple[int, ...], code: object) -> NDArray[np.uint8]:
-    """What an array is before its content is set."""
-    if kind is not np.ndarray or shape != (0,):
-        raise pickle.UnpicklingError(f"an array of {kind} {shape} is not data")
-    return np.ndarray((0,), np.uint8)
+class _Pickled:
+    """What a pickle says of an object, as plain data."""
+
+    def __init__(self, *arguments: object) -> None:
+        self.arguments = arguments
+        self.state: Any = None
+
+    def __setstate__(self, state: object) -> None:
+        self.state = state
+
+
+class _PickledType(_Pickled):
+    pass
+
+
+class _PickledArray(_Pickled):
+    def pixels(self, path: Path, count: int) -> NDArray[np.uint8]:
+        """Raises InputError unless this is an array of `count` images."""
+        try:
+            _, shape, kind, by_column, content = self.state
+            (name, *_), shape = kind.arguments, tuple(shape)
+            content = (
+                content.encode("latin1") if isinstance(content, str) else content
+            )  # str: Python 2 wrote the pickle
+        except (TypeError, ValueError, AttributeError):
+            raise InputError(f"{path}: data is damaged, expected a NumPy array") from None
+        if name != "u1" or shape != (count, _PIXELS):
+            raise InputError(f"{path}: data is of another shape or type, expected uint8 ({count}, {_PIXELS})")
+        if not isinstance(content, bytes) or len(content) != count * _PIXELS:
+            raise InputError(f"{path}: data is truncated or damaged, expected {count * _PIXELS} bytes")
+        return np.frombuffer(content, np.uint8).reshape(shape, order="F" if by_column else "C")
 
 
 def _encoded(text: str, encoding: str) -> bytes:

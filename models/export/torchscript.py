@@ -16,7 +16,7 @@ from models.export.metadata import Metadata
 from models.network import Network
 from utils.documents import parse_json
 from utils.errors import InputError
-from utils.files import atomic_write
+from utils.files import atomic_write, is_file
 from utils.torch_files import DAMAGE, check_archive
 
 _FILE = "metadata.json"
@@ -58,7 +58,7 @@ def save_torchscript(network: Network, path: str | Path, options: ExportOptions,
 def read_torchscript(path: str | Path, device: torch.device) -> tuple[Any, dict[str, str]]:
     """The model on a device and its metadata. Raises InputError for a file that is not TorchScript."""
     extra = {_FILE: ""}
-    if not Path(path).is_file():
+    if not is_file(path):
         raise InputError(f"{path}: no such model")
     check_archive(path, "model")
     try:

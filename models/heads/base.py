@@ -13,6 +13,7 @@ from torch import Tensor
 from models.layers.base import Layer, LayerSection, Shape, Site
 from models.onnx_graph import Graph
 from utils.errors import InputError
+from utils.files import is_file
 from utils.options import option
 
 NO_LIMIT = 3.4028234663852886e38  # FLT_MAX, the original's "no limit" of max_delta
@@ -189,7 +190,7 @@ def locate(name: str, cfg_path: str) -> Path:
     The original looks in the working folder only, which usually is the parent of `cfg/`.
     """
     folder = Path(cfg_path).resolve().parent
-    found = next((path for path in (Path(name), folder / name, folder.parent / name) if path.is_file()), None)
+    found = next((path for path in (Path(name), folder / name, folder.parent / name) if is_file(path)), None)
     if found is None:
         raise InputError(f"{cfg_path}: {name} not found, neither here nor in {folder} or {folder.parent}")
     return found

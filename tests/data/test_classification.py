@@ -123,13 +123,29 @@ class _Harmful:
         return print, ("this must not run",)
 
 
+class _Crashing:
+    """NumPy's own reader crashes on a type with this state."""
+
+    def __reduce__(self) -> tuple[object, ...]:
+        return np.dtype, ("u1", False, True), (3, "|", None, -1, -1, 0)
+
+
+_PIXELS = np.zeros((1, 3072), np.uint8)
+
+
 @pytest.mark.parametrize(
     ("content", "said"),
     [
         (pickle.dumps(_Harmful()), r"builtins.print is not data|__builtin__.print is not data"),
         (pickle.dumps([1]), "expected a dictionary"),
-        (pickle.dumps({"labels": [0], "data": np.zeros((2, 3072), np.uint8)}), r"data is uint8 \(2, 3072\), expected"),
-        (pickle.dumps({"labels": [10], "data": np.zeros((1, 3072), np.uint8)}), "class 10, expected 0 to 9"),
+        (pickle.dumps({"labels": [0], "data": np.zeros((2, 3072), np.uint8)}), r"expected uint8 \(1, 3072\)"),
+        (pickle.dumps({"labels": [10], "data": _PIXELS}), "has a label that is no class"),
+        (pickle.dumps({"labels": [2**63], "data": _PIXELS}), "has a label that is no class"),
+        (pickle.dumps({"labels": [[1]], "data": _PIXELS}), "has a label that is no class"),
+        (pickle.dumps({"labels": ["1"], "data": _PIXELS}), "has a label that is no class"),
+        (pickle.dumps({"labels": [0], "data": _Crashing()}), "has no labels and data"),
+        (pickle.dumps({"labels": [0], "data": _PIXELS[:, :9]}), r"expected uint8 \(1, 3072\)"),
+        (pickle.dumps({"labels": [0], "data": _PIXELS.astype(np.int8)}), r"expected uint8 \(1, 3072\)"),
         (b"no pickle", "is no batch of CIFAR-10"),
     ],
 )
