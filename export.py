@@ -132,6 +132,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     options = _options(flags, network)
     _warn_of_suppression(network, options)
     base = Path(flags.out or Path(flags.weights).with_suffix(""))
+    if not base.name:
+        raise InputError(f"--out {flags.out}: is a folder, expected a file name without extension")
     paths = {kind: base.with_name(base.name + FORMATS[kind][0]) for kind in flags.include}
     if flags.int8:
         return _export_int8(flags, network.fold(), options, names, paths)

@@ -132,7 +132,8 @@ class Guard:
     """An audit hook that, while `active`, forbids writing outside the sandbox, other programs, pickled code and connections."""
 
     def __init__(self, sandbox: Sandbox, target: Target) -> None:
-        self.active, self._may_connect = False, target.may_connect
+        self.active, self._is_command = False, target.is_command
+        self._named = (Path(os.sep), sandbox.folder.resolve())  # by "/" and ".." on a command line
         self._allowed = tuple(f"{path.resolve()}{os.sep}" for path in (sandbox.case, sandbox.tmp))
         sys.addaudithook(self)
 
@@ -140,14 +141,13 @@ class Guard:
         if not self.active:
             return
         if event == "open":
-            if arguments[2] & _WRITING and self._outside(arguments[0]):
-                raise Forbidden(f"writes outside: {arguments[0]}")
+            if arguments[2] & _WRITING:
+                self._change(event, arguments[0])
         elif event in _CHANGES:
             for place, descriptor in _CHANGES[event]:
-                if self._outside(arguments[place], -1 if descriptor is None else arguments[descriptor]):
-                    raise Forbidden(f"writes outside: {event} {arguments[place]}")
-        elif event in ("os.listdir", "os.scandir") and arguments[0] == os.sep:
-            raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), os.sep)  # to search all disks takes its time
+                self._change(event, arguments[place], -1 if descriptor is None else arguments[descriptor])
+        elif event in ("os.listdir", "os.scandir") and arguments[0] in (os.sep, 2 * os.sep):
+            self._deny(arguments[0])  # to search all disks takes its time
         elif event in _PROGRAMS and not (arguments[0] == sys.executable and _DECODER in arguments[1][-1]):
             raise Forbidden(f"executes: {event} {arguments[:2]}")
         elif event == "pickle.find_class":
@@ -157,17 +157,25 @@ class Guard:
         elif event == "socket.getaddrinfo":
             self._connect(arguments[0])
 
-    def _outside(self, path: Any, folder: int = -1) -> bool:
+    def _change(self, event: str, path: Any, folder: int = -1) -> None:
         if not isinstance(path, str | bytes | os.PathLike):
-            return False  # a file that is already open
+            return  # a file that is already open
         base = Path.cwd() if folder == -1 else Path(f"/proc/self/fd/{folder}")
         full = os.path.realpath(base / os.fsdecode(path))
-        return full not in (os.devnull, os.sep) and not f"{full}{os.sep}".startswith(self._allowed)
+        if full in (os.devnull, os.sep) or f"{full}{os.sep}".startswith(self._allowed):
+            return
+        if self._is_command and Path(full).parent in self._named:
+            self._deny(full)
+        raise Forbidden(f"writes outside: {event} {os.fsdecode(path)}")
+
+    @staticmethod
+    def _deny(path: str) -> None:
+        raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), path)
 
     def _connect(self, address: Any) -> None:
         if address in ("127.0.0.1", "localhost", "::1"):
             return
-        if self._may_connect:
+        if self._is_command:
             raise OSError(101, "Network is unreachable")
         raise Forbidden(f"connects: {address}")
 

@@ -71,7 +71,7 @@ class Target:
 
     run: raises InputError or RunError for what it refuses. begin: called once in each process, with the valid files.
     seconds: bound of an input's processor time. memory_mib: bound of what
-    it may need beyond the process's own. may_connect: an input can ask for a connection, which fails.
+    it may need beyond the process's own. is_command: an input can ask for connections and other folders, which fail.
     slice_s: time before it is the next target's turn.
     """
 
@@ -81,7 +81,7 @@ class Target:
     begin: Callable[[Path], None] = lambda seeds: None
     seconds: float = 5.0
     memory_mib: int = 2048
-    may_connect: bool = False
+    is_command: bool = False
     slice_s: float = 4.0
 
 
@@ -1305,7 +1305,6 @@ def make_resume(draw: Random, seeds: Path, folder: Path) -> Arguments:
 
 
 COMMAND_S = 60.0  # an accepted command does its work
-SLOW_S = 8.0  # of the campaign's time in turn, for targets with fewer than 200 inputs per second, and for requests
 
 TARGETS = {
     target.name: target
@@ -1313,43 +1312,40 @@ TARGETS = {
         Target(name="cfg", make=make_cfg, run=run_cfg),
         Target(name="network", make=make_network, run=run_network),
         Target(name="weights", make=make_weights, run=run_weights),
-        Target(name="pt", make=make_archive, run=run_archive, slice_s=SLOW_S),
+        Target(name="pt", make=make_archive, run=run_archive),
         Target(name="safetensors", make=make_safetensors, run=run_safetensors),
         Target(name="onnx", make=make_onnx, run=run_exported),
-        Target(name="openvino", make=make_openvino, run=run_exported, slice_s=SLOW_S),
-        Target(name="torchscript", make=make_torchscript, run=run_exported, slice_s=SLOW_S),
+        Target(name="openvino", make=make_openvino, run=run_exported),
+        Target(name="torchscript", make=make_torchscript, run=run_exported),
         Target(
             name="data",
             make=changed("my.data", "list.txt", "my.names", "0.png", "1.png", "0.txt", "1.txt"),
             run=run_data,
-            slice_s=SLOW_S,
         ),
-        Target(name="names", make=changed("my.names"), run=run_names),
+        Target(name="names", make=changed("my.names"), run=run_names, slice_s=2),
         Target(
             name="list",
             make=changed("list.txt", "0.png", "1.png", "0.txt", "1.txt"),
             run=run_list,
-            slice_s=SLOW_S,
         ),
         Target(name="labels", make=changed("0.txt"), run=run_labels),
-        Target(name="tree", make=changed("my.tree"), run=run_tree),
-        Target(name="coco", make=make_coco, run=run_data, slice_s=SLOW_S),
-        Target(name="voc", make=make_voc, run=run_data, slice_s=SLOW_S),
-        Target(name="yaml", make=make_yaml, run=run_data, slice_s=SLOW_S),
+        Target(name="tree", make=changed("my.tree"), run=run_tree, slice_s=2),
+        Target(name="coco", make=make_coco, run=run_data),
+        Target(name="voc", make=make_voc, run=run_data, slice_s=8),
+        Target(name="yaml", make=make_yaml, run=run_data),
         Target(name="albumentations", make=make_albumentations, run=run_albumentations),
         Target(name="cifar", make=make_cifar, run=run_open),
-        Target(name="image", make=make_image, run=run_image),
+        Target(name="image", make=make_image, run=run_image, slice_s=10),
         Target(name="video", make=make_video, run=run_video),
-        Target(name="http", make=make_request, run=run_request, begin=serve_small, slice_s=SLOW_S),
-        Target(name="resume", make=make_resume, run=run_command, seconds=COMMAND_S, slice_s=SLOW_S),
+        Target(name="http", make=make_request, run=run_request, begin=serve_small, slice_s=16),
+        Target(name="resume", make=make_resume, run=run_command, seconds=COMMAND_S),
         *(
             Target(
                 name=f"{name}.py",
                 make=make_command(name),
                 run=run_command,
                 seconds=COMMAND_S,
-                may_connect=True,
-                slice_s=SLOW_S,
+                is_command=True,
             )
             for name in SCRIPTS
         ),

@@ -85,7 +85,10 @@ def _only(dataset: Dataset, split: str) -> Dataset:
 
 def images_in(folder: Path) -> tuple[Path, ...]:
     """All images below a folder, sorted by path. Raises InputError if there are none."""
-    found = sorted(path for path in folder.rglob("*") if path.suffix.lower() in IMAGE_SUFFIXES)
+    try:
+        found = sorted(path for path in folder.rglob("*") if path.suffix.lower() in IMAGE_SUFFIXES)
+    except OSError as error:
+        raise InputError(f"{error.filename}: cannot be read: {error.strerror}") from None
     if not found:
         raise InputError(f"{folder}: no images, expected files such as .jpg or .png")
     return tuple(found)

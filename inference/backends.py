@@ -348,7 +348,7 @@ class ExportedModel:
             part = images[start : start + batch]
             try:
                 whole = np.concatenate((part, np.zeros((batch - len(part), *images.shape[1:]), np.float32)))
-            except MemoryError:
+            except (MemoryError, ValueError, OverflowError):
                 raise RunError(f"{self._place}: not enough memory for its batch of {batch} images") from None
             parts.append(self._cut(self._outputs(whole), start, len(part)))
         return [np.concatenate(same) for same in zip(*parts, strict=True)]

@@ -66,6 +66,24 @@ def test_a_pickle_with_code_is_refused(
     assert {*folder.iterdir()} - before <= {folder / name, folder / "runs"}
 
 
+@pytest.mark.parametrize(
+    "entry", [*ENTRIES, "convert labels", "detect --cfg", "detect --resume", "test --data", "export --cfg"]
+)
+def test_a_name_that_no_file_can_have(entry: str, folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    if "serve" in entry:
+        pytest.importorskip("starlette")
+    more = {
+        "convert labels": "convert labels --from {0} --to b.json",
+        "detect --cfg": "detect --cfg {0} --weights small.weights --source 0.png",
+        "detect --resume": "detect --cfg small.cfg --weights small.weights --source 0.png --resume {0}",
+        "test --data": "test --cfg small.cfg --weights small.weights --data {0}",
+        "export --cfg": "export --cfg {0} --weights small.weights",
+    }
+    assert main((ENTRIES | more)[entry].format("9" * 400).split()) in (1, 2)
+    errors = capsys.readouterr().err
+    assert "9" * 400 in errors and "Traceback" not in errors
+
+
 def test_a_pickle_with_code_is_refused_from_python(folder: Path) -> None:
     torch.save({"model": Harm()}, "evil.pt")
     with pytest.raises(InputError, match=r"evil\.pt: cannot be loaded safely"):

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from training.loop import Update
+from utils.errors import InputError
 from utils.files import write_text
 from utils.packages import is_installed, need
 
@@ -125,7 +126,10 @@ class Board:
 
         self.history, self._written, self._broken = history, len(history.rows), False
         after = int(history.rows[-1]["iteration"]) + 1 if history.rows else None
-        self._writer = SummaryWriter(str(folder), purge_step=after)
+        try:
+            self._writer = SummaryWriter(str(folder), purge_step=after)
+        except UnicodeEncodeError:
+            raise InputError(f"{folder}: TensorBoard needs a name in UTF-8, expected one or --no-tensorboard") from None
 
     def write(self) -> None:
         """Write new rows; call it after an evaluation, whose results go into the latest row."""

@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from utils.errors import CfgError, InputError
-from utils.files import atomic_write, exists, read_text
+from utils.files import atomic_write, exists, is_file, read_text
 
 logger = logging.getLogger(__name__)
 
@@ -111,7 +111,7 @@ def read(path: str | Path) -> Cfg:
 def _own_or(path: Path) -> Path:
     """`path`, or for a file that does not exist the project's cfg of that name: "csppeleenet-efm.cfg" is found from any folder."""
     own = _OWN / path.name.replace("prn31", "prn3l")  # what the CSPNet paper prints as PRN31 has three scales
-    return own if str(path.parent) in (".", "cfg") and not exists(path) and own.is_file() else path
+    return own if str(path.parent) in (".", "cfg") and not exists(path) and is_file(own) else path
 
 
 def parse(text: str, path: str = "<cfg>") -> Cfg:

@@ -334,6 +334,14 @@ def test_coco_without_annotations_lists_its_images(tmp_path: Path) -> None:
     assert dataset.names == ("car",) and not dataset.findings and not dataset.labelled
 
 
+def test_names_of_another_number_than_coco_s_categories(tmp_path: Path) -> None:
+    images = [{"id": 5, "file_name": "5.jpg", "width": 8, "height": 9}]
+    (tmp_path / "a.json").write_text(json.dumps({"images": images, "categories": [{"id": 3, "name": "car"}]}))
+    (tmp_path / "my.names").write_text("cat\ndog\n")
+    with pytest.raises(InputError, match="1 categories and 2 names, expected the same number"):
+        open_data(tmp_path / "a.json", names=tmp_path / "my.names")
+
+
 def test_the_confidence_of_saved_detections_is_ignored() -> None:
     rows = darknet.parse_labels("3 .5 .25 .2 .1 0.875\n3 .5 .25 .2 .1 high\n", "a.txt")
     assert (rows.class_ids, rows.boxes, rows.lines) == ([3], [[0.5, 0.25, 0.2, 0.1]], [1])

@@ -2,13 +2,14 @@ from __future__ import annotations
 
 import threading
 from pathlib import Path
+from typing import cast
 
 import cv2
 import numpy as np
 import pytest
 
-from data.video import VideoWriter
-from utils.errors import RunError
+from data.video import Video, VideoWriter, video_frames
+from utils.errors import InputError, RunError
 
 
 def frame(value: int, width: int = 64, height: int = 48) -> np.ndarray:
@@ -122,3 +123,16 @@ def test_a_folder_that_cannot_be_made(tmp_path: Path) -> None:
     with pytest.raises(RunError):
         video.close()
     assert not writers()
+
+
+def test_a_frame_without_pixels_ends_a_damaged_video() -> None:
+    class Damaged:
+        def grab(self) -> bool:
+            return True
+
+        def retrieve(self) -> tuple[bool, np.ndarray]:
+            return True, np.empty((0, 0, 3), np.uint8)
+
+    video = Video(path="a.avi", fps=25, size_wh=(64, 48), frames=None)
+    with pytest.raises(InputError, match=r"a\.avi: video has no frames"):
+        list(video_frames(cast(cv2.VideoCapture, Damaged()), video))

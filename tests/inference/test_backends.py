@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 import os
+from dataclasses import replace
 from pathlib import Path
 
 import cv2
@@ -13,6 +14,7 @@ import torch
 
 import convert
 import export
+from inference.backends import ExportedModel
 from inference.model import open_model
 from inference.predictor import NmsOptions
 from models.formats.files import LoadOptions
@@ -164,6 +166,28 @@ def test_size_that_contradicts_the_model(weights: Path) -> None:
         open_model(path, img_size=(640, 640))
     dynamic = made(CFG, weights, ".onnx", "--dynamic", "size", "batch")
     assert open_model(dynamic, img_size=(160, 96)).size_wh == (160, 96)
+
+
+def test_boxes_beyond_all_bounds_stay_numbers(weights: Path) -> None:
+    """exp(w) overflows where weights are wild, and JSON knows no infinity."""
+    model = open_model(weights, cfg=CFG, backend="torch", device="cpu")
+    width, height = model.size_wh
+    with torch.inference_mode():
+        outputs = model.forward(torch.zeros(1, 3, height, width), augment=False)
+        for each in outputs[0]:
+            each.fill_(200)
+        (found,) = model.postprocess(outputs, [Letterbox(image_wh=(9, 7), network_wh=model.size_wh)], NmsOptions())
+    assert len(found) and np.isfinite(found.xyxy).all()
+
+
+@pytest.mark.parametrize("batch", [2**31 - 1, 2**63])
+def test_a_batch_beyond_all_memory(batch: int, weights: Path) -> None:
+    needed(".onnx", "onnxruntime")
+    model = open_model(made(CFG, weights, ".onnx"))
+    assert isinstance(model.network, ExportedModel)
+    model.network.metadata = replace(model.network.metadata, batch=batch)
+    with pytest.raises(RunError, match=f"not enough memory for its batch of {batch} images"):
+        model.predict([np.zeros((8, 8, 3), np.uint8)])
 
 
 def test_an_engine_that_does_not_fit(weights: Path) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import ast
 import multiprocessing
 import os
+import re
 import signal
 import time
 from collections.abc import Iterator
@@ -31,6 +32,14 @@ def test_a_place_that_cannot_be_written(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     with pytest.raises(RunError, match="cannot be written"):
         write_text(tmp_path / "file" / "a.txt", "text")
+
+
+@pytest.mark.parametrize("name", [".", "..", "/", "folder"])
+def test_a_folder_is_no_file_to_write(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "folder").mkdir()
+    with pytest.raises(InputError, match=f"^{re.escape(name)}: is a folder, expected a file name"):
+        write_text(name, "text")
 
 
 @pytest.mark.parametrize("kind", [RunError, InputError])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+import zipfile
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -12,11 +13,13 @@ import pytest
 import convert
 import detect
 import export
+from models.formats.files import load_model
 from models.network import Network
 from models.plan import read_plan
 from tests.paths import REFERENCE
 from tests.recipe import weights_file
 from utils.cli import EXIT_BAD_INPUT, EXIT_FAILED, EXIT_OK, run_script
+from utils.errors import InputError
 
 CFG = REFERENCE / "cfg" / "yolo_basic.cfg"
 ROOM = 1000  # bytes that a file may grow to on the full disk
@@ -94,3 +97,13 @@ def fails_and_leaves_no_rest(main: Main, flags: list[str], out: str, capsys: pyt
         assert run_script(main, flags) == EXIT_FAILED
     assert capsys.readouterr().err.strip().splitlines()[-1].startswith(f"failed: {out}: ")
     assert {path.name: path.read_bytes() for path in Path.cwd().iterdir()} == before
+
+
+@pytest.mark.parametrize("packing", [zipfile.ZIP_BZIP2, zipfile.ZIP_LZMA])
+def test_archives_packed_as_pytorch_never_does(packing: int, tmp_path: Path) -> None:
+    path = tmp_path / "a.pt"
+    with zipfile.ZipFile(path, "w", packing) as archive:
+        archive.writestr("archive/data.pkl", bytes(99))
+    path.write_bytes(path.read_bytes().replace(bytes(4), b"abcd", 1))
+    with pytest.raises(InputError, match=r"a\.pt: the .* is truncated or damaged"):
+        load_model(path)
