@@ -162,8 +162,10 @@ class Guard:
             return  # a file that is already open
         base = Path.cwd() if folder == -1 else Path(f"/proc/self/fd/{folder}")
         full = os.path.realpath(base / os.fsdecode(path))
-        if full in (os.devnull, os.sep) or f"{full}{os.sep}".startswith(self._allowed):
+        if full == os.devnull or f"{full}{os.sep}".startswith(self._allowed):
             return
+        if Path(full) in self._named:
+            return  # it exists, so that it stays as it is
         if self._is_command and Path(full).parent in self._named:
             self._deny(full)
         raise Forbidden(f"writes outside: {event} {os.fsdecode(path)}")

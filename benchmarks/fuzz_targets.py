@@ -1322,22 +1322,22 @@ TARGETS = {
             make=changed("my.data", "list.txt", "my.names", "0.png", "1.png", "0.txt", "1.txt"),
             run=run_data,
         ),
-        Target(name="names", make=changed("my.names"), run=run_names, slice_s=2),
+        Target(name="names", make=changed("my.names"), run=run_names, slice_s=10),
         Target(
             name="list",
             make=changed("list.txt", "0.png", "1.png", "0.txt", "1.txt"),
             run=run_list,
         ),
         Target(name="labels", make=changed("0.txt"), run=run_labels),
-        Target(name="tree", make=changed("my.tree"), run=run_tree, slice_s=2),
+        Target(name="tree", make=changed("my.tree"), run=run_tree, slice_s=10),
         Target(name="coco", make=make_coco, run=run_data),
         Target(name="voc", make=make_voc, run=run_data, slice_s=8),
         Target(name="yaml", make=make_yaml, run=run_data),
         Target(name="albumentations", make=make_albumentations, run=run_albumentations),
         Target(name="cifar", make=make_cifar, run=run_open),
-        Target(name="image", make=make_image, run=run_image, slice_s=10),
+        Target(name="image", make=make_image, run=run_image, slice_s=28),
         Target(name="video", make=make_video, run=run_video),
-        Target(name="http", make=make_request, run=run_request, begin=serve_small, slice_s=16),
+        Target(name="http", make=make_request, run=run_request, begin=serve_small, slice_s=32),
         Target(name="resume", make=make_resume, run=run_command, seconds=COMMAND_S),
         *(
             Target(
@@ -1346,6 +1346,7 @@ TARGETS = {
                 run=run_command,
                 seconds=COMMAND_S,
                 is_command=True,
+                slice_s=8 if name in ("info", "serve") else 4,
             )
             for name in SCRIPTS
         ),

@@ -15,6 +15,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from utils.detections import GroundTruth
 from utils.errors import InputError
+from utils.files import exists
 
 MALFORMED = "malformed label"
 
@@ -35,7 +36,7 @@ class Finding:
 
 def image_finding(image: Path, error: InputError) -> Finding:
     """The finding for an image that cannot be read."""
-    kind = "image unreadable" if image.exists() else "image missing"
+    kind = "image unreadable" if exists(image) else "image missing"
     return Finding(kind=kind, place=str(image), text=str(error).removeprefix(f"{image}: "))
 
 

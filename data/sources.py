@@ -42,10 +42,13 @@ def open_data(path: str | Path, split: str | None = None, *, names: str | Path |
     replaces the data set's own. A missing split is replaced by a similar one, with a warning. Raises InputError.
     """
     path = Path(path)
-    if is_folder(path) and (files := annotation_files(path)):
-        path = choose(files, split, _FALLBACKS.get(split or "", ()))
     own_names = darknet.read_names(names) if names is not None else None
-    dataset = _opener(path)(path, own_names)
+    try:
+        if is_folder(path) and (files := annotation_files(path)):
+            path = choose(files, split, _FALLBACKS.get(split or "", ()))
+        dataset = _opener(path)(path, own_names)
+    except OSError as error:  # a folder without permission, or a disk that fails
+        raise InputError(f"{error.filename or path}: cannot be read: {error.strerror or error}") from None
     return dataset if split is None else _only(dataset, split)
 
 
@@ -85,10 +88,7 @@ def _only(dataset: Dataset, split: str) -> Dataset:
 
 def images_in(folder: Path) -> tuple[Path, ...]:
     """All images below a folder, sorted by path. Raises InputError if there are none."""
-    try:
-        found = sorted(path for path in folder.rglob("*") if path.suffix.lower() in IMAGE_SUFFIXES)
-    except OSError as error:
-        raise InputError(f"{error.filename}: cannot be read: {error.strerror}") from None
+    found = sorted(path for path in folder.rglob("*") if path.suffix.lower() in IMAGE_SUFFIXES)
     if not found:
         raise InputError(f"{folder}: no images, expected files such as .jpg or .png")
     return tuple(found)
