@@ -68,6 +68,7 @@ setup(
     package_data={
         NAME: ["py.typed"],
         f"{NAME}.cfg": ["*.cfg"],
+        f"{NAME}.compose": ["*.txt", "*.template"],
         f"{NAME}.weights": ["*.cfg", "*.weights", "*.names", "*.md"],
         f"{NAME}.data.samples": ["*"],
         f"{NAME}.serving.page": ["*"],

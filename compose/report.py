@@ -90,66 +90,46 @@ def _statuses() -> str:
 
 
 def _published_table(table: Table, latency: Mapping[str, Any]) -> str:
-    counted = any(row.model for row in table.rows)
     fps = latency.get("fps", {}) if table is TABLE_5 else {}
-    engines = tuple(dict.fromkeys(engine for row in fps.values() for engine in row))
-    ours = (*(f"{engine} here" for engine in engines), "ours [ms]", "layer table") if counted else ()
-    head = (
-        "model",
-        *(("cfg",) if counted else ()),
-        "input",
-        *_count_heads("parameters [M]", counted),
-        *_count_heads("BFLOPs", counted),
-        *table.columns,
-        *ours,
-        "status",
-        "note",
-    )
-    rows = [_published_row(row, latency["ms"], counted, engines, fps) for row in table.rows]
+    engines = list(dict.fromkeys(engine for row in fps.values() for engine in row))
+    counts = ("parameters [M]", "ours", "", "BFLOPs", "ours", "")
+    ours = (*(f"{engine} here" for engine in engines), "ours [ms]", "layer table")
+    head = ("model", "cfg", "input", *counts, *table.columns, *ours, "status", "note")
+    rows = [_published_row(row, latency["ms"], engines, fps) for row in table.rows]
+    if not any(row.model for row in table.rows):
+        kept = [place for place, name in enumerate(head) if name not in ("cfg", "ours", "", *ours)]
+        head, *rows = (tuple(cells[place] for place in kept) for cells in (head, *rows))
     remark = " ".join([*[table.remark] * bool(table.remark), *[latency["fps_about"]] * bool(fps)])
     remark = f"\n{remark}\n" if remark else ""
     return f"## {table.title}\n{remark}\n{_markdown(head, rows)}"
 
 
-def _count_heads(name: str, counted: bool) -> tuple[str, ...]:
-    return (name, "ours", "") if counted else (name,)
-
-
 def _published_row(
-    row: Row,
-    latency: Mapping[str, float],
-    counted: bool,
-    engines: Sequence[str],
-    fps: Mapping[str, Mapping[str, float]],
+    row: Row, latency: Mapping[str, float], engines: Sequence[str], fps: Mapping[str, Mapping[str, float]]
 ) -> tuple[str, ...]:
-    input_side = str(row.side or "–")
-    if not row.model:
-        printed = [number.text if number else "–" for number in (row.parameters, row.bflops)]
-        if not counted:
-            return row.label, input_side, *printed, *row.figures, row.status, row.note
-        counts = printed[0], "–", "", printed[1], "–", ""
-        return row.label, "–", input_side, *counts, *row.figures, *["–"] * len(engines), "–", "–", row.status, row.note
-    sums = totals(_plan(row.model, row.side))
-    parameters = sums["params" if row.counted == "stored" else "conv_weights"] / 1e6
-    key = f"{row.model}@{row.side}"
-    measured, speeds = latency.get(key), fps.get(key, {})
+    """The cells of a row, "–" for what is not printed and for what of ours there is not."""
+    stored, key = row.counted == "stored", f"{row.model}@{row.side}"
+    sums = totals(_plan(row.model, row.side)) if row.model else {}
+    parameters = sums["params" if stored else "conv_weights"] / 1e6 if sums else None
     return (
         row.label,
-        row.model,
-        input_side,
-        *_compared(row.parameters, parameters, "¹" if row.counted == "stored" else ""),
-        *_compared(row.bflops, sums["bflops_paper"]),
+        row.model or "–",
+        str(row.side or "–"),
+        *_compared(row.parameters, parameters, "¹" if stored else ""),
+        *_compared(row.bflops, sums.get("bflops_paper")),
         *row.figures,
-        *(f"{speeds[engine]:.0f}" if engine in speeds else "–" for engine in engines),
-        f"{measured:.1f}" if measured else "–",
-        _origin(row.model),
+        *(f"{fps[key][engine]:.0f}" if engine in fps.get(key, {}) else "–" for engine in engines),
+        f"{latency[key]:.1f}" if latency.get(key) else "–",
+        _origin(row.model) if row.model else "–",
         row.status,
         row.note,
     )
 
 
-def _compared(printed: Printed | None, value: float, mark: str = "") -> tuple[str, str, str]:
+def _compared(printed: Printed | None, value: float | None, mark: str = "") -> tuple[str, str, str]:
     """Printed, ours with one digit more, and the sign."""
+    if value is None:
+        return printed.text if printed else "–", "–", ""
     if printed is None:
         return "–", f"{value:.3f}{mark}", ""
     decimals = len(printed.text.partition(".")[2]) + 1

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 from compose.net import Features, Map, Net
 
-CARDINALITY = 32
 CSP_RESNET10 = ((64, 16, 80), (128, 32, 48), (256, 64, 112), (512, 128, 272))
 """Per stage: output, bypass and block channels."""
 

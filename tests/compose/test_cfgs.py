@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from compose.catalog import MODELS, compose_text
-from compose.published import AUTHORS_CFG, BARS, LARGEST, PUBLISHED_CFGS, READING_ERROR, SMALL, TABLES, UNIT, Row
+from compose.published import AUTHORS_CFG, BARS, PUBLISHED_CFGS, TABLES, UNIT, Row
 from compose.report import LABELS, OUT, bflops, figure_layers, is_maxout, report
 from models.load import load
 from models.plan import read_plan
@@ -20,6 +20,12 @@ from tests.paths import REPOSITORY, shared
 
 CFG = REPOSITORY / "cfg"
 SMALL_SIDE = 64
+SMALL = 0.0004 / UNIT
+"""A bar of Figure 7 below this height cannot be seen."""
+READING_ERROR = 0.0011
+"""BFLOPs by which measured bars of Figure 7 miss the layers of PeleeNet-PRN, which are known."""
+LARGEST = {"peleenet-yolov3-tiny": 45, "peleenet-prn": 16, "csppeleenet-efm-plain": 9}
+"""The highest bar of each network in Figure 7, in UNITs."""
 NOTES = "\n".join(row.note for table in TABLES for row in table.rows)
 AUTHORS_CFGS = re.findall(rf"^{AUTHORS_CFG}(.+?): ([\d.]+)", NOTES, re.MULTILINE)
 ROWS = [pytest.param(row, id=f"{row.label} {row.side}") for table in TABLES for row in table.rows if row.model]
