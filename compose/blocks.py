@@ -21,7 +21,7 @@ def two_way_dense(
 
 
 def two_way_block(
-    net: Net, x: Map, layers: int, bottleneck: int, growth: int = 32, group_width: int | None = None
+    net: Net, x: Map, layers: int, bottleneck: int, growth: int = 32, *, group_width: int | None = None
 ) -> Map:
     """`layers` two-way dense layers; each reads all maps before it."""
     for _ in range(layers):

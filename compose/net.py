@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Generic, Literal, TypeVar
 
 from utils.errors import InputError
@@ -49,7 +49,6 @@ class Net:
     side: int
     activation: str = "leaky"
     layers: list[Section] = field(default_factory=list)
-    _shapes: list[tuple[int, int]] = field(default_factory=list)
     _part_start: int = 0
     _comment: str | None = None
 
@@ -89,19 +88,17 @@ class Net:
         if groups > 1:
             options["groups"] = groups
         options["activation"] = activation or self.activation
-        source = self._previous(source)
         side = (source.side + 2 * (size // 2) - size) // stride + 1
-        return self._append("convolutional", options, filters, side, source.stride * stride)
+        return self._after(source, "convolutional", options, channels=filters, side=side, stride=source.stride * stride)
 
     def maxpool(self, source: Map, size: int = 2, *, stride: int = 2, padding: int | None = None) -> Map:
         """Max pooling; without `padding` Darknet pads size - 1 in total, so the stride alone sets the output size."""
-        source = self._previous(source)
         options: dict[str, Value] = {"size": size, "stride": stride}
         if padding is not None:
             options["padding"] = padding
         total = size - 1 if padding is None else padding
         side = (source.side + total - size) // stride + 1
-        return self._append("maxpool", options, source.channels, side, source.stride * stride)
+        return self._after(source, "maxpool", options, side=side, stride=source.stride * stride)
 
     def maxout(self, source: Map, channels: int) -> Map:
         """The largest of every `source.channels / channels` channels; `source` itself when the counts are equal."""
@@ -109,29 +106,22 @@ class Net:
             return source
         if source.channels % channels:
             raise InputError(f"maxout cannot compress {source} to {channels} channels: expected a divisor")
-        source = self._previous(source)
         options = {"maxpool_depth": 1, "out_channels": channels, "size": 1, "stride": 1}
-        return self._append("maxpool", options, channels, source.side, source.stride)
+        return self._after(source, "maxpool", options, channels=channels)
 
-    def upsample(self, source: Map, stride: int = 2) -> Map:
-        """Nearest-neighbour upsampling."""
-        source = self._previous(source)
-        return self._append(
-            "upsample", {"stride": stride}, source.channels, source.side * stride, source.stride // stride
-        )
+    def upsample(self, source: Map) -> Map:
+        """Nearest-neighbour upsampling to twice the size."""
+        return self._after(source, "upsample", {"stride": 2}, side=2 * source.side, stride=source.stride // 2)
 
     def avgpool(self, source: Map) -> Map:
         """Global average pooling to one pixel."""
-        source = self._previous(source)
-        return self._append("avgpool", {}, source.channels, 1, self.side)
+        return self._after(source, "avgpool", {}, side=1, stride=self.side)
 
     def dropout(self, source: Map, probability: float) -> Map:
-        source = self._previous(source)
-        return self._append("dropout", {"probability": probability}, source.channels, source.side, source.stride)
+        return self._after(source, "dropout", {"probability": probability})
 
     def softmax(self, source: Map) -> Map:
-        source = self._previous(source)
-        return self._append("softmax", {"groups": 1}, source.channels, source.side, source.stride)
+        return self._after(source, "softmax", {"groups": 1})
 
     def route(self, *sources: Map) -> Map:
         """Concatenate the channels of `sources`, which must have the same size."""
@@ -139,16 +129,14 @@ class Net:
         if len(sides) > 1:
             raise InputError("cannot concatenate " + " and ".join(map(str, sources)) + ": expected equal sizes")
         layers = ",".join(self._reference(source) for source in sources)
-        return self._append(
-            "route", {"layers": layers}, sum(s.channels for s in sources), sides.pop(), sources[0].stride
-        )
+        return self._append("route", {"layers": layers}, replace(sources[0], channels=sum(s.channels for s in sources)))
 
     def split(self, source: Map, part: int, parts: int) -> Map:
         """One of `parts` equal slices of the channels."""
         if source.channels % parts:
             raise InputError(f"cannot split {source} into {parts} equal parts")
         options: dict[str, Value] = {"layers": self._reference(source), "groups": parts, "group_id": part}
-        return self._append("route", options, source.channels // parts, source.side, source.stride)
+        return self._append("route", options, replace(source, channels=source.channels // parts))
 
     def subsample(self, source: Map, stride: int) -> Map:
         """Every `stride`-th pixel of every `stride`-th row, taken by [reorg3d] and a grouped [route] without arithmetic.
@@ -156,9 +144,9 @@ class Net:
         The published residual networks add a larger map to a smaller one. [shortcut] once subsampled the larger map
         like this (blas.c shortcut_cpu); today's shortcut_layer.c refuses it.
         """
-        source = self._previous(source)
         channels, side = source.channels * stride**2, source.side // stride
-        blocks = self._append("reorg3d", {"stride": stride}, channels, side, source.stride * stride)
+        changes = {"channels": channels, "side": side, "stride": source.stride * stride}
+        blocks = self._after(source, "reorg3d", {"stride": stride}, **changes)
         return self.split(blocks, 0, stride**2)
 
     def shortcut(self, source: Map, other: Map, activation: str | None = None) -> Map:
@@ -167,7 +155,7 @@ class Net:
             raise InputError(f"cannot add {other} to {source}: expected equal sizes")
         source = self._previous(source)
         options = {"from": self._reference(other), "activation": activation or self.activation}
-        return self._append("shortcut", options, source.channels, source.side, source.stride)
+        return self._append("shortcut", options, source)
 
     def gate(self, source: Map, gate: Map) -> Map:
         """`source` times `gate`: per channel when the gate is one pixel, otherwise elementwise ([sam])."""
@@ -175,19 +163,22 @@ class Net:
             raise InputError(f"{gate} cannot gate {source}: expected equal channels and one pixel or equal size")
         self._previous(gate)
         kind = "scale_channels" if gate.side == 1 else "sam"
-        return self._append(kind, {"from": self._relative(source)}, source.channels, source.side, source.stride)
+        return self._append(kind, {"from": self._relative(source)}, source)
 
     def yolo(self, source: Map, options: Mapping[str, Value]) -> Map:
-        source = self._previous(source)
-        return self._append("yolo", options, source.channels, source.side, source.stride)
+        return self._after(source, "yolo", options)
 
-    def _append(self, kind: str, options: Mapping[str, Value], channels: int, side: int, stride: int) -> Map:
-        if side < 1:
-            raise InputError(f"layer {len(self.layers)} [{kind}] would be {side} pixels wide")
+    def _after(self, source: Map, kind: str, options: Mapping[str, Value], **changes: int) -> Map:
+        """A layer that reads `source` as the previous one; changes: what its output does not have in common with it."""
+        return self._append(kind, options, replace(self._previous(source), **changes))
+
+    def _append(self, kind: str, options: Mapping[str, Value], output: Map) -> Map:
+        """A layer with an output like `output`."""
+        if output.side < 1:
+            raise InputError(f"layer {len(self.layers)} [{kind}] would be {output.side} pixels wide")
         self.layers.append(Section(kind, options, self._comment))
         self._comment = None
-        self._shapes.append((channels, side))
-        return Map(len(self.layers) - 1, channels, side, stride)
+        return replace(output, index=len(self.layers) - 1)
 
     def _previous(self, source: Map) -> Map:
         """`source`, through a [route] if it is not the previous layer."""

@@ -46,7 +46,7 @@ def efm(net: Net, features: Features, recipe: Recipe = COCO, *, attention: bool 
     _predict(net, x, 128, recipe, attention)
 
 
-def gfm(net: Net, features: Features, recipe: Recipe = COCO) -> None:
+def gfm(net: Net, features: Features) -> None:
     """All scales in one map at /16, compressed by Maxout to 32 channels each; predictions as in EFM, bottom-up."""
     c2, c3, c4, c5 = features.take("gfm", (4, 8, 16, 32))
     net.part("P5 from C5")
@@ -58,14 +58,14 @@ def gfm(net: Net, features: Features, recipe: Recipe = COCO) -> None:
     finer = net.maxpool(net.maxout(c3, 32))
     fused = net.conv(net.conv(net.route(top, finest, finer, net.maxout(c4, 32)), 128, 3), 128, 3)
     net.part("head at /8")
-    x = _predict(net, net.upsample(fused), 64, recipe)
+    x = _predict(net, net.upsample(fused), 64, COCO)
     net.part("head at /16: the head at /8 and the fused map")
-    x = _predict(net, net.route(net.conv(x, 128, 3, stride=2), fused), 128, recipe)
+    x = _predict(net, net.route(net.conv(x, 128, 3, stride=2), fused), 128, COCO)
     net.part("head at /32: the head at /16 and P5")
-    _predict(net, net.shortcut(net.conv(x, 256, 3, stride=2), p5, "linear"), 128, recipe)
+    _predict(net, net.shortcut(net.conv(x, 256, 3, stride=2), p5, "linear"), 128, COCO)
 
 
-def cem(net: Net, features: Features, recipe: Recipe = COCO, *, attention: bool = False) -> None:
+def cem(net: Net, features: Features, *, attention: bool = False) -> None:
     """Context enhancement after ThunderNet (arXiv 1903.11752): all scales summed at /16, then given back to each.
 
     There is no global-pooling branch: its size would tie the cfg to one input size.
@@ -79,7 +79,7 @@ def cem(net: Net, features: Features, recipe: Recipe = COCO, *, attention: bool 
         net.part(f"head at /{stride}")
         x = net.conv(context, CEM_WIDTH, 3)
         x = net.maxpool(x) if stride == 32 else net.upsample(x) if stride == 8 else x
-        detect(net, spatial_attention(net, x) if attention else x, recipe)
+        detect(net, spatial_attention(net, x) if attention else x, COCO)
 
 
 def spatial_attention(net: Net, x: Map) -> Map:

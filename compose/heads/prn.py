@@ -12,30 +12,30 @@ COARSE = 256
 FINE = 128
 
 
-def prn(net: Net, features: Features, recipe: Recipe = TINY) -> None:
+def prn(net: Net, features: Features) -> None:
     """Two scales, /32 and /16, joined by sums over their common channels."""
     fine, coarse = features.take("prn", (16, 32), at_least=FINE)
-    _finer(net, _coarsest(net, coarse, recipe), fine, recipe)
+    _finer(net, _coarsest(net, coarse, TINY), fine, TINY)
 
 
-def prn_three_scales(net: Net, features: Features, recipe: Recipe = COCO) -> None:
+def prn_three_scales(net: Net, features: Features) -> None:
     """Three scales, /32, /16 and /8: the paper's PRN-3l."""
     finest, fine, coarse = features.take("prn3l", (8, 16, 32), at_least=FINE)
-    x = _finer(net, _coarsest(net, coarse, recipe), fine, recipe)
-    _finer(net, x, finest, recipe)
+    x = _finer(net, _coarsest(net, coarse, COCO), fine, COCO)
+    _finer(net, x, finest, COCO)
 
 
-def concatenated(net: Net, features: Features, recipe: Recipe = TINY, *, dense: bool = True) -> None:
+def concatenated(net: Net, features: Features, *, dense: bool = True) -> None:
     """PRN with concatenations at /16 in place of the sums (YOLOv3-tiny's form); not `dense`, only the first (FPN)."""
     fine, coarse = features.take("yolov3-tiny-pelee" if dense else "fpn", (16, 32))
-    spatial = _coarsest(net, coarse, recipe)
+    spatial = _coarsest(net, coarse, TINY)
     net.part("head at /16: concatenated with the coarser scale and the backbone")
     merged = net.route(net.upsample(net.conv(spatial, FINE)), fine)
     x = net.conv(merged, FINE, 3)
-    detect(net, net.route(x, merged) if dense else x, recipe)
+    detect(net, net.route(x, merged) if dense else x, TINY)
 
 
-def path_aggregation(net: Net, features: Features, recipe: Recipe = TINY) -> None:
+def path_aggregation(net: Net, features: Features) -> None:
     """The FPN form with a path back from /16 to /32 (PAN)."""
     fine, coarse = features.take("pan", (16, 32))
     net.part("path up from /32 to /16")
@@ -43,9 +43,9 @@ def path_aggregation(net: Net, features: Features, recipe: Recipe = TINY) -> Non
     merged = net.route(net.upsample(net.conv(narrow, FINE)), fine)
     net.part("head at /16")
     x = net.conv(merged, FINE, 3)
-    detect(net, x, recipe)
+    detect(net, x, TINY)
     net.part("head at /32, with the path down")
-    detect(net, net.conv(net.route(net.conv(x, FINE, 3, stride=2), narrow), COARSE, 3), recipe)
+    detect(net, net.conv(net.route(net.conv(x, FINE, 3, stride=2), narrow), COARSE, 3), TINY)
 
 
 def _coarsest(net: Net, x: Map, recipe: Recipe) -> Map:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from compose.blocks import spatial_pyramid, tower
 from compose.net import Features, Map, Net, Value
@@ -46,12 +46,7 @@ TINY = Recipe(anchors=TINY_ANCHORS, masks=TWO_SCALES)
 TINY_ORIGINAL = Recipe(anchors=TINY_ANCHORS, masks={32: (3, 4, 5), 16: (0, 1, 2)})
 COCO = Recipe(anchors=COCO_ANCHORS, masks=THREE_SCALES)
 SCALES_X_Y = {8: 1.2, 16: 1.1, 32: 1.05}
-GIOU = Recipe(
-    anchors=COCO_ANCHORS,
-    masks=THREE_SCALES,
-    loss={"iou_normalizer": 0.5, "iou_loss": "giou"},
-    scale_x_y=SCALES_X_Y,
-)
+GIOU = replace(COCO, loss={"iou_normalizer": 0.5, "iou_loss": "giou"}, scale_x_y=SCALES_X_Y)
 OPTIMAL = Recipe(
     anchors=OPTIMAL_ANCHORS,
     masks=THREE_SCALES,
@@ -85,27 +80,26 @@ def classifier(net: Net, features: Features, *, classes: int = 1000, dropout: fl
     net.softmax(net.conv(x, classes, activation="linear", normalize=False))
 
 
-def yolov3(net: Net, features: Features, recipe: Recipe = COCO, *, pyramid: bool = False) -> None:
+def yolov3(net: Net, features: Features, *, pyramid: bool = False) -> None:
     """1x1 and 3x3 in turn at /32, /16 and /8, each scale concatenated with the backbone; `pyramid` adds SPP."""
     finest, fine, coarse = features.take("yolov3", (8, 16, 32))
     net.part("head at /32")
     x = tower(net, coarse, 512, 3 if pyramid else 5)
     if pyramid:
         x = tower(net, spatial_pyramid(net, x), 512, 3)
-    detect(net, net.conv(x, 1024, 3), recipe)
-    x = _up(net, x, fine, 256, recipe)
-    _up(net, x, finest, 128, recipe)
+    detect(net, net.conv(x, 1024, 3), COCO)
+    _up(net, _up(net, x, fine, 256), finest, 128)
 
 
-def yolov3_tiny(net: Net, features: Features, recipe: Recipe = TINY_ORIGINAL) -> None:
+def yolov3_tiny(net: Net, features: Features) -> None:
     """Two scales, /32 and /16, one 3x3 each."""
     fine, coarse = features.take("yolov3-tiny", (16, 32))
     net.part("head at /32")
     x = net.conv(coarse, 256)
-    detect(net, net.conv(x, 512, 3), recipe)
+    detect(net, net.conv(x, 512, 3), TINY_ORIGINAL)
     net.part("head at /16")
     up = net.upsample(net.conv(x, 128))
-    detect(net, net.conv(net.route(up, fine), 256, 3), recipe)
+    detect(net, net.conv(net.route(up, fine), 256, 3), TINY_ORIGINAL)
 
 
 def panet_spp(net: Net, features: Features, recipe: Recipe = COCO) -> None:
@@ -127,11 +121,11 @@ def panet_spp(net: Net, features: Features, recipe: Recipe = COCO) -> None:
     detect(net, net.conv(x, 1024, 3), recipe)
 
 
-def _up(net: Net, x: Map, lateral: Map, width: int, recipe: Recipe) -> Map:
+def _up(net: Net, x: Map, lateral: Map, width: int) -> Map:
     net.part(f"head at /{lateral.stride}")
     up = net.upsample(net.conv(x, width))
     x = tower(net, net.route(up, lateral), width, 5)
-    detect(net, net.conv(x, 2 * width, 3), recipe)
+    detect(net, net.conv(x, 2 * width, 3), COCO)
     return x
 
 
