@@ -254,7 +254,7 @@ class Fetch:
             print(listing())
             return EXIT_OK
         published = find_published(self.name)
-        path = download(self.url or published.url, Path(self.out) / published.file, published.expected)
+        path = download(self.url or published.url, Path(self.out) / published.file, published.about)
         print(f"{path}: {path.stat().st_size:,} bytes; its cfg is {published.cfg}")
         return EXIT_OK
 

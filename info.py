@@ -13,7 +13,6 @@ import json
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -21,9 +20,9 @@ import torch
 from models.formats.files import LoadOptions, load_model
 from models.network import Network
 from models.plan import Plan, read_plan
-from models.summary import key_report, layer_facts, layer_loads, layer_table, peak_activation_bytes, total_lines, totals
+from models.summary import key_report, layer_facts, layer_table, peak_activation_bytes, total_lines, totals
 from profiling.energy import energy_counter, measure_energy
-from profiling.plots import LayerProfile, plot_layers
+from profiling.plots import plot_layers
 from profiling.timing import forward_pass, settle_statistics, time_forward
 from profiling.weight_norms import plot_weight_norms, weight_norms, weight_norms_text
 from utils.cli import EXIT_BAD_INPUT, EXIT_OK, flags_of, input_size, options_from, run_script, script_parser
@@ -93,7 +92,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         device = select_device(options.device)
         for plan in plans:
             print(efficiency_text(plan, device))
-        plot_layers(options.plot, [profile_of(plan) for plan in plans])
+        plot_layers(options.plot, plans)
         print(f"{options.plot}: cost and memory access of each layer")
     if options.weight_norms is not None and plans:
         norms = weight_norms(load_model(options.weights, LoadOptions(cfg=options.cfg[0])).network)
@@ -175,17 +174,6 @@ def gpu_memory(device: torch.device) -> list[str]:
     return [
         f"  GPU memory {tensors / 1e6:.1f} MB in tensors, {reserved / 1e6:.1f} MB reserved, without CUDA's own context"
     ]
-
-
-def profile_of(plan: Plan) -> LayerProfile:
-    """The layers of a plan that are drawn."""
-    loads = layer_loads(plan)
-    return LayerProfile(
-        Path(plan.cfg.path).stem,
-        [load.operations / 1e9 for load in loads],
-        [load.input for load in loads],
-        [load.output for load in loads],
-    )
 
 
 if __name__ == "__main__":

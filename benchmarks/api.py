@@ -27,7 +27,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--runs", type=int, default=300, help="runs of each, default 300")
     options = parser.parse_args()
-    frame = np.asarray(cv2.imread(str(next(iter(sorted(SAMPLES.glob("*.jpg")))))), np.uint8)
+    frame = np.asarray(cv2.imread(str(min(SAMPLES.glob("*.jpg")))), np.uint8)
     yolo = YOLO()
     model = yolo._model()
     preprocess, nms = model.preprocessing(), NmsOptions(max_det=1000)

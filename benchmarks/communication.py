@@ -20,9 +20,9 @@ import sys
 import tempfile
 from pathlib import Path
 
-ROOT = Path(__file__).resolve().parent.parent
-sys.path.insert(0, str(ROOT))
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
+from benchmarks.common import ROOT, cfg_path, table
 from data.scenes import make_scenes
 from models.network import Network
 from models.plan import Plan, read_plan
@@ -55,10 +55,6 @@ def parse_arguments() -> argparse.Namespace:
     return parser.parse_args()
 
 
-def plan_of(name: str) -> Plan:
-    return read_plan(name if Path(name).exists() else ROOT / "cfg" / f"{name}.cfg")
-
-
 def bytes_per_update(plan: Plan) -> int:
     """S: of all trained weights and rolling statistics."""
     training = Training(Network(plan))
@@ -74,20 +70,16 @@ def bits_per_second(plan: Plan, sent: int, gpus: int, options: argparse.Namespac
     return 8 * sent * 2 * (gpus - 1) / gpus / (seconds * (1 / options.efficiency - 1))
 
 
-def table(options: argparse.Namespace) -> str:
-    gpus = " | ".join(f"{count} GPUs" for count in GPUS)
-    lines = [f"| cfg | input | BFLOPs | batch | MB per update | {gpus} |", "|---" * (5 + len(GPUS)) + "|"]
-    for name in options.cfg:
-        plan = plan_of(name)
-        sent, batch = bytes_per_update(plan), options.batch_size or plan.net.batch
-        work = sum(step.cost.operations for step in plan.steps) / 1e9
-        size = f"{plan.input.width}x{plan.input.height}"
-        needed = " | ".join(f"{bits_per_second(plan, sent, count, options) / 1e9:,.0f}" for count in GPUS)
-        lines.append(f"| {Path(name).stem} | {size} | {work:.2f} | {batch} | {sent / 1e6:.1f} | {needed} |")
-    return "\n".join(lines)
+def row(name: str, options: argparse.Namespace) -> list[str]:
+    plan = read_plan(cfg_path(name))
+    sent, batch = bytes_per_update(plan), options.batch_size or plan.net.batch
+    work = sum(step.cost.operations for step in plan.steps) / 1e9
+    size = f"{plan.input.width}x{plan.input.height}"
+    needed = (f"{bits_per_second(plan, sent, count, options) / 1e9:,.0f}" for count in GPUS)
+    return [Path(name).stem, size, f"{work:.2f}", str(batch), f"{sent / 1e6:.1f}", *needed]
 
 
-def measured(name: str, folder: Path) -> int:
+def measured(cfg: Path, folder: Path) -> int:
     """Bytes on the wire for one update of two processes, which have a network namespace to themselves."""
     data = make_scenes(folder / "scenes", 8)
     space = f"cspyolo-{os.getpid()}"
@@ -99,7 +91,7 @@ def measured(name: str, folder: Path) -> int:
         seen = [0]
         for number in COUNTED:
             command = [*inside, sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", "2"]
-            command += ["--master-addr", "127.0.0.1", str(ROOT / "train.py"), "--cfg", name, "--data", str(data)]
+            command += ["--master-addr", "127.0.0.1", str(ROOT / "train.py"), "--cfg", str(cfg), "--data", str(data)]
             command += ["--img-size", "96", "--batch-size", "2", "--subdivisions", "1", "--iterations", str(number)]
             command += ["--device", "cpu", "--workers", "0", "--no-val", "--no-plots", "--project", str(folder)]
             subprocess.run(command, check=True, cwd=folder, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
@@ -113,17 +105,16 @@ def measured(name: str, folder: Path) -> int:
 def main() -> int:
     options = parse_arguments()
     if not options.measure:
-        print(
-            f"Gbit/s that each GPU must send for an efficiency of {options.efficiency:g} at {options.tflops:g} TFLOP/s\n"
-        )
-        print(table(options))
+        goal = f"an efficiency of {options.efficiency:g} at {options.tflops:g} TFLOP/s"
+        head = ("cfg", "input", "BFLOPs", "batch", "MB per update", *(f"{count} GPUs" for count in GPUS))
+        print(f"Gbit/s that each GPU must send for {goal}\n")
+        print(table(head, [row(name, options) for name in options.cfg]))
         return 0
     print("| cfg | modelled, MB | measured, MB | ratio |\n|---|---|---|---|")
     for name in options.cfg:
-        path = name if Path(name).exists() else str(ROOT / "cfg" / f"{name}.cfg")
-        modelled = 2 * bytes_per_update(plan_of(name))  # 2 (n - 1) / n * S from each of n = 2
+        modelled = 2 * bytes_per_update(read_plan(cfg_path(name)))  # 2 (n - 1) / n * S from each of n = 2
         with tempfile.TemporaryDirectory() as folder:
-            found = measured(path, Path(folder))
+            found = measured(cfg_path(name).resolve(), Path(folder))
         print(f"| {Path(name).stem} | {modelled / 1e6:.2f} | {found / 1e6:.2f} | {found / modelled:.3f} |", flush=True)
     return 0
 

@@ -12,9 +12,9 @@ import sys
 from pathlib import Path
 from typing import Any
 
-ROOT = Path(__file__).resolve().parent.parent
-sys.path.insert(0, str(ROOT))
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
+from benchmarks.common import ROOT
 from models.export.verify import TOLERANCE
 from utils.files import write_text
 
@@ -60,8 +60,7 @@ REASONS = """
 
 
 def engines_of(rows: list[dict[str, Any]]) -> list[str]:
-    names = {key: None for row in rows for key in row if key == "onnxruntime" or key.startswith("opencv")}
-    return list(names)
+    return list(dict.fromkeys(key for row in rows for key in row if key == "onnxruntime" or key.startswith("opencv")))
 
 
 def verdict(row: dict[str, Any], engine: str) -> str:

@@ -13,9 +13,9 @@ from __future__ import annotations
 
 import argparse
 import gc
+import glob
 import json
 import logging
-import subprocess
 import sys
 import tempfile
 import time
@@ -25,9 +25,10 @@ from typing import Any
 import numpy as np
 import torch
 
-ROOT = Path(__file__).resolve().parent.parent
-sys.path.insert(0, str(ROOT))
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
+from benchmarks.common import ROOT
+from benchmarks.inference import Engine, opencv_engine
 from inference.backends import OnnxRuntimeSession
 from models.export.build import ExportOptions
 from models.export.onnx import save_onnx
@@ -43,25 +44,6 @@ RECORDINGS = ROOT / "tests" / "reference" / "zoo"
 USUAL_GAIN = 0.8  # of cfgs that the original does not run
 STEPS = 5  # of gains that are tried
 MOVED, ROUNDING = (1e-4, 5.0), 3e-5  # what another image and rounding change in outputs that tell something
-
-
-class OpenCv:
-    """An OpenCV in its own process."""
-
-    def __init__(self, python: str) -> None:
-        command = [python, str(ROOT / "benchmarks" / "opencv_worker.py")]
-        self._process = subprocess.Popen(
-            command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True
-        )
-        self.version = self._ask("version")
-
-    def ask(self, model: Path, source: Path, target: Path) -> str:
-        return self._ask("save", model, source, target)
-
-    def _ask(self, *words: object) -> str:
-        assert self._process.stdin and self._process.stdout
-        print(*words, sep="\t", file=self._process.stdin, flush=True)
-        return self._process.stdout.readline().strip() or "it crashed"
 
 
 def planned(path: Path, limit: int) -> Plan:
@@ -115,7 +97,7 @@ def telling(
     return network, check, told if used == gain else told | {"gain": used, "recorded gain": gain}
 
 
-def examined(path: Path, options: argparse.Namespace, others: list[OpenCv], folder: Path) -> dict[str, Any]:
+def examined(path: Path, options: argparse.Namespace, others: dict[str, Engine], folder: Path) -> dict[str, Any]:
     """What became of one cfg."""
     row: dict[str, Any] = {"cfg": named(path)}
     try:
@@ -135,18 +117,18 @@ def examined(path: Path, options: argparse.Namespace, others: list[OpenCv], fold
     del session
     gc.collect()
     names = ["boxes", "scores"] if plan.box_heads else [f"output_{step.index}" for step in plan.heads]
-    for opencv in others:
-        row[f"opencv {opencv.version}"] = asked(opencv, model, check, names, settings, folder)
+    for version, opencv in others.items():
+        row[f"opencv {version}"] = asked(opencv, model, check, names, settings, folder)
     return row
 
 
 def asked(
-    other: OpenCv, model: Path, check: Expected, names: list[str], settings: ExportOptions, folder: Path
+    other: Engine, model: Path, check: Expected, names: list[str], settings: ExportOptions, folder: Path
 ) -> float | str:
     np.save(folder / "input.npy", check.images)
-    answer = other.ask(model, folder / "input.npy", folder / "output.npz")
+    answer = other.ask("save", model, folder / "input.npy", folder / "output.npz")
     if answer != "ok":
-        return answer
+        return answer or "it crashed"
     with np.load(folder / "output.npz") as found:
         outputs = [found[name].reshape(wanted.shape) for name, wanted in zip(names, check.outputs, strict=True)]
     return difference(outputs, check.outputs, settings.outputs)
@@ -165,10 +147,12 @@ def main() -> None:
     options = parser.parse_args()
     logging.disable(logging.WARNING)
     torch.set_num_threads(options.threads)
-    paths = sorted({path for pattern in options.cfgs for path in _matching(pattern)})
+    found = {path for pattern in options.cfgs for path in glob.glob(pattern, recursive=True)}  # noqa: PTH207, absolute, too
+    paths = sorted(map(Path, found))
     done = known(options.out)
     with tempfile.TemporaryDirectory() as folder:
-        others = [OpenCv(python) for python in options.opencv]
+        engines = [opencv_engine(python, options.threads) for python in options.opencv]
+        others = {engine.ask("version"): engine for engine in engines}
         for path in paths:
             if named(path) in done:
                 continue
@@ -179,6 +163,8 @@ def main() -> None:
             if options.out:
                 with Path(options.out).open("a", encoding="utf-8") as file:
                     print(line, file=file)
+        for engine in engines:
+            engine.close()
 
 
 def named(path: Path) -> str:
@@ -190,11 +176,6 @@ def known(out: str | None) -> set[str]:
     if not out or not Path(out).exists():
         return set()
     return {json.loads(line)["cfg"] for line in Path(out).read_text("utf-8").splitlines()}
-
-
-def _matching(pattern: str) -> list[Path]:
-    path = Path(pattern)
-    return [path] if path.is_file() else sorted(Path(path.anchor or ".").glob(str(path.relative_to(path.anchor))))
 
 
 if __name__ == "__main__":

@@ -15,7 +15,6 @@ import contextlib
 import os
 import platform
 import re
-import shutil
 import subprocess
 import sys
 import tempfile
@@ -24,11 +23,11 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
-ROOT = Path(__file__).resolve().parent.parent
-sys.path.insert(0, str(ROOT))
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 import torch
 
+from benchmarks.common import ROOT, cfg_path, table
 from compose.published import TABLE_5
 from data.frames import frames_of
 from inference.cuda import captured
@@ -122,7 +121,7 @@ def tests(report: Report) -> None:
 def detectors(chosen: list[str] | None) -> list[str]:
     """Names of cfgs with boxes, those of the papers first."""
     names = chosen or [*FIRST, *sorted(path.stem for path in (ROOT / "cfg").glob("*.cfg"))]
-    return [name for name in dict.fromkeys(names) if read_plan(ROOT / "cfg" / f"{name}.cfg").box_heads]
+    return [name for name in dict.fromkeys(names) if read_plan(cfg_path(name)).box_heads]
 
 
 @contextlib.contextmanager
@@ -150,14 +149,18 @@ def seconds_of(plan: Plan, batch: int, kind: str, device: torch.device, *, graph
             network, images = network.to(dtype), images.to(dtype)
             network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]  # as in Network.fold
         run = captured(network, images) if graphed and device.type == "cuda" else network
-        forward = forward_pass(run, images)
+        return least_seconds(forward_pass(run, images))
+
+
+def least_seconds(forward: Callable[[], None]) -> float:
+    """Of at least RUNS passes in at least LEAST_S, after one more that warms up."""
+    forward()
+    seconds, end = list[float](), time.perf_counter() + LEAST_S
+    while len(seconds) < RUNS or time.perf_counter() < end:
+        start = time.perf_counter()
         forward()
-        best, end, runs = float("inf"), time.perf_counter() + LEAST_S, 0
-        while runs < RUNS or time.perf_counter() < end:
-            start = time.perf_counter()
-            forward()
-            best, runs = min(best, time.perf_counter() - start), runs + 1
-        return best
+        seconds.append(time.perf_counter() - start)
+    return min(seconds)
 
 
 def speeds(report: Report, device: torch.device, names: list[str], reserve: float) -> None:
@@ -168,13 +171,13 @@ def speeds(report: Report, device: torch.device, names: list[str], reserve: floa
     columns = [f"{kind} x {batch}" for kind in kinds for batch in BATCHES]
     report.add("Images per second by precision and batch, the network alone. The last column is the papers'.", "")
     head = ["model", "input", "BFLOPs", "ms, fp32 x 1, no graph", *columns, "GTX 1080 Ti"]
-    report.add(f"| {' | '.join(head)} |", "|---" * len(head) + "|")
+    report.add(table(head))
     left_out = []
     for name in names:
         if report.seconds_left < reserve:
             left_out.append(name)
             continue
-        plan = read_plan(ROOT / "cfg" / f"{name}.cfg")
+        plan = read_plan(cfg_path(name))
         work = sum(step.cost.operations for step in plan.steps) / 1e9
         cells = [f"{1e3 * seconds_of(plan, 1, 'fp32', device, graphed=False):.2f}"]
         for kind in kinds:
@@ -197,18 +200,11 @@ def peak(report: Report, device: torch.device) -> None:
     """How much of the device's arithmetic a large network uses."""
     side = 8192 if device.type == "cuda" else 1024
     a, b = (torch.rand(side, side, device=device).to(torch.bfloat16) for _ in range(2))
-    product = forward_pass(lambda x: x @ b, a)
-    product()
-    times = []
-    for _ in range(10):
-        start = time.perf_counter()
-        product()
-        times.append(time.perf_counter() - start)
-    best = 2 * side**3 / min(times) / 1e12
+    best = 2 * side**3 / least_seconds(forward_pass(lambda x: x @ b, a)) / 1e12
     report.add(f"A product of two bf16 matrices of {side} x {side}: {best:.1f} TFLOP/s.", "")
     wanted = (("csresnext50-panet-spp", 32), ("yolov3-tiny-prn", 1))
     for name, batch in wanted if device.type == "cuda" else wanted[1:]:
-        plan = read_plan(ROOT / "cfg" / f"{name}.cfg")
+        plan = read_plan(cfg_path(name))
         seconds = seconds_of(plan, batch, "bf16", device)
         used = sum(step.cost.operations for step in plan.steps) * batch / seconds / 1e12
         text = f"{1e3 * seconds:.2f} ms, {used:.2f} TFLOP/s, {100 * used / best:.0f} % of that"
@@ -218,9 +214,9 @@ def peak(report: Report, device: torch.device) -> None:
 
 def end_to_end(report: Report, device: torch.device, folder: Path) -> None:
     """From the video file to boxes, the shipped detector and a network of the papers."""
-    report.add("| model | backend | images/s | waiting | preprocess | inference | postprocess |", "|---" * 7 + "|")
+    report.add(table(("model", "backend", "images/s", "waiting", "preprocess", "inference", "postprocess")))
     shipped = (ROOT / "weights" / "scenes.cfg", ROOT / "weights" / "scenes.weights")
-    other = ROOT / "cfg" / "yolov3-tiny-prn.cfg"
+    other = cfg_path("yolov3-tiny-prn")
     weights = folder / "prn.weights"
     save_weights(settle_statistics(Network(read_plan(other))), weights)
     for cfg, file in (shipped, (other, weights)):
@@ -243,16 +239,12 @@ def training(report: Report, device: torch.device) -> None:
     small = ["--img-size", "96", "--batch-size", "2", "--workers", "1", "--turns", "1", "--batches", "4"]
     full = ["--img-size", "416", "--batch-size", "64", "--workers", str(workers), "--turns", "1"]
     for amp in ([], ["--amp", "bf16"]) if device.type == "cuda" else ([],):
-        command = [
-            sys.executable,
-            str(ROOT / "benchmarks" / "loader.py"),
-            *(full if device.type == "cuda" else small),
-            *amp,
-        ]
+        flags = [*(full if device.type == "cuda" else small), *amp]
+        command = [sys.executable, str(ROOT / "benchmarks" / "loader.py"), *flags]
         limit = max(10.0, min(report.seconds_left - 10, 90))
         done = subprocess.run(command, capture_output=True, text=True, timeout=limit, check=False)
         output = (done.stdout if done.returncode == 0 else done.stderr).strip()
-        report.add(f"`benchmarks/loader.py {' '.join(command[2:])}`:", "", "```", *output.splitlines()[-12:], "```", "")
+        report.add(f"`benchmarks/loader.py {' '.join(flags)}`:", "", "```", *output.splitlines()[-12:], "```", "")
 
 
 def original(report: Report, binary: str, folder: Path) -> None:
@@ -261,7 +253,7 @@ def original(report: Report, binary: str, folder: Path) -> None:
     (folder / "my.names").write_text("".join(f"{number}\n" for number in range(80)))
     (folder / "my.data").write_text(f"classes=80\nnames={folder / 'my.names'}\n")
     for name in ("yolov3-tiny-prn", "csresnext50-panet-spp"):
-        cfg = ROOT / "cfg" / f"{name}.cfg"
+        cfg = cfg_path(name)
         save_weights(settle_statistics(Network(read_plan(cfg))), folder / f"{name}.weights")
         command = [binary, "detector", "test", str(folder / "my.data"), str(cfg), str(folder / f"{name}.weights")]
         given = f"{image}\n" * 10
@@ -276,9 +268,8 @@ def main(arguments: list[str] | None = None) -> int:
     options = parse_arguments(arguments)
     device = select_device(options.device)
     end = time.monotonic() + 60 * options.minutes
-    folder = Path(tempfile.mkdtemp(prefix="cspyolo-gpu-"))
-    try:
-        report = Report(options.out, end)
+    with tempfile.TemporaryDirectory(prefix="cspyolo-gpu-") as name:
+        folder, report = Path(name), Report(options.out, end)
         report.add(f"# cspyolo on {torch.cuda.get_device_name(device) if device.type == 'cuda' else 'a processor'}", "")
         environment(report, device)
         if not options.no_tests:
@@ -290,8 +281,6 @@ def main(arguments: list[str] | None = None) -> int:
         if options.darknet:
             report.section("The original", 20, lambda: original(report, options.darknet, folder))
         report.section("Speed of the networks", 5, lambda: speeds(report, device, names, 5))
-    finally:
-        shutil.rmtree(folder, ignore_errors=True)
     print(f"\nReport saved to {options.out}")
     return 0
 

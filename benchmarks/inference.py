@@ -40,10 +40,10 @@ import cv2
 import numpy as np
 import torch
 
-ROOT = Path(__file__).resolve().parent.parent
-sys.path.insert(0, str(ROOT))
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 import detect
+from benchmarks.common import ROOT, cfg_path, table
 from data.frames import open_frames
 from inference.model import open_model
 from models.export.build import ExportOptions
@@ -194,12 +194,17 @@ class Darknet(Engine):
         return " ".join(map(str, seconds))
 
 
+def opencv_engine(python: str, threads: int) -> Engine:
+    """The OpenCV of a Python environment, which also answers the other commands of benchmarks/opencv_worker.py."""
+    return Engine([python, str(ROOT / "benchmarks" / "opencv_worker.py")], threads)
+
+
 def engine_of(name: str, network: Network, options: argparse.Namespace, folder: Path) -> Engine:
     """The engine with the network loaded, or with a `problem`."""
     if name == "darknet":
         return Darknet(options.darknet, network, options.threads, folder)
     if name == "opencv":
-        engine = Engine([options.opencv_python, str(ROOT / "benchmarks" / "opencv_worker.py")], options.threads)
+        engine = opencv_engine(options.opencv_python, options.threads)
         words: tuple[object, ...] = (network.onnx, network.side, network.batch, options.threads)
     else:
         engine = Engine([sys.executable, __file__, "--worker"], options.threads)
@@ -257,7 +262,7 @@ class Worker:
 
 def prepared(name: str, side: int, batch: int, folder: Path, *, onnx: bool) -> Network:
     """A cfg of this size, with random weights that keep activations in a plausible range. onnx: export it too."""
-    cfg = Path(name) if name.endswith(".cfg") else ROOT / "cfg" / f"{name}.cfg"
+    cfg = cfg_path(name)
     network = settle_statistics(load(cfg, width=side, height=side))
     sized = folder / "a.cfg"
     network.plan.cfg.with_values(0, {"width": side, "height": side, "batch": 1, "subdivisions": 1}).write(sized)
@@ -325,13 +330,13 @@ def write_sources(folder: Path, frames: int, size_wh: tuple[int, int]) -> dict[s
     return sources
 
 
-def table(heading: str, columns: Sequence[str], rows: dict[str, Row]) -> str:
+def engine_table(heading: str, columns: Sequence[str], rows: dict[str, Row]) -> str:
     """Markdown: a row for each entry, a column for each engine that any of them has."""
-    lines = [f"| {heading} | {' | '.join(HEADINGS[each] for each in columns)} |", "|---" * (len(columns) + 1) + "|"]
-    for label, row in rows.items():
-        cells = (f"{row[each]:.{1 if row[each] < 100 else 0}f}" if each in row else "-" for each in columns)
-        lines.append(f"| {label} | {' | '.join(cells)} |")
-    return "\n".join(lines)
+    cells = (
+        [label, *(f"{row[each]:.{1 if row[each] < 100 else 0}f}" if each in row else "-" for each in columns)]
+        for label, row in rows.items()
+    )
+    return table((heading, *(HEADINGS[each] for each in columns)), cells)
 
 
 def worse(ratios: dict[str, Row], stored: dict[str, Row], tolerance: float) -> list[str]:
@@ -411,12 +416,10 @@ def forward_tables(options: argparse.Namespace, folder: Path) -> dict[str, Row]:
             for batch in options.batch_size:
                 network = prepared(name, side, batch, folder, onnx="opencv" in options.engine)
                 times[network.label], memory[network.label] = forward_passes(network, options, folder)
-                print(
-                    table("ms", options.engine, {network.label: times[network.label]}).splitlines()[-1], file=sys.stderr
-                )
-    print(
-        table("ms per pass", options.engine, times), "", table("peak memory, MiB", options.engine, memory), "", sep="\n"
-    )
+                row = {network.label: times[network.label]}
+                print(engine_table("ms", options.engine, row).splitlines()[-1], file=sys.stderr)
+    print(engine_table("ms per pass", options.engine, times), end="\n\n")
+    print(engine_table("peak memory, MiB", options.engine, memory), end="\n\n")
     return {
         label: {name: value / row[YARDSTICK] for name, value in row.items() if name in OURS and name != YARDSTICK}
         for label, row in times.items()
@@ -427,7 +430,7 @@ def forward_tables(options: argparse.Namespace, folder: Path) -> dict[str, Row]:
 def end_to_end_table(options: argparse.Namespace, folder: Path) -> dict[str, Row]:
     """Print what detection costs beside each engine; returns the ratios."""
     ratios: dict[str, Row] = {}
-    print("| source | input | engine | engine alone, ms | end to end, ms | ratio | boxes |", "|---" * 7 + "|", sep="\n")
+    print(table(("source", "input", "engine", "engine alone, ms", "end to end, ms", "ratio", "boxes")))
     sources = write_sources(folder, options.frames, tuple(options.size))
     for side in options.img_size or [416]:
         cfg = folder / "a.cfg"

@@ -19,9 +19,9 @@ from pathlib import Path
 import numpy as np
 import torch
 
-ROOT = Path(__file__).resolve().parent.parent
-sys.path.insert(0, str(ROOT))
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
+from benchmarks.common import table
 from data.sources import open_data
 from evaluation.int8 import Int8Data, calibrate, quality, spread
 from export import CALIBRATION_IMAGES
@@ -53,14 +53,14 @@ def write(cfg: str, weights: str, data_path: str, folder: Path, count: int) -> N
     options, data = ExportOptions(outputs="raw"), data_of(data_path, count)
     ranges = calibrate(network, options, data)
     for suffix, (save, opener) in KINDS.items():
-        path = folder / f"{Path(cfg).stem}{suffix}"
-        save(network, path, options, names)
-        wanted = quality(model_of(ExportedModel(opener(path, CPU), str(path)), CPU), data)
-        path = folder / f"{Path(cfg).stem}-int8{suffix}"
-        save(network, path, replace(options, int8=Quantization(ranges=ranges)), names)
-        found = quality(model_of(ExportedModel(opener(path, CPU), str(path)), CPU), data)
-        report = {"float": wanted.value, "int8": found.value, "images": len(data.images)}
-        save(network, path, replace(options, int8=Quantization(ranges=ranges, report=report)), names)
+        int8 = Quantization(ranges=ranges)
+        values = []
+        for kind, chosen in (("", options), ("-int8", replace(options, int8=int8))):
+            path = folder / f"{Path(cfg).stem}{kind}{suffix}"
+            save(network, path, chosen, names)
+            values.append(quality(model_of(ExportedModel(opener(path, CPU), str(path)), CPU), data).value)
+        report = {"float": values[0], "int8": values[1], "images": len(data.images)}
+        save(network, path, replace(options, int8=replace(int8, report=report)), names)
 
 
 def timed(sessions: dict[str, Session], turns: int, runs: int) -> dict[str, float]:
@@ -112,7 +112,7 @@ def main() -> None:
     columns = ["model", "input", "mAP float", "OpenVINO int8", "ONNX Runtime int8"]
     columns += ["OpenVINO float ms", "bf16", "int8", "ONNX Runtime float ms", "int8"]
     torch.set_num_threads(1)
-    print(f"| {' | '.join(columns)} |\n|{'---|' * len(columns)}")
+    print(table(columns))
     for cfg, _, _ in options.model:
         print(row(Path(cfg).stem, options.out, options.turns, options.runs), flush=True)
 

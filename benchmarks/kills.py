@@ -33,7 +33,7 @@ import threading
 import time
 import traceback
 import zipfile
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -43,8 +43,7 @@ import numpy as np
 import torch
 from tqdm import tqdm
 
-ROOT = Path(__file__).resolve().parent.parent
-sys.path.insert(0, str(ROOT))
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 import convert
 import detect
@@ -57,7 +56,7 @@ from inference import compile_cache
 from inference.journal import JOURNAL
 from models.load import load
 from models.weights import save_weights
-from training.checkpoint import Checkpoint, load_checkpoint
+from training.checkpoint import load_checkpoint
 from training.loop import Update
 from training.run import Run
 from utils.cli import EXIT_FAILED, EXIT_OK, above_zero, run_script, whole
@@ -103,23 +102,28 @@ _AHEAD = 5  # iterations that a training may run on where the machine delays its
 _TERM_S, _KILL_S = (
     5,
     10,
-)  # after which, as torchrun does, this program ends the other processes of a training of which one was killed
+)  # after which the other processes of a training are ended when one was killed, as torchrun does
 
 
 @dataclass
-class Outcome:
-    """every: iterations between checkpoints. kills: number of kills. readable: those after which last.pt was readable, or not due
-    yet. most_lost: most iterations that one kill cost. in_write: kills that left a temporary file. in_start: kills before the
-    first iteration. same: whether the final weights are those of a run without kills."""
+class Kills:
+    """Number of kills. in_write: those that left a temporary file. in_start: those before there were any results."""
 
-    every: int
     kills: int = 0
-    readable: int = 0
-    most_lost: int = 0
     in_write: int = 0
     in_start: int = 0
-    iterations: int = 0
     seconds: float = 0.0
+
+
+@dataclass
+class Outcome(Kills):
+    """every: iterations between checkpoints. readable: kills after which last.pt was readable, or not due yet. most_lost: most
+    iterations that one kill cost. same: whether the final weights are those of a run without kills."""
+
+    every: int = 1
+    readable: int = 0
+    most_lost: int = 0
+    iterations: int = 0
     same: bool = False
 
     @property
@@ -135,18 +139,13 @@ class Outcome:
 
 
 @dataclass
-class Leftovers:
-    """What a command left when it was killed. kills: number of kills. files: files that were compared. bad: descriptions of those
-    that were neither the old nor the new one. in_write: kills that left a temporary file. completed: later runs that gave
-    exactly the results of a run without kills, of `runs`."""
+class Leftovers(Kills):
+    """What a command left when it was killed. files: files that were compared. bad: descriptions of those that were neither the
+    old nor the new one. completed: later runs that gave exactly the results of a run without kills, of `runs`."""
 
-    kills: int = 0
     files: int = 0
-    in_write: int = 0
-    in_start: int = 0
     runs: int = 0
     completed: int = 0
-    seconds: float = 0.0
     bad: tuple[str, ...] = ()
 
     @property
@@ -285,7 +284,7 @@ def campaign(
     most = max(most, length // (kills + 1)) if ema else most
     prepare(folder, length, every, ema=ema)
     torch.optim.SGD([torch.zeros(1)], lr=1.0)  # the first optimizer of a process imports much of PyTorch
-    outcome, counter, begun = Outcome(every), Counter(), time.perf_counter()
+    outcome, counter, begun = Outcome(every=every), Counter(), time.perf_counter()
     weights = folder / "killed" / "weights"
     while outcome.kills < kills and outcome.iterations < length:
         saved = outcome.iterations
@@ -297,7 +296,7 @@ def campaign(
         outcome.kills += 1
         outcome.in_start += counter.value == saved
         outcome.in_write += any(weights.parent.rglob(".*.part"))
-        found = readable(weights / "last.pt")
+        found = load_checkpoint(weights / "last.pt") if (weights / "last.pt").exists() else None
         outcome.iterations = found.iteration if found else 0
         outcome.readable += found is not None or counter.value <= every
         outcome.most_lost = max(outcome.most_lost, counter.value - outcome.iterations)
@@ -315,10 +314,6 @@ def _wait_for_all(children: Sequence[int]) -> list[int]:
     return [os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) for child in children]
 
 
-def readable(path: Path) -> Checkpoint | None:
-    return load_checkpoint(path) if path.exists() else None
-
-
 # Commands that write results
 
 
@@ -326,8 +321,9 @@ def readable(path: Path) -> Checkpoint | None:
 class Command:
     """A command that writes results into `folder/out` from the inputs in `folder`.
 
-    run: its exit code; 0 or 1 chooses one of two inputs, whose results differ. sets: files that must be of one version with
-    others, by the name of the one that says that they are complete. fresh: the results of an earlier run would be refused.
+    run: its exit code; 0 or 1 chooses one of two inputs, whose results differ. sets: files that must be of one version: the name
+    of the one that says that they are complete, and how the paths of the others begin. fresh: the results of an earlier run
+    would be refused.
     """
 
     run: Callable[..., int]
@@ -425,7 +421,7 @@ COMMANDS = {
     "data sets": Command(
         run=_convert_data,
         fresh=True,
-        sets=(("a.data", "darknet/**/*"), ("a.yaml", "ultralytics/**/*"), ("classes.names", "voc/**/*")),
+        sets=(("a.data", "darknet/"), ("a.yaml", "ultralytics/"), ("classes.names", "voc/")),
     ),
     "export": Command(run=_export, sets=(("a.xml", "a.bin"),)),
     "image cache": Command(run=_cache),
@@ -501,24 +497,17 @@ def tree(folder: Path) -> dict[str, Any]:
     found: dict[str, Any] = {}
     for path in sorted(folder.rglob("*")):
         name = path.relative_to(folder)
-        if (
-            path.is_dir()
-            or path.suffix == ".part"
-            or path.name == JOURNAL
-            or any(part.startswith(".") for part in name.parts)
-        ):
+        hidden = path.suffix == ".part" or path.name == JOURNAL or any(part.startswith(".") for part in name.parts)
+        if hidden or path.is_dir():
             continue
         data: Any = path.read_bytes()
-        with contextlib.suppress(
-            ValueError, zipfile.BadZipFile
-        ):  # of one that is cut short: the data differ from whole ones
+        with contextlib.suppress(ValueError, zipfile.BadZipFile):  # it is cut short: its data differ from whole ones
             if path.name == "metrics.json":
                 data = {key: value for key, value in json.loads(data).items() if "speed" not in key}
             elif path.suffix == ".torchscript":
                 with zipfile.ZipFile(io.BytesIO(data)) as parts:
-                    data = {
-                        part: parts.read(part) for part in parts.namelist() if not part.endswith((".debug_pkl", "_id"))
-                    }
+                    kept = (part for part in parts.namelist() if not part.endswith((".debug_pkl", "_id")))
+                    data = {part: parts.read(part) for part in kept}
         found[str(name)] = data
     return found
 
@@ -531,21 +520,22 @@ def judge(left: dict[str, Any], versions: Sequence[dict[str, Any]], sets: Sequen
         grows = name.endswith("results.csv") and any(text is not None and text.startswith(data) for text in whole)
         if data not in whole and not grows:
             bad.append(f"{name} ({len(data)} bytes)")
-    for last, pattern in sets:
-        for name in left:
-            if Path(name).name == last and not any(_has(left, version, name, pattern) for version in versions):
-                bad.append(f"{name} without the files that belong to it")
-    return tuple(bad)
+    return (*bad, *torn_sets(left, versions, sets))
 
 
-def _has(left: dict[str, Any], version: dict[str, Any], last: str, pattern: str) -> bool:
-    """Whether `last` and all files of the pattern are of this version."""
-    names = [name for name in version if name == last or _matches(name, pattern)]
-    return all(left.get(name) == version[name] for name in names)
-
-
-def _matches(name: str, pattern: str) -> bool:
-    return name.startswith(pattern.removesuffix("**/*")) if pattern.endswith("**/*") else name == pattern
+def torn_sets(
+    left: dict[str, Any], versions: Sequence[dict[str, Any]], sets: Sequence[tuple[str, str]]
+) -> Iterator[str]:
+    """Files that say that their set is complete, where its files are of no single version. sets: see Command."""
+    for last, others in sets:
+        for name in (name for name in left if Path(name).name == last):
+            whole = (
+                {each: data for each, data in version.items() if each == name or each.startswith(others)}
+                for version in versions
+                if name in version
+            )
+            if not any(files.items() <= left.items() for files in whole):
+                yield f"{name} without the files that belong to it"
 
 
 # The campaign

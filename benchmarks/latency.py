@@ -24,9 +24,9 @@ from pathlib import Path
 
 import torch
 
-ROOT = Path(__file__).resolve().parent.parent
-sys.path.insert(0, str(ROOT))
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
+from benchmarks.common import ROOT, cfg_path
 from benchmarks.inference import HEADINGS, forward_passes, prepared
 from compose.published import TABLE_5, TABLES
 from models.load import load
@@ -35,14 +35,12 @@ from utils.files import write_text
 from utils.packages import is_installed
 
 OUT = ROOT / "benchmarks" / "latency.json"
-
-
 PASSES = 3
 
 
 def least_ms(name: str, side: int) -> float:
     """Processor milliseconds of the quickest of PASSES forward passes after one for warming up."""
-    network = settle_statistics(load(ROOT / "cfg" / f"{name}.cfg", width=side, height=side)).fold()
+    network = settle_statistics(load(cfg_path(name), width=side, height=side)).fold()
     image = torch.rand(1, 3, side, side)
     seconds = []
     with torch.inference_mode():

@@ -18,9 +18,9 @@ import tempfile
 import time
 from pathlib import Path
 
-ROOT = Path(__file__).resolve().parent.parent
-sys.path.insert(0, str(ROOT))
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
+from benchmarks.common import cfg_path
 from data.loader import TrainBatch
 from data.scenes import make_scenes
 from models.plan import read_plan
@@ -34,7 +34,7 @@ SCENES = 200
 def parse_arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     add = parser.add_argument
-    add("--cfg", default=str(ROOT / "cfg" / "csppeleenet-efm.cfg"))
+    add("--cfg", default=str(cfg_path("csppeleenet-efm")))
     add("--data", help="default: drawn scenes")
     add("--img-size", type=int, default=416)
     add("--batch-size", type=int, default=8)

@@ -26,11 +26,10 @@ from pathlib import Path
 import cv2
 import torch
 
-ROOT = Path(__file__).resolve().parent.parent
-sys.path.insert(0, str(ROOT))
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 import train
-from benchmarks.kills import COMMANDS, Command, fork, inputs
+from benchmarks.kills import COMMANDS, Command, fork, inputs, torn_sets
 from inference.journal import JOURNAL
 from utils.cli import EXIT_OK, run_script
 
@@ -53,6 +52,11 @@ class Call:
     texts: tuple[bytes, ...]
     rest: str
     found: int
+
+    @property
+    def folder(self) -> str:
+        """Folder that its paths are relative to; empty: the working folder."""
+        return self.handles[0][1] if self.handles else ""
 
 
 def record(command: list[str], log: Path) -> list[Call]:
@@ -100,11 +104,13 @@ class Entry:
     names: dict[str, Entry] = field(default_factory=dict)
     durable: dict[str, Entry] = field(default_factory=dict)
 
-    def set(self, name: str, entry: Entry | None) -> None:
-        if entry is None:
-            del self.names[name]
-        else:
-            self.names[name] = entry
+
+def _set(names: dict[str, Entry], name: str, entry: Entry | None) -> None:
+    """Give a name to an entry; None: remove the name."""
+    if entry is None:
+        names.pop(name, None)
+    else:
+        names[name] = entry
 
 
 class Disk:
@@ -141,11 +147,7 @@ class Disk:
             changed: dict[Entry, dict[str, Entry]] = {}
             for number in sorted(chosen):
                 folder, name, entry = self.pending[number]
-                names = changed.setdefault(folder, dict(folder.durable))
-                if entry is None:
-                    names.pop(name, None)
-                else:
-                    names[name] = entry
+                _set(changed.setdefault(folder, dict(folder.durable)), name, entry)
             for content in (_synced, _half, _zeros, _complete):
                 yield {name: content(entry) for name, entry in _files(changed.get(self.top, self.top.durable), changed)}
 
@@ -156,7 +158,7 @@ class Disk:
     # System calls
 
     def _openat(self, call: Call) -> bool:
-        where = self._place(call.handles[0][1] if call.handles else "", call.texts[0])
+        where = self._place(call.folder, call.texts[0])
         if where is None or "O_DIRECTORY" in call.rest:
             self._opened.pop(call.found, None)
             return False
@@ -230,10 +232,7 @@ class Disk:
             return False
         if entry.folder:
             for folder, name, other in [change for change in self.pending if change[0] is entry]:
-                if other is None:
-                    folder.durable.pop(name, None)
-                else:
-                    folder.durable[name] = other
+                _set(folder.durable, name, other)
             self.pending = [change for change in self.pending if change[0] is not entry]
         else:
             entry.synced = entry.data
@@ -257,35 +256,28 @@ class Disk:
     _renameat = _rename
 
     def _unlinkat(self, call: Call) -> bool:
-        where = self._place(call.handles[0][1] if call.handles else "", call.texts[0])
-        if where is None:
-            return False
-        self._name(*where, None)
-        return True
+        return self._named(call, call.texts[0], None)
 
     _unlink = _rmdir = _unlinkat
 
     def _mkdirat(self, call: Call) -> bool:
-        where = self._place(call.handles[0][1] if call.handles else "", call.texts[0])
-        if where is None:
-            return False
-        self._name(*where, Entry(folder=True))
-        return True
+        return self._named(call, call.texts[0], Entry(folder=True))
 
     _mkdir = _mkdirat
 
     def _symlinkat(self, call: Call) -> bool:
-        where = self._place(call.handles[-1][1] if call.handles else "", call.texts[1])
-        if where is None:
-            return False
-        entry = Entry(link=call.texts[0])
-        self._name(*where, entry)
-        return True
+        return self._named(call, call.texts[1], Entry(link=call.texts[0]))
 
     _symlink = _symlinkat
 
+    def _named(self, call: Call, path: bytes, entry: Entry | None) -> bool:
+        where = self._place(call.folder, path)
+        if where is not None:
+            self._name(*where, entry)
+        return where is not None
+
     def _name(self, folder: Entry, name: str, entry: Entry | None) -> None:
-        folder.set(name, entry)
+        _set(folder.names, name, entry)
         self.pending.append((folder, name, entry))
 
     def _known(self, call: Call) -> tuple[Entry, int, bool] | None:
@@ -391,22 +383,11 @@ def examine(calls: Iterable[Call], disk: Disk, sets: tuple[tuple[str, str], ...]
             whole = disk.whole.get(name, {after.get(name)})
             if data not in whole and not (grows and name.endswith(grows)):
                 bad[f"{name}: {len(data)} bytes"] = None
-        for last, first in sets:
-            for name in state:
-                if name.rpartition("/")[2] == last and not any(
-                    _set(state, each, name, first) for each in (before, after)
-                ):
-                    bad[f"{name} without the files that belong to it"] = None
+        bad |= dict.fromkeys(torn_sets(state, (before, after), sets))
     found.different, found.bad = len(seen), tuple(bad)
     worst = list(disk.states())
     found.late = tuple(name for name, data in after.items() if any(state.get(name) != data for state in worst))
     return found
-
-
-def _set(state: dict[str, bytes], version: dict[str, bytes], last: str, first: str) -> bool:
-    folder = last.rpartition("/")[0]
-    prefix = f"{folder}/" if first.endswith("**/*") else f"{folder}/{first}" if folder else first
-    return all(state.get(name) == data for name, data in version.items() if name == last or name.startswith(prefix))
 
 
 def _train(folder: Path, version: int) -> int:
@@ -448,10 +429,8 @@ def main() -> int:
             calls = record([sys.executable, __file__, "--run", name, str(folder), "1"], folder.parent / "strace.log")
             found = examine(calls, disk, ALL[name].sets, "results.csv")
         result = f"BROKEN: {', '.join(found.bad[:5])}" if found.bad else "all old, new or absent"
-        print(
-            f"| {name} | {found.calls} | {found.states} | {found.different} | {result} | {len(found.late)} |",
-            flush=True,
-        )
+        counts = f"{found.calls} | {found.states} | {found.different}"
+        print(f"| {name} | {counts} | {result} | {len(found.late)} |", flush=True)
         failed |= bool(found.bad)
     return int(failed)
 

@@ -24,6 +24,7 @@ from functools import partial
 from pathlib import Path
 
 import train
+from benchmarks.common import table
 from benchmarks.shapes import CLASSES, make_shapes
 from compose.backbones import BACKBONES, densenet
 from compose.heads import HEADS
@@ -217,17 +218,17 @@ def train_net(folder: Path, name: str, task: Task, net: str, seed: int, *, worke
     if last.exists():
         arguments = ["--resume", str(last)]
     else:
-        arguments = [
-            "--cfg",
-            str(cfg),
-            "--data",
-            str(draw(folder, name, task)),
-            "--seed",
-            str(seed),
+        arguments = ["--cfg", str(cfg), "--data", str(draw(folder, name, task)), "--seed", str(seed)]
+        arguments += [
             "--adamw",
             "--cos-lr",
+            "--amp",
+            "bf16",
+            "--bn-momentum",
+            "0.1",
+            "--eval-period",
+            str(task.iterations),
         ]
-        arguments += ["--amp", "bf16", "--bn-momentum", "0.1", "--eval-period", str(task.iterations)]
         arguments += ["--no-plots", "--no-tensorboard", "--project", str(run.parent), "--name", run.name, "--exist-ok"]
         if name == "scenes":
             start = folder / "runs" / f"shapes-{START}-{seed}" / "weights" / f"shapes-{START}_final.weights"
@@ -281,16 +282,8 @@ def markdown(folder: Path, name: str, task: Task, results: Sequence[Result]) -> 
     freedom = sum(len(values) - 1 for values in figures.values() if values)
     squares = sum((value - means[net]) ** 2 for net, values in figures.items() for value in values)
     spread = (squares / freedom) ** 0.5 if freedom else None
-    head = (
-        "net",
-        "weights [M]",
-        "BFLOPs",
-        "papers",
-        f"{task.metric} [%] by seed",
-        "mean",
-        "sd",
-        "processor [s]",
-    )
+    figure = f"{task.metric} [%] by seed"
+    head = ("net", "weights [M]", "BFLOPs", "papers", figure, "mean", "sd", "processor [s]")
     rows = [
         (net, *counts(folder, name, net), "–" if task.printed[net] is None else f"{task.printed[net]:.1f}",
          ", ".join(f"{value:.1f}" for value in figures[net]), f"{means[net]:.1f}",
@@ -298,7 +291,7 @@ def markdown(folder: Path, name: str, task: Task, results: Sequence[Result]) -> 
          f"{statistics.mean(each.seconds for each in results if each.net == net):.0f}")
         for net in means
     ]  # fmt: skip
-    text = f"## {name}: {task.images:,} images of {task.side} x {task.side}\n\n{table(head, rows)}"
+    text = f"## {name}: {task.images:,} images of {task.side} x {task.side}\n\n{table(head, rows)}\n"
     if spread is None:
         return text
     quantile = T95[min(freedom, len(T95)) - 1]
@@ -316,7 +309,7 @@ def markdown(folder: Path, name: str, task: Task, results: Sequence[Result]) -> 
     return (
         f"{text}\nStandard deviation of a training over all nets: {spread:.2f} with {freedom} degrees of freedom. A difference "
         f"counts beyond the 95 % margin of Student's t. {same} of {len(pairs)} pairs with printed figures are in the printed "
-        f"order.\n\n{table(('difference', 'the papers', 'ours', 'margin', ''), lines)}"
+        f"order.\n\n{table(('difference', 'the papers', 'ours', 'margin', ''), lines)}\n"
     )
 
 
@@ -331,10 +324,6 @@ def counts(folder: Path, name: str, net: str) -> Iterator[str]:
     sums = totals(make_plan(fit_classes(plan, len(CLASSES if name == "shapes" else NAMES))))
     yield f"{sums['conv_weights'] / 1e6:.2f}"
     yield f"{sums['bflops_paper']:.3f}"
-
-
-def table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    return "".join(f"| {' | '.join(row)} |\n" for row in (head, ["---"] * len(head), *rows))
 
 
 if __name__ == "__main__":

@@ -30,6 +30,7 @@ from collections import Counter
 from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Iterator, Sequence
 from contextlib import asynccontextmanager, contextmanager, suppress
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -37,9 +38,9 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-ROOT = Path(__file__).resolve().parent.parent
-sys.path.insert(0, str(ROOT))
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
+from benchmarks.common import ROOT, children, table, usage
 from data.image import read_image
 from inference.model import open_model
 from inference.predictor import Model, NmsOptions
@@ -123,7 +124,7 @@ class Tally:
     connection. crashed: requests that a killed decoder cost. wrong: answers that
     are not those of the image. lost: requests without an answer. abuse: outcomes by kind. unexpected: those of them that should not
     be. left_open: files that stay open without clients.
-    samples: resident bytes, open files and threads of the server, and resident bytes of its decoders.
+    samples: memory in MiB, open files and threads of the server, and memory of its decoders.
     """
 
     latencies: list[float] = field(default_factory=list)
@@ -135,7 +136,7 @@ class Tally:
     lost: int = 0
     abuse: Counter[str] = field(default_factory=Counter)
     unexpected: Counter[str] = field(default_factory=Counter)
-    samples: list[tuple[int, int, int, int]] = field(default_factory=list)
+    samples: list[tuple[float, int, int, float]] = field(default_factory=list)
     seconds: float = 0.0
     left_open: int = 0
 
@@ -202,10 +203,8 @@ async def good_client(port: int, known: Known, numbers: Iterator[int], tally: Ta
                     answer = await connection.receive()
                 except (Closed, OSError, asyncio.TimeoutError) as error:
                     connection.close()
-                    if was_open and not isinstance(
-                        error, asyncio.TimeoutError
-                    ):  # it was idle for too long, as HTTP permits
-                        tally.stale += 1
+                    if was_open and not isinstance(error, asyncio.TimeoutError):
+                        tally.stale += 1  # it was idle for too long, as HTTP permits
                         continue
                     tally.lost += 1
                     break
@@ -238,15 +237,8 @@ def png(width: int, height: int) -> bytes:
 
 def gif(screen: int, frame: int) -> bytes:
     """A square image whose screen and frame may differ."""
-    palette = b"\x80\x00\x00" + bytes(6)
-    return (
-        b"GIF89a"
-        + struct.pack("<HH", screen, screen)
-        + palette
-        + b","
-        + struct.pack("<HHHHB", 0, 0, frame, frame, 0)
-        + b"\x02\x02\x4c\x01\x00;"
-    )
+    head = b"GIF89a" + struct.pack("<HH", screen, screen) + b"\x80\x00\x00" + bytes(6)
+    return head + b"," + struct.pack("<HHHHB", 0, 0, frame, frame, 0) + b"\x02\x02\x4c\x01\x00;"
 
 
 def tiff(side: int) -> bytes:
@@ -410,7 +402,7 @@ class Abuse:
 
     async def forever(self) -> None:
         """One after the other in random order, several at a time; the slow ones all the time."""
-        files = [partial_file(self, kind, *each) for kind, each in bad_files(self.good).items()]
+        files = [partial(self.file, kind, *each) for kind, each in bad_files(self.good).items()]
         quick = [
             *files,
             self.chunked,
@@ -429,46 +421,22 @@ class Abuse:
                         await way()
                     await asyncio.sleep(0.1)
 
-        slow: list[list[Callable[[], Awaitable[None]]]] = [
-            [each] for each in (self.slow_headers, self.slow_body, self.unread, self.idle)
-        ]
-        await asyncio.gather(*map(repeat, (quick, quick, *slow)))
-
-
-def partial_file(
-    abuse: Abuse, kind: str, body: bytes, content_type: str, statuses: Sequence[int]
-) -> Callable[[], Awaitable[None]]:
-    return lambda: abuse.file(kind, body, content_type, statuses)
-
-
-def children(pid: int) -> list[int]:
-    found = (path.read_text().split() for path in Path(f"/proc/{pid}/task").glob("*/children"))
-    return [int(each) for ids in found for each in ids]
-
-
-def resident(pid: int) -> int:
-    text = Path(f"/proc/{pid}/smaps_rollup").read_text()
-    return 1024 * int(re.findall(r"^Pss:\s+(\d+)", text, re.MULTILINE)[0])
-
-
-def entries(pid: int, name: str) -> int:
-    """How many open files ("fd") or threads ("task") a process has."""
-    return len(list(Path(f"/proc/{pid}/{name}").iterdir()))
+        slow = (self.slow_headers, self.slow_body, self.unread, self.idle)
+        await asyncio.gather(repeat(quick), repeat(quick), *(repeat([way]) for way in slow))
 
 
 async def watch(pid: int, tally: Tally) -> None:
     while True:
         with suppress(OSError):  # a child that has ended meanwhile
-            memory = sum(map(resident, children(pid)))
-            tally.samples.append((resident(pid), entries(pid, "fd"), entries(pid, "task"), memory))
+            tally.samples.append((*usage(pid), sum(usage(child).memory for child in children(pid))))
         await asyncio.sleep(_SAMPLE_S)
 
 
 async def kill_decoders(pid: int, tally: Tally) -> None:
     while True:
         await asyncio.sleep(2)
-        if found := children(pid):
-            with suppress(ProcessLookupError):
+        with suppress(OSError):  # of one that has ended meanwhile
+            if found := children(pid):
                 os.kill(random.choice(found), signal.SIGSEGV)
                 tally.killed += 1
 
@@ -523,10 +491,9 @@ async def load(port: int, pid: int, known: Sequence[Known], requests: int, seed:
 
 def images_per_s(model: Model, known: Sequence[Known], folder: Path, batch: int, seconds: float) -> float:
     """What decoding and the model manage without a server, one image after the other, in batches."""
-    paths = []
-    for number, each in enumerate(known):
-        paths.append(folder / f"{number}.jpg")
-        paths[-1].write_bytes(each.file)
+    paths = [folder / f"{number}.jpg" for number in range(len(known))]
+    for path, each in zip(paths, known, strict=True):
+        path.write_bytes(each.file)
     model.expect(None)
     model.predict([read_image(path) for path in paths[:batch]], batch_size=batch)
     start, count = time.perf_counter(), 0
@@ -539,14 +506,15 @@ def images_per_s(model: Model, known: Sequence[Known], folder: Path, batch: int,
     raise AssertionError
 
 
-def spread(values: Sequence[int]) -> str:
-    return f"{min(values)} to {max(values)}"
+def spread(values: Sequence[float]) -> str:
+    return f"{min(values):.0f} to {max(values):.0f}"
 
 
-def memory_change(samples: Sequence[int]) -> float:
-    """Percent from the first tenth to the last tenth of the samples."""
+def memory_text(samples: Sequence[float]) -> str:
+    """Lowest and highest, and the change from the first tenth to the last tenth of the samples."""
     part = max(1, len(samples) // 10)
-    return 100 * (statistics.median(samples[-part:]) / statistics.median(samples[:part]) - 1)
+    change = statistics.median(samples[-part:]) / statistics.median(samples[:part]) - 1
+    return f"{spread(samples)} MB, {100 * change:+.2f} %"
 
 
 def report(tally: Tally, bare: dict[int, float], batch: float) -> str:
@@ -569,17 +537,14 @@ def report(tally: Tally, bare: dict[int, float], batch: float) -> str:
     if samples:
         memory, files, threads, decoders = zip(*samples, strict=True)
         rows += [
-            ("memory of the server", f"{spread([each >> 20 for each in memory])} MB, {memory_change(memory):+.2f} %"),
-            (
-                "memory of the decoders",
-                f"{spread([each >> 20 for each in decoders])} MB, {memory_change(decoders):+.2f} %",
-            ),
-            ("open files", f"{spread(files)}"),
+            ("memory of the server", memory_text(memory)),
+            ("memory of the decoders", memory_text(decoders)),
+            ("open files", spread(files)),
             ("open files that stay without clients", f"{tally.left_open}"),
-            ("threads", f"{spread(threads)}"),
+            ("threads", spread(threads)),
         ]
-    table = "\n".join(["| what | result |", "|---|---|", *(f"| {name} | {value} |" for name, value in rows)])
-    return "\n".join([table, "", *(f"{count:6} {kind}" for kind, count in sorted(tally.abuse.items()))])
+    lines = (f"{count:6} {kind}" for kind, count in sorted(tally.abuse.items()))
+    return "\n".join([table(("what", "result"), rows), "", *lines])
 
 
 def _ms(times: Sequence[float], part: float) -> str:
@@ -628,7 +593,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     with server([str(each) for pair in flags.items() for each in pair]) as (port, pid):
 
         async def run() -> tuple[Tally, float]:
-            before = entries(pid, "fd")
+            before = usage(pid).files
             sent = load(port, pid, known, options.requests, options.seed, options.well_behaved)
             limit = _START_S + options.requests * _LONGEST_S
             try:
@@ -637,7 +602,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
                 raise RunError(f"{options.requests} requests were not answered in {limit:.0f} s") from None
             batch = await mean_batch(port)
             for _ in range(_CLOSING):
-                tally.left_open = max(0, entries(pid, "fd") - before)
+                tally.left_open = max(0, usage(pid).files - before)
                 if not tally.left_open:
                     break
                 await asyncio.sleep(0.1)

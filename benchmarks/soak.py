@@ -18,15 +18,14 @@ import subprocess
 import sys
 import tempfile
 import time
-from dataclasses import dataclass
 from pathlib import Path
 
 import cv2
 import numpy as np
 
-ROOT = Path(__file__).resolve().parent.parent
-sys.path.insert(0, str(ROOT))
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
+from benchmarks.common import ROOT, Usage, children, table, usage
 from benchmarks.kills import prepare
 from data.video import VideoWriter
 from utils.cli import EXIT_INTERRUPTED, EXIT_OK, above_zero, whole
@@ -37,39 +36,15 @@ _EVERY_S = 0.5
 _WARM_UP, _WINDOW = 0.2, 0.2  # parts of the samples
 
 
-@dataclass(frozen=True)
-class Sample:
-    """memory in MiB, open files and threads of a process and its children."""
-
-    memory: float
-    files: int
-    threads: int
-
-
-def sample(pid: int) -> Sample | None:
-    """None when the process has ended."""
-    memory, files, threads = 0.0, 0, 0
+def sample(pid: int) -> Usage | None:
+    """Of a process and its children; None when one of them has ended."""
     try:
-        for each in (pid, *children(pid)):
-            folder = Path(f"/proc/{each}")
-            rows = folder.joinpath("smaps_rollup").read_text().splitlines()
-            memory += sum(int(row.split()[1]) for row in rows if row.startswith("Pss:")) / 1024
-            files += len(os.listdir(folder / "fd"))  # noqa: PTH208, names are enough
-            threads += len(os.listdir(folder / "task"))  # noqa: PTH208
-    except (FileNotFoundError, ProcessLookupError, PermissionError):
+        return Usage(*map(sum, zip(*map(usage, (pid, *children(pid))), strict=True)))
+    except OSError:
         return None
-    return Sample(memory, files, threads)
 
 
-def children(pid: int) -> list[int]:
-    found = []
-    for task in Path(f"/proc/{pid}/task").iterdir():
-        direct = [int(each) for each in task.joinpath("children").read_text().split()]
-        found += [*direct, *(inner for each in direct for inner in children(each))]
-    return found
-
-
-def watch(command: list[str], folder: Path) -> tuple[int, list[Sample]]:
+def watch(command: list[str], folder: Path) -> tuple[int, list[Usage]]:
     """The command's exit code, and samples from its start to its end. Ctrl-C is passed on."""
     samples = []
     with (folder / "soak.log").open("w") as log:
@@ -85,20 +60,20 @@ def watch(command: list[str], folder: Path) -> tuple[int, list[Sample]]:
     return process.returncode, samples
 
 
-def report(samples: list[Sample]) -> bool:
+def report(samples: list[Usage]) -> bool:
     """Print what was seen; whether memory stayed flat, and files and threads did not become more."""
     used = samples[int(len(samples) * _WARM_UP) :]
     window = max(1, int(len(used) * _WINDOW))
     first, last = used[:window], used[-window:]
-    print("| what | after the warm-up | at the end | most |\n|---|---|---|---|")
-    good = True
-    for name in ("memory", "files", "threads"):
+    rows, good = [], True
+    for name in Usage._fields:
         before, after = (statistics.median(getattr(each, name) for each in part) for part in (first, last))
         most = max(getattr(each, name) for each in used)
         good &= after <= before * (1 + _GROWTH) if name == "memory" else after <= before
         unit, digits = (" MiB", 1) if name == "memory" else ("", 0)
-        change = f" ({100 * (after / before - 1):+.2f} %)"
-        print(f"| {name} | {before:.{digits}f}{unit} | {after:.{digits}f}{unit}{change} | {most:.{digits}f}{unit} |")
+        first_text, last_text, most_text = (f"{each:.{digits}f}{unit}" for each in (before, after, most))
+        rows.append((name, first_text, f"{last_text} ({100 * (after / before - 1):+.2f} %)", most_text))
+    print(table(("what", "after the warm-up", "at the end", "most"), rows))
     print(f"\n{len(samples)} samples")
     return good
 

@@ -42,7 +42,7 @@ class BatchNorm(nn.Module):
         if not self.training:
             return F.batch_norm(x, self.rolling_mean, self.rolling_variance, self.scales, self.biases, eps=EPS)
         if self.processes.count > 1:
-            y, mean, variance = _SharedStatistics.apply(x, self.scales, self.biases, EPS, self.processes)
+            y, mean, variance = _SharedStatistics.apply(x, self.scales, self.biases, self.processes)
         else:
             y, mean, variance = _BatchStatistics.apply(x, self.scales, self.biases)
         with torch.no_grad():
@@ -121,10 +121,7 @@ class _BatchStatistics(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx: Any, grad: Tensor, *_: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        x, scales, mean, inverse = ctx.saved_tensors
-        return torch.ops.aten.native_batch_norm_backward(
-            _layout_like(grad, x), x, scales, None, None, mean, inverse, True, EPS, [True, True, True]
-        )
+        return _native_gradient(grad, *ctx.saved_tensors)
 
 
 class _GivenStatistics(torch.autograd.Function):
@@ -142,13 +139,9 @@ class _GivenStatistics(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
-        x, scales, mean, inverse = ctx.saved_tensors
         if ctx.processes.count > 1:
-            return (*_shared_gradient(grad, x, scales, mean, inverse, ctx.processes), None, None, None)
-        found = torch.ops.aten.native_batch_norm_backward(
-            _layout_like(grad, x), x, scales, None, None, mean, inverse, True, EPS, [True, True, True]
-        )
-        return (*found, None, None, None)
+            return (*_shared_gradient(ctx.processes, grad, *ctx.saved_tensors), None, None, None)
+        return (*_native_gradient(grad, *ctx.saved_tensors), None, None, None)
 
 
 class _SharedStatistics(torch.autograd.Function):
@@ -156,11 +149,11 @@ class _SharedStatistics(torch.autograd.Function):
 
     @staticmethod
     def forward(
-        ctx: Any, x: Tensor, scales: Tensor, biases: Tensor, eps: float, processes: Processes
+        ctx: Any, x: Tensor, scales: Tensor, biases: Tensor, processes: Processes
     ) -> tuple[Tensor, Tensor, Tensor]:
         mean, squares, count = _shared_moments(x, processes)
         variance = squares / (count - 1).clamp(min=1)
-        inverse = torch.rsqrt(variance + eps)
+        inverse = torch.rsqrt(variance + EPS)
         ctx.save_for_backward(x, scales, mean, inverse)
         ctx.processes = processes
         ctx.mark_non_differentiable(mean, variance)
@@ -170,8 +163,7 @@ class _SharedStatistics(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx: Any, grad: Tensor, *_: Tensor) -> tuple[Tensor | None, ...]:
-        x, scales, mean, inverse = ctx.saved_tensors
-        return (*_shared_gradient(grad, x, scales, mean, inverse, ctx.processes), None, None)
+        return (*_shared_gradient(ctx.processes, grad, *ctx.saved_tensors), None)
 
 
 def _shared_moments(x: Tensor, processes: Processes) -> tuple[Tensor, Tensor, Tensor]:
@@ -187,7 +179,7 @@ def _shared_moments(x: Tensor, processes: Processes) -> tuple[Tensor, Tensor, Te
 
 
 def _shared_gradient(
-    grad: Tensor, x: Tensor, scales: Tensor, mean: Tensor, inverse: Tensor, processes: Processes
+    processes: Processes, grad: Tensor, x: Tensor, scales: Tensor, mean: Tensor, inverse: Tensor
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Gradients of x, scales and biases over all processes, as if the variance had been divided by N.
 
@@ -215,7 +207,12 @@ def _per_channel(values: Tensor, x: Tensor) -> Tensor:
     return values.view(-1, *(1 for _ in range(x.dim() - 2)))
 
 
-def _layout_like(grad: Tensor, x: Tensor) -> Tensor:
-    """`grad` with the memory layout of `x`; the kernel is many times slower if the two differ."""
+def _native_gradient(
+    grad: Tensor, x: Tensor, scales: Tensor, mean: Tensor, inverse: Tensor
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Gradients of x, scales and biases by PyTorch's kernel, which is many times slower if x and `grad` differ in layout."""
     last = x.dim() == 4 and x.is_contiguous(memory_format=torch.channels_last) and not x.is_contiguous()
-    return grad.contiguous(memory_format=torch.channels_last if last else torch.contiguous_format)
+    grad = grad.contiguous(memory_format=torch.channels_last if last else torch.contiguous_format)
+    return torch.ops.aten.native_batch_norm_backward(
+        grad, x, scales, None, None, mean, inverse, True, EPS, [True, True, True]
+    )

@@ -68,21 +68,18 @@ class Graph:
         """A constant in the current floating point type."""
         if isinstance(values, Tensor):
             values = values.detach().cpu().numpy()
-        return self._constant(np.asarray(values, np.float64).astype(self.dtype))
+        return self.fixed(np.asarray(values, np.float64).astype(self.dtype))
 
     def integers(self, values: Sequence[int] | int) -> str:
         """A constant of int64."""
-        return self._constant(np.asarray(values, np.int64))
+        return self.fixed(np.asarray(values, np.int64))
 
     def scales(self, values: Sequence[float] | float | NDArray[Any]) -> str:
         """A float32 constant, which some operators require whatever the type of their input."""
-        return self._constant(np.asarray(values, np.float32))
+        return self.fixed(np.asarray(values, np.float32))
 
-    def fixed(self, values: NDArray[Any]) -> str:
+    def fixed(self, array: NDArray[Any]) -> str:
         """A constant of the type that it has."""
-        return self._constant(values)
-
-    def _constant(self, array: NDArray[Any]) -> str:
         key = (array.dtype.str, array.shape, array.tobytes()) if array.size <= _SHARED_SIZE else None
         if key in self._shared:
             return self._shared[key]

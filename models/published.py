@@ -7,13 +7,11 @@ CrossStagePartialNetworks). AP50 and AP are on COCO test-dev in percent, "top1" 
 from __future__ import annotations
 
 import difflib
-import hashlib
 import urllib.error
 import urllib.request
 from dataclasses import dataclass
 from http.client import HTTPException
 from pathlib import Path
-from typing import BinaryIO
 
 from tqdm import tqdm
 
@@ -34,23 +32,14 @@ _PAGES = (b"<!doctype", b"<html", b"<head", b"<?xml")
 
 
 @dataclass(frozen=True, kw_only=True)
-class ExpectedFile:
-    """What is known of a file in advance: its size in bytes, exactly or about (see ABOUT); SHA-256 in hex."""
-
-    size: int | None = None
-    about: int | None = None
-    sha256: str | None = None
-
-
-@dataclass(frozen=True, kw_only=True)
 class Published:
     """One file. cfg: name of its cfg in its authors' repository. megabytes: about, 0: unknown. quality: as published."""
 
     name: str
     cfg: str
     url: str
-    megabytes: float = 0
-    quality: str = ""
+    megabytes: float
+    quality: str
 
     @property
     def file(self) -> str:
@@ -59,59 +48,50 @@ class Published:
         return f"{self.name}.weights" if "?" in last else last
 
     @property
-    def expected(self) -> ExpectedFile:
-        """Published sizes are rounded, and some call 1024 * 1024 bytes a megabyte; nobody publishes checksums."""
-        return ExpectedFile(about=round(self.megabytes * 1e6) or None)
+    def about(self) -> int | None:
+        """Its size in bytes, see ABOUT; nobody publishes exact sizes or checksums."""
+        return round(self.megabytes * 1e6) or None
 
 
-def _row(name: str, cfg: str, url: str, megabytes: float = 0, quality: str = "") -> Published:
-    return Published(name=name, cfg=f"{cfg}.cfg", url=url, megabytes=megabytes, quality=quality)
+# name | megabytes | quality | address | its cfg, if that has another name
+_TABLE = f"""
+yolov4-p6 | 487 | AP50 72.1 AP 54.0 at 1280 | {_V4}/yolov4-p6.weights
+yolov4-p5 | 271 | AP50 70.0 AP 51.6 at 896 | {_V4}/yolov4-p5.weights
+yolov4-csp-x-swish | 381 | AP50 69.9 AP 51.5 at 640 | {_V4}/yolov4-csp-x-swish.weights
+yolov4-csp-swish | 202 | AP50 68.7 AP 50.0 at 640 | {_V4}/yolov4-csp-swish.weights
+yolov4x-mish | 381 | AP50 68.5 AP 50.1 at 640 | {_V4}/yolov4x-mish.weights
+yolov4-csp | 202 | AP50 67.4 AP 48.7 at 640 | {_V4}/yolov4-csp.weights
+yolov4 | 245 | AP50 65.7 AP 43.5 at 608 | {_V3}/yolov4.weights
+yolov4.conv.137 | 162 | backbone | {_V3}/yolov4.conv.137 | yolov4
+yolov4-tiny | 23.1 | AP50 40.2 at 416 | {_V4}/yolov4-tiny.weights
+yolov4-tiny.conv.29 | - | backbone | {_V4}/yolov4-tiny.conv.29 | yolov4-tiny
+yolov4-csp.conv.142 | - | backbone | {_V4}/yolov4-csp.conv.142 | yolov4-csp
+yolov4-p5.conv.232 | - | backbone | {_V4}/yolov4-p5.conv.232 | yolov4-p5
+yolov4-p6.conv.289 | - | backbone | {_V4}/yolov4-p6.conv.289 | yolov4-p6
+enet-coco | 18.3 | AP50 45.5 at 416 | {_DRIVE}1FlHeQjWEQVJt0ay1PVsiuuMzmtNyv36m
+csresnext50-panet-spp-original-optimal | 217 | AP50 65.4 AP 43.2 at 608 | {_DRIVE}1CP1IGmo29TCVr6SxozRE16yqG67JXr2b
+csresnext50-panet-spp | - | AP50 60.0 AP 38.0 at 512 | {_DRIVE}1aNXdM8qVy11nqTcd2oaVB3mf7ckr258-
+yolov3-spp | - | AP50 60.6 at 608 | {_PJREDDIE}/yolov3-spp.weights
+yolov3 | - | AP50 55.3 at 416 | {_PJREDDIE}/yolov3.weights
+yolov3-tiny | - | AP50 33.1 at 416 | {_PJREDDIE}/yolov3-tiny.weights
+darknet53.conv.74 | - | backbone | {_PJREDDIE}/darknet53.conv.74 | yolov3
+yolov3-openimages | - | - | {_PJREDDIE}/yolov3-openimages.weights
+yolov3-tiny-prn | 18.8 | AP50 33.1 at 416 | {_PRN}/yolov3-tiny-prn.weights
+csmobilenet-v2 | - | top1 67.7 | {_CSP}/csmobilenet-v2_final.weights
+enetb0 | - | top1 71.3 | {_CSP}/enetb0_final.weights
+resnet10 | - | top1 63.5 | {_CSP}/resnet10_final.weights
+csdarknet53 | - | top1 77.2 | {_DRIVE}1dZJIxngmFpQJvsa6y7XADfSxkXCjJTzp
+csresnet50 | - | top1 76.6 | {_DRIVE}1pNU6DctLlf3mnJI-opZL6kCx_hSNsEKj
+csresnext50 | - | top1 77.9 | {_DRIVE}1IxKu5lAYCo4UpzAl5pOBIDAvC843vjn1
+"""
 
 
-PUBLISHED: tuple[Published, ...] = (
-    _row("yolov4-p6", "yolov4-p6", f"{_V4}/yolov4-p6.weights", 487, "AP50 72.1 AP 54.0 at 1280"),
-    _row("yolov4-p5", "yolov4-p5", f"{_V4}/yolov4-p5.weights", 271, "AP50 70.0 AP 51.6 at 896"),
-    _row(
-        "yolov4-csp-x-swish", "yolov4-csp-x-swish", f"{_V4}/yolov4-csp-x-swish.weights", 381, "AP50 69.9 AP 51.5 at 640"
-    ),
-    _row("yolov4-csp-swish", "yolov4-csp-swish", f"{_V4}/yolov4-csp-swish.weights", 202, "AP50 68.7 AP 50.0 at 640"),
-    _row("yolov4x-mish", "yolov4x-mish", f"{_V4}/yolov4x-mish.weights", 381, "AP50 68.5 AP 50.1 at 640"),
-    _row("yolov4-csp", "yolov4-csp", f"{_V4}/yolov4-csp.weights", 202, "AP50 67.4 AP 48.7 at 640"),
-    _row("yolov4", "yolov4", f"{_V3}/yolov4.weights", 245, "AP50 65.7 AP 43.5 at 608"),
-    _row("yolov4.conv.137", "yolov4", f"{_V3}/yolov4.conv.137", 162, "backbone"),
-    _row("yolov4-tiny", "yolov4-tiny", f"{_V4}/yolov4-tiny.weights", 23.1, "AP50 40.2 at 416"),
-    _row("yolov4-tiny.conv.29", "yolov4-tiny", f"{_V4}/yolov4-tiny.conv.29", 0, "backbone"),
-    _row("yolov4-csp.conv.142", "yolov4-csp", f"{_V4}/yolov4-csp.conv.142", 0, "backbone"),
-    _row("yolov4-p5.conv.232", "yolov4-p5", f"{_V4}/yolov4-p5.conv.232", 0, "backbone"),
-    _row("yolov4-p6.conv.289", "yolov4-p6", f"{_V4}/yolov4-p6.conv.289", 0, "backbone"),
-    _row("enet-coco", "enet-coco", f"{_DRIVE}1FlHeQjWEQVJt0ay1PVsiuuMzmtNyv36m", 18.3, "AP50 45.5 at 416"),
-    _row(
-        "csresnext50-panet-spp-original-optimal",
-        "csresnext50-panet-spp-original-optimal",
-        f"{_DRIVE}1CP1IGmo29TCVr6SxozRE16yqG67JXr2b",
-        217,
-        "AP50 65.4 AP 43.2 at 608",
-    ),
-    _row(
-        "csresnext50-panet-spp",
-        "csresnext50-panet-spp",
-        f"{_DRIVE}1aNXdM8qVy11nqTcd2oaVB3mf7ckr258-",
-        0,
-        "AP50 60.0 AP 38.0 at 512",
-    ),
-    _row("yolov3-spp", "yolov3-spp", f"{_PJREDDIE}/yolov3-spp.weights", 0, "AP50 60.6 at 608"),
-    _row("yolov3", "yolov3", f"{_PJREDDIE}/yolov3.weights", 0, "AP50 55.3 at 416"),
-    _row("yolov3-tiny", "yolov3-tiny", f"{_PJREDDIE}/yolov3-tiny.weights", 0, "AP50 33.1 at 416"),
-    _row("darknet53.conv.74", "yolov3", f"{_PJREDDIE}/darknet53.conv.74", 0, "backbone"),
-    _row("yolov3-openimages", "yolov3-openimages", f"{_PJREDDIE}/yolov3-openimages.weights"),
-    _row("yolov3-tiny-prn", "yolov3-tiny-prn", f"{_PRN}/yolov3-tiny-prn.weights", 18.8, "AP50 33.1 at 416"),
-    _row("csmobilenet-v2", "csmobilenet-v2", f"{_CSP}/csmobilenet-v2_final.weights", 0, "top1 67.7"),
-    _row("enetb0", "enetb0", f"{_CSP}/enetb0_final.weights", 0, "top1 71.3"),
-    _row("resnet10", "resnet10", f"{_CSP}/resnet10_final.weights", 0, "top1 63.5"),
-    _row("csdarknet53", "csdarknet53", f"{_DRIVE}1dZJIxngmFpQJvsa6y7XADfSxkXCjJTzp", 0, "top1 77.2"),
-    _row("csresnet50", "csresnet50", f"{_DRIVE}1pNU6DctLlf3mnJI-opZL6kCx_hSNsEKj", 0, "top1 76.6"),
-    _row("csresnext50", "csresnext50", f"{_DRIVE}1IxKu5lAYCo4UpzAl5pOBIDAvC843vjn1", 0, "top1 77.9"),
-)
+def _published(line: str) -> Published:
+    name, megabytes, quality, url, *cfg = (cell if cell != "-" else "" for cell in line.split(" | "))
+    return Published(name=name, cfg=f"{(*cfg, name)[0]}.cfg", url=url, megabytes=float(megabytes or 0), quality=quality)
+
+
+PUBLISHED = tuple(map(_published, _TABLE.strip().splitlines()))
 
 
 def find_published(name: str) -> Published:
@@ -133,17 +113,17 @@ def listing() -> str:
     return "\n".join(lines)
 
 
-def download(url: str, path: str | Path, expected: ExpectedFile | None = None) -> Path:
-    """Fetch `url` to `path`; an interrupted download is kept in `path`.part and resumed.
+def download(url: str, path: str | Path, about: int | None = None) -> Path:
+    """Fetch `url`, a file of about so many bytes, to `path`; an interrupted download is kept in `path`.part and resumed.
 
     An existing file that matches is left alone. Raises InputError for a malformed address, RunError for a failed transfer, a
     web page instead of the file, or a file that does not match.
     """
-    path, wanted = Path(path), expected or ExpectedFile()
+    path = Path(path)
     if not url.startswith(("https://", "http://")):
         raise InputError(f"{url}: expected an address that begins with https:// or http://")
     if exists(path):
-        _check(path, wanted)
+        _check(path, about)
         return path
     part = path.with_name(f"{path.name}.part")
     try:
@@ -157,7 +137,7 @@ def download(url: str, path: str | Path, expected: ExpectedFile | None = None) -
     except OSError as error:
         raise RunError(f"{part}: cannot be written: {error.strerror or error}") from error
     try:
-        _check(part, wanted)
+        _check(part, about)
     except RunError:
         part.unlink()
         raise
@@ -182,37 +162,24 @@ def _transfer(url: str, part: Path, title: str) -> None:
             )
         length = response.headers.get("Content-Length")
         total = int(length) + (have if resumed else 0) if length else None
-        with part.open("ab" if resumed else "wb") as stream:
-            _copy(response, stream, title, have if resumed else 0, total)
+        done = have if resumed else 0
+        with (
+            part.open("ab" if resumed else "wb") as stream,
+            tqdm(total=total, initial=done, unit="B", unit_scale=True, desc=title) as bar,
+        ):
+            while chunk := response.read(_CHUNK):
+                stream.write(chunk)
+                bar.update(len(chunk))
     if total is not None and part.stat().st_size < total:
         raise HTTPException(f"the connection ended after {part.stat().st_size:,} of {total:,} bytes")
 
 
-def _copy(source: BinaryIO, target: BinaryIO, title: str, done: int, total: int | None) -> None:
-    with tqdm(total=total, initial=done, unit="B", unit_scale=True, desc=title) as bar:
-        while chunk := source.read(_CHUNK):
-            target.write(chunk)
-            bar.update(len(chunk))
-
-
-def _check(path: Path, wanted: ExpectedFile) -> None:
+def _check(path: Path, about: int | None) -> None:
     """Raises RunError for a file that is evidently not the one requested."""
     size = path.stat().st_size
     with path.open("rb") as stream:
         start = stream.read(256).lstrip().lower()
     if start.startswith(_PAGES):
         raise RunError(f"{path}: is a web page (a notice or a quota page perhaps), not the file; open it in a browser")
-    if wanted.size is not None and size != wanted.size:
-        raise RunError(f"{path}: has {size:,} bytes, expected {wanted.size:,}")
-    if wanted.about is not None and abs(size - wanted.about) > ABOUT * wanted.about:
-        raise RunError(f"{path}: has {size:,} bytes, expected about {wanted.about:,}")
-    if wanted.sha256 is not None and _sha256(path) != wanted.sha256:
-        raise RunError(f"{path}: its SHA-256 is not the published one; the file is damaged or a different one")
-
-
-def _sha256(path: Path) -> str:
-    digest = hashlib.sha256()
-    with path.open("rb") as stream:
-        while chunk := stream.read(_CHUNK):
-            digest.update(chunk)
-    return digest.hexdigest()
+    if about is not None and abs(size - about) > ABOUT * about:
+        raise RunError(f"{path}: has {size:,} bytes, expected about {about:,}")

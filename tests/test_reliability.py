@@ -24,8 +24,9 @@ import convert
 import detect
 import export
 import train
+from benchmarks.common import Usage
 from benchmarks.kills import COMMANDS, fork, inputs, prepare, tree
-from benchmarks.soak import Sample, report, sample
+from benchmarks.soak import report, sample
 from data.video import readable_frames
 from tests.paths import REPOSITORY
 from training.checkpoint import load_checkpoint
@@ -210,10 +211,10 @@ def test_killed_commands_leave_whole_files() -> None:
 
 
 def test_the_soak_program_notices_growth() -> None:
-    flat = [Sample(100 + 0.001 * number, 7, 3) for number in range(100)]
+    flat = [Usage(100 + 0.001 * number, 7, 3) for number in range(100)]
     assert report(flat)
-    assert not report([Sample(100 + 0.05 * number, 7, 3) for number in range(100)])
-    assert not report([*flat[:90], *[Sample(100, 8, 3)] * 20])
+    assert not report([Usage(100 + 0.05 * number, 7, 3) for number in range(100)])
+    assert not report([*flat[:90], *[Usage(100, 8, 3)] * 20])
     own = sample(os.getpid())
     assert own is not None and own.memory > 10 and own.files > 2 and own.threads > 0
 

@@ -168,10 +168,8 @@ def _weights(graph: Graph, operands: list[str], grid: Grid, engine: Engine) -> l
     whole = np.rint(weights / scales.reshape(-1, 1, 1, 1)).clip(-_WEIGHT_LEVELS, _WEIGHT_LEVELS)
     result = [_dequantized(graph, whole.astype(np.int8), scales)]
     if others and engine == "onnxruntime":
-        return [
-            *result,
-            _dequantized(graph, np.rint(others[0] / scales / grid.scale).astype(np.int32), scales * grid.scale),
-        ]
+        biases = np.rint(others[0] / scales / grid.scale).astype(np.int32)
+        return [*result, _dequantized(graph, biases, scales * grid.scale)]
     return result + operands[1:]
 
 

@@ -27,7 +27,8 @@ def without_batch_norm(network: Network) -> Network:
     net = network.plan.net
     with blank_weights():
         fused = Network(make_plan(cfg, width=net.width or None, height=net.height or None)).eval()
-    images = torch.rand(1, *_shape(network))
+    shape = network.plan.input
+    images = torch.rand(1, shape.channels, shape.height, shape.width)
     with torch.inference_mode():
         before = network(images)
     network.fold()
@@ -42,11 +43,6 @@ def without_batch_norm(network: Network) -> Network:
                 f"{cfg.path}: without batch normalisation, its outputs differ (by {error:.2g} standard deviations)"
             )
     return fused
-
-
-def _shape(network: Network) -> tuple[int, int, int]:
-    shape = network.plan.input
-    return shape.channels, shape.height, shape.width
 
 
 def _copy(folded: Network, fused: Network) -> None:

@@ -80,8 +80,9 @@ class HeadSection(LayerSection):
     is_head: ClassVar[bool] = True
     labels: ClassVar[Literal["boxes", "vector"]] = "boxes"
 
-    def shape(self, site: Site) -> Shape:
-        return site.input
+    def reported_shape(self, site: Site) -> Shape:
+        """The original prints no size of most heads."""
+        return Shape(0, 0, 0)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -176,12 +177,15 @@ class _LossValue(torch.autograd.Function):
         return (-gradients[0] * delta).to(ctx.dtype), None, None
 
 
-def to_floats(sums: Mapping[str, Tensor], measures: Mapping[str, Tensor]) -> tuple[dict[str, float], dict[str, float]]:
-    """Scalars, and the means of tensors (k,), by name; one transfer from the device."""
+def to_floats(
+    terms: Mapping[str, Tensor], measures: Mapping[str, Tensor], no_object: Tensor
+) -> tuple[dict[str, float], dict[str, float]]:
+    """Terms of the cost, and averages: the means of measures (k,), and `no_object`; one transfer from the device."""
     values = torch.stack(tuple(measures.values()), 1)
     means = values.sum(0) / max(len(values), 1)
-    numbers = torch.cat((torch.stack(tuple(sums.values())), means)).tolist()
-    return dict(zip(sums, numbers, strict=False)), dict(zip(measures, numbers[len(sums) :], strict=True))
+    numbers = torch.cat((torch.stack(tuple(terms.values())), means, no_object[None])).tolist()
+    averages = dict(zip((*measures, "no_object"), numbers[len(terms) :], strict=True))
+    return dict(zip(terms, numbers, strict=False)), averages
 
 
 def locate(name: str, cfg_path: str) -> Path:

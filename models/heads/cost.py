@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from models.heads.base import NO_LIMIT, Head, HeadLoss, HeadSection, loss_value
-from models.layers.base import Shape, Site
+from models.layers.base import Site
 from models.onnx_graph import Graph
 from utils.detections import MASKED_TARGET
 from utils.options import ignored, option
@@ -44,9 +44,6 @@ class CostSection(HeadSection):
     )
     scale: float = option(1.0, "factor on the gradient")
     ratio: float = ignored(0.0, "the original computes a threshold from it and then sets that to 0")
-
-    def reported_shape(self, site: Site) -> Shape:
-        return Shape(0, 0, 0)
 
     def detail(self, site: Site) -> str:
         return self.type
@@ -96,9 +93,6 @@ class ContrastiveSection(HeadSection):
     cls_normalizer: float = ignored(1.0, _NO_TRAINING)
     max_delta: float = ignored(NO_LIMIT, _NO_TRAINING)
     contrastive_neg_max: int = ignored(3, _NO_TRAINING)
-
-    def reported_shape(self, site: Site) -> Shape:
-        return Shape(0, 0, 0)
 
     def build(self, site: Site) -> Contrastive:
         return Contrastive(site)

@@ -60,9 +60,6 @@ class DetectionSection(BoxSection):
             warn(site.raw, site.raw.find("coords"), text)
         return site.input
 
-    def reported_shape(self, site: Site) -> Shape:
-        return Shape(0, 0, 0)
-
     def detail(self, site: Site) -> str:
         return f"{self.side}x{self.side} cells of {self.num} boxes"
 
@@ -202,7 +199,6 @@ class Detection(Head):
                 "box": box.square().sum(),
                 "objectness": objectness.square().sum(),
                 "class": classes.square().sum(),
-                "no_object": parts.objectness.mean(),
             }
             measures = {
                 "iou": best,
@@ -212,8 +208,7 @@ class Detection(Head):
                 "recall50": (best > 0.5).float(),
             }
             delta = torch.cat([each.flatten(1) for each in (classes, objectness, box)], 1)
-        terms, averages = to_floats(sums, measures)
-        averages["no_object"] = terms.pop("no_object")
+        terms, averages = to_floats(sums, measures, parts.objectness.mean())
         return make_loss(x, delta, terms, averages, len(best))
 
     def _choose(self, predicted: Tensor, wanted: Tensor, seen: int) -> tuple[Tensor, Tensor]:

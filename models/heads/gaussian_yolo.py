@@ -184,7 +184,6 @@ class GaussianYolo(AnchorHead):
             "uncertainty": square[:, :, 1:OBJECTNESS:2].sum(),
             "objectness": square[:, :, OBJECTNESS].sum(),
             "class": square[:, :, OBJECTNESS + 1 :].sum(),
-            "no_object": no_object,
         }
         measure = iou if self.section.iou_loss == "mse" else giou  # what the original prints as IoU
         overlap = measure(targets.predicted[assigned], targets.wanted[assigned])
@@ -195,7 +194,6 @@ class GaussianYolo(AnchorHead):
             "recall50": (overlap > 0.5).float(),
             "recall75": (overlap > 0.75).float(),
         }
-        terms, averages = to_floats(sums, measures)
-        averages["no_object"] = terms.pop("no_object")
+        terms, averages = to_floats(sums, measures, no_object)
         averages["total_loss"] = sum(terms.values()) / len(delta)
         return make_loss(x, delta, terms, averages, len(overlap), self.section.delta_normalizer)

@@ -182,10 +182,8 @@ class Region(GridHead):
                 "box": square[:, :, :OBJECTNESS].sum(),
                 "objectness": square[:, :, OBJECTNESS].sum(),
                 "class": square[:, :, OBJECTNESS + 1 :].sum(),
-                "no_object": cells[:, :, OBJECTNESS].mean(),
             }
-        terms, averages = to_floats(sums, measures)
-        averages["no_object"] = terms.pop("no_object")
+        terms, averages = to_floats(sums, measures, cells[:, :, OBJECTNESS].mean())
         return make_loss(x, delta, terms, averages, len(measures["iou"]))
 
     def _delta(self, cells: Tensor, ground_truth: GroundTruth, seen: int) -> tuple[Tensor, dict[str, Tensor]]:

@@ -40,9 +40,6 @@ class SoftmaxSection(HeadSection):
             raise site.error("temperature: 0 is out of range, expected another number", "temperature")
         return site.input
 
-    def reported_shape(self, site: Site) -> Shape:
-        return Shape(0, 0, 0)
-
     def detail(self, site: Site) -> str:
         return f"{self.groups} groups" if self.groups > 1 else ""
 

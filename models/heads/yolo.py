@@ -172,7 +172,6 @@ class Yolo(AnchorHead):
             "box": square[:, :, :OBJECTNESS].sum(),
             "objectness": square[:, :, OBJECTNESS].sum(),
             "class": square[:, :, OBJECTNESS + 1 :].sum(),
-            "no_object": no_object,
         }
         predicted, wanted = targets.predicted[assigned], targets.wanted[assigned]
         overlap = iou(predicted, wanted)
@@ -184,8 +183,7 @@ class Yolo(AnchorHead):
             "recall50": (overlap > 0.5).float(),
             "recall75": (overlap > 0.75).float(),
         }
-        terms, averages = to_floats(sums, measures)
-        averages["no_object"] = terms.pop("no_object")
+        terms, averages = to_floats(sums, measures, no_object)
         averages |= _printed(section, terms, len(delta))
         if section.iou_loss != "mse" and section.show_details:
             mean = averages["giou" if section.iou_loss == "giou" else "iou"]

@@ -8,7 +8,7 @@ from typing import ClassVar
 from torch import Tensor
 
 from models.activations import Activation, activation_option
-from models.layers.base import Layer, LayerSection, Shape, Site
+from models.layers.base import Layer, LayerSection, Site
 from models.onnx_graph import Graph
 
 
@@ -20,9 +20,6 @@ class ActivationSection(LayerSection):
 
     activation: str = activation_option("linear", "activation function")
 
-    def shape(self, site: Site) -> Shape:
-        return site.input
-
     def build(self, site: Site) -> ActivationLayer:
         return ActivationLayer(self.activation)
 
@@ -32,9 +29,6 @@ class EmptySection(LayerSection):
     """Passes the previous layer on unchanged (parser.c parse_network_cfg_custom)."""
 
     names: ClassVar[tuple[str, ...]] = ("empty", "silence")
-
-    def shape(self, site: Site) -> Shape:
-        return site.input
 
     def build(self, site: Site) -> ActivationLayer:
         return ActivationLayer("linear")

@@ -93,9 +93,6 @@ class SeSection(LayerSection):
     reduction: int = option(16, "input channels per value of the squeezed vector", least=1)
     activation: str = activation_option("relu", "activation function of the squeezed vector")
 
-    def shape(self, site: Site) -> Shape:
-        return site.input
-
     def squeezed(self, site: Site) -> int:
         return max(site.input.channels // self.reduction, 1)
 

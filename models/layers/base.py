@@ -7,17 +7,19 @@ type a layer has.
 
 from __future__ import annotations
 
+import copy
 import functools
 import math
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass, fields
-from typing import ClassVar, Literal
+from typing import ClassVar, Literal, TypeVar
 
 import torch
 from torch import Tensor, nn
 
+from models.batchnorm import BatchNorm
 from models.onnx_graph import Graph
 from utils.cfg import RawSection
 from utils.errors import CfgError
@@ -162,8 +164,8 @@ class LayerSection(Options):
         return (index - 1,)
 
     def shape(self, site: Site) -> Shape:
-        """Shape of the output. Raises CfgError if the layer cannot work at this site."""
-        raise AssertionError(f"{type(self).__name__} lacks shape()")
+        """Shape of the output; by default that of the input. Raises CfgError if the layer cannot work at this site."""
+        return site.input
 
     def origins(self, site: Site, inputs: Sequence[Sequence[int]]) -> Sequence[int]:
         """The layer that computed each output channel; `inputs`: the same of each input's channels.
@@ -243,6 +245,44 @@ class Layer(nn.Module):
         Raises CfgError for what ONNX cannot express.
         """
         raise AssertionError(f"{type(self).__name__} lacks export()")
+
+
+class WeightedLayer(Layer):
+    """A layer with weights (outputs, ...), which are followed by batch normalisation or, without it, by biases."""
+
+    weights: nn.Parameter
+    norm: BatchNorm | None
+    biases: nn.Parameter | None
+
+    @property
+    def own_biases(self) -> nn.Parameter:
+        """The biases, wherever they are."""
+        biases = self.biases if self.norm is None else self.norm.biases
+        assert biases is not None
+        return biases
+
+    def folded(self: Weighted) -> Weighted:
+        if self.norm is None:
+            return self
+        factor, offset = self.norm.affine()
+        layer = copy.copy(self)
+        layer._parameters, layer._modules = dict(self._parameters), dict(self._modules)
+        layer.norm = None
+        factor = factor.to(self.weights.dtype).view(-1, *[1] * (self.weights.dim() - 1))
+        layer.weights = nn.Parameter(self.weights * factor, requires_grad=False)
+        layer.biases = nn.Parameter(offset.to(self.weights.dtype), requires_grad=False)
+        return layer
+
+
+Weighted = TypeVar("Weighted", bound=WeightedLayer)
+
+
+def normalization_tensors(norm: BatchNorm | None) -> Iterator[Stored]:
+    """The tensors of a batch normalisation that follow its biases in the .weights file."""
+    if norm is not None:
+        yield Stored(norm.scales, "scales")
+        yield Stored(norm.rolling_mean, "rolling_mean")
+        yield Stored(norm.rolling_variance, "rolling_variance")
 
 
 def window_text(size_yx: tuple[int, int], strides_yx: tuple[int, int]) -> str:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import ClassVar
@@ -13,7 +12,16 @@ from torch.nn import functional as F
 
 from models.activations import Activation, activation_option
 from models.batchnorm import BatchNorm
-from models.layers.base import Layer, LayerCost, LayerSection, Shape, Site, Stored, initial_weights
+from models.layers.base import (
+    LayerCost,
+    LayerSection,
+    Shape,
+    Site,
+    Stored,
+    WeightedLayer,
+    initial_weights,
+    normalization_tensors,
+)
 from models.onnx_graph import Graph
 from utils.options import option
 
@@ -55,7 +63,7 @@ def connected_cost(inputs: int, outputs: int, scales: bool) -> LayerCost:
     )
 
 
-class Connected(Layer):
+class Connected(WeightedLayer):
     """Input (n, ...) of any shape, output (n, outputs, 1, 1)."""
 
     def __init__(
@@ -73,26 +81,10 @@ class Connected(Layer):
         return self.activate(y if self.norm is None else self.norm(y))
 
     def stored(self) -> Iterator[Stored]:
-        biases = self.norm.biases if self.norm is not None else self.biases
-        assert biases is not None
-        yield Stored(biases, "biases")
+        yield Stored(self.own_biases, "biases")
         yield Stored(self.weights, "weights", self.inputs, legacy_transposed=True)
-        if self.norm is not None and self.load_scales:
-            yield Stored(self.norm.scales, "scales")
-            yield Stored(self.norm.rolling_mean, "rolling_mean")
-            yield Stored(self.norm.rolling_variance, "rolling_variance")
-
-    def folded(self) -> Connected:
-        if self.norm is None:
-            return self
-        factor, offset = self.norm.affine()
-        layer = copy.copy(self)
-        layer._parameters, layer._modules = dict(self._parameters), dict(self._modules)
-        layer.norm = None
-        weights = self.weights * factor.to(self.weights.dtype)[:, None]
-        layer.weights = nn.Parameter(weights, requires_grad=False)
-        layer.biases = nn.Parameter(offset.to(self.weights.dtype), requires_grad=False)
-        return layer
+        if self.load_scales:
+            yield from normalization_tensors(self.norm)
 
     def of_zeros(self) -> Tensor:
         """Output (1, outputs, 1, 1) for an input of zeros."""
@@ -101,9 +93,8 @@ class Connected(Layer):
 
     def export(self, graph: Graph, site: Site, *inputs: str) -> str:
         layer = self.folded()
-        assert layer.biases is not None
         x = inputs[0]
         if (site.input.height, site.input.width) != (1, 1):
             site.require_fixed_size(graph, "every output reads every input")
             x = graph.reshape(x, 0, self.inputs, 1, 1)
-        return self.activate.export(graph, graph.node("Conv", x, layer.weights[:, :, None, None], layer.biases))
+        return self.activate.export(graph, graph.node("Conv", x, layer.weights[:, :, None, None], layer.own_biases))

@@ -43,22 +43,12 @@ class ConvRecurrentSection(LayerSection):
 
     def convolutions(self, site: Site) -> tuple[tuple[ConvolutionalSection, Site], ...]:
         """The convolutions as sections at sites of their own."""
+        names = {item.name for item in dataclasses.fields(ConvolutionalSection)}
+        shared = {name: value for name, value in vars(self).items() if name in names}
         result = []
         for channels, filters in self.channels(site):
-            section = ConvolutionalSection(
-                filters=filters,
-                size=self.size,
-                stride=self.stride,
-                dilation=self.dilation,
-                pad=self.pad,
-                padding=self.padding,
-                groups=self.groups,
-                activation=self.activation,
-                batch_normalize=self.batch_normalize,
-                xnor=self.xnor,
-                dontloadscales=self.dontloadscales,
-            )
             shape = dataclasses.replace(site.input, channels=channels)
+            section = ConvolutionalSection(**shared, filters=filters)
             result.append((section, dataclasses.replace(site, inputs=(shape,))))
         return tuple(result)
 
@@ -150,14 +140,14 @@ class ConvLstm(Recurrent):
     """
 
     def __init__(self, section: ConvLstmSection, site: Site) -> None:
-        super().__init__(section.parts(site), site.net.time_steps)
+        super().__init__(section.parts(site), site.net.time_steps, section.output)
         self.section = section
         self.function = Activation(section.lstm_activation)
 
     def forward(self, x: Tensor) -> Tensor:
         steps = split_steps(x, self.time_steps, self.training)
         n, _, h, w = steps[0].shape
-        hidden = cell = x.new_zeros(n, self.section.output, h, w)
+        hidden = cell = x.new_zeros(n, self.hidden, h, w)
         constrain = self.section.state_constrain
         limit = 32 * max(len(steps), 1) if constrain is None else constrain
         outputs = []
@@ -198,7 +188,7 @@ class ConvLstm(Recurrent):
             i = graph.node("Add", i, parts[1].of_zeros())  # type: ignore[operator]
         cell = graph.node("Mul", graph.node("Sigmoid", i), self.function.export(graph, g))
         if section.peephole:
-            of_cell = dataclasses.replace(site, inputs=(dataclasses.replace(site.input, channels=section.output),))
+            of_cell = dataclasses.replace(site, inputs=(dataclasses.replace(site.input, channels=self.hidden),))
             o = graph.node("Add", o, parts[2].export(graph, of_cell, cell))  # type: ignore[operator]
         return graph.node("Mul", graph.node("Sigmoid", o), self.function.export(graph, cell))
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -21,9 +20,11 @@ from models.layers.base import (
     Shape,
     Site,
     Stored,
+    WeightedLayer,
     absolute,
     conv_output,
     initial_weights,
+    normalization_tensors,
     window_text,
 )
 from models.layers.blur import Blur, blurred, buffer_after_blur
@@ -218,7 +219,7 @@ class DepthwiseSection(ConvolutionalSection):
         return site.input.channels
 
 
-class Convolutional(Layer):
+class Convolutional(WeightedLayer):
     """Input (n, c, h, w), output (n, filters, h', w')."""
 
     def __init__(self, section: ConvolutionalSection, site: Site) -> None:
@@ -230,7 +231,7 @@ class Convolutional(Layer):
         self.fan_in = math.prod(shape[1:])
         self.weights = nn.Parameter(initial_weights(shape, self.fan_in))
         kind = CrossBatchNorm if section.norm_kind == 2 else BatchNorm
-        self.norm: BatchNorm | None = kind(shape[0]) if section.norm_kind else None
+        self.norm = kind(shape[0]) if section.norm_kind else None
         self.biases = None if self.norm else nn.Parameter(torch.zeros(shape[0]))
         self.activate = Activation(section.activation, owned=True)
         self.blur = Blur(shape[0], section.antialiasing, section.strides_yx) if section.antialiasing else None
@@ -244,7 +245,7 @@ class Convolutional(Layer):
         assert isinstance(other, Convolutional)
         self.weights = other.weights
         if self.norm is None:
-            self.biases = other.biases if other.norm is None else other.norm.biases
+            self.biases = other.own_biases
         else:
             self.norm = other.norm
 
@@ -287,27 +288,11 @@ class Convolutional(Layer):
     def stored(self) -> Iterator[Stored]:
         if self.owner is not None:
             return
-        biases = self.norm.biases if self.norm is not None else self.biases
-        assert biases is not None
-        yield Stored(biases, "biases")
-        if self.norm is not None and not self.section.dontloadscales:
-            yield Stored(self.norm.scales, "scales")
-            yield Stored(self.norm.rolling_mean, "rolling_mean")
-            yield Stored(self.norm.rolling_variance, "rolling_variance")
+        yield Stored(self.own_biases, "biases")
+        if not self.section.dontloadscales:
+            yield from normalization_tensors(self.norm)
         centred = self.section.grad_centr and self.norm is not None
         yield Stored(self.weights, "weights", self.fan_in, transposed=self.section.flipped, centred=centred)
-
-    def folded(self) -> Convolutional:
-        if self.norm is None:
-            return self
-        factor, offset = self.norm.affine()
-        layer = copy.copy(self)
-        layer._parameters, layer._modules = dict(self._parameters), dict(self._modules)
-        layer.norm = None
-        weights = self.weights * factor.to(self.weights.dtype).view(-1, 1, 1, 1)
-        layer.weights = nn.Parameter(weights, requires_grad=False)
-        layer.biases = nn.Parameter(offset.to(self.weights.dtype), requires_grad=False)
-        return layer
 
     def of_zeros(self) -> Tensor:
         """Output (1, filters, 1, 1) at each position for an input of zeros."""
@@ -324,12 +309,11 @@ class Convolutional(Layer):
         if section.xnor:  # see _xnor
             x = graph.pad(export_sign(graph, x), (0, 0, padding, padding), (0, 0, padding, padding), -1.0)
             padding = 0
-        assert layer.biases is not None
         y = graph.node(
             "Conv",
             x,
             weights,
-            layer.biases,
+            layer.own_biases,
             kernel_shape=[section.size] * 2,
             strides=list(section.host_strides_yx),
             pads=[padding] * 4,

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from models.layers.base import Layer, LayerSection, Shape, Site
+from models.layers.base import Layer, LayerSection, Site
 from models.onnx_graph import Graph
 from utils.options import option
 
@@ -31,9 +31,6 @@ class DropoutSection(LayerSection):
 
     def origins(self, site: Site, inputs: Sequence[Sequence[int]]) -> Sequence[int]:
         return inputs[0]
-
-    def shape(self, site: Site) -> Shape:
-        return site.input
 
     def detail(self, site: Site) -> str:
         return f"{self.probability:g}" + (" dropblock" if self.dropblock else "")

@@ -11,7 +11,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from models.batchnorm import BatchNorm
-from models.layers.base import Layer, LayerCost, LayerSection, Shape, Site, Stored
+from models.layers.base import Layer, LayerCost, LayerSection, Shape, Site, Stored, normalization_tensors
 from models.onnx_graph import Graph
 from utils.options import option
 
@@ -21,9 +21,6 @@ class BatchnormSection(LayerSection):
     """Batch normalisation as a layer of its own (batchnorm_layer.c)."""
 
     names: ClassVar[tuple[str, ...]] = ("batchnorm",)
-
-    def shape(self, site: Site) -> Shape:
-        return site.input
 
     def cost(self, site: Site) -> LayerCost:
         return LayerCost(parameters=4 * site.input.channels)
@@ -44,9 +41,7 @@ class BatchnormLayer(Layer):
 
     def stored(self) -> Iterator[Stored]:
         yield Stored(self.norm.biases, "biases")
-        yield Stored(self.norm.scales, "scales")
-        yield Stored(self.norm.rolling_mean, "rolling_mean")
-        yield Stored(self.norm.rolling_variance, "rolling_variance")
+        yield from normalization_tensors(self.norm)
 
     def export(self, graph: Graph, site: Site, *inputs: str) -> str:
         factor, offset = (each.view(1, -1, 1, 1) for each in self.norm.affine())

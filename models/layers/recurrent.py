@@ -35,11 +35,12 @@ class Recurrent(Layer):
     """A layer made of others: `parts`, in the order of the weights file.
 
     Each part has `of_zeros()`, its output for a state of zeros; that is all a part reading the state contributes at inference.
+    hidden: channels of the state.
     """
 
-    def __init__(self, parts: Iterable[nn.Module], time_steps: int) -> None:
+    def __init__(self, parts: Iterable[nn.Module], time_steps: int, hidden: int) -> None:
         super().__init__()
-        self.parts, self.time_steps = nn.ModuleList(parts), time_steps
+        self.parts, self.time_steps, self.hidden = nn.ModuleList(parts), time_steps, hidden
 
     def stored(self) -> Iterator[Stored]:
         for part in self.parts:
@@ -68,8 +69,8 @@ class Rnn(Recurrent):
     def __init__(
         self, parts: Iterable[nn.Module], time_steps: int, hidden: int, *, shortcut: bool, maps: bool = False
     ) -> None:
-        super().__init__(parts, time_steps)
-        self.hidden, self.shortcut, self.maps = hidden, shortcut, maps
+        super().__init__(parts, time_steps, hidden)
+        self.shortcut, self.maps = shortcut, maps
 
     def forward(self, x: Tensor) -> Tensor:
         reads_input, reads_state, output = self.parts
@@ -156,14 +157,10 @@ class Gru(Recurrent):
     Input (steps * n, ...), output (steps * n, outputs, 1, 1).
     """
 
-    def __init__(self, parts: Iterable[nn.Module], time_steps: int, outputs: int) -> None:
-        super().__init__(parts, time_steps)
-        self.outputs = outputs
-
     def forward(self, x: Tensor) -> Tensor:
         input_z, input_r, input_h, state_z, state_r, state_h = self.parts
         steps = split_steps(x, self.time_steps, self.training)
-        state = x.new_zeros(len(steps[0]), self.outputs, 1, 1)
+        state = x.new_zeros(len(steps[0]), self.hidden, 1, 1)
         outputs = []
         for step in steps:
             z = torch.sigmoid(input_z(step) + state_z(state))
@@ -199,13 +196,9 @@ class Lstm(Recurrent):
     Input (steps * n, ...), output (steps * n, outputs, 1, 1).
     """
 
-    def __init__(self, parts: Iterable[nn.Module], time_steps: int, outputs: int) -> None:
-        super().__init__(parts, time_steps)
-        self.outputs = outputs
-
     def forward(self, x: Tensor) -> Tensor:
         steps = split_steps(x, self.time_steps, self.training)
-        hidden = cell = x.new_zeros(len(steps[0]), self.outputs, 1, 1)
+        hidden = cell = x.new_zeros(len(steps[0]), self.hidden, 1, 1)
         outputs = []
         for step in steps:
             gates = [
