@@ -150,7 +150,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             return EXIT_OK
         found = None if options.resume is None else _find_checkpoint(options, processes)
         if found is None:
-            run = _new_run(options, processes)
+            run = Run(*_fitted(options, processes), processes=processes)
         elif options.resume == AUTO and (done := _complete(found[1])):
             logger.info("%s: the run is complete at iteration %d", found[0], done)
             return EXIT_OK
@@ -163,11 +163,6 @@ def main(arguments: Sequence[str] | None = None) -> int:
         finished = run.execute(folder)
     print(f"Results saved to {folder}")
     return EXIT_OK if finished else EXIT_INTERRUPTED
-
-
-def _new_run(options: TrainOptions, processes: Processes) -> Run:
-    options, cfg, splits = _fitted(options, processes)
-    return Run(options, cfg, splits, processes=processes)
 
 
 def _fitted(options: TrainOptions, processes: Processes) -> tuple[TrainOptions, Cfg, DataSplits]:

@@ -22,7 +22,6 @@ FLOAT_BYTES = 4
 class LayerLoad:
     """A convolution or pooling layer. operations: of one image; input, output: elements read and written."""
 
-    index: int
     operations: float
     input: int
     output: int
@@ -32,7 +31,6 @@ def layer_loads(plan: Plan) -> tuple[LayerLoad, ...]:
     """The layers that CIO counts (convolutions and pooling), in order."""
     return tuple(
         LayerLoad(
-            step.index,
             step.cost.operations - step.cost.elementwise,
             sum(shape.outputs for shape in step.site.inputs),
             step.shape.outputs,
@@ -42,8 +40,8 @@ def layer_loads(plan: Plan) -> tuple[LayerLoad, ...]:
     )
 
 
-def peak_activation_bytes(plan: Plan, batch: int = 1) -> int:
-    """Peak memory of activations at inference in float32, each released after its last reader."""
+def peak_activation_bytes(plan: Plan) -> int:
+    """Peak memory of one image's activations at inference in float32, each released after its last reader."""
     expires = last_reads(plan)
     held = {-1: plan.input.outputs}
     peak = 0
@@ -52,7 +50,7 @@ def peak_activation_bytes(plan: Plan, batch: int = 1) -> int:
         peak = max(peak, sum(held.values()))
         for index in expires[step.index]:
             held.pop(index, None)
-    return batch * FLOAT_BYTES * peak
+    return FLOAT_BYTES * peak
 
 
 HEADER_BYTES = 20  # of a .weights file as the original writes it

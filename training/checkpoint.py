@@ -109,15 +109,7 @@ def fitting(place: str, what: str) -> Iterator[None]:
     """What code that takes over a checkpoint's state raises, because it does not belong to this run, becomes an InputError."""
     try:
         yield
-    except (
-        RuntimeError,
-        ValueError,
-        TypeError,
-        LookupError,
-        AttributeError,
-        ArithmeticError,
-        NotImplementedError,
-    ) as error:
+    except (RuntimeError, ValueError, TypeError, LookupError, AttributeError, ArithmeticError) as error:
         reason = " ".join(str(error).split()[:40])
         raise InputError(f"{place}: the checkpoint's {what} does not fit: {reason}") from None
 
@@ -125,10 +117,9 @@ def fitting(place: str, what: str) -> Iterator[None]:
 def require_alike(saved: Any, own: Any, what: str) -> None:
     """Raises ValueError for a state whose structure differs from that of the run's own: keys, lengths, shapes, kinds of values."""
     if isinstance(own, dict):
-        if not isinstance(saved, dict) or not set(own) <= set(saved):
-            raise ValueError(
-                f"{what} lacks {', '.join(map(str, set(own) - set(saved if isinstance(saved, dict) else ())))}"
-            )
+        missing = set(own) - set(saved if isinstance(saved, dict) else ())
+        if missing or not isinstance(saved, dict):
+            raise ValueError(f"{what} lacks {', '.join(map(str, missing))}")
         for key, value in own.items():
             require_alike(saved[key], value, f"{what} {key}")
     elif isinstance(own, list | tuple):

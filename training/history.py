@@ -47,8 +47,7 @@ class TrainingHistory:
 
     def evaluated(self, metrics: dict[str, float]) -> None:
         """Add the results of an evaluation to the row of the latest update."""
-        if self._open:
-            self._close()
+        self._close()
         self.rows[-1] |= metrics
 
     def series(self, name: str) -> tuple[list[float], list[float]]:
@@ -75,8 +74,7 @@ class TrainingHistory:
         write_text(path, text.getvalue())
 
     def state_dict(self) -> dict[str, Any]:
-        if self._open:
-            self._close()
+        self._close()
         return {"average": self.average, "rows": [dict(row) for row in self.rows]}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
@@ -86,7 +84,10 @@ class TrainingHistory:
         self.average, self.rows, self._open = float(state["average"]), rows, []
 
     def _close(self) -> None:
+        """Complete the row that was begun, if one was."""
         updates, self._open = self._open, []
+        if not updates:
+            return
         last = updates[-1]
         seconds = sum(update.seconds + update.waited for update in updates)
         terms = {name for update in updates for name in update.terms}

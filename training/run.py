@@ -193,11 +193,9 @@ class Run:
         with stop_request() as stop:
             try:
                 run(self.trainer, batches, self.last, hooks, ended)
-            except (
-                DataLoadingError
-            ):  # a signal to the whole process group may have ended a worker that was just starting
+            except DataLoadingError:
                 if not stop.received or self.processes.count > 1:
-                    raise
+                    raise  # else a signal to the whole process group ended a worker that was just starting
         return self.processes.any(stop.received)
 
     def state(self) -> Checkpoint:
@@ -310,10 +308,8 @@ class Run:
         options, plan, boxes = self.options, self.network.plan, None
         head = box_head(plan)
         if head is not None:
-            jitter, resize = head.jitter, head.resize
-            boxes = BoxOptions(
-                classes=head.classes, jitter=jitter, resize=resize, random=head.random, max_boxes=head.max_truths
-            )
+            sizes = {"jitter": head.jitter, "resize": head.resize, "random": head.random}
+            boxes = BoxOptions(classes=head.classes, max_boxes=head.max_truths, **sizes)
         elif options.albumentations is not None:
             raise InputError("--albumentations changes boxes, it cannot be used for a classifier")
         elif options.dihedral:
@@ -460,14 +456,12 @@ def batch_sizes(plan: Plan) -> tuple[int, int]:
 
 
 def _precision(amp: str | None, loss_scale: float, device: torch.device) -> Precision:
-    if amp is None:
-        return Precision()
-    if amp == "fp16":
-        if device.type != "cuda":
-            raise InputError(f"--amp fp16 needs a CUDA device, this is {device}; use --amp bf16")
-        scale = loss_scale if loss_scale != 1 else _FP16_SCALE
-        return Precision(dtype=torch.float16, scaler=torch.amp.GradScaler("cuda", init_scale=scale))
-    return Precision(dtype=torch.bfloat16)
+    if amp != "fp16":
+        return Precision(dtype=torch.bfloat16 if amp else torch.float32)
+    if device.type != "cuda":
+        raise InputError(f"--amp fp16 needs a CUDA device, this is {device}; use --amp bf16")
+    scale = loss_scale if loss_scale != 1 else _FP16_SCALE
+    return Precision(dtype=torch.float16, scaler=torch.amp.GradScaler("cuda", init_scale=scale))
 
 
 def _cache_options(kind: str | None, project: str, workers: int) -> CacheOptions | None:

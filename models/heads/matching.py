@@ -108,7 +108,7 @@ def match_anchors(
     wh_rel: sizes of the objects (n, 2). anchors_rel: sizes of all anchors (m, 2). own: the head's anchors among them. An
     object is assigned to the anchor of the most similar shape and, with a threshold below 1, to all with a higher `kind` of IoU.
     """
-    objects, anchors = _centred(wh_rel), _centred(anchors_rel)
+    objects, anchors = centred(wh_rel), centred(anchors_rel)
     best = pairwise(iou, anchors, objects).argmax(0) if len(objects) else wh_rel.new_zeros(0, dtype=torch.long)
     chosen = torch.nn.functional.one_hot(best, len(anchors)).bool()
     if threshold < 1:
@@ -117,8 +117,9 @@ def match_anchors(
     return index, position
 
 
-def _centred(wh: Tensor) -> Tensor:
-    return torch.cat((torch.zeros_like(wh), wh), 1)
+def centred(wh: Tensor) -> Tensor:
+    """Boxes (..., 4) around the origin of sizes (..., 2), to compare shapes."""
+    return torch.cat((torch.zeros_like(wh), wh), -1)
 
 
 @dataclass(frozen=True)

@@ -26,6 +26,7 @@ from models.heads.matching import (
     TargetGroups,
     best_match,
     cells_of,
+    centred,
     group_by_box,
     map_classes,
     read_ground_truth,
@@ -232,10 +233,8 @@ class Region(GridHead):
         wh = predicted[..., 2:]
         if self.section.bias_match:
             wh = (wh.new_tensor(self.own_sizes) / wh.new_tensor(grid_wh)).expand_as(wh)
-        shape = torch.cat((torch.zeros_like(wh), wh), 2)
-        wh = ground_truth.cxcywh_rel[:, 2:]
-        wanted = torch.cat((torch.zeros_like(wh), wh), 1)
-        best = iou(shape, wanted[:, None]).nan_to_num(0.0).argmax(1) if count else col
+        wanted = centred(ground_truth.cxcywh_rel[:, 2:])
+        best = iou(centred(wh), wanted[:, None]).nan_to_num(0.0).argmax(1) if count else col
         order = torch.arange(count, device=col.device)
         return Locations(ground_truth.image, best, row, col), predicted[order, best]
 

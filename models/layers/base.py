@@ -87,14 +87,13 @@ class LayerCost:
     """Cost of one layer for one image.
 
     operations: by the original's rule, in single operations (its BFLOPs times 1e9).
-    pooling: the part of `operations` that is pooling; elementwise: the part that is shortcut addition (the papers count
-    the first but not the second). parameters: floats of the layer in the .weights file. weights: those of them that are
-    convolution or connection weights. memory_access: MAC of VoVNet eq. 1, h*w*(c_in + c_out) + k*k*c_in*c_out/groups.
-    memory_access_bound: the lowest MAC of any layer with as many operations. io: input plus output elements (CIO).
+    elementwise: the part of `operations` that is shortcut addition, which the papers do not count. parameters: floats of the
+    layer in the .weights file. weights: those of them that are convolution or connection weights. memory_access: MAC of VoVNet
+    eq. 1, h*w*(c_in + c_out) + k*k*c_in*c_out/groups. memory_access_bound: the lowest MAC of any layer with as many operations.
+    io: input plus output elements (CIO).
     """
 
     operations: float = 0.0
-    pooling: float = 0.0
     elementwise: float = 0.0
     parameters: int = 0
     weights: int = 0

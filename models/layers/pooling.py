@@ -64,7 +64,7 @@ class WindowSection(LayerSection):
     def cost(self, site: Site) -> LayerCost:
         out = self.reported_shape(site)
         operations = float(self.window * self.window * site.input.channels * out.height * out.width)
-        return LayerCost(operations=operations, pooling=operations, io=site.input.outputs + out.outputs)
+        return LayerCost(operations=operations, io=site.input.outputs + out.outputs)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -144,32 +144,27 @@ class Window:
 
     def __init__(self, section: WindowSection, strides_yx: tuple[int, int]) -> None:
         self.size, self.border, self.strides_yx = section.window, section.border, strides_yx
+        self.near = self.border // 2
+        self.far = self.border - self.near
 
     def native(self, height: int, width: int) -> tuple[int, bool] | None:
         """(padding, ceil_mode) that make PyTorch's geometry the original's for this input size, if any do."""
-        near = self.border // 2
-        if near > self.size // 2:
+        if self.near > self.size // 2:
             return None
-        wanted = [
-            conv_output(n, self.size, s, self.border) for n, s in zip((height, width), self.strides_yx, strict=True)
-        ]
+        sides = tuple(zip((height, width), self.strides_yx, strict=True))
+        wanted = [conv_output(length, self.size, stride, self.border) for length, stride in sides]
         for ceil in (False, True):
-            if all(
-                _native_output(n, self.size, s, near, ceil) == w
-                for n, s, w in zip((height, width), self.strides_yx, wanted, strict=True)
-            ):
-                return near, ceil
+            if wanted == [_native_output(length, self.size, stride, self.near, ceil) for length, stride in sides]:
+                return self.near, ceil
         return None
 
     def export(self, graph: Graph, op: str, x: str, **attributes: int) -> str:
         """The pooling in an ONNX graph, which takes a padding for each side."""
-        near, far = self.border // 2, self.border - self.border // 2
-        pads, shape = [near, near, far, far], [self.size] * 2
+        pads, shape = [self.near, self.near, self.far, self.far], [self.size] * 2
         return graph.node(op, x, kernel_shape=shape, strides=list(self.strides_yx), pads=pads, **attributes)
 
     def pad(self, x: Tensor, value: float) -> Tensor:
-        near, far = self.border // 2, self.border - self.border // 2
-        return F.pad(x, (near, far, near, far), value=value)
+        return F.pad(x, (self.near, self.far, self.near, self.far), value=value)
 
 
 def _native_output(length: int, size: int, stride: int, padding: int, ceil: bool) -> int:
@@ -202,7 +197,7 @@ class Maxpool(Layer):
 
     def export(self, graph: Graph, site: Site, *inputs: str) -> str:
         window, x = self.window, inputs[0]
-        if window.border - window.border // 2 >= window.size:
+        if window.far >= window.size:
             raise site.error(f"padding={window.border} exceeds what ONNX allows for size={window.size}", "padding")
         y = window.export(graph, "MaxPool", x)
         return y if self.blur is None else self.blur.export(graph, y)
