@@ -3,10 +3,10 @@
 Weights are those of the recordings that the tests hold of the original: the same recipe, the same magnitude (a smaller one where
 outputs would tell nothing). Two numbers say what a difference means: how much the outputs change with another image, and by the
 rounding of PyTorch alone (the same network with its normalisation folded). Each cfg is a line of JSON, added to a file as soon
-as it is known; a second call leaves out what the file has. benchmarks/export_page.py makes docs/onnx.md of it:
+as it is known; a second call leaves out what the file has. --page makes docs/onnx.md of the whole file:
 
   python benchmarks/export_zoo.py --limit 192 --out onnx.jsonl --opencv /env5/bin/python /env4/bin/python -- "zoo/**/*.cfg"
-  python benchmarks/export_page.py onnx.jsonl --out docs/onnx.md
+  python benchmarks/export_zoo.py --out onnx.jsonl --page docs/onnx.md
 """
 
 from __future__ import annotations
@@ -16,9 +16,11 @@ import gc
 import glob
 import json
 import logging
+import re
 import sys
 import tempfile
 import time
+from contextlib import ExitStack, closing
 from pathlib import Path
 from typing import Any
 
@@ -32,18 +34,19 @@ from benchmarks.inference import Engine, opencv_engine
 from inference.backends import OnnxRuntimeSession
 from models.export.build import ExportOptions
 from models.export.onnx import save_onnx
-from models.export.verify import Expected, difference, expected
+from models.export.verify import TOLERANCE, Expected, difference, expected
 from models.layers.base import blank_weights
 from models.network import Network
 from models.plan import Plan, read_plan
 from models.weights import load_weights
 from tests.recipe import weights_file
 from utils.errors import InputError, RunError
+from utils.files import write_text
 
 RECORDINGS = ROOT / "tests" / "reference" / "zoo"
 USUAL_GAIN = 0.8  # of cfgs that the original does not run
 STEPS = 5  # of gains that are tried
-MOVED, ROUNDING = (1e-4, 5.0), 3e-5  # what another image and rounding change in outputs that tell something
+TELLING_MOVE, TELLING_ROUNDING = (1e-4, 5.0), 3e-5  # by another image and by rounding, in outputs that tell something
 
 
 def planned(path: Path, limit: int) -> Plan:
@@ -91,7 +94,7 @@ def telling(
         moved = difference(other.outputs, check.outputs, settings.outputs)
         network.fold()
         rounding = difference(expected(network, settings)[0].outputs, check.outputs, settings.outputs)
-        if MOVED[0] < moved < MOVED[1] and rounding < ROUNDING:
+        if TELLING_MOVE[0] < moved < TELLING_MOVE[1] and rounding < TELLING_ROUNDING:
             break
     told = {"other image": moved, "rounding": rounding}
     return network, check, told if used == gain else told | {"gain": used, "recorded gain": gain}
@@ -134,48 +137,148 @@ def asked(
     return difference(outputs, check.outputs, settings.outputs)
 
 
+ROUNDINGS = 10  # differences of so many times that of PyTorch's own rounding are explained by it
+MOVED = 0.01  # part of what another image changes; a difference beyond it says that a model looks at something else
+
+INTRO = """# Published cfgs as ONNX
+
+<!-- made by benchmarks/export_zoo.py, do not edit -->
+
+{count} published cfgs (AlexeyAB/darknet, CrossStagePartialNetworks, PartialResidualNetworks, PyTorch_YOLOv4), exported with
+the reproducible random weights of the [recordings](parity.md) and run on a random image. We compare all boxes and
+scores before NMS, or the output of classifiers, with the network in PyTorch. Differences are relative to a value's
+magnitude plus 1. Two columns give the scale: how much *another image* changes the outputs, and how much PyTorch's own
+*rounding* does (the same network before and after folding its batch normalisation). Large networks ran at a smaller
+input size than their cfg's. Where random weights of the recorded magnitude saturate the outputs or amplify rounding,
+smaller ones were used.
+
+**The same** means a difference of at most {tolerance:g} and less than a hundredth of what another image changes; *rounding*
+means a larger one of at most {roundings} times PyTorch's own.
+
+| engine | the same | rounding | differs | cannot run it |
+|---|---|---|---|---|
+{totals}
+
+{refused} cfgs are not exported; the table gives the reasons.
+{reasons}
+| cfg | input | other image | rounding | {engines} |
+|---|---|---|---|{rules}
+{rows}
+"""
+
+REASONS = """
+- Networks with `xnor=1` reduce inputs to signs. A value near zero that rounds to the other side changes every later
+  layer. OpenCV 4.14 computes 3x3 convolutions by Winograd's method and so rounds differently; with
+  `net.enableWinograd(False)`, `darknet53_448_xnor` is the same (1e-7).
+- `yolo-small` ends in `[connected]` layers with thousands of inputs, which OpenCV 5.0 sums in another order, and
+  squares its outputs to get the sides of boxes: 626 of 635 boxes are the same (IoU 0.99), the others have an IoU of at
+  least 0.95.
+- The class tree of `yolo9000` cannot be expressed in ONNX, and `9k.tree` is not distributed with the cfg.
+- The original refuses three of the cfgs, too: they join layers of different shapes.
+"""
+
+
+def engines_of(rows: list[dict[str, Any]]) -> list[str]:
+    return list(dict.fromkeys(key for row in rows for key in row if key == "onnxruntime" or key.startswith("opencv")))
+
+
+def verdict(row: dict[str, Any], engine: str) -> str:
+    value = row[engine]
+    if isinstance(value, str):
+        return "cannot run it"
+    if value <= TOLERANCE and value <= MOVED * row["other image"]:
+        return "the same"
+    return "rounding" if value <= ROUNDINGS * row["rounding"] else "differs"
+
+
+def cell(row: dict[str, Any], engine: str) -> str:
+    kind = verdict(row, engine)
+    if kind == "cannot run it":
+        return f"cannot run it: {row[engine]}".replace("|", "/")
+    return f"{row[engine]:.0e}" if kind == "the same" else f"**{row[engine]:.0e}** ({kind})"
+
+
+def page_line(row: dict[str, Any], engines: list[str]) -> str:
+    if "refused" in row:
+        return f"| {row['cfg']} | not exported: {reason(row['refused'])} |" + " |" * (2 + len(engines))
+    width, height = row["size"]
+    scaled = f", weights of {row['gain']:g} instead of {row['recorded gain']:g}" if "gain" in row else ""
+    cells = [row["cfg"], f"{width}x{height}{scaled}", f"{row['other image']:.0e}", f"{row['rounding']:.0e}"]
+    return "| " + " | ".join([*cells, *(cell(row, engine) for engine in engines)]) + " |"
+
+
+def reason(text: str) -> str:
+    """Without the line, and the places where a file was looked for."""
+    return re.sub(r"^\d+: ", "", text.strip()).partition(", which is neither")[0].replace("|", "/")
+
+
+def page(rows: list[dict[str, Any]]) -> str:
+    engines = engines_of(rows)
+    exported = [row for row in rows if "refused" not in row]
+    totals = []
+    for engine in engines:
+        kinds = [verdict(row, engine) for row in exported]
+        counts = [kinds.count(kind) for kind in ("the same", "rounding", "differs", "cannot run it")]
+        totals.append(f"| {engine} | " + " | ".join(map(str, counts)) + " |")
+    return INTRO.format(
+        count=len(rows),
+        tolerance=TOLERANCE,
+        roundings=ROUNDINGS,
+        totals="\n".join(totals),
+        refused=len(rows) - len(exported),
+        reasons=REASONS,
+        engines=" | ".join(engines),
+        rules="---|" * len(engines),
+        rows="\n".join(page_line(row, engines) for row in rows),
+    )
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("cfgs", nargs="+", help="files or globs")
+    parser.add_argument("cfgs", nargs="*", help="files or globs")
     parser.add_argument(
         "--limit", type=int, default=0, help="largest input size, where a cfg allows another than its own"
     )
     parser.add_argument("--opset", type=int, default=ExportOptions.opset)
     parser.add_argument("--opencv", nargs="*", default=[sys.executable], help="interpreters with cv2 to ask")
     parser.add_argument("--out", help="file of JSON lines to add to")
+    parser.add_argument("--page", type=Path, help="file to write as docs/onnx.md, from the lines in --out")
     parser.add_argument("--threads", type=int, default=1)
     options = parser.parse_args()
     logging.disable(logging.WARNING)
     torch.set_num_threads(options.threads)
     found = {path for pattern in options.cfgs for path in glob.glob(pattern, recursive=True)}  # noqa: PTH207, absolute, too
-    paths = sorted(map(Path, found))
-    done = known(options.out)
-    with tempfile.TemporaryDirectory() as folder:
-        engines = [opencv_engine(python, options.threads) for python in options.opencv]
+    done = {row["cfg"] for row in rows_of(options.out)}
+    if missing := [path for path in sorted(map(Path, found)) if named(path) not in done]:
+        measure(missing, options)
+    if options.page:
+        write_text(options.page, page(sorted(rows_of(options.out), key=lambda row: row["cfg"])))
+
+
+def measure(paths: list[Path], options: argparse.Namespace) -> None:
+    """Print and store what becomes of each cfg."""
+    with tempfile.TemporaryDirectory() as folder, ExitStack() as stack:
+        engines = [stack.enter_context(closing(opencv_engine(each, options.threads))) for each in options.opencv]
         others = {engine.ask("version"): engine for engine in engines}
         for path in paths:
-            if named(path) in done:
-                continue
             start = time.perf_counter()
             row = examined(path, options, others, Path(folder))
-            line = json.dumps(row | {"seconds": round(time.perf_counter() - start, 1)})
-            print(line, flush=True)
+            text = json.dumps(row | {"seconds": round(time.perf_counter() - start, 1)})
+            print(text, flush=True)
             if options.out:
                 with Path(options.out).open("a", encoding="utf-8") as file:
-                    print(line, file=file)
-        for engine in engines:
-            engine.close()
+                    print(text, file=file)
 
 
 def named(path: Path) -> str:
     return f"{path.parent.name}/{path.stem}"
 
 
-def known(out: str | None) -> set[str]:
-    """Names of the cfgs that a file of JSON lines has already."""
+def rows_of(out: str | None) -> list[dict[str, Any]]:
+    """What a file of JSON lines has already."""
     if not out or not Path(out).exists():
-        return set()
-    return {json.loads(line)["cfg"] for line in Path(out).read_text("utf-8").splitlines()}
+        return []
+    return [json.loads(line) for line in Path(out).read_text("utf-8").splitlines()]
 
 
 if __name__ == "__main__":

@@ -27,8 +27,8 @@ import tempfile
 import time
 import zlib
 from collections import Counter
-from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Iterator, Sequence
-from contextlib import asynccontextmanager, contextmanager, suppress
+from collections.abc import Awaitable, Callable, Coroutine, Iterable, Iterator, Sequence
+from contextlib import closing, contextmanager, suppress
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
@@ -193,8 +193,8 @@ def is_right(known: Known, body: bytes) -> bool:
 
 async def good_client(port: int, known: Known, numbers: Iterator[int], tally: Tally) -> None:
     """Sends its image again and again, waits when it is told to, and checks every answer."""
-    connection, data = Connection(port), request(f"/detect?conf={CONF}", known.file)
-    try:
+    data = request(f"/detect?conf={CONF}", known.file)
+    with closing(Connection(port)) as connection:
         for _ in numbers:
             while True:
                 start, was_open = time.perf_counter(), connection.is_open
@@ -219,8 +219,6 @@ async def good_client(port: int, known: Known, numbers: Iterator[int], tally: Ta
                     else:
                         tally.wrong += 1
                     break
-    finally:
-        connection.close()
 
 
 def png(width: int, height: int) -> bytes:
@@ -282,13 +280,8 @@ class Abuse:
         if outcome not in (*expected, "503"):
             self.tally.unexpected[f"{kind}: {outcome}"] += 1
 
-    @asynccontextmanager
-    async def connected(self) -> AsyncIterator[Connection]:
-        connection = Connection(self.port)
-        try:
-            yield connection
-        finally:
-            connection.close()
+    def connected(self) -> closing[Connection]:
+        return closing(Connection(self.port))
 
     async def outcome(self, connection: Connection) -> str:
         try:
@@ -299,7 +292,7 @@ class Abuse:
             return "no end"
 
     async def file(self, kind: str, body: bytes, content_type: str, statuses: Sequence[int]) -> None:
-        async with self.connected() as connection:
+        with self.connected() as connection:
             await connection.send(request("/detect", body, content_type))
             with suppress(Closed):
                 answer = await connection.receive()
@@ -315,27 +308,27 @@ class Abuse:
         head = (
             b"POST /detect HTTP/1.1\r\nHost: localhost\r\nContent-Type: image/png\r\nTransfer-Encoding: chunked\r\n\r\n"
         )
-        async with self.connected() as connection:
+        with self.connected() as connection:
             await connection.send(head)
             for _ in range(UPLOAD_MB * 10 + 5):
                 await connection.send(b"186a0\r\n" + bytes(100_000) + b"\r\n")
             self.count("oversize in chunks", await self.outcome(connection), "413", "closed")
 
     async def aborted(self) -> None:
-        async with self.connected() as connection:
+        with self.connected() as connection:
             await connection.send(request("/detect", self.good[:1000], length=len(self.good)))
             await asyncio.sleep(0.05)
         self.count("upload broken off", "done", "done")
 
     async def gone(self) -> None:
-        async with self.connected() as connection:
+        with self.connected() as connection:
             await connection.send(request("/detect", self.good))
         self.count("gone before the answer", "done", "done")
 
-    async def drip(self, kind: str, data: bytes, *expected: str) -> None:
+    async def drip(self, kind: str, begin: bytes, data: Iterable[int], *expected: str) -> None:
         """A byte now and then, until the server ends it."""
-        async with self.connected() as connection:
-            await connection.send(b"")
+        with self.connected() as connection:
+            await connection.send(begin)
             ended = asyncio.create_task(self.outcome(connection))
             for byte in data:
                 await connection.send(bytes([byte]))
@@ -345,20 +338,14 @@ class Abuse:
             self.count(kind, await ended, *expected)
 
     async def slow_headers(self) -> None:
-        await self.drip("slow headers", request("/detect", b""), "closed")
+        await self.drip("slow headers", b"", request("/detect", b""), "closed")
 
     async def slow_body(self) -> None:
-        async with self.connected() as connection:
-            await connection.send(request("/detect", b"\xff", length=500_000))
-            ended = asyncio.create_task(self.outcome(connection))
-            while not ended.done():
-                await connection.send(b"\xff")
-                await asyncio.wait([ended], timeout=0.5)
-            self.count("slow body", await ended, "408")
+        await self.drip("slow body", request("/detect", b"\xff", length=500_000), itertools.repeat(0xFF), "408")
 
     async def unread(self) -> None:
         """A video whose frames are never read."""
-        async with self.connected() as connection:
+        with self.connected() as connection:
             video = (ROOT / "data" / "samples" / "scenes.mp4").read_bytes()
             await connection.send(request("/stream?images=1", video, "video/mp4"))
             await asyncio.sleep(2)
@@ -366,24 +353,24 @@ class Abuse:
 
     async def pipelined(self) -> None:
         """Fifty requests at once on one connection."""
-        async with self.connected() as connection:
+        with self.connected() as connection:
             await connection.send(request("/model", None) * 50)
             outcomes = Counter([await self.outcome(connection) for _ in range(50)])
             self.count("50 requests at once", ", ".join(outcomes), "200")
 
     async def garbage(self) -> None:
-        async with self.connected() as connection:
+        with self.connected() as connection:
             await connection.send(random.randbytes(300) + b"\r\n\r\n")
             self.count("garbage", await self.outcome(connection), "400", "closed")
 
     async def long_headers(self) -> None:
-        async with self.connected() as connection:
+        with self.connected() as connection:
             await connection.send(b"GET / HTTP/1.1\r\nHost: localhost\r\nX: " + b"x" * 200_000)
             self.count("200 kB of headers", await self.outcome(connection), "400", "closed")
 
     async def paths(self) -> None:
         """Ways to other files of the server."""
-        async with self.connected() as connection:
+        with self.connected() as connection:
             for path in (
                 "/../serve.py",
                 "/%2e%2e/serve.py",
@@ -395,7 +382,7 @@ class Abuse:
                 self.count("path trick", await self.outcome(connection), "404")
 
     async def idle(self) -> None:
-        async with self.connected() as connection:
+        with self.connected() as connection:
             await connection.send(request("/model", None))
             await connection.receive()
             self.count("idle connection", await self.outcome(connection), "closed")
@@ -552,10 +539,9 @@ def _ms(times: Sequence[float], part: float) -> str:
 
 
 async def mean_batch(port: int) -> float:
-    connection = Connection(port)
-    await connection.send(request("/metrics", None))
-    text = (await connection.receive()).body.decode()
-    connection.close()
+    with closing(Connection(port)) as connection:
+        await connection.send(request("/metrics", None))
+        text = (await connection.receive()).body.decode()
     images, batches = (
         float(re.findall(rf"^{name} (\S+)", text, re.MULTILINE)[0])
         for name in ("cspyolo_inference_seconds_count", "cspyolo_batches_total")

@@ -20,7 +20,6 @@ class Tree:
     levels: classes by depth, starting below the top.
     """
 
-    names: tuple[str, ...]
     parents: tuple[int, ...]
     groups: tuple[int, ...]
     levels: tuple[tuple[int, ...], ...]
@@ -68,31 +67,29 @@ def read_tree(path: str | Path) -> Tree:
 
     Raises InputError for a line that cannot be read and for a parent that does not come before its child.
     """
-    names: list[str] = []
     parents: list[int] = []
     groups: list[int] = []
     depths: list[int] = []
     for number, line in enumerate(read_text(path, "class tree").splitlines()):
-        name, parent = _line(path, number, line)
+        parent = _parent(path, number, line)
         if not -1 <= parent < number:
             raise InputError(f"{path}:{number + 1}: parent {parent}, expected -1 or a line before: 0 to {number - 1}")
         last = parents[-1] if parents else -1
         groups.append((groups[-1] if groups else 0) + (parent != last))
         depths.append(0 if parent < 0 else depths[parent] + 1)
-        names.append(name)
         parents.append(parent)
-    if not names:
+    if not parents:
         raise InputError(f"{path}: is empty, expected `name parent` on each line")
     levels: list[list[int]] = [[] for _ in range(max(depths))]
     for index, depth in enumerate(depths):
         if depth:
             levels[depth - 1].append(index)
-    return Tree(tuple(names), tuple(parents), tuple(groups), tuple(map(tuple, levels)))
+    return Tree(tuple(parents), tuple(groups), tuple(map(tuple, levels)))
 
 
-def _line(path: str | Path, number: int, line: str) -> tuple[str, int]:
-    words = line.split()
+def _parent(path: str | Path, number: int, line: str) -> int:
     try:
-        return words[0], int(words[1]) if len(words) > 1 else -1
-    except (IndexError, ValueError):
+        _, *words = line.split()
+        return int(words[0]) if words else -1
+    except ValueError:
         raise InputError(f"{path}:{number + 1}: cannot read {line[:40]!r}, expected `name parent`") from None
