@@ -390,16 +390,8 @@ class Abuse:
     async def forever(self) -> None:
         """One after the other in random order, several at a time; the slow ones all the time."""
         files = [partial(self.file, kind, *each) for kind, each in bad_files(self.good).items()]
-        quick = [
-            *files,
-            self.chunked,
-            self.aborted,
-            self.gone,
-            self.pipelined,
-            self.garbage,
-            self.long_headers,
-            self.paths,
-        ]
+        quick: list[Callable[[], Awaitable[None]]] = [*files, self.chunked, self.aborted, self.gone, self.pipelined]
+        quick += [self.garbage, self.long_headers, self.paths]
 
         async def repeat(ways: Sequence[Callable[[], Awaitable[None]]]) -> None:
             while True:
