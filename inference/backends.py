@@ -24,6 +24,7 @@ from models.heads.base import Candidates
 from models.layers.base import Layer
 from models.onnx_graph import INPUT
 from models.plan import Plan
+from utils.cli import out_of_memory
 from utils.errors import InputError, RunError
 from utils.files import is_file
 from utils.packages import need
@@ -51,6 +52,13 @@ class Session(Runner, Protocol):
 
 def as_floats(values: Any) -> NDArray[np.float32]:
     return np.ascontiguousarray(values, np.float32)
+
+
+def _failed(place: str, error: Exception, reason: str) -> Exception:
+    """What the failed run of a model is for the user: a lack of memory, or a model that the engine cannot run."""
+    if out_of_memory(error):
+        return RunError(f"{place}: out of memory; try a smaller input size or batch")
+    return InputError(f"{place}: {reason}")
 
 
 _PROVIDERS = {"cpu": "CPUExecutionProvider", "cuda": "CUDAExecutionProvider"}
@@ -86,7 +94,8 @@ class OnnxRuntime:
         try:
             return [as_floats(each) for each in self._session.run(None, {INPUT: images})]
         except self._errors as error:
-            raise InputError(f"{self._place}: ONNX Runtime cannot run it: {str(error).splitlines()[0]}") from None
+            reason = str(error).splitlines()[0]
+            raise _failed(self._place, error, f"ONNX Runtime cannot run it: {reason}") from None
 
 
 class OnnxRuntimeSession(OnnxRuntime):
@@ -185,8 +194,9 @@ class OpenVino:
 
         return finish
 
-    def _failed(self, error: RuntimeError) -> InputError:
-        return InputError(f"{self._place}: OpenVINO cannot run it: {str(error).strip().splitlines()[-1]}")
+    def _failed(self, error: RuntimeError) -> Exception:
+        reason = str(error).strip().splitlines()[-1]
+        return _failed(self._place, error, f"OpenVINO cannot run it: {reason}")
 
 
 def start_each(runner: OpenVino, images: Tensor) -> Callable[[], tuple[tuple[Tensor, ...], float]]:
@@ -256,7 +266,8 @@ class OpenCvSession:
         try:
             return [as_floats(each) for each in self._net.forward(self.names)]
         except cv2.error as error:
-            raise InputError(f"{self._place}: OpenCV {cv2.__version__} cannot run it: {error.err}") from None
+            reason = f"OpenCV {cv2.__version__} cannot run it: {error.err}"
+            raise _failed(self._place, error, reason) from None
 
 
 class TorchScriptSession:
@@ -276,7 +287,7 @@ class TorchScriptSession:
                 return [each.cpu().numpy() for each in self._model(torch.from_numpy(images).to(self._device))]
         except (RuntimeError, TypeError, AttributeError) as error:
             reason = str(error).strip().splitlines()[-1]
-            raise InputError(f"{self._place}: PyTorch cannot run it: {reason}") from None
+            raise _failed(self._place, error, f"PyTorch cannot run it: {reason}") from None
 
 
 _MANY = 200  # images for which it pays to compile a model anew

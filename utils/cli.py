@@ -22,7 +22,14 @@ from utils.version import VERSION
 
 EXIT_OK, EXIT_FAILED, EXIT_BAD_INPUT, EXIT_INTERRUPTED, EXIT_PIPE_CLOSED = 0, 1, 2, 130, 141
 
-_NO_MEMORY = ("can't allocate memory", "not enough memory", "CUDA out of memory", "OutOfMemoryError", "std::bad_alloc")
+_NO_MEMORY = (
+    "can't allocate memory",
+    "not enough memory",
+    "Failed to allocate memory",
+    "CUDA out of memory",
+    "OutOfMemoryError",
+    "std::bad_alloc",
+)
 
 _Record = TypeVar("_Record")
 PACKAGE = __name__.rpartition("utils.cli")[0]  # "cspyolo." in an installed package, empty in a clone
