@@ -64,6 +64,12 @@ def test_empty_label_file_is_background_without_a_finding(tmp_path: Path) -> Non
     assert found.counts == {} and found.background == 1
 
 
+def test_an_image_whose_name_no_file_can_have(tmp_path: Path) -> None:
+    path = _set(tmp_path, GOOD)
+    (tmp_path / "list.txt").write_text(f"{'a' * 300}.png\n")
+    assert check_dataset(open_data(path), "train").counts["image missing"] == 1
+
+
 @pytest.mark.parametrize(
     ("content", "kind"), [(None, "image missing"), (b"", "image unreadable"), (b"\xff\xd8\xff", "image unreadable")]
 )

@@ -190,6 +190,18 @@ def test_a_batch_beyond_all_memory(batch: int, weights: Path) -> None:
         model.predict([np.zeros((8, 8, 3), np.uint8)])
 
 
+def test_an_engine_without_memory_is_a_failed_run(weights: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    model = open_model(made(CFG, weights, ".torchscript"))
+    assert isinstance(model.network, ExportedModel)
+
+    def lack(images: torch.Tensor) -> None:
+        raise RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried to allocate 9 bytes")
+
+    monkeypatch.setattr(model.network.session, "_model", lack)
+    with pytest.raises(RunError, match=r"\.torchscript: out of memory"):
+        model.predict([np.zeros((8, 8, 3), np.uint8)])
+
+
 def test_an_engine_that_does_not_fit(weights: Path) -> None:
     with pytest.raises(InputError, match="cannot run it, expected torchscript"):
         open_model(made(CFG, weights, ".torchscript"), backend="openvino")
