@@ -74,11 +74,12 @@ NOTICED: dict[str, tuple[Callable[[], object], str]] = {
     "an exit": (lambda: os._exit(5), "crash: 5"),
     "a program": (lambda: os.system("touch ../canary"), "Forbidden: executes: os.system"),
     "another program": (lambda: subprocess.run(["touch", "../canary"]), "Forbidden: executes: subprocess.Popen"),
-    "a file outside": (lambda: Path("../outside/x").write_text("x"), "Forbidden: writes outside: ../outside/x"),
+    "a file outside": (lambda: Path("../outside/x").write_text("x"), "Forbidden: writes outside: open ../outside/x"),
     "a folder outside": (lambda: Path("../x").mkdir(), "Forbidden: writes outside: os.mkdir ../x"),
     "a removed file": (lambda: Path("../seeds").rename("mine"), "Forbidden: writes outside: os.rename ../seeds"),
     "a file written by a library": (unsafe_c_write, "Forbidden: writes outside: canary"),
     "a pickle": (lambda: __import__("pickle").loads(b"cos\nsystem\n."), "Forbidden: unpickles: os.system"),
+    "all disks": (lambda: next(Path("/").iterdir()), "PermissionError"),
     "a connection": (lambda: socket.create_connection(("192.0.2.1", 9), 1), "Forbidden: connects: 192.0.2.1"),
 }
 
@@ -88,8 +89,9 @@ def campaign(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[Calla
     """Runs a campaign of one target that does the same for each of its three inputs."""
     monkeypatch.chdir(tmp_path)
 
-    def run(act: Callable[[], object]) -> Campaign:
-        target = Target(name="bad", make=lambda *_: (), run=act, seconds=0.5, memory_mib=512)  # type: ignore[arg-type]
+    def run(act: Callable[[], object], **settings: bool) -> Campaign:
+        limits = {"seconds": 0.5, "memory_mib": 512}
+        target = Target(name="bad", make=lambda *_: (), run=act, **limits, **settings)  # type: ignore[arg-type]
         found = Campaign([target], 1, tmp_path / "out", tmp_path / "work")
         (tmp_path / "work" / "seeds").mkdir(exist_ok=True)
         found.run(seconds=100, count=3)
@@ -108,6 +110,20 @@ def test_what_is_noticed(
     assert what.startswith(signature) and count == found.counts["bad"].next == 3
     assert (tmp_path / "out" / "findings" / "bad-1-0" / "FINDING.txt").read_text()
     assert not (tmp_path / "work" / "canary").exists() and (tmp_path / "work" / "seeds").is_dir()
+
+
+@pytest.mark.parametrize(
+    "act",
+    [
+        lambda: Path("../x").mkdir(),
+        lambda: Path("/x").write_text("x"),
+        lambda: socket.create_connection(("192.0.2.1", 9)),
+    ],
+)
+def test_what_a_command_line_may_ask_for_fails(act: Callable[[], object], campaign: Callable[..., Campaign]) -> None:
+    """It names the folder or the address itself."""
+    ((what, count),) = campaign(act, is_command=True).counts["bad"].findings.items()
+    assert what.startswith(("PermissionError", "OSError")) and count == 3
 
 
 def test_one_that_waits_without_end(
