@@ -168,6 +168,17 @@ def _png_has_exif(stream: BinaryIO) -> bool:
     return False
 
 
+def _chunks_fit(data: bytes) -> bool:
+    """Whether all chunks of a PNG file, up to its end marker, are as long as they say."""
+    place = 8
+    while place + 8 <= len(data):
+        length, kind = struct.unpack_from(">I4s", data, place)
+        if kind == b"IEND":
+            return True
+        place += 12 + length
+    return False
+
+
 def _webp_header(head: bytes) -> ImageHeader:
     kind = head[12:16]
     if kind == b"VP8X":
@@ -220,6 +231,8 @@ def _decode(data: bytes, path: str | Path) -> Image:
     if header is not None and header.size_wh[0] * header.size_wh[1] > MAX_PIXELS:
         width, height = header.size_wh
         raise InputError(f"{path}: image is {width}x{height} pixels, expected at most {MAX_PIXELS} in all")
+    if data.startswith(b"\x89PNG") and not _chunks_fit(data):  # OpenCV allocates whatever a chunk claims
+        raise InputError(f"{path}: image is damaged: a chunk of the PNG file claims more bytes than there are")
     try:
         orientation = 0 if reads_upright() else cv2.IMREAD_IGNORE_ORIENTATION
         bgr = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_COLOR | orientation)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import struct
 import zlib
 from collections.abc import Callable
@@ -178,6 +179,11 @@ BAD: dict[str, tuple[str, Callable[[], bytes], str]] = {
     "LFS pointer": ("a.jpg", lambda: b"version https://git-lfs.github.com/spec/v1\n", "no image.*version"),
     "zero bytes": ("a.jpg", lambda: bytes(1000), "no image"),
     "decompression bomb": ("a.png", lambda: png_claiming(60000, 60000), "60000x60000"),
+    "chunk beyond the end": (
+        "a.png",
+        lambda: re.sub(rb"....IDAT", b"t000IDAT", encode("png"), count=1, flags=re.S),
+        "claims",
+    ),
     "size zero": ("a.png", lambda: png_claiming(0, 10), "damaged"),
 }
 
