@@ -16,6 +16,7 @@ from torch import Tensor
 
 from models.heads.anchors import AnchorSection
 from models.heads.base import HeadLoss, loss_value
+from models.heads.box_gradient import box_gradient
 from models.heads.grid import (
     GridHead,
     Locations,
@@ -291,6 +292,12 @@ class AnchorHead(GridHead):
         rising = (state[:, at + 1 :] > 0).sum(1).clamp(min=1)
         divisor = torch.where(chosen, rising, 1)[:, None]
         return torch.cat((state[:, :at] / divisor, state[:, at:]), 1)
+
+    def overlap_gradient(self, targets: Targets) -> Tensor:
+        """`box_gradient` (k, 4) of the predicted boxes by iou_loss; a size of zero counts as 1."""
+        predicted = targets.predicted
+        size = torch.where(predicted[:, 2:] == 0, 1.0, predicted[:, 2:])
+        return box_gradient(torch.cat((predicted[:, :2], size), 1), targets.wanted, self.section.iou_loss)
 
     def target_probability(self, targets: Targets) -> Tensor:
         """Output (k,) for the class of each target."""

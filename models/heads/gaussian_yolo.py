@@ -12,7 +12,6 @@ from torch import Tensor
 from models.heads.anchor_head import AnchorHead, ClassLoss, TargetDeltas, Targets, finite
 from models.heads.anchors import AnchorSection
 from models.heads.base import HeadLoss, make_loss, to_floats
-from models.heads.box_gradient import box_gradient
 from models.heads.grid import GridValues, Locations, grid_of, split_anchors, write_entries
 from models.heads.matching import GroundTruth
 from models.layers.base import Site
@@ -83,8 +82,7 @@ class GaussianYolo(AnchorHead):
         """gaussian_yolo_layer.c get_gaussian_yolo_box."""
         sizes = entries.new_tensor(self.own_sizes)[at.anchor]
         size = entries[:, 4:8:2].exp() * sizes / entries.new_tensor(size_wh)
-        corner = torch.stack((at.col, at.row), 1)
-        point = (corner + entries[:, 0:4:2]) / entries.new_tensor(grid_wh)
+        point = (at.corner + entries[:, 0:4:2]) / entries.new_tensor(grid_wh)
         return torch.cat((point - self.point * size, size), 1)
 
     def scores(self, entries: Tensor) -> Tensor:
@@ -157,8 +155,7 @@ class GaussianYolo(AnchorHead):
         section, entries, wanted, at = self.section, targets.entries, targets.wanted, targets.at
         means, deviations = entries[:, 0:8:2], entries[:, 1:8:2]
         sizes = entries.new_tensor(self.own_sizes)[at.anchor]
-        corner = torch.stack((at.col, at.row), 1)
-        centre = (wanted[:, :2] + self.point * wanted[:, 2:]) * wanted.new_tensor(grid_wh) - corner
+        centre = (wanted[:, :2] + self.point * wanted[:, 2:]) * wanted.new_tensor(grid_wh) - at.corner
         size = (wanted[:, 2:] * wanted.new_tensor(size_wh) / sizes).log()
         relative = (torch.cat((centre, size), 1) - means) / deviations
         density = (-relative.square() / 2).exp() / (math.sqrt(2 * math.pi) * (deviations + SIGMA))
@@ -170,9 +167,7 @@ class GaussianYolo(AnchorHead):
         return finite(both.flatten(1), section.max_delta)
 
     def _iou_delta(self, targets: Targets, spread: Tensor) -> Tensor:
-        predicted = targets.predicted
-        size = torch.where(predicted[:, 2:] == 0, 1.0, predicted[:, 2:])
-        gradient = box_gradient(torch.cat((predicted[:, :2], size), 1), targets.wanted, self.section.iou_loss)
+        gradient = self.overlap_gradient(targets)
         centre = gradient[:, :2] + self.point * gradient[:, 2:]
         return torch.cat((centre, gradient[:, 2:] * spread.exp()), 1)
 

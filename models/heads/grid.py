@@ -23,6 +23,11 @@ class Locations(NamedTuple):
     row: Tensor
     col: Tensor
 
+    @property
+    def corner(self) -> Tensor:
+        """Column and row (k, 2): the left top corner of each cell, in cells."""
+        return torch.stack((self.col, self.row), 1)
+
 
 class GridHead(Head):
     """A head with output (n, anchors * entries, h, w); the entries of an anchor are box, objectness, classes.
@@ -49,6 +54,12 @@ class GridHead(Head):
     def largest_score(self, cells: Tensor) -> Tensor:
         """An upper bound of the scores, (n, anchors, h, w), from (n, anchors, entries, h, w)."""
         return cells[:, :, self.objectness_at].float()
+
+    def squares(self, delta: Tensor) -> dict[str, Tensor]:
+        """Sums of the squares of a delta (n, anchors, entries, h, w), by part."""
+        square, at = delta.square(), self.objectness_at
+        parts = {"box": square[:, :, :at], "objectness": square[:, :, at], "class": square[:, :, at + 1 :]}
+        return {name: part.sum() for name, part in parts.items()}
 
     def decode(self, output: Tensor, threshold: float, size_wh: tuple[int, int]) -> Candidates:
         cells = split_anchors(output, self.anchors)

@@ -126,8 +126,7 @@ class Region(GridHead):
         """region_layer.c get_region_box; anchors are in cells, so the size of the input does not matter."""
         sizes = entries.new_tensor(self.own_sizes)[at.anchor]
         grid = entries.new_tensor(grid_wh)
-        corner = torch.stack((at.col, at.row), 1)
-        return torch.cat(((corner + entries[:, :2].sigmoid()) / grid, entries[:, 2:4].exp() * sizes / grid), 1)
+        return torch.cat(((at.corner + entries[:, :2].sigmoid()) / grid, entries[:, 2:4].exp() * sizes / grid), 1)
 
     def objectness(self, entries: Tensor) -> Tensor:
         return self._thresholded(entries[:, OBJECTNESS])
@@ -178,13 +177,7 @@ class Region(GridHead):
             cells = split_anchors(self(x), self.anchors)
             ground_truth = read_ground_truth(labels.to(cells.device), self.section.max_truths, self.section.classes)
             delta, measures = self._delta(cells, ground_truth, seen)
-            square = delta.square()
-            sums = {
-                "box": square[:, :, :OBJECTNESS].sum(),
-                "objectness": square[:, :, OBJECTNESS].sum(),
-                "class": square[:, :, OBJECTNESS + 1 :].sum(),
-            }
-        terms, averages = to_floats(sums, measures, cells[:, :, OBJECTNESS].mean())
+        terms, averages = to_floats(self.squares(delta), measures, cells[:, :, OBJECTNESS].mean())
         return make_loss(x, delta, terms, averages, len(measures["iou"]))
 
     def _delta(self, cells: Tensor, ground_truth: GroundTruth, seen: int) -> tuple[Tensor, dict[str, Tensor]]:
@@ -253,7 +246,7 @@ class Region(GridHead):
         state = entries_at(delta, groups.at)
         grid = entries.new_tensor(grid_of(cells))
         at = Locations(*(each[groups.box_of] for each in groups.at))
-        centre = ground_truth.cxcywh_rel[:, :2] * grid - torch.stack((at.col, at.row), 1)
+        centre = ground_truth.cxcywh_rel[:, :2] * grid - at.corner
         log_size = (ground_truth.cxcywh_rel[:, 2:] * grid / entries.new_tensor(self.own_sizes)[at.anchor]).log()
         box = _box_delta(entries, centre, log_size, section.coord_scale)
         overlap, objectness = iou(predicted, ground_truth.cxcywh_rel), entries[:, OBJECTNESS]

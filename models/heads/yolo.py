@@ -11,7 +11,6 @@ from torch import Tensor
 from models.heads.anchor_head import AnchorHead, ClassLoss, TargetDeltas, Targets, finite
 from models.heads.anchors import AnchorSection
 from models.heads.base import HeadLoss, make_loss, to_floats
-from models.heads.box_gradient import box_gradient
 from models.heads.grid import GridValues, Locations, grid_of, write_entries
 from models.heads.matching import GroundTruth
 from models.layers.base import Site
@@ -83,8 +82,7 @@ class Yolo(AnchorHead):
         """yolo_layer.c get_yolo_box."""
         sizes = entries.new_tensor(self.own_sizes)[at.anchor]
         spread = entries[:, 2:4].square() * 4 if self.section.new_coords else entries[:, 2:4].exp()
-        corner = torch.stack((at.col, at.row), 1)
-        centre = (corner + entries[:, :2]) / entries.new_tensor(grid_wh)
+        centre = (at.corner + entries[:, :2]) / entries.new_tensor(grid_wh)
         return torch.cat((centre, spread * sizes / entries.new_tensor(size_wh)), 1)
 
     def export(self, graph: Graph, site: Site, *inputs: str) -> str:
@@ -149,17 +147,15 @@ class Yolo(AnchorHead):
         """delta_yolo_box with squared error: (k, 4). An object without width or height trains no size."""
         wanted, entries, at = targets.wanted, targets.entries, targets.at
         sizes = entries.new_tensor(self.own_sizes)[at.anchor]
-        centre = wanted[:, :2] * wanted.new_tensor(grid_wh) - torch.stack((at.col, at.row), 1)
+        centre = wanted[:, :2] * wanted.new_tensor(grid_wh) - at.corner
         ratio = wanted[:, 2:] * wanted.new_tensor(size_wh) / sizes
         size = (ratio / 4).sqrt() if self.section.new_coords else ratio.log()
         scale = (2 - wanted[:, 2] * wanted[:, 3]) * factor
         return finite(scale[:, None] * (torch.cat((centre, size), 1) - entries[:, :4]), torch.inf)
 
     def _iou_delta(self, targets: Targets, factor: Tensor) -> Tensor:
-        """delta_yolo_box with IoU, GIoU, DIoU or CIoU: (k, 4); a size of zero counts as 1 there."""
-        predicted = targets.predicted
-        size = torch.where(predicted[:, 2:] == 0, 1.0, predicted[:, 2:])
-        gradient = box_gradient(torch.cat((predicted[:, :2], size), 1), targets.wanted, self.section.iou_loss)
+        """delta_yolo_box with IoU, GIoU, DIoU or CIoU: (k, 4)."""
+        gradient = self.overlap_gradient(targets)
         if not self.section.new_coords:
             gradient = torch.cat((gradient[:, :2], gradient[:, 2:] * targets.entries[:, 2:4].exp()), 1)
         return finite(gradient * factor[:, None], self.section.max_delta)
@@ -167,12 +163,6 @@ class Yolo(AnchorHead):
     def report(self, x: Tensor, delta: Tensor, targets: Targets, no_object: Tensor) -> HeadLoss:
         """The original's cost: squares of all deltas, or the mean of 1 - IoU in place of those of the boxes."""
         section, assigned = self.section, targets.assigned
-        square = delta.square()
-        sums = {
-            "box": square[:, :, :OBJECTNESS].sum(),
-            "objectness": square[:, :, OBJECTNESS].sum(),
-            "class": square[:, :, OBJECTNESS + 1 :].sum(),
-        }
         predicted, wanted = targets.predicted[assigned], targets.wanted[assigned]
         overlap = iou(predicted, wanted)
         measures = {
@@ -183,7 +173,7 @@ class Yolo(AnchorHead):
             "recall50": (overlap > 0.5).float(),
             "recall75": (overlap > 0.75).float(),
         }
-        terms, averages = to_floats(sums, measures, no_object)
+        terms, averages = to_floats(self.squares(delta), measures, no_object)
         averages |= _printed(section, terms, len(delta))
         if section.iou_loss != "mse" and section.show_details:
             mean = averages["giou" if section.iou_loss == "giou" else "iou"]
