@@ -53,7 +53,7 @@ def planned(path: Path, limit: int) -> Plan:
     """The plan, at a smaller input size where the cfg's exceeds the limit and allows another."""
     plan = read_plan(path)
     for side in (limit, 384, 512):  # the second is divisible by 128, as networks with seven levels need it
-        if limit and max(plan.input.width, plan.input.height) > side:
+        if limit and max(plan.input.size_wh) > side:
             try:
                 return read_plan(path, width=side, height=side)
             except InputError:
@@ -106,7 +106,7 @@ def examined(path: Path, options: argparse.Namespace, others: dict[str, Engine],
     try:
         plan = planned(path, options.limit)
         settings = ExportOptions(outputs="boxes" if plan.box_heads else "raw", opset=options.opset)
-        row |= {"size": [plan.input.width, plan.input.height], "outputs": settings.outputs}
+        row |= {"size": plan.input.size_wh, "outputs": settings.outputs}
         network, check, told = telling(plan, settings, recorded_gain(row["cfg"]), folder)
         row |= told
         model = folder / "model.onnx"

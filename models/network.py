@@ -7,7 +7,8 @@ from collections.abc import Collection, Iterator
 import torch
 from torch import Tensor, nn
 
-from models.layers.base import Layer, Stored
+from models.heads.base import Head
+from models.layers.base import Layer, Step, Stored
 from models.plan import Plan
 from utils.errors import InputError
 
@@ -32,6 +33,12 @@ class Network(nn.Module):
 
     def __iter__(self) -> Iterator[Layer]:
         return iter(self.layers)  # type: ignore[arg-type]
+
+    def head(self, step: Step) -> Head:
+        """The module of one of the plan's heads that has boxes or a loss."""
+        layer = self.layers[step.index]
+        assert isinstance(layer, Head)
+        return layer
 
     def forward(self, images: Tensor) -> tuple[Tensor, ...]:
         heads = [step.index for step in self.plan.heads]

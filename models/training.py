@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from models.batchnorm import BatchNorm
-from models.heads.base import Head, HeadLoss
+from models.heads.base import HeadLoss
 from models.layers.base import LayerSection, Step, Stored
 from models.network import Network
 from utils.errors import InputError
@@ -89,7 +89,7 @@ class Training:
         size_wh = (images.shape[3], images.shape[2])
         inputs = self._head_inputs(images)
         with torch.autocast(images.device.type, enabled=False):
-            return [self._head(step).loss(inputs[step.index], labels, size_wh, seen) for step in self._heads]
+            return [self.network.head(step).loss(inputs[step.index], labels, size_wh, seen) for step in self._heads]
 
     def attack(self, images: Tensor, labels: Tensor, seen: int) -> Tensor:
         """Gradient with respect to the images of the loss of images without objects; arguments as for `losses`.
@@ -104,9 +104,8 @@ class Training:
         with self._rolling_statistics():
             inputs = self._head_inputs(pixels)
         with torch.autocast(images.device.type, enabled=False):
-            parts = [
-                self._head(step).adversarial_loss(inputs[step.index], labels, size_wh, seen) for step in self._heads
-            ]
+            heads = [(self.network.head(step), inputs[step.index]) for step in self._heads]
+            parts = [head.adversarial_loss(x, labels, size_wh, seen) for head, x in heads]
         objective = torch.stack(parts).sum() + 0 * pixels.sum()  # so that there is a gradient, if only zero
         return torch.autograd.grad(objective, pixels)[0]
 
@@ -157,11 +156,6 @@ class Training:
     def _has_loss(self, step: Step) -> bool:
         """Frozen heads and those with onlyforward have no delta (yolo_layer.c forward_yolo_layer)."""
         return step.section.is_head and not step.section.onlyforward and step.index >= self.frozen
-
-    def _head(self, step: Step) -> Head:
-        layer = self.network.layers[step.index]
-        assert isinstance(layer, Head)
-        return layer
 
     def _check_heads(self) -> None:
         path = self.network.plan.cfg.path

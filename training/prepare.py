@@ -179,7 +179,7 @@ def _with_anchors(plan: Plan, anchors: str, checked: DatasetReport, seed: int) -
     count = len(before) if anchors == "auto" else int(anchors) if anchors.isdigit() else 0
     if count < 1:
         raise InputError(f"--anchors {anchors}: expected auto, cfg or a whole number above 0")
-    sizes = checked.cxcywh_rel[:, 2:] * np.array([plan.input.width, plan.input.height])
+    sizes = checked.cxcywh_rel[:, 2:] * np.array(plan.input.size_wh)
     computed = compute_anchors(sizes, count, seed=seed)
     masks: Sequence[Sequence[int]] = anchor_masks(count, [plan.input.width // step.shape.width for step in heads])
     logger.info("anchors before: %s", anchor_fit(sizes, before))

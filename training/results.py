@@ -78,7 +78,7 @@ class ResultFiles:
             return
         anchors = None
         if anchor_heads(plan):
-            anchors = np.array(anchors_in_pixels(plan)) / [plan.input.width, plan.input.height]
+            anchors = np.array(anchors_in_pixels(plan)) / plan.input.size_wh
         counts, boxes = checked.class_counts, checked.cxcywh_rel
         path = self.folder / "labels.jpg"
         plot_labels(path, checked.names, counts, boxes, checked.sizes_wh, checked.per_image, anchors)

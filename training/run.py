@@ -7,6 +7,7 @@ import logging
 import multiprocessing
 import random
 import signal
+import threading
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from functools import partial
 from pathlib import Path
@@ -62,21 +63,15 @@ _FP16_SCALE = 65536.0
 _CALIBRATION_IMAGES, _CALIBRATION_BATCH = 128, 8  # images in all, and per forward pass
 
 
-class StopRequest:
-    """received: whether a signal asked the run to stop."""
-
-    received = False
-
-
 @contextlib.contextmanager
-def stop_request() -> Iterator[StopRequest]:
-    """In the block the first SIGINT or SIGTERM is noted, a second one raises KeyboardInterrupt."""
-    request = StopRequest()
+def stop_request() -> Iterator[threading.Event]:
+    """In the block the first SIGINT or SIGTERM sets the event, a second one raises KeyboardInterrupt."""
+    request = threading.Event()
 
     def handle(number: int, frame: FrameType | None) -> None:
-        if request.received:
+        if request.is_set():
             raise KeyboardInterrupt
-        request.received = True
+        request.set()
         logger.info("%s: stopping after this iteration; once more to stop at once", signal.Signals(number).name)
 
     before = {number: signal.signal(number, handle) for number in (signal.SIGINT, signal.SIGTERM)}
@@ -188,15 +183,15 @@ class Run:
         """Whether a signal, to any of the processes, ended it."""
 
         def ended() -> bool:
-            return self.processes.any(stop.received or self.evaluation.exhausted)
+            return self.processes.any(stop.is_set() or self.evaluation.exhausted)
 
         with stop_request() as stop:
             try:
                 run(self.trainer, batches, self.last, hooks, ended)
             except DataLoadingError:
-                if not stop.received or self.processes.count > 1:
+                if not stop.is_set() or self.processes.count > 1:
                     raise  # else a signal to the whole process group ended a worker that was just starting
-        return self.processes.any(stop.received)
+        return self.processes.any(stop.is_set())
 
     def state(self) -> Checkpoint:
         """Everything needed to resume."""
@@ -332,7 +327,7 @@ class Run:
             self.cfg.sections[0],
             boxes,
             hierarchy=_hierarchy(self.network),
-            size_wh=(plan.input.width, plan.input.height),
+            size_wh=plan.input.size_wh,
             channels=plan.input.channels,
             batch=self.trainer.batch,
             subdivisions=self.trainer.subdivisions,

@@ -193,8 +193,8 @@ def calibrated(
     if all((1 - norm.momentum) ** passes < _SETTLED for norm in _norms(network, names)):
         return network
     plan, copied = network.plan, copy.deepcopy(network).eval()
-    size_wh, letter_box, centre = (plan.input.width, plan.input.height), plan.net.letter_box, not plan.box_heads
-    channels = plan.input.channels
+    size_wh, channels = plan.input.size_wh, plan.input.channels
+    letter_box, centre = plan.net.letter_box, not plan.box_heads
     preprocess = Preprocessing(network_wh=size_wh, channels=channels, letter_box=letter_box, centre=centre)
     norms = _norms(copied, names)
     for norm in norms:

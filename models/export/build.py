@@ -57,8 +57,8 @@ def build_graph(network: Network, options: ExportOptions) -> Built:
     low, high = OPSETS
     if not low <= options.opset <= high:
         raise InputError(f"opset {options.opset}: expected {low} to {high}")
-    size_wh = (plan.input.width, plan.input.height)
-    graph = Graph(opset=options.opset, batch=options.batch, dynamic_size=options.dynamic_size, size_wh=size_wh)
+    size_wh, dynamic = plan.input.size_wh, options.dynamic_size
+    graph = Graph(opset=options.opset, batch=options.batch, dynamic_size=dynamic, size_wh=size_wh)
     values = _layers(network, graph, options.half)
     if options.outputs == "raw":
         names = [f"output_{step.index}" for step in plan.heads]
@@ -88,10 +88,8 @@ def _layers(network: Network, graph: Graph, half: bool) -> dict[int, str]:
 def _boxes(network: Network, graph: Graph, values: dict[int, str]) -> tuple[str, str]:
     boxes, scores = [], []
     for step in network.plan.box_heads:
-        head = network.layers[step.index]
-        assert isinstance(head, Head)
         with graph.scope(f"boxes_{step.index}/", np.float32):
-            head_boxes, head_scores = head.export_boxes(graph, step.site, values[step.index])
+            head_boxes, head_scores = network.head(step).export_boxes(graph, step.site, values[step.index])
         boxes.append(head_boxes)
         scores.append(head_scores)
     if not boxes:
@@ -105,9 +103,7 @@ def dense_boxes(network: Network, outputs: Sequence[Tensor], size_wh: tuple[int,
     found = []
     for step, output in zip(network.plan.heads, outputs, strict=True):
         if step.index in with_boxes:
-            head = network.layers[step.index]
-            assert isinstance(head, Head)
-            found.append(head.dense(output, size_wh))
+            found.append(network.head(step).dense(output, size_wh))
     return torch.cat([each.cxcywh_rel for each in found], 1), torch.cat([each.scores for each in found], 1)
 
 

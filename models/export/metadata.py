@@ -39,7 +39,7 @@ class Metadata:
         plan = network.plan
         return cls(
             description=Description.of(network, names),
-            size_wh=(plan.input.width, plan.input.height),
+            size_wh=plan.input.size_wh,
             outputs=options.outputs,
             batch=options.batch,
             dynamic_size=options.dynamic_size,

@@ -47,6 +47,10 @@ class Shape:
         return self.channels * self.height * self.width
 
     @property
+    def size_wh(self) -> tuple[int, int]:
+        return self.width, self.height
+
+    @property
     def hwc(self) -> tuple[int, int, int]:
         return self.height, self.width, self.channels
 
