@@ -18,15 +18,14 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+import ctypes
 import io
 import json
-import mmap
 import os
 import random
 import shutil
 import signal
 import socket
-import struct
 import sys
 import tempfile
 import threading
@@ -35,6 +34,7 @@ import traceback
 import zipfile
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from multiprocessing.sharedctypes import RawValue
 from pathlib import Path
 from typing import Any
 
@@ -157,19 +157,7 @@ class Leftovers(Kills):
         return f"{self.files} files compared, {broken}; {self.completed} of {self.runs} later runs complete them"
 
 
-class Counter:
-    """A number that a process and its children share."""
-
-    def __init__(self) -> None:
-        self._memory = mmap.mmap(-1, 8)
-
-    @property
-    def value(self) -> int:
-        return int(struct.unpack_from("q", self._memory)[0])
-
-    @value.setter
-    def value(self, number: int) -> None:
-        struct.pack_into("q", self._memory, 0, number)
+Counter = ctypes.c_longlong  # by RawValue: a process and its children share its value
 
 
 def prepare(folder: Path, length: int, every: int, filters: int = 64, ema: float = 0.0) -> None:
@@ -284,7 +272,7 @@ def campaign(
     most = max(most, length // (kills + 1)) if ema else most
     prepare(folder, length, every, ema=ema)
     torch.optim.SGD([torch.zeros(1)], lr=1.0)  # the first optimizer of a process imports much of PyTorch
-    outcome, counter, begun = Outcome(every=every), Counter(), time.perf_counter()
+    outcome, counter, begun = Outcome(every=every), RawValue(Counter), time.perf_counter()
     weights = folder / "killed" / "weights"
     while outcome.kills < kills and outcome.iterations < length:
         saved = outcome.iterations
