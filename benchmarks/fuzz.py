@@ -13,6 +13,7 @@ where it stopped. Every finding is saved as a folder with the files of its input
 from __future__ import annotations
 
 import errno
+import importlib
 import json
 import mmap
 import os
@@ -36,7 +37,7 @@ sys.path.insert(0, str(ROOT))
 import cv2
 import torch
 
-from benchmarks.fuzz_targets import TARGETS, Target, make_seeds
+from benchmarks.fuzz_targets import SCRIPTS, TARGETS, Target, make_seeds
 from utils.cli import EXIT_FAILED, EXIT_OK, above_zero, options_from, positive, run_script, script_parser, whole
 from utils.errors import InputError, RunError
 from utils.files import write_text
@@ -426,6 +427,8 @@ def prepared(folder: Path) -> None:
     tempfile.tempdir = None
     sys.dont_write_bytecode = True
     (folder / "tmp").mkdir(parents=True, exist_ok=True)
+    for module in (*SCRIPTS.values(), "matplotlib.pyplot", "torch._dynamo"):
+        importlib.import_module(module)  # once, and not in every process that is forked
     child = os.fork()
     if not child:
         code = EXIT_FAILED
