@@ -255,6 +255,11 @@ class OpenCvSession:
     def __init__(self, path: str | Path, device: torch.device) -> None:
         self.metadata = Metadata.from_pairs(read_onnx_metadata(path), str(path))
         self._place = str(path)
+        if self.metadata.outputs == "nms":
+            raise InputError(
+                f"{path}: has NMS inside, which OpenCV crashes in where nothing is found (a division by zero); expected another "
+                "engine, such as --backend onnxruntime, or a model without --output nms"
+            )
         try:
             self._net = cv2.dnn.readNetFromONNX(str(Path(path)))
         except cv2.error as error:
