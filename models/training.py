@@ -163,6 +163,8 @@ class Training:
             raise InputError(f"{path}: has no layer with a loss, expected [yolo], [softmax] or another head at its end")
         if not self._heads:
             raise InputError(f"{path}: every layer with a loss is frozen, there is nothing to train")
+        if not self.tensors(0):
+            raise InputError(f"{path}: every layer with weights is frozen, there is nothing to train")
 
 
 def _last(sections: list[LayerSection], condition: Callable[[LayerSection], bool]) -> int:

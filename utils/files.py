@@ -87,9 +87,10 @@ def staged(path: str | Path) -> Iterator[Path]:
 
 
 def _file_name(path: str | Path) -> Path:
+    path = Path(path)
     if is_folder(path):
         raise InputError(f"{path}: is a folder, expected a file name")
-    return Path(path)
+    return path
 
 
 def publish(temporary: Path, path: Path) -> None:

@@ -95,7 +95,12 @@ def test_shared_weights_are_updated_once() -> None:
 
 @pytest.mark.parametrize(
     ("head", "freeze", "message"),
-    [("", 0, "no layer with a loss"), (HEAD, 9, "frozen"), (HEAD + "onlyforward=1\n", 0, "frozen")],
+    [
+        ("", 0, "no layer with a loss"),
+        (HEAD, 9, "frozen"),
+        (HEAD, 2, "with weights is frozen"),
+        (HEAD + "onlyforward=1\n", 0, "frozen"),
+    ],
 )
 def test_nothing_to_train_is_refused(head: str, freeze: int, message: str) -> None:
     with pytest.raises(InputError, match=message):

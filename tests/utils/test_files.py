@@ -34,11 +34,11 @@ def test_a_place_that_cannot_be_written(tmp_path: Path) -> None:
         write_text(tmp_path / "file" / "a.txt", "text")
 
 
-@pytest.mark.parametrize("name", [".", "..", "/", "folder"])
+@pytest.mark.parametrize("name", ["", ".", "..", "/", "folder"])
 def test_a_folder_is_no_file_to_write(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     (tmp_path / "folder").mkdir()
-    with pytest.raises(InputError, match=f"^{re.escape(name)}: is a folder, expected a file name"):
+    with pytest.raises(InputError, match=f"^{re.escape(name or '.')}: is a folder, expected a file name"):
         write_text(name, "text")
 
 
