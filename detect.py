@@ -35,7 +35,7 @@ from inference.journal import JOURNAL, Journal, identity_of, read_progress
 from inference.model import ModelFlags
 from inference.pipeline import predict_frames
 from inference.predictor import Classifier, Model, NmsOptions, RunStatistics
-from inference.recorder import Recorder, RecordOptions, require_screen, sizes_of_results
+from inference.recorder import Recorder, RecordFlags, require_screen, sizes_of_results
 from inference.results import found_text
 from utils.cli import (
     EXIT_FAILED,
@@ -65,12 +65,10 @@ BOX_FLAGS = (
 
 
 @dataclass(frozen=True, kw_only=True)
-class DetectOptions(ModelFlags):
+class DetectOptions(ModelFlags, RecordFlags):
     """The flags of detect.py."""
 
     source: tuple[str, ...]
-    out: str | None
-    vid_stride: int
     letter_box: int | None
     resize: str
     batch_size: int
@@ -80,17 +78,6 @@ class DetectOptions(ModelFlags):
     classes: tuple[int, ...] | None
     agnostic_nms: bool
     max_det: int
-    save_txt: bool
-    save_conf: bool
-    save_json: bool
-    save_csv: bool
-    save_crop: bool
-    no_save: bool
-    view_img: bool
-    line_thickness: int | None
-    hide_labels: bool
-    hide_conf: bool
-    fourcc: str | None
     print: str
     project: str
     name: str
@@ -145,7 +132,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if options.view_img:
         require_screen("--view-img")
     model = open_the_model(options)
-    record = record_options(options, model)
+    check_flags(options, model)
     source = options.source
     if not source:
         source = (os.path.relpath(SAMPLES),)
@@ -154,13 +141,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
     folder, journal = None, None
     with ExitStack() as stack:
         stack.callback(lambda: frames.close())
-        if record.out is not None:
-            check_out(record.out, frames)
+        if options.out is not None:
+            check_out(Path(options.out), frames)
         if options.resume is not None:
             folder, journal = unfinished_run(options, frames)
             frames.close()
             frames = frames_of(frames.entries[journal.after.done :], frames.source, options.vid_stride)
-        elif record.in_folder:
+        elif options.in_folder:
             folder = run_folder(options.project, options.name, exist_ok=options.exist_ok)
             stack.callback(remove_empty, folder)
             if len(frames.entries) > 1:
@@ -168,7 +155,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         start = time.perf_counter()
         if journal is not None:
             stack.push(journal)
-        with Recorder(folder or Path(), record, journal) as recorder:
+        with Recorder(folder or Path(), options, journal, classifier=isinstance(model, Classifier)) as recorder:
             statistics = run(model, frames, recorder, options)
         if journal is not None and not statistics.interrupted:
             journal.remove()
@@ -225,31 +212,16 @@ def open_the_model(options: DetectOptions) -> Model:
     return model
 
 
-def record_options(options: DetectOptions, model: Model) -> RecordOptions:
+def check_flags(options: DetectOptions, model: Model) -> None:
+    """Raise InputError for flags that exclude each other, or that have no meaning for a classifier."""
     if isinstance(model, Classifier):
         usual = parse_arguments([])
         for flag in BOX_FLAGS:
             if getattr(options, flag) != getattr(usual, flag):
                 what = options.cfg or options.weights
                 raise InputError(f"--{flag.replace('_', '-')}: {what} is a classifier, which finds no boxes")
-        return RecordOptions(media=False, top_classes=options.save_csv or not options.no_save)
     if options.out is not None and options.no_save:
         raise InputError("--out: cannot be combined with --no-save")
-    return RecordOptions(
-        media=not options.no_save,
-        out=None if options.out is None else Path(options.out),
-        show=options.view_img,
-        labels_txt=options.save_txt or options.save_conf,
-        scores_in_txt=options.save_conf,
-        json=options.save_json,
-        csv=options.save_csv,
-        crops=options.save_crop,
-        thickness=options.line_thickness,
-        hide_labels=options.hide_labels,
-        hide_scores=options.hide_conf,
-        codec=options.fourcc,
-        vid_stride=options.vid_stride,
-    )
 
 
 def check_out(out: Path, frames: Frames) -> None:

@@ -19,7 +19,7 @@ from pathlib import Path
 
 from inference.first_look import with_shipped_model
 from inference.model import ModelFlags
-from utils.cli import EXIT_OK, above_zero, flags_of, options_from, positive, run_script, script_parser
+from utils.cli import EXIT_OK, above_zero, flags_of, number, options_from, positive, run_script, script_parser
 from utils.errors import InputError
 from utils.files import read_text
 from utils.packages import is_installed
@@ -27,6 +27,7 @@ from utils.packages import is_installed
 logger = logging.getLogger(__name__)
 
 TOKEN_VARIABLE = "CSPYOLO_TOKEN"
+_PORT = number(int, 0, 65535, "port from 0 to 65535")
 _TOKEN = re.compile(r"[A-Za-z0-9._~+/=-]{16,}")
 
 
@@ -51,7 +52,7 @@ def parse_arguments(arguments: Sequence[str] | None) -> ServeOptions:
     ModelFlags.add(add)
     add("--data", dest="names", metavar="FILE", help="the same as --names: a .data file that names the class names")
     add("--host", default="127.0.0.1", help="address to listen on, default this machine only; 0.0.0.0: every network")
-    add("--port", type=_port, default=8000, metavar="N", help="default %(default)s")
+    add("--port", type=_PORT, default=8000, metavar="N", help="default %(default)s")
     add("--max-upload", type=above_zero, default=64, metavar="MB", help="largest upload, default %(default)s MB")
     add("--max-frames", type=above_zero, default=600, metavar="N", help="frames read of a video, default %(default)s")
     add(
@@ -75,16 +76,6 @@ def parse_arguments(arguments: Sequence[str] | None) -> ServeOptions:
     )
     add("--token-file", metavar="FILE", help="file with the token")
     return options_from(ServeOptions, parser, arguments)
-
-
-def _port(text: str) -> int:
-    value = int(text)
-    if not 0 <= value <= 65535:
-        raise ValueError
-    return value
-
-
-_port.__name__ = "port from 0 to 65535"
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

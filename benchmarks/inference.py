@@ -239,9 +239,8 @@ class Worker:
     def detect(self, source: str) -> str:
         """detect.py --no-save over the source: seconds per image and boxes per image."""
         arguments = detect.parse_arguments([*self._flags, "--source", source, "--no-save"])
-        record = detect.record_options(arguments, self._model)
         start = time.perf_counter()
-        with contextlib.closing(open_frames(source)) as frames, detect.Recorder(Path(), record) as recorder:
+        with contextlib.closing(open_frames(source)) as frames, detect.Recorder(Path(), arguments) as recorder:
             found = detect.run(self._model, frames, recorder, arguments)
         seconds = time.perf_counter() - start
         return f"{seconds / found.images} {sum(found.objects.values()) / found.images}"

@@ -19,21 +19,21 @@ from numpy.typing import NDArray
 from data.frames import Failure, Frame, is_video
 from data.image import WRITABLE_SUFFIXES, save_image
 from data.video import VideoWriter
-from inference.journal import GrowingFile, Journal
+from inference.journal import Journal
 from inference.results import (
-    CropWriter,
+    CsvWriter,
     FileNames,
     JsonWriter,
-    LabelWriter,
     Result,
-    ResultWriter,
     class_csv,
     detection_csv,
     json_part,
+    label_text,
+    save_crops,
 )
 from utils.draw import annotate
 from utils.errors import InputError, RunError
-from utils.files import exists
+from utils.files import exists, write_text
 
 _WAITING = 8  # frames between the network and the writer
 JSON_NAME, CSV_NAME = "results.json", "results.csv"
@@ -48,52 +48,44 @@ def sizes_of_results(folder: Path) -> dict[str, int]:
 
 
 @dataclass(frozen=True, kw_only=True)
-class RecordOptions:
-    """What is written.
+class RecordFlags:
+    """The flags of detect.py that say what is written and shown."""
 
-    media: annotated images and videos. out: file of the only one, in place of one in the run folder. show: a window with them.
-    top_classes: results.csv of a classifier. The rest is as the flags of detect.py say.
-    """
-
-    media: bool = True
-    out: Path | None = None
-    show: bool = False
-    labels_txt: bool = False
-    scores_in_txt: bool = False
-    json: bool = False
-    csv: bool = False
-    crops: bool = False
-    top_classes: bool = False
-    thickness: int | None = None
-    hide_labels: bool = False
-    hide_scores: bool = False
-    codec: str | None = None
-    vid_stride: int = 1
+    out: str | None
+    no_save: bool
+    save_txt: bool
+    save_conf: bool
+    save_json: bool
+    save_csv: bool
+    save_crop: bool
+    view_img: bool
+    line_thickness: int | None
+    hide_labels: bool
+    hide_conf: bool
+    fourcc: str | None
+    vid_stride: int
 
     @property
     def in_folder(self) -> bool:
         """Whether anything is written into the run folder."""
-        files = self.labels_txt or self.json or self.csv or self.crops or self.top_classes
-        return files or (self.media and self.out is None)
+        files = self.save_txt or self.save_conf or self.save_json or self.save_csv or self.save_crop
+        return files or not (self.no_save or self.out)
 
 
 class Recorder:
     """Context manager; `add` takes one result. Leaving it finishes every file, after Ctrl-C too.
 
-    seconds: time spent drawing and writing. out: the file of `RecordOptions.out`, whose extension the codec may have changed.
-    journal: keeps the run's progress; the files go on from where it stands. Raises RunError, from `add` or at the end, when
-    something cannot be written.
+    seconds: time spent drawing and writing. out: the file of --out, whose extension the codec may have changed. journal: keeps
+    the run's progress; the files go on from where it stands. classifier: only the best classes are written, in results.csv.
+    Raises RunError, from `add` or at the end, when something cannot be written.
     """
 
     def __init__(
-        self,
-        folder: Path,
-        options: RecordOptions,
-        journal: Journal | None = None,
+        self, folder: Path, flags: RecordFlags, journal: Journal | None = None, *, classifier: bool = False
     ) -> None:
         self.seconds = 0.0
-        self.out = options.out
-        self._folder, self._options = folder, options
+        self.out = None if flags.out is None else Path(flags.out)
+        self._folder, self._flags, self._classifier = folder, flags, classifier
         self._queue: queue.Queue[Result | Failure | None] = queue.Queue(_WAITING)
         self._error: Exception | None = None
         self._stack = ExitStack()
@@ -102,12 +94,20 @@ class Recorder:
         self._next_index = 0
         self._names = FileNames()
         self._journal, self._number = journal, -1
-        self._growing: dict[str, GrowingFile] = {}
+        self._writers: dict[str, JsonWriter | CsvWriter] = {}  # by the names of their files, which grow
         for path in journal.past if journal else ():
             self._names.of_source(path, video=is_video(path))
 
     def __enter__(self) -> Recorder:
-        self._writers = self._open_writers()
+        flags, kept = self._flags, self._journal.after.sizes if self._journal else {}
+        if flags.save_json:
+            path, resumable = self._folder / JSON_NAME, self._journal is not None
+            self._writers[JSON_NAME] = JsonWriter(path, self._names, kept.get(JSON_NAME, 0), keep_part=resumable)
+        if flags.save_csv or (self._classifier and not flags.no_save):
+            open_csv = class_csv if self._classifier else detection_csv
+            self._writers[CSV_NAME] = open_csv(self._folder / CSV_NAME, kept.get(CSV_NAME, 0))
+        for writer in self._writers.values():
+            self._stack.enter_context(writer)
         self._thread = threading.Thread(target=self._run, name="recorder", daemon=True)
         self._thread.start()
         return self
@@ -127,25 +127,6 @@ class Recorder:
         if self._error is not None:
             raise self._error
         self._queue.put(result)
-
-    def _open_writers(self) -> list[ResultWriter]:
-        options, folder, names = self._options, self._folder, self._names
-        kept = self._journal.after.sizes if self._journal else {}
-        json_kept, csv_kept = kept.get(JSON_NAME, 0), kept.get(CSV_NAME, 0)
-        writers: list[ResultWriter] = []
-        if options.labels_txt:
-            writers.append(LabelWriter(folder / "labels", names, with_scores=options.scores_in_txt))
-        if options.json:
-            json = JsonWriter(folder / JSON_NAME, names, json_kept, keep_part=self._journal is not None)
-            writers.append(self._stack.enter_context(json))
-            self._growing[JSON_NAME] = json.file
-        if options.csv or options.top_classes:
-            rows = (detection_csv if options.csv else class_csv)(folder / CSV_NAME, csv_kept)
-            writers.append(self._stack.enter_context(rows))
-            self._growing[CSV_NAME] = rows.file
-        if options.crops:
-            writers.append(CropWriter(folder / "crops", names))
-        return writers
 
     def _run(self) -> None:
         ended = False
@@ -171,31 +152,34 @@ class Recorder:
         number = item.number if isinstance(item, Failure) else item.frame.number
         if self._journal is None or number == self._number:
             return
-        self._journal.note(number, {name: file.size for name, file in self._growing.items()})
+        self._journal.note(number, {name: writer.file.size for name, writer in self._writers.items()})
         if isinstance(item, Failure):
             self._journal.note_failed(number)
         self._number = number
 
     def _record(self, result: Result) -> None:
-        for writer in self._writers:
+        flags, frame, found = self._flags, result.frame, result.detections
+        if flags.save_txt or flags.save_conf:
+            text = label_text(found, frame.size_wh, with_scores=flags.save_conf)
+            write_text(self._folder / "labels" / f"{self._names.of_frame(frame)}.txt", text, durable=False)
+        for writer in self._writers.values():
             writer.add(result)
-        options = self._options
-        if not options.media and not options.show:
+        if flags.save_crop:
+            save_crops(self._folder / "crops", result, self._names.of_frame(frame))
+        if self._classifier or (flags.no_save and not flags.view_img):
             return
         drawn = annotate(
-            result.frame.image,
-            result.detections,
+            frame.image,
+            found,
             result.names,
-            thickness=options.thickness,
-            labels=not options.hide_labels,
-            scores=not options.hide_scores,
+            thickness=flags.line_thickness,
+            labels=not flags.hide_labels,
+            scores=not flags.hide_conf,
         )
-        if options.media and result.frame.video is None:
-            self._write_image(result.frame, drawn)
-        elif options.media:
-            self._write_frame(result.frame, drawn)
-        if options.show:
-            _show(drawn, wait=result.frame.video is None)
+        if not flags.no_save:
+            (self._write_image if frame.video is None else self._write_frame)(frame, drawn)
+        if flags.view_img:
+            _show(drawn, wait=frame.video is None)
 
     def _write_image(self, frame: Frame, drawn: NDArray[np.uint8]) -> None:
         if self.out is not None:
@@ -210,8 +194,8 @@ class Recorder:
         if self._video is None or self._video_path != frame.path:
             self._close_video()
             path = self.out or self._folder / f"{self._names.of_source(frame.path, video=True)}.mp4"
-            fps = frame.video.fps if frame.live else frame.video.fps / self._options.vid_stride
-            self._video = VideoWriter(path, fps, self._options.codec)
+            fps = frame.video.fps if frame.live else frame.video.fps / self._flags.vid_stride
+            self._video = VideoWriter(path, fps, self._flags.fourcc)
             self._video_path, self._next_index = frame.path, frame.index
         repeats = 1
         if frame.live:  # repeat frames in place of dropped ones, so that the video keeps time

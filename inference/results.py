@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 from itertools import groupby
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Protocol
+from typing import Any
 from urllib.parse import urlparse
 
 import numpy as np
@@ -25,7 +25,7 @@ from data.image import save_image
 from inference.journal import GrowingFile
 from utils.detections import Detections
 from utils.errors import RunError
-from utils.files import publish, write_text
+from utils.files import publish
 
 logger = logging.getLogger(__name__)
 
@@ -115,12 +115,6 @@ def _c_round(value: float) -> float:
     return math.copysign(math.floor(abs(value) + 0.5), value)
 
 
-class ResultWriter(Protocol):
-    """What every writer has."""
-
-    def add(self, result: Result) -> None: ...
-
-
 def label_text(found: Detections, size_wh: tuple[int, int], *, with_scores: bool = False) -> str:
     """Detections of an image of `size_wh` pixels as lines: class, cx, cy, w, h relative to the image [, score]."""
     low, high = found.xyxy[:, :2], found.xyxy[:, 2:]
@@ -197,17 +191,6 @@ def _stream_name(path: str) -> str:
         address = urlparse(path)
         return Path(address.path).stem or (address.hostname or "stream")
     return path
-
-
-class LabelWriter:
-    """`folder/<name>.txt` for each image, empty without objects: class, cx, cy, w, h relative to the image [, score]."""
-
-    def __init__(self, folder: Path, names: FileNames, *, with_scores: bool = False) -> None:
-        self._folder, self._names, self._with_scores = folder, names, with_scores
-
-    def add(self, result: Result) -> None:
-        text = label_text(result.detections, result.frame.size_wh, with_scores=self._with_scores)
-        write_text(self._folder / f"{self._names.of_frame(result.frame)}.txt", text, durable=False)
 
 
 class JsonWriter:
@@ -324,16 +307,6 @@ def class_csv(path: Path, kept: int = 0) -> CsvWriter:
 def _class_rows(result: Result) -> Iterator[Sequence[Any]]:
     for rank, (name, probability) in enumerate(result.top(), start=1):
         yield result.frame.path, result.frame.index, rank, name, f"{probability:.6f}"
-
-
-class CropWriter:
-    """`folder/<class>/<name>_<number>.jpg`: each object cut out of its image."""
-
-    def __init__(self, folder: Path, names: FileNames) -> None:
-        self._folder, self._names = folder, names
-
-    def add(self, result: Result) -> None:
-        save_crops(self._folder, result, self._names.of_frame(result.frame))
 
 
 def save_crops(folder: Path, result: Result, name: str | None = None) -> list[Path]:

@@ -32,6 +32,7 @@ _NO_MEMORY = (
 )
 
 _Record = TypeVar("_Record")
+_Number = TypeVar("_Number", int, float)
 PACKAGE = __name__.rpartition("utils.cli")[0]  # "cspyolo." in an installed package, empty in a clone
 
 
@@ -152,41 +153,23 @@ def as_typed(text: str) -> str:
     return text.replace("python -m compose", "cspyolo compose").replace("python -m data.", f"python -m {PACKAGE}data.")
 
 
-def above_zero(text: str) -> int:
-    value = int(text)
-    if not 1 <= value < 2**31:
-        raise ValueError
-    return value
+def number(kind: Callable[[str], _Number], least: float, most: float, name: str) -> Callable[[str], _Number]:
+    """The type of a flag that takes a number from `least` to `most`; its error calls it `name`."""
+
+    def read(text: str) -> _Number:
+        value = kind(text)
+        if not least <= value <= most:
+            raise ValueError
+        return value
+
+    read.__name__ = name
+    return read
 
 
-def whole(text: str) -> int:
-    value = int(text)
-    if not 0 <= value < 2**63:
-        raise ValueError
-    return value
-
-
-def share(text: str) -> float:
-    value = float(text)
-    if not 0 <= value <= 1:
-        raise ValueError
-    return value
-
-
-def positive(text: str) -> float:
-    value = float(text)
-    if not 0 < value < math.inf:
-        raise ValueError
-    return value
-
-
-above_zero.__name__, whole.__name__, share.__name__, positive.__name__ = (
-    "whole number above 0",
-    "whole number from 0",
-    "number between 0 and 1",
-    "number above 0",
-)
-
+above_zero = number(int, 1, 2**31 - 1, "whole number above 0")
+whole = number(int, 0, 2**63 - 1, "whole number from 0")
+share = number(float, 0, 1, "number between 0 and 1")
+positive = number(float, math.nextafter(0, 1), sys.float_info.max, "number above 0")
 
 _SHARED: dict[str, dict[str, Any]] = {
     "--cfg": {"metavar": "FILE", "help": "Darknet cfg file; not needed for .pt, .safetensors and exported models"},

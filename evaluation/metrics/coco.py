@@ -14,7 +14,7 @@ from typing import Any
 
 import numpy as np
 
-from evaluation.metrics.matching import Floats
+from evaluation.metrics.matching import Floats, class_totals
 from utils.detections import Detections, GroundTruth
 from utils.errors import RunError
 
@@ -140,10 +140,7 @@ def _class_means(precision: Floats) -> Floats:
 
 def _nothing(ground_truth: Sequence[GroundTruth], classes: int) -> CocoResult:
     """No detections (everything 0) or no objects (nothing to measure)."""
-    present = np.zeros(classes, np.bool_)
-    for labels in ground_truth:
-        ids = labels.class_ids[~labels.crowd]
-        present[ids[ids < classes]] = True
+    present = class_totals(ground_truth, [~labels.crowd for labels in ground_truth], classes) > 0
     value = 0.0 if present.any() else -1.0
     ap = np.where(present, 0.0, np.nan)
     return CocoResult(statistics=dict.fromkeys(STATISTICS, value), ap=ap, ap50=ap.copy())

@@ -10,6 +10,8 @@ import numpy as np
 from evaluation.metrics.matching import Bools, Floats, Ints, pairwise_iou
 from utils.detections import Detections, GroundTruth
 
+_IOU_THRESH = 0.45
+
 
 def pair_greedily(iou: Floats, thresh: float) -> tuple[Ints, Ints]:
     """One-to-one pairs (rows, columns) of an (n, m) overlap, best first, of those above `thresh`.
@@ -57,7 +59,6 @@ def confusion(
     classes: int,
     *,
     conf_thresh: float = 0.25,
-    iou_thresh: float = 0.45,
 ) -> Confusion:
     """Pair detections with objects by overlap alone, whatever their classes.
 
@@ -72,11 +73,11 @@ def confusion(
         usual = ~(labels.crowd | labels.difficult) & (labels.class_ids < classes)
         real = np.flatnonzero(usual)
         iou = pairwise_iou(each.xyxy[sure], labels.xyxy)
-        rows, columns = pair_greedily(iou[:, real], iou_thresh)
+        rows, columns = pair_greedily(iou[:, real], _IOU_THRESH)
         predicted, true = each.class_ids[sure], labels.class_ids[real]
         np.add.at(matrix, (predicted[rows], true[columns]), 1)
         np.add.at(matrix, (np.full(len(true) - len(columns), classes), np.delete(true, columns)), 1)
-        alone = _without(len(sure), rows) & ~(iou[:, ~usual] > iou_thresh).any(axis=1)
+        alone = ~np.isin(np.arange(len(sure)), rows) & ~(iou[:, ~usual] > _IOU_THRESH).any(axis=1)
         np.add.at(matrix, (predicted[alone], np.full(int(alone.sum()), classes)), 1)
         same = predicted[rows] == true[columns]
         hits[i][real[columns[same]]] = True
@@ -90,9 +91,3 @@ def confusion(
         right=tuple(right),
         conf_thresh=conf_thresh,
     )
-
-
-def _without(length: int, taken: Ints) -> Bools:
-    mask = np.ones(length, np.bool_)
-    mask[taken] = False
-    return mask

@@ -109,22 +109,15 @@ def darknet_map(
         index, iou = best_match(each, labels, usual)
         index = np.where(iou > iou_thresh, index, -1)
         hard_iou = best_match(each, labels, labels.difficult)[1] if labels.difficult.any() else np.zeros(len(each))
-        matches.append((index, iou))
+        matches.append(index)
         chosen.append((index >= 0) | (hard_iou <= iou_thresh))
         confident = each.scores > np.float32(conf_thresh)
         right = _first_listed(index, each) & confident
         counts[0] += np.bincount(each.class_ids[right], minlength=classes)
         counts[1] += np.bincount(each.class_ids[confident & ~right], minlength=classes)
         iou_sums += np.bincount(each.class_ids[right], iou[right], minlength=classes)
-    ranked = rank(
-        found,
-        matches,
-        [len(labels) for labels in ground_truth],
-        class_totals(ground_truth, ordinary, classes),
-        chosen,
-    )
     return DarknetMap(
-        ranked=ranked,
+        ranked=rank(found, matches, ground_truth, class_totals(ground_truth, ordinary, classes), chosen),
         iou_thresh=iou_thresh,
         conf_thresh=conf_thresh,
         true_positives=counts[0],

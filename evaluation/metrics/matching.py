@@ -49,44 +49,33 @@ def best_match(
 
 
 class Ranked(NamedTuple):
-    """All detections of a data set by falling score; equal scores stay in image order. Every array is (n,).
+    """All detections of a data set by falling score; equal scores stay in image order.
 
-    match: number of the object found, counted over the whole data set, or -1.
-    iou: the overlap with it. first: no better-ranked detection found the same object.
+    scores, class_ids, first: (n,); first: it found an object, and no better-ranked detection found the same one.
     totals: (classes,) objects of each class.
     """
 
     scores: Floats
     class_ids: Ints
-    images: Ints
-    match: Ints
-    iou: Floats
     first: Bools
     totals: Ints
 
 
 def rank(
     found: Sequence[Detections],
-    matches: Sequence[tuple[Ints, Floats]],
-    object_counts: Sequence[int],
+    matches: Sequence[Ints],
+    ground_truth: Sequence[GroundTruth],
     totals: Ints,
-    chosen: Sequence[Bools] | None = None,
+    chosen: Sequence[Bools],
 ) -> Ranked:
-    """Put the matches of every image (indices into its objects, -1 for none) into one ranking.
-
-    object_counts: objects of each image. chosen: detections that take part, default all.
-    """
-    offsets = np.concatenate([[0], np.cumsum(object_counts)])[:-1].astype(np.int64)
-    keep = chosen if chosen is not None else [np.ones(len(each), np.bool_) for each in found]
-    scores = _joined([each.scores[k] for each, k in zip(found, keep, strict=True)], np.float64)
-    class_ids = _joined([each.class_ids[k] for each, k in zip(found, keep, strict=True)], np.int64)
-    images = np.repeat(np.arange(len(found)), [int(k.sum()) for k in keep])
-    index = _joined([m[0][k] for m, k in zip(matches, keep, strict=True)], np.int64)
-    iou = _joined([m[1][k] for m, k in zip(matches, keep, strict=True)], np.float64)
-    match = np.where(index >= 0, index + offsets[images], -1) if len(index) else index
+    """Put the matches of every image (indices into its objects, -1 for none) into one ranking of the detections `chosen`."""
+    offsets = np.cumsum([0, *map(len, ground_truth)])
+    numbered = [np.where(index >= 0, index + start, -1) for index, start in zip(matches, offsets, strict=False)]
+    scores = _joined([each.scores[k] for each, k in zip(found, chosen, strict=True)], np.float64)
+    class_ids = _joined([each.class_ids[k] for each, k in zip(found, chosen, strict=True)], np.int64)
+    match = _joined([each[k] for each, k in zip(numbered, chosen, strict=True)], np.int64)
     order = np.argsort(-scores, kind="stable")
-    match = match[order]
-    return Ranked(scores[order], class_ids[order], images[order], match, iou[order], first_of_each(match), totals)
+    return Ranked(scores[order], class_ids[order], first_of_each(match[order]), totals)
 
 
 def first_of_each(match: Ints) -> Bools:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -75,72 +74,54 @@ _COLUMNS = ("images", "labels", "P", "R", "F1", "mAP area", "mAP 11", "mAP 101",
 _GROUPS = ("", "Darknet, IoU {:g}, P R F1 at confidence {:g}", "COCO", "Pascal VOC")
 
 
+_DARKNET_APS = ("darknet_ap_area", "darknet_ap_11", "darknet_ap_101")
+_APS = (*_DARKNET_APS, "coco_ap50", "coco_ap", "voc_ap_2007", "voc_ap_2010")
+
+
 def class_rows(metrics: Metrics) -> list[dict[str, Any]]:
     """A row for each class, keys as in metrics.json; None where a protocol has nothing to measure."""
-    d = metrics.darknet
-    area, eleven, hundred = (d.average_precisions(points) for points in POINTS)
+    d, coco, voc = metrics.darknet, metrics.coco, metrics.voc
+    aps = [*map(d.average_precisions, POINTS), coco.ap50, coco.ap, voc.ap_2007, voc.ap_2010]
     rows = []
     for i, name in enumerate(metrics.names):
-        tp, fp, total = int(d.true_positives[i]), int(d.false_positives[i]), int(d.ranked.totals[i])
-        precision, recall = ratio(tp, tp + fp), ratio(tp, total)
-        rows.append(
-            {
-                "class_id": i,
-                "name": name,
-                "images": int(metrics.images_per_class[i]),
-                "labels": total,
-                "precision": precision,
-                "recall": recall,
-                "f1": ratio(2 * precision * recall, precision + recall),
-                "average_iou": ratio(float(d.iou_sums[i]), tp + fp),
-                "tp": tp,
-                "fp": fp,
-                "fn": total - tp,
-                "darknet_ap_area": float(area[i]),
-                "darknet_ap_11": float(eleven[i]),
-                "darknet_ap_101": float(hundred[i]),
-                "coco_ap50": _number(metrics.coco.ap50[i]),
-                "coco_ap": _number(metrics.coco.ap[i]),
-                "voc_ap_2007": _number(metrics.voc.ap_2007[i]),
-                "voc_ap_2010": _number(metrics.voc.ap_2010[i]),
-            }
-        )
+        head = {"class_id": i, "name": name, "images": int(metrics.images_per_class[i])}
+        total, tp, fp = int(d.ranked.totals[i]), int(d.true_positives[i]), int(d.false_positives[i])
+        rows.append(_row(head, total, tp, fp, d.iou_sums[i], [values[i] for values in aps]))
     return rows
-
-
-def _number(value: float) -> float | None:
-    return None if math.isnan(value) else float(value)
 
 
 def all_row(metrics: Metrics) -> dict[str, Any]:
     """The row above the classes: every protocol's own mean."""
-    d, c = metrics.darknet, metrics.coco.statistics
-    area, eleven, hundred = (d.mean_average_precision(points) for points in POINTS)
+    d, coco, voc = metrics.darknet, metrics.coco.statistics, metrics.voc
+    aps = [*map(d.mean_average_precision, POINTS), coco["AP50"], coco["AP"], voc.map_2007, voc.map_2010]
+    head = {"name": "all", "images": metrics.images}
+    return _row(head, int(d.ranked.totals.sum()), d.tp, d.fp, d.iou_sums.sum(), aps)
+
+
+def _row(head: dict[str, Any], total: int, tp: int, fp: int, iou_sum: float, aps: Sequence[float]) -> dict[str, Any]:
+    precision, recall = ratio(tp, tp + fp), ratio(tp, total)
     return {
-        "name": "all",
-        "images": metrics.images,
-        "labels": int(d.ranked.totals.sum()),
-        "precision": d.precision,
-        "recall": d.recall,
-        "f1": d.f1,
-        "average_iou": d.average_iou,
-        "tp": d.tp,
-        "fp": d.fp,
-        "fn": d.fn,
-        "darknet_ap_area": area,
-        "darknet_ap_11": eleven,
-        "darknet_ap_101": hundred,
-        "coco_ap50": c["AP50"] if c["AP50"] >= 0 else None,
-        "coco_ap": c["AP"] if c["AP"] >= 0 else None,
-        "voc_ap_2007": _number(metrics.voc.map_2007),
-        "voc_ap_2010": _number(metrics.voc.map_2010),
+        **head,
+        "labels": total,
+        "precision": precision,
+        "recall": recall,
+        "f1": ratio(2 * precision * recall, precision + recall),
+        "average_iou": ratio(float(iou_sum), tp + fp),
+        "tp": tp,
+        "fp": fp,
+        "fn": total - tp,
+        **dict(zip(_APS, map(_number, aps), strict=True)),
     }
+
+
+def _number(value: float) -> float | None:
+    """None where nothing could be measured: COCO's -1, or no number."""
+    return float(value) if value >= 0 else None
 
 
 def table(metrics: Metrics, *, every_class: bool = False) -> str:
     """The table for the console: all classes together, then each class with objects, or every class."""
-    keys: tuple[str, ...] = ("precision", "recall", "f1", "darknet_ap_area", "darknet_ap_11", "darknet_ap_101")
-    keys += ("coco_ap50", "coco_ap", "voc_ap_2007", "voc_ap_2010")
+    keys = ("precision", "recall", "f1", *_APS)
     rows = [all_row(metrics), *(row for row in class_rows(metrics) if row["labels"] or every_class)]
     width = max(len(str(row["name"])) for row in rows)
     groups = (_GROUPS[1].format(metrics.darknet.iou_thresh, metrics.darknet.conf_thresh), *_GROUPS[2:])
@@ -200,22 +181,17 @@ def _c_ratio(part: float, whole: float) -> str:
 
 def to_json(metrics: Metrics) -> dict[str, Any]:
     """The numbers of metrics.json; None where there is nothing to measure."""
-    summary = all_row(metrics)
-    names = {
-        "darknet": ("precision", "recall", "f1", "average_iou", "tp", "fp", "fn"),
-        "aps": ("darknet_ap_area", "darknet_ap_11", "darknet_ap_101"),
-    }
-    d = metrics.darknet
+    summary, d = all_row(metrics), metrics.darknet
     return {
         "images": metrics.images,
         "labels": summary["labels"],
         "darknet": {
             "iou_thresh": d.iou_thresh,
             "conf_thresh": d.conf_thresh,
-            **{key: summary[key] for key in names["darknet"]},
-            **{key.replace("darknet_ap", "map"): summary[key] for key in names["aps"]},
+            **{key: summary[key] for key in ("precision", "recall", "f1", "average_iou", "tp", "fp", "fn")},
+            **{key.replace("darknet_ap", "map"): summary[key] for key in _DARKNET_APS},
         },
-        "coco": {name: value if value >= 0 else None for name, value in metrics.coco.statistics.items()},
+        "coco": {name: _number(value) for name, value in metrics.coco.statistics.items()},
         "voc": {"map_2007": _number(metrics.voc.map_2007), "map_2010": _number(metrics.voc.map_2010)},
         "best_f1_confidence": metrics.curves.best_threshold,
         "classes": class_rows(metrics),

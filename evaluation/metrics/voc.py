@@ -12,7 +12,7 @@ from pathlib import Path
 
 import numpy as np
 
-from evaluation.metrics.darknet import curves
+from evaluation.metrics.darknet import MATCH_THRESH, curves
 from evaluation.metrics.matching import Floats, best_match, class_totals, rank
 from utils.detections import Detections, GroundTruth
 from utils.files import write_text
@@ -42,20 +42,18 @@ def _mean(values: Floats) -> float:
     return float(known.mean()) if len(known) else float("nan")
 
 
-def voc_ap(
-    found: Sequence[Detections], ground_truth: Sequence[GroundTruth], classes: int, *, iou_thresh: float = 0.5
-) -> VocResult:
+def voc_ap(found: Sequence[Detections], ground_truth: Sequence[GroundTruth], classes: int) -> VocResult:
     """Measure detections against the ground truth, image by image in the same order."""
     ordinary = [~(labels.crowd | labels.difficult) for labels in ground_truth]
     matches, chosen = [], []
     for each, labels, usual in zip(found, ground_truth, ordinary, strict=True):
         index, iou = best_match(each, labels, border=1.0)
-        index = np.where(iou >= iou_thresh, index, -1)
-        matches.append((index, iou))
+        index = np.where(iou >= MATCH_THRESH, index, -1)
+        matches.append(index)
         passed_over = (index >= 0) & ~np.append(usual, True)[index]
         chosen.append(~passed_over & (each.class_ids < classes))
     totals = class_totals(ground_truth, ordinary, classes)
-    ranked = rank(found, matches, [len(labels) for labels in ground_truth], totals, chosen)
+    ranked = rank(found, matches, ground_truth, totals, chosen)
     both = np.array([_average_precisions(*curve) for curve in curves(ranked)]).reshape(-1, 2)
     both[totals == 0] = np.nan
     return VocResult(ap_2007=both[:, 0], ap_2010=both[:, 1])
