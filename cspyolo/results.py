@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from data.image import save_image
 from inference.recorder import require_screen
-from inference.results import Result, found_text, label_text, save_crops
+from inference.results import Result, best_classes, found_text, label_text, save_crops
 from utils.detections import Detections
 from utils.draw import annotate
 from utils.errors import InputError
@@ -103,7 +103,7 @@ class Probs:
     @property
     def top5(self) -> list[int]:
         """Indices of the five most probable classes, best first."""
-        return [int(each) for each in np.argsort(-self.data, kind="stable")[:5]]
+        return best_classes(self.data, 5)
 
     @property
     def top5conf(self) -> Floats:

@@ -18,6 +18,7 @@ from data.image import read_image
 from evaluation.metrics.accuracy import ranks
 from evaluation.run import Predictions, outcome, predict_images
 from inference.predictor import Classifier, NmsOptions, TenCropClassifier
+from inference.results import best_classes
 from utils.errors import InputError, RunError
 
 
@@ -30,7 +31,7 @@ def classify(words: Words) -> int:
 def _opened(words: Words, *, as_training: bool = False) -> tuple[Classifier, Mapping[str, str]]:
     options = read_data(words.at(2, "the .data file"))
     batch = None if as_training else 1
-    model = open_printed(words, words.at(3, "the cfg file"), words.get(4), (), "", batch=batch, train=as_training)
+    model = open_printed(words, batch=batch, train=as_training)
     if not isinstance(model, Classifier):
         raise InputError(f"{words.words[3]}: is a detector, expected a classifier")
     return model, options
@@ -61,7 +62,7 @@ def predict(words: Words) -> int:
         say("{} {}\n".format(*model.size_wh))
         probabilities, milliseconds = predict_frame(model, frame, NmsOptions())
         say(f"{path}: Predicted in {milliseconds:f} milli-seconds.\n")
-        for class_id in np.argsort(-probabilities, kind="stable")[:top].tolist():
+        for class_id in best_classes(probabilities, top):
             if model.tree is None:
                 say(f"{names[class_id]}: {probabilities[class_id]:f}\n")
                 continue

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import numpy as np
 
-from darknet_cli.detect import jpeg, save_jpeg, show
+from darknet_cli.detect import save_jpeg, show
 from darknet_cli.grammar import Words
 from darknet_cli.network import (
     class_names,
@@ -23,14 +23,15 @@ from darknet_cli.network import (
     read_data,
     say,
 )
-from darknet_cli.objects import Box, JsonList, boxes_of, json_entry, listing, predict, shown, video_lines, visible
+from darknet_cli.objects import Box, JsonList, boxes_of, json_entry, listing, predict, video_lines, visible
 from darknet_cli.streams import Broadcaster, post, post_target
 from data.batches import batches_of
 from data.frames import Failure, Frame, Frames, open_frames
-from data.image import Image
+from data.image import Image, jpeg
 from data.video import VIDEO_SUFFIXES, VideoWriter
 from inference.model import AUTO, TORCH, open_model
 from inference.predictor import Classifier, Model
+from inference.results import best_classes, shown
 from models.heads.yolo import NO_EMBEDDING, YoloSection
 from utils.draw import annotate
 from utils.errors import InputError, RunError
@@ -243,7 +244,7 @@ def classifier_demo(words: Words) -> int:
                 say(f"\rFPS: {speed:.2f} \t AVG_FPS = {mean:.2f} ")
             else:
                 say(f"\rFPS: {speed:.2f}  (use -benchmark command line flag for correct measurement)\n")
-                for class_id in np.argsort(-probabilities, kind="stable")[:top].tolist():
+                for class_id in best_classes(probabilities, top):
                     say(f"{100 * probabilities[class_id]:.1f}%: {names[class_id]}\n")
                 say("\n")
                 if not words["-dont_show"]:

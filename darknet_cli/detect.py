@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import os
 import sys
 from collections.abc import Iterator
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
+from functools import cache
 from pathlib import Path
 
 import cv2
@@ -13,17 +13,19 @@ import numpy as np
 from numpy.typing import NDArray
 
 from darknet_cli.grammar import Words
-from darknet_cli.network import class_names, note, open_printed, print_heads, read_data, say
+from darknet_cli.network import append_line, note, open_printed, print_heads, read_data, say
 from darknet_cli.objects import JsonList, boxes_of, json_entry, label_lines, label_path, listing, predict, visible
 from data.augment.classification import distort_exact
 from data.augment.colour import Distortion
 from data.frames import Frame
-from data.image import read_image
+from data.image import jpeg, read_image
+from inference.recorder import has_screen
 from inference.results import darknet_lines
 from utils.draw import annotate
 from utils.errors import InputError, RunError
 from utils.files import atomic_write, is_folder, write_text
 
+_PROMPT = "Enter Image Path: "
 _QUALITY = 80  # of the JPEG files (image.c save_image)
 _IMTEST_GRAY = (0.587, 0.299, 0.114)  # for R, G and B: the original has the first two the wrong way round
 _IMTEST_CHANGES = ((0.1, 1.5, 1.5), (-0.1, 0.66666, 0.66666), (0.1, 1.5, 0.66666), (0.1, 0.66666, 1.5))
@@ -41,9 +43,8 @@ _NO_FLAGS = {"-letter_box": False, "-out": None, "-save_labels": False, "-benchm
 def detect_images(words: Words) -> int:
     """`detector test DATA CFG WEIGHTS [IMAGE]` (detector.c test_detector). 1 if an image could not be read."""
     options = read_data(words.at(2, "the .data file"))
-    names = class_names(options)
-    cfg, image = words.at(3, "the cfg file"), words.get(5)
-    model = open_printed(words, cfg, words.get(4), names, options.get("names", "data/names.list"))
+    model, image = open_printed(words, options), words.get(5)
+    names = model.names
     letter_box = True if words["-letter_box"] else None
     nms = listing(words["-thresh"])
     unreadable = 0
@@ -81,27 +82,19 @@ def detect_images(words: Words) -> int:
     return 0
 
 
-def prompted(prompt: str = "Enter Image Path: ") -> Iterator[str]:
+def prompted() -> Iterator[str]:
     """Paths from stdin, one a line, each asked for; empty lines do not count."""
-    say(prompt)
+    say(_PROMPT)
     for line in sys.stdin:
         if path := line.strip():
             yield path
-            say(prompt)
+            say(_PROMPT)
 
 
 def report_bad_image(path: str, error: InputError) -> None:
     """A line on stderr and one in bad.list (image.c load_image_stb); the original goes on with a black image."""
     note(f'Cannot load image "{path}"\n{error}')
-    with Path("bad.list").open("a", encoding="utf-8", errors="surrogateescape") as stream:
-        stream.write(f"{path}\n")
-
-
-def jpeg(image: NDArray[np.uint8], quality: int) -> bytes:
-    """uint8 (height, width, 3) RGB, or (height, width) gray, as a JPEG file."""
-    return cv2.imencode(".jpg", image[..., ::-1] if image.ndim == 3 else image, [cv2.IMWRITE_JPEG_QUALITY, quality])[
-        1
-    ].tobytes()
+    append_line("bad.list", path)
 
 
 def save_jpeg(path: str, image: NDArray[np.uint8]) -> None:
@@ -111,24 +104,18 @@ def save_jpeg(path: str, image: NDArray[np.uint8]) -> None:
 
 def show(image: NDArray[np.uint8], milliseconds: int = 0) -> bool:
     """A window with the image until a key is pressed (0), or for so long; False where there is no screen."""
-    if sys.platform == "linux" and not any(map(os.environ.get, ("DISPLAY", "WAYLAND_DISPLAY"))):
-        return _no_screen()
-    try:
-        cv2.imshow("predictions", image[:, :, ::-1])
-        cv2.waitKey(milliseconds)
-    except cv2.error:
-        return _no_screen()
-    return True
-
-
-_told: list[bool] = []
-
-
-def _no_screen() -> bool:
-    if not _told:
-        note("there is no screen for a window; -dont_show leaves it out")
-        _told.append(True)
+    with suppress(cv2.error):
+        if has_screen():
+            cv2.imshow("predictions", image[:, :, ::-1])
+            cv2.waitKey(milliseconds)
+            return True
+    _say_no_screen()
     return False
+
+
+@cache
+def _say_no_screen() -> None:
+    note("there is no screen for a window; -dont_show leaves it out")
 
 
 def imtest(words: Words) -> int:

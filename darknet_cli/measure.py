@@ -14,13 +14,13 @@ from numpy.typing import NDArray
 
 from darknet_cli.detect import report_bad_image, show
 from darknet_cli.grammar import Words
-from darknet_cli.network import c_number, class_names, note, open_printed, option, print_heads, ratio, read_data, say
+from darknet_cli.network import append_line, c_number, note, open_printed, option, print_heads, ratio, read_data, say
 from darknet_cli.objects import label_path
 from data.anchors import anchor_fit, compute_anchors, shape_iou
 from data.annotations import Annotation
 from data.formats.coco import COCO_IDS
 from data.formats.darknet import TextLabels, label_candidates, read_list
-from data.image import read_image
+from data.image import read_image, save_image
 from evaluation.metrics.darknet import NMS_THRESH, SCORE_THRESH, darknet_map
 from evaluation.metrics.report import darknet_text
 from evaluation.metrics.voc import write_results
@@ -30,7 +30,7 @@ from inference.predictor import NmsOptions
 from utils.boxes import iou
 from utils.detections import Detections
 from utils.errors import InputError, RunError
-from utils.files import atomic_write, write_text
+from utils.files import write_text
 from utils.net_options import ScheduleOptions
 from utils.nms import suppress
 
@@ -48,8 +48,7 @@ def _labels(read: TextLabels, image: Path) -> Annotation:
     if found.label_path is None:
         path = label_path(str(image))
         say(_MISSING.format(path))
-        with Path("bad.list").open("a", encoding="utf-8", errors="surrogateescape") as stream:
-            stream.write(f"{path}\n")
+        append_line("bad.list", path)
     return found
 
 
@@ -76,8 +75,7 @@ def map_table(words: Words) -> int:
     """`detector map DATA CFG WEIGHTS` (detector.c validate_detector_map)."""
     options = read_data(words.at(2, "the .data file"))
     valid = option(options, "valid", "data/train.txt")
-    names = class_names(options)
-    model = _detector(words, names, options)
+    model = _detector(words, options)
     images, predictions, _ = measured_map(
         model, Path(valid), options, thresh=words["-thresh"], iou_thresh=words["-iou_thresh"], points=words["-points"]
     )
@@ -111,10 +109,8 @@ def measured_map(
     return images, predictions, found.mean_average_precision(points)
 
 
-def _detector(words: Words, names: tuple[str, ...], options: Mapping[str, str]) -> Detector:
-    model = open_printed(
-        words, words.at(3, "the cfg file"), words.get(4), names, options.get("names", "data/names.list")
-    )
+def _detector(words: Words, options: Mapping[str, str]) -> Detector:
+    model = open_printed(words, options)
     if not isinstance(model, Detector):
         raise InputError(f"{words.words[3]}: has no boxes, expected a detector")
     return model
@@ -124,7 +120,7 @@ def recall(words: Words) -> int:
     """`detector recall DATA CFG WEIGHTS` (detector.c validate_detector_recall): proposals of any class, whatever the cfg's NMS."""
     options = read_data(words.at(2, "the .data file"))
     valid = option(options, "valid", "data/train.txt")
-    model = _detector(words, class_names(options), options)
+    model = _detector(words, options)
     preprocess = model.preprocessing(letter_box=False)
     read, images = TextLabels(), read_list(Path(valid))
     total = correct = proposals = unreadable = 0
@@ -168,10 +164,9 @@ def valid(words: Words) -> int:
     options = read_data(words.at(2, "the .data file"))
     images_of = option(options, "valid", "data/train.list")
     folder = Path(option(options, "results", "results"))
-    names = class_names(options)
     if "map" in options:
         raise RunError(f"{words.words[2]}: map= (classes of another tree) is not offered")
-    model = _detector(words, names, options)
+    model = _detector(words, options)
     schedule = ScheduleOptions.from_raw(model.network.plan.cfg.sections[0])
     note(f"Learning Rate: {schedule.learning_rate:g}, Momentum: {schedule.momentum:g}, Decay: {schedule.decay:g}")
     images = read_list(Path(images_of))
@@ -182,7 +177,7 @@ def valid(words: Words) -> int:
     predictions = _predicted(model, images, NmsOptions(conf=0.001, iou=0.6, rank_above=0.001, in_pixels=True))
     rows = zip(predictions.indices, predictions.sizes_wh, predictions.found[0], strict=True)
     found = [(index, images[index], size_wh, _listed(boxes)) for index, size_wh, boxes in rows]
-    _WRITERS.get(kind, _write_voc)(folder, words["-out"], found, names)
+    _WRITERS.get(kind, _write_voc)(folder, words["-out"], found, model.names)
     return outcome(images, predictions)
 
 
@@ -284,8 +279,7 @@ def calc_anchors(words: Words) -> int:
                 x, y, w, h = box
                 text = f"Wrong label: {label_path(str(image))} - j = {line}, x = {x:f}, y = {y:f}, width = {w:f}, height = {h:f}"
                 say(f"\n\n{text} \n")
-                with Path("bad_label.list").open("a", encoding="utf-8", errors="surrogateescape") as stream:
-                    stream.write(f"{text}\n")
+                append_line("bad_label.list", text)
             counters += [0] * (class_id + 1 - len(counters))
             counters[class_id] += 1
             sizes.append((box[2] * width, box[3] * height))
@@ -303,8 +297,7 @@ def calc_anchors(words: Words) -> int:
     write_text("anchors.txt", text)
     if words["-show"]:
         cloud = _cloud(np.array(sizes), anchors, (width, height))
-        with atomic_write("cloud.png") as stream:
-            stream.write(cv2.imencode(".png", cloud[:, :, ::-1])[1].tobytes())
+        save_image("cloud.png", cloud)
         show(cloud)
     return 0
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import sys
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import torch
@@ -54,6 +54,12 @@ def say(text: str) -> None:
     """Text for stdout as it is, seen at once by whoever reads it through a pipe."""
     sys.stdout.write(text)
     sys.stdout.flush()
+
+
+def append_line(path: str, line: object) -> None:
+    """Add a line to one of the lists that the original keeps in the working folder."""
+    with Path(path).open("a", encoding="utf-8", errors="surrogateescape") as stream:
+        stream.write(f"{line}\n")
 
 
 def device_of(words: Words) -> str:
@@ -154,28 +160,29 @@ def print_layer_times(model: Model) -> None:
 
 
 def open_printed(
-    words: Words,
-    cfg: str,
-    weights: str | None,
-    names: tuple[str, ...],
-    names_file: str,
-    *,
-    batch: int | None = 1,
-    train: bool = False,
+    words: Words, options: Mapping[str, str] | None = None, *, batch: int | None = 1, train: bool = False
 ) -> Model:
-    """The model of a command, with the original's lines. Raises InputError, for names that do not fit too."""
-    plan = print_network(cfg, batch=batch, train=train)
-    print_weights(plan, weights)
+    """The model of a command, with the original's lines. options: of the .data file that names a detector's classes.
+
+    Raises InputError, RunError for names that do not fit.
+    """
+    names = () if options is None else class_names(options)
+    cfg, weights = words.at(3, "the cfg file"), words.get(4)
+    print_weights(print_network(cfg, batch=batch, train=train), weights)
     timed = bool(words.flags.get("-benchmark_layers"))
     model = open_model(weights, cfg=cfg, device=device_of(words), backend=TORCH if timed else AUTO)
-    if len(names) != model.classes and not isinstance(model, Classifier):
-        say(
-            f"\n Error: in the file {names_file} number of names {len(names)} that isn't equal to "
-            f"classes={model.classes} in the file {cfg} \n"
-        )
-        raise RunError(f"{names_file}: has {len(names)} names, {cfg} has classes={model.classes}")
-    if not isinstance(model, Classifier):
+    if options is not None and not isinstance(model, Classifier):
+        require_names(names, model.classes, options, cfg)
         model.names = names
     if timed:
         print_layer_times(model)
     return model
+
+
+def require_names(names: Sequence[str], classes: int, options: Mapping[str, str], cfg: str) -> None:
+    """Raise RunError, with the original's line, unless the names file of the .data file has a name for each class."""
+    if len(names) != classes:
+        file = options.get("names", "data/names.list")
+        text = f"number of names {len(names)} that isn't equal to classes={classes} in the file {cfg}"
+        say(f"\n Error: in the file {file} {text} \n")
+        raise RunError(f"{file}: has {len(names)} names, {cfg} has classes={classes}")

@@ -15,10 +15,8 @@ from data.batches import batches_of
 from data.formats.darknet import label_candidates
 from data.frames import Frame
 from inference.predictor import Model, NmsOptions
-from inference.results import box_text
+from inference.results import box_text, shown
 from utils.detections import Detections
-
-_HIDDEN = "dont_show"  # classes whose names begin so are not reported (image.c get_actual_detections)
 
 
 @dataclass(frozen=True)
@@ -63,10 +61,6 @@ def predict(
     batches = batches_of([frame], model.preprocessing(letter_box, kernel))
     step = next(iter(model.run(batches, [lambda outputs, places: model.postprocess(outputs, places, nms)])))
     return step.found[0][0], step.speed["inference"]
-
-
-def shown(names: Sequence[str], class_id: int) -> bool:
-    return not names[class_id].startswith(_HIDDEN)
 
 
 def visible(found: Detections, names: Sequence[str]) -> Detections:

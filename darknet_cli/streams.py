@@ -11,7 +11,8 @@ from collections.abc import Sequence
 from types import TracebackType
 
 from darknet_cli.network import note
-from darknet_cli.objects import Box, shown
+from darknet_cli.objects import Box
+from inference.results import shown
 from utils.errors import InputError, RunError
 
 _HEADER = (

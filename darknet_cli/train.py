@@ -20,7 +20,7 @@ import torch
 
 from darknet_cli.chart import Chart
 from darknet_cli.classify import measured_accuracy
-from darknet_cli.detect import jpeg, save_jpeg, show
+from darknet_cli.detect import save_jpeg, show
 from darknet_cli.grammar import Words
 from darknet_cli.measure import measured_map
 from darknet_cli.network import (
@@ -32,10 +32,12 @@ from darknet_cli.network import (
     print_network,
     print_weights,
     read_data,
+    require_names,
     say,
 )
 from darknet_cli.streams import Broadcaster
 from data.formats.darknet import read_list
+from data.image import jpeg, save_image
 from data.loader import TrainBatch
 from inference.detector import Detector
 from inference.model import model_of
@@ -50,7 +52,7 @@ from training.run import Run, batch_sizes
 from utils.cfg import Cfg
 from utils.cli import EXIT_INTERRUPTED, EXIT_OK
 from utils.errors import InputError, RunError
-from utils.files import atomic_write, is_file
+from utils.files import is_file
 from utils.net_options import ScheduleOptions
 from utils.processes import Processes, joined
 
@@ -176,11 +178,8 @@ def _announce_map(options: Mapping[str, str], data: str, cfg: str) -> None:
             f" Or set valid={train} in your {data} file. \n")  # fmt: skip
         raise RunError(f"{valid}: no such list of images")
     say(" Prepare additional network for mAP calculation...\n")
-    plan, names = print_network(cfg), class_names(options)
-    if len(names) != classes_of(plan):
-        say(f"\n Error: in the file {options.get('names', 'data/names.list')} number of names {len(names)} that isn't "
-            f"equal to classes={classes_of(plan)} in the file {cfg} \n")  # fmt: skip
-        raise RunError(f"{data}: has {len(names)} names, {cfg} has classes={classes_of(plan)}")
+    plan = print_network(cfg)
+    require_names(class_names(options), classes_of(plan), options, cfg)
 
 
 def _run(
@@ -355,8 +354,7 @@ class DarknetRun(Run):
         if due:
             self._saved_chart_at = update.iteration
             for path in (f"chart_{self._base}.png", "chart.png"):
-                with atomic_write(path) as stream:
-                    stream.write(cv2.imencode(".png", chart[:, :, ::-1])[1].tobytes())
+                save_image(path, chart)
             if not self._words["-dont_show"]:
                 show(chart, 1)
         if self._feed:

@@ -244,6 +244,12 @@ def _decode(data: bytes, path: str | Path) -> Image:
     return np.asarray(cv2.cvtColor(bgr, cv2.COLOR_BGR2RGB), np.uint8)
 
 
+def jpeg(image: Image, quality: int) -> bytes:
+    """The JPEG file of a uint8 image: RGB (height, width, 3) or grey (height, width)."""
+    bgr = image[..., ::-1] if image.ndim == 3 else image
+    return cv2.imencode(".jpg", bgr, [cv2.IMWRITE_JPEG_QUALITY, quality])[1].tobytes()
+
+
 def save_image(path: str | Path, image: Image) -> None:
     """Write a uint8 RGB image in the format of the path's extension, whole or not at all. Raises InputError for another one."""
     suffix = Path(path).suffix.lower()

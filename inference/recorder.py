@@ -219,7 +219,13 @@ def _show(drawn: NDArray[np.uint8], *, wait: bool) -> None:
         raise InputError("--view-img: this OpenCV cannot open a window here; leave the flag out") from None
 
 
+def has_screen() -> bool:
+    """Whether a window can be opened; else OpenCV's Qt ends the process. QT_QPA_PLATFORM may name a platform without a screen."""
+    names = ("DISPLAY", "WAYLAND_DISPLAY", "QT_QPA_PLATFORM")
+    return sys.platform != "linux" or any(map(os.environ.get, names))
+
+
 def require_screen(what: str) -> None:
-    """Raise InputError without a screen: OpenCV's Qt would end the process. QT_QPA_PLATFORM may name a platform without one."""
-    if sys.platform == "linux" and not any(map(os.environ.get, ("DISPLAY", "WAYLAND_DISPLAY", "QT_QPA_PLATFORM"))):
+    """Raise InputError without a screen."""
+    if not has_screen():
         raise InputError(f"{what}: there is no screen (DISPLAY is not set)")

@@ -47,11 +47,10 @@ class Result:
     probabilities: NDArray[np.float32] | None = None
     speed: dict[str, float] = field(default_factory=dict)
 
-    def top(self, count: int = TOP) -> list[tuple[str, float]]:
-        """The most probable classes of a classifier, best first; of equal ones the first class."""
+    def top(self) -> list[tuple[str, float]]:
+        """Name and probability of the most probable classes of a classifier, best first."""
         assert self.probabilities is not None, "a detector has no probabilities"
-        order = np.argsort(-self.probabilities, kind="stable")[:count]
-        return [(self.names[place], float(self.probabilities[place])) for place in order]
+        return [(self.names[each], float(self.probabilities[each])) for each in best_classes(self.probabilities)]
 
     def lines(self, style: str) -> list[str]:
         """Lines for the console. style: "darknet" is the original's wording, "short" a line per image and none for video frames."""
@@ -70,6 +69,12 @@ class Result:
         return [f"{place}: {text}, {milliseconds:.1f} ms"]
 
 
+def best_classes(probabilities: NDArray[np.float32], count: int = TOP) -> list[int]:
+    """The most probable classes of probabilities (classes,), best first; of equal ones the first class."""
+    best: list[int] = np.argsort(-probabilities, kind="stable")[:count].tolist()
+    return best
+
+
 def found_text(class_ids: NDArray[np.int64], names: Sequence[str], most: int | None = None) -> str:
     """How many of which class: "2 dog, 1 cat", or "no objects". class_ids: (n,). most: classes that are named."""
     ids, first, counts = np.unique(class_ids, return_index=True, return_counts=True)
@@ -82,11 +87,16 @@ def found_text(class_ids: NDArray[np.int64], names: Sequence[str], most: int | N
     return ", ".join(parts) or "no objects"
 
 
+def shown(names: Sequence[str], class_id: int) -> bool:
+    """Whether the original reports a class: its name does not begin with dont_show (image.c get_actual_detections)."""
+    return not names[class_id].startswith("dont_show")
+
+
 def darknet_lines(found: Detections, names: Sequence[str], *, ext_output: bool = False) -> list[str]:
     """The lines that the original prints for an image, such as "dog: 99%" (image.c draw_detections_v3).
 
     Boxes come from left to right; a box with several classes has a line for each, the best one first, then by class id.
-    Boxes of classes whose names begin with "dont_show" have none. ext_output: with left edge, top edge, width and height.
+    Classes that are not `shown` have none. ext_output: with left edge, top edge, width and height.
     """
     left = found.xyxy[:, 0]
     groups = found.ranks if found.ranks is not None else np.unique(found.xyxy, axis=0, return_inverse=True)[1].ravel()
@@ -94,10 +104,10 @@ def darknet_lines(found: Detections, names: Sequence[str], *, ext_output: bool =
     lines: list[str] = []
     for _, group in groupby(order, key=lambda row: groups[row]):
         rows = list(group)
-        shown = [row for row in rows if not names[found.class_ids[row]].startswith("dont_show")]
-        if not shown:
+        reported = [row for row in rows if shown(names, found.class_ids[row])]
+        if not reported:
             continue
-        best = max(shown, key=lambda row: found.scores[row])
+        best = max(reported, key=lambda row: found.scores[row])
         x1, y1, x2, y2 = (float(value) for value in found.xyxy[best])
         place = box_text(*(_c_round(value) for value in (x1, y1, x2 - x1, y2 - y1))) if ext_output else ""
         for row in (best, *(row for row in rows if row != best)):

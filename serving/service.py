@@ -14,13 +14,13 @@ from types import TracebackType
 from typing import Any, NamedTuple, TypeVar
 
 import anyio
-import cv2
 import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from data.image import jpeg
 from inference.predictor import Model, NmsOptions
-from inference.results import TOP
+from inference.results import best_classes
 from serving.batching import NetworkThread
 from serving.decoder import DecodedFrame, Decoders
 from utils.detections import Detections
@@ -83,7 +83,7 @@ class DetectionService:
                 if isinstance(found, Detections):
                     yield fitted.facts | {"detections": plain(found, self.model.names)}
                 else:
-                    yield fitted.facts | {"classes": best_classes(found, self.model.names)}
+                    yield fitted.facts | {"classes": plain_classes(found, self.model.names)}
                 if not in_video:
                     yield {"complete": True}
                     return
@@ -102,7 +102,7 @@ class DetectionService:
         if frame.time_s is not None:
             facts["time_s"] = round(frame.time_s, 4)
         if images:
-            facts["jpeg"] = _jpeg(frame.image)
+            facts["jpeg"] = base64.b64encode(jpeg(frame.image, _JPEG_QUALITY)).decode("ascii")
         return _Fitted(facts, *self._preprocess(frame.image))
 
     async def _in_reader(self, function: Callable[[], T]) -> T:
@@ -133,12 +133,7 @@ def plain(found: Detections, names: Sequence[str]) -> list[dict[str, Any]]:
     ]
 
 
-def best_classes(probabilities: NDArray[np.float32], names: Sequence[str]) -> list[dict[str, Any]]:
+def plain_classes(probabilities: NDArray[np.float32], names: Sequence[str]) -> list[dict[str, Any]]:
     """The most probable classes as a JSON list, best first. probabilities: (classes,)."""
-    best = np.argsort(-probabilities, kind="stable")[:TOP].tolist()
+    best = best_classes(probabilities)
     return [{"score": round(float(probabilities[each]), 5), "class_id": each, "name": names[each]} for each in best]
-
-
-def _jpeg(image: NDArray[np.uint8]) -> str:
-    encoded = cv2.imencode(".jpg", image[..., ::-1], [cv2.IMWRITE_JPEG_QUALITY, _JPEG_QUALITY])[1]
-    return base64.b64encode(encoded.tobytes()).decode("ascii")
