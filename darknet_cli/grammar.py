@@ -14,26 +14,19 @@ logger = logging.getLogger(__name__)
 
 Flag = tuple[Callable[[str], Any] | None, Any]  # how to read the value (None: a switch) and the default
 
-_COMMON: dict[str, Flag] = {"-i": (int, None), "-nogpu": (None, False)}
+_SWITCH: Flag = (None, False)
+_TEXT: Flag = (str, None)
+_COMMON: dict[str, Flag] = {"-i": (int, None), "-nogpu": _SWITCH}
 _DETECTOR: dict[str, Flag] = {
-    "-dont_show": (None, False),
-    "-benchmark": (None, False),
-    "-benchmark_layers": (None, False),
-    "-show": (None, False),
-    "-letter_box": (None, False),
-    "-map": (None, False),
+    **dict.fromkeys(("-dont_show", "-benchmark", "-benchmark_layers", "-show", "-letter_box", "-map"), _SWITCH),
+    **dict.fromkeys(("-show_imgs", "-dontdraw_bbox", "-ext_output", "-save_labels", "-clear"), _SWITCH),
+    **dict.fromkeys(("-http_post_host", "-out_filename", "-json_file_output", "-out", "-prefix", "-chart"), _TEXT),
+    "-gpus": _TEXT,
     "-points": (int, 0),
-    "-show_imgs": (None, False),
     "-mjpeg_port": (int, -1),
     "-avgframes": (int, 3),
-    "-dontdraw_bbox": (None, False),
     "-json_port": (int, -1),
-    "-http_post_host": (str, None),
     "-time_limit_sec": (int, 0),
-    "-out_filename": (str, None),
-    "-json_file_output": (str, None),
-    "-out": (str, None),
-    "-prefix": (str, None),
     "-thresh": (float, 0.25),
     "-iou_thresh": (float, 0.5),
     "-hier": (float, 0.5),
@@ -42,32 +35,21 @@ _DETECTOR: dict[str, Flag] = {
     "-num_of_clusters": (int, 5),
     "-width": (int, -1),
     "-height": (int, -1),
-    "-ext_output": (None, False),
-    "-save_labels": (None, False),
-    "-chart": (str, None),
     "-mAP_epochs": (int, 4),
-    "-gpus": (str, None),
-    "-clear": (None, False),
 }
 _CLASSIFIER: dict[str, Flag] = {
+    **dict.fromkeys(("-dont_show", "-benchmark", "-benchmark_layers", "-dontuse_opencv"), _SWITCH),
+    **dict.fromkeys(("-show_imgs", "-topk", "-clear"), _SWITCH),
+    **dict.fromkeys(("-gpus", "-chart"), _TEXT),
     "-mjpeg_port": (int, -1),
-    "-gpus": (str, None),
-    "-dont_show": (None, False),
-    "-benchmark": (None, False),
-    "-benchmark_layers": (None, False),
-    "-dontuse_opencv": (None, False),
-    "-show_imgs": (None, False),
-    "-topk": (None, False),
     "-c": (int, 0),
     "-t": (int, 0),
-    "-clear": (None, False),
-    "-chart": (str, None),
 }
 _FLAGS: dict[str, dict[str, Flag]] = {
     "detector": _DETECTOR,
     "classifier": _CLASSIFIER,
-    "detect": {"-thresh": (float, 0.24), "-ext_output": (None, False), "-dont_show": (None, False)},
-    "classify": {"-dont_show": (None, False)},
+    "detect": {"-thresh": (float, 0.24), "-ext_output": _SWITCH, "-dont_show": _SWITCH},
+    "classify": {"-dont_show": _SWITCH},
 }
 # Flags that a sub-command reads; the original takes the others too, without effect. -dont_show suits every command.
 _READ = {

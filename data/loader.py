@@ -88,8 +88,8 @@ def _forward_passes(start: int, subdivisions: int) -> Iterator[tuple[int, int]]:
 class TrainLoader:
     """Endless iterable over TrainBatch from iteration `start` on; every new iterator begins at `start`.
 
-    workers: processes that prepare batches in advance; 0: this process prepares them. context: start method of the
-    workers ("fork", "spawn"), default the platform's. findings: what could not be used so far, and how often.
+    workers: processes that prepare batches in advance; 0: this process prepares them. findings: what could not be used so
+    far, and how often.
     """
 
     def __init__(
@@ -100,7 +100,6 @@ class TrainLoader:
         workers: int = 0,
         start: int = 0,
         pin_memory: bool = False,
-        context: str | None = None,
     ) -> None:
         self.plan, self.start, self._workers, self._dataset = plan, start, workers, dataset
         self.findings: dict[Finding, int] = {}
@@ -110,7 +109,6 @@ class TrainLoader:
             collate_fn=collate,
             num_workers=workers,
             pin_memory=pin_memory,
-            multiprocessing_context=context if workers else None,
             worker_init_fn=_init_worker,
             generator=torch.Generator(),  # PyTorch's global one belongs to the network and is part of the checkpoint
         )

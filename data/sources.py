@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import replace
 from pathlib import Path
 
-from data.annotations import Annotation, Dataset, Finding
+from data.annotations import Dataset, Finding
 from data.formats import coco, darknet, ultralytics, voc
 from data.formats.classification import is_cifar, read_class_folders, split_folders, unpack_cifar
 from data.formats.coco import annotation_files, choose, split_of
@@ -21,16 +21,6 @@ DATA_SPLITS = {"train": "train", "valid": "val", "test": "test", "trainval": "tr
 ONLY_SPLIT = "all"
 # What replaces a split that a data set lacks. The original, too, evaluates on `train` if there is no `valid`.
 _FALLBACKS = {"val": ("test", ONLY_SPLIT, "train"), "test": ("val", ONLY_SPLIT), "train": ("trainval", ONLY_SPLIT)}
-
-
-class LoadedLabels:
-    """Labels in memory, by image: of formats that are read as a whole (COCO)."""
-
-    def __init__(self, annotations: Iterable[Annotation]) -> None:
-        self._by_image = {annotation.image: annotation for annotation in annotations}
-
-    def __call__(self, image: Path) -> Annotation:
-        return self._by_image[image]
 
 
 def open_data(path: str | Path, split: str | None = None, *, names: str | Path | None = None) -> Dataset:
@@ -61,9 +51,7 @@ def _opener(path: Path) -> Callable[[Path, tuple[str, ...] | None], Dataset]:
         ".txt": _open_images,
     }
     if is_folder(path):
-        if is_cifar(path):
-            return _open_cifar
-        if split_folders(path):
+        if is_cifar(path) or split_folders(path):
             return _open_class_folders
         return _open_voc if is_folder(path / "Annotations") else _open_images
     if not exists(path):
@@ -168,11 +156,8 @@ def _open_images(path: Path, names: tuple[str, ...] | None) -> Dataset:
     return Dataset(kind="images", source=path, names=names or (), splits=splits, read=darknet.TextLabels())
 
 
-def _open_cifar(path: Path, names: tuple[str, ...] | None) -> Dataset:
-    return _open_class_folders(unpack_cifar(path), names)
-
-
 def _open_class_folders(path: Path, names: tuple[str, ...] | None) -> Dataset:
+    path = unpack_cifar(path) if is_cifar(path) else path
     found = read_class_folders(path)
     if names is not None and len(names) != len(found.names):
         raise InputError(
@@ -208,7 +193,7 @@ def _open_coco(path: Path, names: tuple[str, ...] | None) -> Dataset:
         source=path,
         names=names or own_names,
         splits={split_of(path) or ONLY_SPLIT: tuple(annotation.image for annotation in annotations)},
-        read=LoadedLabels(annotations),
+        read={annotation.image: annotation for annotation in annotations}.__getitem__,
         category_ids=ids,
         labelled="annotations" in content,
         findings=findings,

@@ -6,6 +6,7 @@ import logging
 import math
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -188,13 +189,9 @@ def _shapes_text(groups: AspectGroups) -> str:
 
 def single_class(dataset: Dataset) -> Dataset:
     """The data set with a single class, "object"."""
-    return replace(dataset, names=("object",), path_labels=(), read=_SingleClass(dataset.read))
+    return replace(dataset, names=("object",), path_labels=(), read=partial(_read_as_one_class, dataset.read))
 
 
-@dataclass(frozen=True)
-class _SingleClass:
-    read: Callable[[Path], Annotation]
-
-    def __call__(self, image: Path) -> Annotation:
-        labels = self.read(image)
-        return replace(labels, class_ids=np.zeros_like(labels.class_ids))
+def _read_as_one_class(read: Callable[[Path], Annotation], image: Path) -> Annotation:
+    labels = read(image)
+    return replace(labels, class_ids=np.zeros_like(labels.class_ids))

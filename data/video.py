@@ -246,19 +246,16 @@ def _open_encoder(path: Path, codec: str, fps: float, size_wh: tuple[int, int]) 
         if "libx264" in av.codecs_available:
             return _H264(path, fps, size_wh)
     fourcc = cv2.VideoWriter.fourcc(*codec) if len(codec) == 4 else -1
-    encoder = _OpenCv(cv2.VideoWriter(str(path), fourcc, fps, size_wh))
-    if encoder.is_open():
-        return encoder
-    encoder.release()
+    writer = cv2.VideoWriter(str(path), fourcc, fps, size_wh)
+    if writer.isOpened():
+        return _OpenCv(writer)
+    writer.release()
     return None
 
 
 class _OpenCv:
     def __init__(self, writer: cv2.VideoWriter) -> None:
         self._writer = writer
-
-    def is_open(self) -> bool:
-        return bool(self._writer.isOpened())
 
     def write(self, image: Image) -> None:
         self._writer.write(cv2.cvtColor(image, cv2.COLOR_RGB2BGR))

@@ -50,8 +50,7 @@ def checked_set(settings: EvaluationOptions, model: Model) -> tuple[EvaluationSe
 def save_report(folder: Path, found: DatasetReport, settings: EvaluationOptions) -> None:
     write_text(folder / f"doctor_{found.split}.txt", full_text(found))
     if plots_wanted(settings):
-        path = folder / f"labels_{found.split}.png"
-        plot_labels(path, found.names, found.class_counts, found.cxcywh_rel, found.sizes_wh, found.per_image)
+        plot_labels(folder / f"labels_{found.split}.png", found)
 
 
 def plots_wanted(settings: EvaluationOptions) -> bool:

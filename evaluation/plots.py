@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from data.doctor import DatasetReport
 from utils.plotting import figure, save
 
 Floats = NDArray[np.float64]
@@ -100,15 +101,7 @@ _NEARLY_ALL = 0.999
 _LEAST_RANGE = 0.05
 
 
-def plot_labels(
-    path: str | Path,
-    names: Sequence[str],
-    class_counts: NDArray[np.int64],
-    cxcywh_rel: NDArray[np.float64],
-    sizes_wh: NDArray[np.int64],
-    per_image: NDArray[np.int64],
-    anchors_rel: NDArray[np.float64] | None = None,
-) -> None:
+def plot_labels(path: str | Path, checked: DatasetReport, anchors_rel: NDArray[np.float64] | None = None) -> None:
     """One chart of labels per class, box centres and sizes, and labels per image.
 
     anchors_rel: (n, 2), width and height of a network's anchors as parts of its input, drawn over the box sizes.
@@ -117,16 +110,16 @@ def plot_labels(
     chart = figure(12, 8.5, edges_in=(0.7, 0.8, 0.3, 0.4))
     axes = chart.subplot_mosaic([["classes", "classes", "classes"], ["centres", "sizes", "images"]])
     chart.subplots_adjust(hspace=0.5, wspace=0.25)
-    _class_bars(axes["classes"], names, class_counts)
+    _class_bars(axes["classes"], checked.names, checked.class_counts)
     axes["centres"].set_title("box centres, parts of the image")
-    _cloud(axes["centres"], cxcywh_rel[:, :2], 1.0)
+    _cloud(axes["centres"], checked.cxcywh_rel[:, :2], 1.0)
     axes["centres"].set(xlabel="x", ylabel="y", ylim=(1, 0), aspect="equal")
-    _sizes(axes["sizes"], cxcywh_rel[:, 2:], np.zeros((0, 2)) if anchors_rel is None else anchors_rel)
-    axes["images"].set_title(f"labels in an image ({len(sizes_wh)} readable images)")
-    axes["images"].set(xlabel=_size_text(sizes_wh), ylabel="images")
-    if len(per_image):
-        step = int(per_image.max()) // _MOST_BARS + 1  # whole numbers: bins between them would be empty or double
-        axes["images"].hist(per_image, bins=np.arange(0, per_image.max() + step + 1, step) - 0.5, color="tab:blue")
+    _sizes(axes["sizes"], checked.cxcywh_rel[:, 2:], np.zeros((0, 2)) if anchors_rel is None else anchors_rel)
+    axes["images"].set_title(f"labels in an image ({len(checked.sizes_wh)} readable images)")
+    axes["images"].set(xlabel=_size_text(checked.sizes_wh), ylabel="images")
+    most = int(checked.per_image.max())
+    step = most // _MOST_BARS + 1  # whole numbers: bins between them would be empty or double
+    axes["images"].hist(checked.per_image, bins=np.arange(0, most + step + 1, step) - 0.5, color="tab:blue")
     save(chart, path)
 
 

@@ -182,11 +182,10 @@ class Comparison:
     def _boxes(
         self, outputs: list[tuple[Tensor, ...]], letterbox: Letterbox, conf: float, show: Show
     ) -> BoxMatches | None:
-        detectors = [_detector(model) for model in self.models]
         found = [
-            detector.postprocess((output,), [letterbox], NmsOptions(conf=conf))[0]
-            for detector, output in zip(detectors, outputs, strict=True)
-            if detector is not None
+            Detector(model).postprocess((output,), [letterbox], NmsOptions(conf=conf))[0]
+            for model, output in zip(self.models, outputs, strict=True)
+            if model.plan.box_heads
         ]
         if len(found) < 2:
             return None
@@ -205,10 +204,6 @@ def _opened(side: Side, size_wh: tuple[int, int] | None) -> Runnable:
     if isinstance(network, Network) and side.backend in ENGINES:
         return EngineNetwork(network.fold(), side.backend, torch.device("cpu"), required=True)
     return network
-
-
-def _detector(model: Runnable) -> Detector | None:
-    return Detector(model) if model.plan.box_heads else None
 
 
 def _verdict(differs: LayerDifference | None, close: bool | None, matches: BoxMatches | None) -> Verdict:

@@ -14,9 +14,8 @@ from utils.detections import Detections
 from utils.letterbox import KERNELS
 
 _AHEAD = 4  # inputs that wait for the network
-_GROUP = (
-    4  # images that take turns in threads and caches together, where the network takes several at a time: 8 % faster
-)
+# Images that take turns in threads and caches together, where the network takes several at a time: 8 % faster.
+_GROUP = 4
 
 
 def predict_frames(

@@ -25,9 +25,8 @@ from utils.letterbox import KERNELS, Letterbox, Preprocessing
 
 T = TypeVar("T")
 Outputs = tuple[tuple[Tensor, ...], ...]  # of the heads, for the images and, with augment, for their mirror images
-_Pass = Callable[
-    [], tuple[Outputs, float, float]
-]  # waits for the outputs of a pass, its start and end (time.perf_counter)
+# Waits for the outputs of a pass, its start and end (time.perf_counter).
+_Pass = Callable[[], tuple[Outputs, float, float]]
 Postprocess = Callable[[Outputs, Sequence[Letterbox]], list[Any]]
 
 
@@ -215,9 +214,8 @@ class Model(ABC):
                     warm_up = False
                 streams = self.streams if parallel and not augment else 1
                 running.append((batch, self._start(batch, augment, parallel=streams > 1)))
-                others = (
-                    -(-streams // max(len(batch.items), 1)) if streams > 1 else 0
-                )  # keep the network busy meanwhile
+                # Others keep the network busy meanwhile.
+                others = -(-streams // max(len(batch.items), 1)) if streams > 1 else 0
                 while len(running) > others:
                     yield self._finish(*running.popleft(), ways, statistics)
                 begin = time.perf_counter()

@@ -79,9 +79,7 @@ class ResultFiles:
         anchors = None
         if anchor_heads(plan):
             anchors = np.array(anchors_in_pixels(plan)) / plan.input.size_wh
-        counts, boxes = checked.class_counts, checked.cxcywh_rel
-        path = self.folder / "labels.jpg"
-        plot_labels(path, checked.names, counts, boxes, checked.sizes_wh, checked.per_image, anchors)
+        plot_labels(self.folder / "labels.jpg", checked, anchors)
 
     def write_validation(self, result: Result) -> None:
         """val_batch0_labels.jpg and val_batch0_pred.jpg: ground truth and detections of the first validation images.

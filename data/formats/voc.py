@@ -41,9 +41,9 @@ class _Element:
             here = next((child for child in here.children if child.tag == tag), None) if here else None
         return here
 
-    def value(self, path: str, default: str = "") -> str:
+    def value(self, path: str) -> str:
         found = self.find(path)
-        return "".join(found.parts).strip() if found else default
+        return "".join(found.parts).strip() if found else ""
 
 
 class _XmlError(ValueError):

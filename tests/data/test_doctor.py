@@ -126,7 +126,7 @@ def test_image_of_the_labels(labels: str, tmp_path: Path) -> None:
     pytest.importorskip("matplotlib")
     found = check_dataset(open_data(_set(tmp_path, labels)), "train")
     target = tmp_path / "labels.png"
-    plot_labels(target, found.names, found.class_counts, found.cxcywh_rel, found.sizes_wh, found.per_image)
+    plot_labels(target, found)
     assert target.stat().st_size > 5000
     assert np.array_equal(found.class_counts, [1 if labels else 0, 0])
 
