@@ -19,7 +19,7 @@ from darknet_cli.objects import label_path
 from data.anchors import anchor_fit, compute_anchors, shape_iou
 from data.annotations import Annotation
 from data.formats.coco import COCO_IDS
-from data.formats.darknet import TextLabels, label_candidates, read_list
+from data.formats.darknet import TextLabels, read_difficult, read_list
 from data.image import read_image, save_image
 from evaluation.metrics.darknet import NMS_THRESH, SCORE_THRESH, darknet_map
 from evaluation.metrics.report import darknet_text
@@ -50,16 +50,6 @@ def _labels(read: TextLabels, image: Path) -> Annotation:
         say(_MISSING.format(path))
         append_line("bad.list", path)
     return found
-
-
-def _difficult(options: Mapping[str, str], images: Sequence[Path]) -> dict[Path, Path]:
-    """Label files of the difficult objects, line by line beside the images."""
-    if "difficult" not in options:
-        return {}
-    hard = read_list(Path(options["difficult"]))
-    if len(hard) != len(images):
-        raise InputError(f"{options['difficult']}: has {len(hard)} lines, expected {len(images)} as in valid")
-    return {image: label_candidates(entry)[-1] for image, entry in zip(images, hard, strict=True)}
 
 
 def _predicted(model: Detector, images: Sequence[Path], nms: NmsOptions) -> Predictions:
@@ -94,7 +84,7 @@ def measured_map(
     """Print everything that the original prints about an mAP, in training too; the images, the predictions and the mAP."""
     say("\n calculation mAP (mean average precision)...\n")
     images = read_list(images_list)
-    read = TextLabels(_difficult(options, images))
+    read = TextLabels(read_difficult(Path(options["difficult"]), images) if "difficult" in options else {})
     print_heads(model.network.plan)
     nms = NmsOptions(conf=SCORE_THRESH, iou=NMS_THRESH, rank_above=SCORE_THRESH)
     predictions = _predicted(model, images, nms)

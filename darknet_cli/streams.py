@@ -8,7 +8,6 @@ import socket
 import threading
 import time
 from collections.abc import Sequence
-from types import TracebackType
 
 from darknet_cli.network import note
 from darknet_cli.objects import Box
@@ -57,9 +56,7 @@ class Broadcaster:
     def __enter__(self) -> Broadcaster:
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         self._server.close()
         with self._lock:
             for client in self.clients:

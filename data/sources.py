@@ -113,11 +113,8 @@ def _open_darknet(path: Path, names: tuple[str, ...] | None) -> Dataset:
         raise InputError(f"{path}: none of {', '.join(DATA_SPLITS)}, expected a list of images")
     difficult: dict[Path, Path] = {}
     if "difficult" in options:
-        hard = darknet.read_list(_first_existing(options["difficult"], bases, f"{path}: difficult"))
-        valid = splits.get("val", ())
-        if len(hard) != len(valid):
-            raise InputError(f"{path}: difficult has {len(hard)} lines, expected {len(valid)} as in valid")
-        difficult = {image: darknet.label_candidates(entry)[-1] for image, entry in zip(valid, hard, strict=True)}
+        hard = _first_existing(options["difficult"], bases, f"{path}: difficult")
+        difficult = darknet.read_difficult(hard, splits.get("val", ()))
     return Dataset(
         kind="darknet",
         source=path,

@@ -16,9 +16,8 @@ from data.annotations import Dataset
 from data.batches import ImageLoader
 from data.evaluation_set import make_classification_set, make_evaluation_set
 from data.sources import open_data
-from evaluation.metrics.accuracy import Accuracy
 from evaluation.metrics.darknet import SCORE_THRESH
-from evaluation.run import measure_predictions, outcome, predict_images, protocol_ways
+from evaluation.run import measure_accuracy, measure_predictions, outcome, predict_images, protocol_ways
 from inference.backends import OnnxRuntime
 from inference.model import model_of
 from inference.predictor import Classifier, Model
@@ -111,9 +110,7 @@ def quality(model: Model, data: Int8Data) -> Quality:
         images = make_classification_set(validation, "val", model.classes, cfg)
         predictions = predict_images(model, images.images, interactive=True)
         outcome(images.images, predictions)
-        probabilities = np.array(predictions.found[0], np.float32).reshape(-1, model.classes)
-        accuracy = Accuracy.of(probabilities, images.classes_of(predictions.indices), images.names, images.top)
-        return Quality("top-1", float(accuracy.top(1)))
+        return Quality("top-1", measure_accuracy(predictions, images).top(1))
     boxes = make_evaluation_set(validation, "val", model.classes, cfg)
     predictions = predict_images(model, boxes.images, protocol_ways(SCORE_THRESH), interactive=True)
     outcome(boxes.images, predictions)

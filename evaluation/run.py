@@ -9,10 +9,12 @@ from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import numpy as np
 from tqdm import tqdm
 
 from data.batches import ImageLoader
-from data.evaluation_set import EvaluationSet
+from data.evaluation_set import ClassificationSet, EvaluationSet
+from evaluation.metrics.accuracy import Accuracy
 from evaluation.metrics.darknet import NMS_THRESH, SCORE_THRESH
 from evaluation.metrics.report import Metrics, measure
 from evaluation.options import EvaluationOptions
@@ -89,6 +91,12 @@ def measure_predictions(
         **thresholds,
     )
     return Measured(metrics, rows, ground_truth)
+
+
+def measure_accuracy(predictions: Predictions, images: ClassificationSet) -> Accuracy:
+    """Hold a classifier's predictions against the classes of `images`."""
+    probabilities = np.array(predictions.found[0], np.float32).reshape(-1, len(images.names))
+    return Accuracy.of(probabilities, images.classes_of(predictions.indices), images.names, images.top)
 
 
 def predict_images(

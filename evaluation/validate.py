@@ -15,13 +15,20 @@ from data.evaluation_set import EvaluationSet, make_classification_set
 from data.image import read_image, save_image
 from data.sources import open_data
 from evaluation.doctor import checked_set, plots_wanted, save_report
-from evaluation.metrics.accuracy import Accuracy
 from evaluation.metrics.coco import result_rows
 from evaluation.metrics.report import Metrics, coco_text, darknet_text, table, to_json
 from evaluation.metrics.voc import write_results
 from evaluation.options import EvaluationOptions, counted_confidence, make_model, one_confidence
 from evaluation.plots import plot_confusion, plot_curve
-from evaluation.run import Predictions, measure_predictions, outcome, predict_set, speed_text, submitted
+from evaluation.run import (
+    Predictions,
+    measure_accuracy,
+    measure_predictions,
+    outcome,
+    predict_set,
+    speed_text,
+    submitted,
+)
 from inference.predictor import Classifier, TenCropClassifier
 from inference.results import FileNames, label_text
 from utils.detections import GroundTruth
@@ -143,10 +150,7 @@ def _validate_classifier(settings: EvaluationOptions, model: Classifier) -> int:
     evaluation_set = make_classification_set(dataset, split, model.classes, model.network.plan.cfg.path)
     folder = run_folder(settings.project, settings.name, exist_ok=settings.exist_ok)
     predictions = predict_set(settings, model, evaluation_set.images, [0.0])
-    probabilities = np.array(predictions.found[0], np.float32).reshape(-1, model.classes)
-    accuracy = Accuracy.of(
-        probabilities, evaluation_set.classes_of(predictions.indices), evaluation_set.names, evaluation_set.top
-    )
+    accuracy = measure_accuracy(predictions, evaluation_set)
     if settings.print == "darknet":
         last = len(accuracy.ranks) - 1
         print(f"{last}: top 1: {accuracy.top(1):f}, top {accuracy.k}: {accuracy.top(accuracy.k):f}")
@@ -156,7 +160,7 @@ def _validate_classifier(settings: EvaluationOptions, model: Classifier) -> int:
     facts = {key: getattr(settings, key) for key in ("cfg", "weights", "data", "split", "ten_crop")}
     facts |= {"engine": model.engine, "unreadable": predictions.unreadable, **accuracy.to_json()}
     write_text(folder / "metrics.json", json.dumps(facts, indent=1) + "\n")
-    rows = zip(predictions.indices, accuracy.predicted.tolist(), probabilities, strict=True)
+    rows = zip(predictions.indices, accuracy.predicted.tolist(), predictions.found[0], strict=True)
     lines = [
         f"{evaluation_set.images[i]}\t{evaluation_set.names[best]}\t{found[best]:.6f}\n" for i, best, found in rows
     ]

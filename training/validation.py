@@ -9,7 +9,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 
 from data.batches import ImageLoader
@@ -17,7 +16,7 @@ from data.evaluation_set import ClassificationSet, EvaluationSet
 from evaluation.metrics.accuracy import Accuracy
 from evaluation.metrics.darknet import SCORE_THRESH
 from evaluation.metrics.report import Metrics, darknet_text, table
-from evaluation.run import Predictions, measure_predictions, predict_images, protocol_ways
+from evaluation.run import Predictions, measure_accuracy, measure_predictions, predict_images, protocol_ways
 from inference.model import model_of
 from models.batchnorm import BatchNorm
 from models.network import Network
@@ -167,9 +166,7 @@ def evaluate_classifier(
 ) -> ClassificationResult:
     """Evaluate a classifier as the original does during training (validate_classifier_single)."""
     predictions = _predict(network, dataset.images, batch, workers, device)
-    probabilities = np.array(predictions.found[0], np.float32).reshape(len(predictions.indices), -1)
-    classes = dataset.classes_of(predictions.indices)
-    return ClassificationResult(accuracy=Accuracy.of(probabilities, classes, dataset.names, dataset.top))
+    return ClassificationResult(accuracy=measure_accuracy(predictions, dataset))
 
 
 def _predict(network: Network, images: Sequence[Path], batch: int, workers: int, device: torch.device) -> Predictions:

@@ -199,6 +199,14 @@ def read_list(path: Path) -> tuple[Path, ...]:
     return tuple(base / entry for entry in entries)
 
 
+def read_difficult(path: Path, images: Sequence[Path]) -> dict[Path, Path]:
+    """The label file of the difficult objects of each image: a list, line by line beside `images`. Raises InputError."""
+    hard = read_list(path)
+    if len(hard) != len(images):
+        raise InputError(f"{path}: has {len(hard)} lines, expected {len(images)} as in valid")
+    return {image: label_candidates(entry)[-1] for image, entry in zip(images, hard, strict=True)}
+
+
 def list_base(entries: Sequence[str], path: Path) -> Path:
     """What relative entries of the list file `path` are relative to, by the first one.
 
