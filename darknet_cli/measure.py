@@ -73,13 +73,7 @@ def map_table(words: Words) -> int:
 
 
 def measured_map(
-    model: Detector,
-    images_list: Path,
-    options: Mapping[str, str],
-    *,
-    thresh: float,
-    iou_thresh: float,
-    points: int = 0,
+    model: Detector, images_list: Path, options: Mapping[str, str], *, thresh: float, iou_thresh: float, points: int = 0
 ) -> tuple[Sequence[Path], Predictions, float]:
     """Print everything that the original prints about an mAP, in training too; the images, the predictions and the mAP."""
     say("\n calculation mAP (mean average precision)...\n")

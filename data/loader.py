@@ -93,13 +93,7 @@ class TrainLoader:
     """
 
     def __init__(
-        self,
-        dataset: TrainingDataset,
-        plan: BatchPlan,
-        *,
-        workers: int = 0,
-        start: int = 0,
-        pin_memory: bool = False,
+        self, dataset: TrainingDataset, plan: BatchPlan, *, workers: int = 0, start: int = 0, pin_memory: bool = False
     ) -> None:
         self.plan, self.start, self._workers, self._dataset = plan, start, workers, dataset
         self.findings: dict[Finding, int] = {}

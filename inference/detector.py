@@ -24,12 +24,7 @@ class Detector(Model):
     task = "detect"
 
     def __init__(
-        self,
-        network: Runnable,
-        device: torch.device | None = None,
-        *,
-        names: Sequence[str] = (),
-        half: bool = False,
+        self, network: Runnable, device: torch.device | None = None, *, names: Sequence[str] = (), half: bool = False
     ) -> None:
         plan = network.plan
         if not plan.box_heads:

@@ -119,12 +119,7 @@ class Model(ABC):
     task: ClassVar[str]
 
     def __init__(
-        self,
-        network: Runnable,
-        device: torch.device | None = None,
-        *,
-        names: Sequence[str] = (),
-        half: bool = False,
+        self, network: Runnable, device: torch.device | None = None, *, names: Sequence[str] = (), half: bool = False
     ) -> None:
         shape = network.plan.input
         self.network, self.device = network, device or torch.device("cpu")

@@ -243,12 +243,7 @@ async def _file_of_form(request: Request, limits: Limits) -> AsyncGenerator[byte
 class _Lines(StreamingResponse):
     """Frames as lines of JSON; an error in the middle is the last line."""
 
-    def __init__(
-        self,
-        first: dict[str, Any],
-        found: AsyncGenerator[dict[str, Any], None],
-        upload: Path,
-    ) -> None:
+    def __init__(self, first: dict[str, Any], found: AsyncGenerator[dict[str, Any], None], upload: Path) -> None:
         super().__init__(self._lines(first), media_type="application/x-ndjson")
         self._found, self._upload = found, upload
 

@@ -228,8 +228,4 @@ def _ends(text: str, position: int) -> bool:
     return position == len(text) or text[position] in "#;"
 
 
-_READERS: dict[type, Callable[[RawSection, Entry, str], Any]] = {
-    int: _read_int,
-    float: _read_float,
-    bool: _read_bool,
-}
+_READERS: dict[type, Callable[[RawSection, Entry, str], Any]] = {int: _read_int, float: _read_float, bool: _read_bool}

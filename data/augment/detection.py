@@ -141,13 +141,7 @@ class DetectionAugment:
         blur = draw_blur(rng, self.options.blur)
         noise = draw_noise(rng, int(self.options.gaussian_noise))
         boxes = crop_boxes(
-            source.ground_truth,
-            window,
-            source.size_wh,
-            net_wh,
-            classes=self.classes,
-            max_boxes=self.max_boxes,
-            rng=rng,
+            source.ground_truth, window, source.size_wh, net_wh, classes=self.classes, max_boxes=self.max_boxes, rng=rng
         )
         blur = limit_blur(blur, boxes, net_wh)
         image = crop_and_resize(source.image, window, net_wh)

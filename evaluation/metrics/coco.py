@@ -106,11 +106,7 @@ def _truth_json(
         # rounded, because labels that went through relative numbers and back are off in the 13th digit
         xywh = np.round(np.concatenate([labels.xyxy[:, :2], labels.xyxy[:, 2:] - labels.xyxy[:, :2]], axis=1), 9)
         for class_id, bbox, area, crowd in zip(
-            labels.class_ids.tolist(),
-            xywh.tolist(),
-            labels.areas_px.tolist(),
-            labels.crowd.tolist(),
-            strict=True,
+            labels.class_ids.tolist(), xywh.tolist(), labels.areas_px.tolist(), labels.crowd.tolist(), strict=True
         ):
             if class_id < len(category_ids):
                 boxes.append(

@@ -54,11 +54,7 @@ class Confusion:
 
 
 def confusion(
-    found: Sequence[Detections],
-    ground_truth: Sequence[GroundTruth],
-    classes: int,
-    *,
-    conf_thresh: float = 0.25,
+    found: Sequence[Detections], ground_truth: Sequence[GroundTruth], classes: int, *, conf_thresh: float = 0.25
 ) -> Confusion:
     """Pair detections with objects by overlap alone, whatever their classes.
 
