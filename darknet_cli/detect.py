@@ -14,9 +14,10 @@ from numpy.typing import NDArray
 
 from darknet_cli.grammar import Words
 from darknet_cli.network import append_line, note, open_printed, print_heads, read_data, say
-from darknet_cli.objects import JsonList, boxes_of, json_entry, label_lines, label_path, listing, predict, visible
+from darknet_cli.objects import JsonList, boxes_of, json_entry, label_lines, listing, predict, visible
 from data.augment.classification import distort_exact
 from data.augment.colour import Distortion
+from data.formats.darknet import original_label_path
 from data.frames import Frame
 from data.image import jpeg, read_image
 from inference.recorder import has_screen
@@ -72,7 +73,7 @@ def detect_images(words: Words) -> int:
             if entries:
                 entries.add(json_entry(number, path, boxes, names))
             if words["-save_labels"]:
-                write_text(label_path(path), label_lines(boxes))
+                write_text(original_label_path(Path(path)), label_lines(boxes))
             if not words["-dont_show"]:
                 show(drawn)
         if entries:

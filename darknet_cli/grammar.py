@@ -98,14 +98,12 @@ def parse(arguments: Sequence[str]) -> Words:
     Of a repeated flag the first one counts, as in the original; the original ignores unknown flags, or takes them for words.
     """
     rest = [word.translate({9: None, 10: None, 13: None}) for word in arguments]
-    command = next((word for word in _without(rest, _COMMON) if word), "")
+    command = _command_of(rest)
     known = {**_FLAGS.get(command, {}), **_COMMON}
     values: dict[str, Any] = {}
     words: list[str] = []
-    place = 0
-    while place < len(rest):
-        word = rest[place]
-        place += 1
+    given = iter(rest)
+    for word in given:
         if word not in known:
             if (word[:1] == "-" and word[1:2].isalpha()) or word[:2] == "--":
                 raise InputError(f"{word}: the original has no such flag for '{command}'")
@@ -114,10 +112,10 @@ def parse(arguments: Sequence[str]) -> Words:
         kind, _ = known[word]
         value: Any = True
         if kind is not None:
-            if place == len(rest):
+            text = next(given, None)
+            if text is None:
                 raise InputError(f"{word}: its value is missing")
-            value = _value(word, rest[place], kind)
-            place += 1
+            value = _value(word, text, kind)
         if word in values:
             logger.warning("%s stands here twice, the first one counts", word)
         values.setdefault(word, value)
@@ -126,18 +124,16 @@ def parse(arguments: Sequence[str]) -> Words:
     return parsed
 
 
-def _without(words: Sequence[str], known: Mapping[str, Flag]) -> list[str]:
-    """The words without the flags of `known` and their values."""
-    left: list[str] = []
-    skip = 0
-    for word in words:
-        if skip:
-            skip -= 1
-        elif word in known:
-            skip = int(known[word][0] is not None)
-        else:
-            left.append(word)
-    return left
+def _command_of(words: Sequence[str]) -> str:
+    """The first word that is not a flag of every command, nor its value; empty without one."""
+    given = iter(words)
+    for word in given:
+        if word in _COMMON:
+            if _COMMON[word][0] is not None:
+                next(given, None)
+        elif word:
+            return word
+    return ""
 
 
 def _value(flag: str, text: str, kind: Callable[[str], Any]) -> Any:

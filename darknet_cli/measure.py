@@ -15,11 +15,10 @@ from numpy.typing import NDArray
 from darknet_cli.detect import report_bad_image, show
 from darknet_cli.grammar import Words
 from darknet_cli.network import append_line, c_number, note, open_printed, option, print_heads, ratio, read_data, say
-from darknet_cli.objects import label_path
 from data.anchors import anchor_fit, compute_anchors, shape_iou
 from data.annotations import Annotation
 from data.formats.coco import COCO_IDS
-from data.formats.darknet import TextLabels, read_difficult, read_list
+from data.formats.darknet import TextLabels, original_label_path, read_difficult, read_list
 from data.image import read_image, save_image
 from evaluation.metrics.darknet import NMS_THRESH, SCORE_THRESH, darknet_map
 from evaluation.metrics.report import darknet_text
@@ -46,7 +45,7 @@ def _labels(read: TextLabels, image: Path) -> Annotation:
     """Labels of an image; a missing file is said and noted in bad.list (data.c read_boxes)."""
     found = read(image)
     if found.label_path is None:
-        path = label_path(str(image))
+        path = original_label_path(image)
         say(_MISSING.format(path))
         append_line("bad.list", path)
     return found
@@ -261,7 +260,8 @@ def calc_anchors(words: Words) -> int:
         for line, (box, class_id) in enumerate(zip(labels.cxcywh_rel.tolist(), labels.class_ids.tolist(), strict=True)):
             if not all(0 < value <= 1 for value in box):
                 x, y, w, h = box
-                text = f"Wrong label: {label_path(str(image))} - j = {line}, x = {x:f}, y = {y:f}, width = {w:f}, height = {h:f}"
+                place = f"{original_label_path(image)} - j = {line}"
+                text = f"Wrong label: {place}, x = {x:f}, y = {y:f}, width = {w:f}, height = {h:f}"
                 say(f"\n\n{text} \n")
                 append_line("bad_label.list", text)
             counters += [0] * (class_id + 1 - len(counters))

@@ -6,13 +6,11 @@ import json
 import os
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any, BinaryIO
 
 import numpy as np
 
 from data.batches import batches_of
-from data.formats.darknet import label_candidates
 from data.frames import Frame
 from inference.predictor import Model, NmsOptions
 from inference.results import box_text, shown
@@ -87,19 +85,6 @@ def video_lines(
 def label_lines(boxes: Sequence[Box]) -> str:
     """Text of -save_labels: a line for each box, its best class."""
     return "".join(f"{box.best[0]} {' '.join(f'{value:2.4f}' for value in box.rel)}\n" for box in boxes)
-
-
-def label_path(image: str) -> Path:
-    """Where -save_labels writes: the original's own rule (utils.c replace_image_to_label)."""
-    candidates = label_candidates(Path(image))
-    return candidates[1] if len(candidates) > 1 and _known_folder(image) else candidates[0]
-
-
-def _known_folder(image: str) -> bool:
-    """Whether the original replaces a folder of this path, where `label_candidates` knows /images/ besides."""
-    path = Path(image).as_posix()
-    return "/JPEGImages/" in path or any(f"/images/{split}/" in path for split in
-        ("train2017", "val2017", "train2014", "val2014"))  # fmt: skip
 
 
 def json_entry(frame_id: int, filename: str | None, boxes: Sequence[Box], names: Sequence[str]) -> str:

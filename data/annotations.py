@@ -147,7 +147,6 @@ class Annotation:
 class Dataset:
     """Description of a data set, cheap to create and to send to worker processes; labels are read on demand.
 
-    kind: "darknet", "coco", "voc", "ultralytics", "folders" (of classes) or "images".
     source: the file or folder it was opened from.
     names: class names, in order of class id.
     splits: images of each split ("train", "val", ...), in list order; duplicates are kept.
@@ -159,7 +158,6 @@ class Dataset:
     findings: problems of the lists.
     """
 
-    kind: str
     source: Path
     names: tuple[str, ...]
     splits: Mapping[str, tuple[Path, ...]]

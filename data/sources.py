@@ -116,7 +116,6 @@ def _open_darknet(path: Path, names: tuple[str, ...] | None) -> Dataset:
         hard = _first_existing(options["difficult"], bases, f"{path}: difficult")
         difficult = darknet.read_difficult(hard, splits.get("val", ()))
     return Dataset(
-        kind="darknet",
         source=path,
         names=names,
         splits=splits,
@@ -150,7 +149,7 @@ def _data_names(
 
 def _open_images(path: Path, names: tuple[str, ...] | None) -> Dataset:
     splits = {ONLY_SPLIT: _list_or_folder(path)}
-    return Dataset(kind="images", source=path, names=names or (), splits=splits, read=darknet.TextLabels())
+    return Dataset(source=path, names=names or (), splits=splits, read=darknet.TextLabels())
 
 
 def _open_class_folders(path: Path, names: tuple[str, ...] | None) -> Dataset:
@@ -161,7 +160,6 @@ def _open_class_folders(path: Path, names: tuple[str, ...] | None) -> Dataset:
             f"{path}: {len(found.names)} folders of classes and {len(names)} names, expected the same number"
         )
     return Dataset(
-        kind="folders",
         source=path,
         names=names or found.names,
         splits=found.splits,
@@ -177,7 +175,7 @@ def _open_ultralytics(path: Path, names: tuple[str, ...] | None) -> Dataset:
     for split, places in entries.items():
         found = (_list_or_folder(_first_existing(place, bases, f"{path}: {split}")) for place in places)
         splits[split] = tuple(image for images in found for image in images)
-    return Dataset(kind="ultralytics", source=path, names=names or own_names, splits=splits, read=darknet.TextLabels())
+    return Dataset(source=path, names=names or own_names, splits=splits, read=darknet.TextLabels())
 
 
 def _open_coco(path: Path, names: tuple[str, ...] | None) -> Dataset:
@@ -186,7 +184,6 @@ def _open_coco(path: Path, names: tuple[str, ...] | None) -> Dataset:
     if names is not None and len(names) != len(own_names):
         raise InputError(f"{path}: {len(own_names)} categories and {len(names)} names, expected the same number")
     return Dataset(
-        kind="coco",
         source=path,
         names=names or own_names,
         splits={split_of(path) or ONLY_SPLIT: tuple(annotation.image for annotation in annotations)},
@@ -224,4 +221,4 @@ def _open_voc(path: Path, names: tuple[str, ...] | None) -> Dataset:
         split: tuple(images.get(stem, path / "JPEGImages" / f"{stem}.jpg") for stem in stems)
         for split, stems in sets.items()
     }
-    return Dataset(kind="voc", source=path, names=names, splits=splits, read=voc.XmlLabels(annotations, names))
+    return Dataset(source=path, names=names, splits=splits, read=voc.XmlLabels(annotations, names))

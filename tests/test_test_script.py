@@ -462,7 +462,7 @@ def test_image_ids_from_names_are_unique_and_stable() -> None:
 
     def ids(*paths: str) -> list[int]:
         images = tuple(map(Path, paths))
-        dataset = Dataset(kind="images", source=Path(), names=names, splits={"val": images}, read=TextLabels())
+        dataset = Dataset(source=Path(), names=names, splits={"val": images}, read=TextLabels())
         return make_evaluation_set(dataset, "val", 80, "a.cfg").image_ids([1])
 
     assert ids("a/8.jpg", "a/COCO_val2014_012.jpg") == [12]

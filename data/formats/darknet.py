@@ -18,7 +18,7 @@ from data.annotations import MALFORMED, Annotation, Finding
 from utils.errors import CfgError, InputError
 from utils.files import encoding_of, exists, read_bytes, read_text
 
-# replace_image_to_label (src/utils.c): the only folders that the original replaces; a plain /images/ is not among them.
+# The only folders that the original replaces; a plain /images/ is not among them.
 _ORIGINAL_FOLDERS = (
     ("/images/train2017/", "/labels/train2017/"),
     ("/images/val2017/", "/labels/val2017/"),
@@ -34,17 +34,25 @@ _REAL = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?", re.ASCII)
 def label_candidates(image: Path) -> tuple[Path, ...]:
     """Where the labels of an image may be, in order of preference.
 
-    The image's own folder; the original's replacements (replace_image_to_label, src/utils.c); the last `/images/`
-    replaced by `/labels/`, as in Ultralytics data sets.
+    The image's own folder; where the original looks; the last `/images/` replaced by `/labels/`, as in Ultralytics data
+    sets.
     """
     posix = image.as_posix()
-    original = posix
-    for folder, labels in _ORIGINAL_FOLDERS:
-        original = original.replace(folder, labels, 1)
     head, found, tail = posix.rpartition("/images/")
     replaced = f"{head}/labels/{tail}" if found else posix
-    paths = (Path(f"{posixpath.splitext(path)[0]}.txt") for path in (posix, original, replaced))
-    return tuple(dict.fromkeys(paths))
+    return tuple(dict.fromkeys((_text_beside(posix), original_label_path(image), _text_beside(replaced))))
+
+
+def original_label_path(image: Path) -> Path:
+    """Where the original reads and writes the labels of an image (replace_image_to_label, src/utils.c)."""
+    posix = image.as_posix()
+    for folder, labels in _ORIGINAL_FOLDERS:
+        posix = posix.replace(folder, labels, 1)
+    return _text_beside(posix)
+
+
+def _text_beside(posix: str) -> Path:
+    return Path(f"{posixpath.splitext(posix)[0]}.txt")
 
 
 class _Rows(NamedTuple):

@@ -51,7 +51,6 @@ def small_set(folder: Path, *, crowd: bool = True, difficult: bool = True) -> Da
         Annotation.of(empty, size_wh=(10, 10), image_id=11),
     ]
     return Dataset(
-        kind="coco",
         source=folder,
         names=("zebra", "apple", "traffic light"),
         splits={"train": (first, empty), "val": (second, first)},

@@ -36,7 +36,7 @@ def imagenet(folder: Path, classes: tuple[str, ...] = ("cat", "catfish", "n01440
 
 def test_folders_are_classes(tmp_path: Path) -> None:
     dataset = open_data(imagenet(tmp_path / "set"))
-    assert dataset.kind == "folders" and dataset.names == ("cat", "catfish", "n01440764")
+    assert dataset.path_labels and dataset.names == ("cat", "catfish", "n01440764")
     assert {split: len(images) for split, images in dataset.splits.items()} == {"train": 9, "val": 6}
     images = make_classification_set(dataset, "val", 3, "a.cfg")
     assert images.class_ids.tolist() == [0, 0, 1, 1, 2, 2]  # although "cat" occurs in "catfish", too
@@ -73,12 +73,12 @@ def test_detection_folders_are_none(tmp_path: Path) -> None:
     for name in ("images", "labels"):
         (tmp_path / "train" / name).mkdir(parents=True)
     write_png(tmp_path / "train" / "images" / "a.png", (8, 8))
-    assert open_data(tmp_path).kind == "images"
+    assert not open_data(tmp_path).path_labels
     imagenet(tmp_path / "by-day")
-    assert open_data(tmp_path / "by-day").kind == "folders"
+    assert open_data(tmp_path / "by-day").path_labels
     for split in ("train", "val"):
         (tmp_path / "by-day" / split / "cat" / "0.txt").write_text("0 .5 .5 1 1\n")
-    assert open_data(tmp_path / "by-day").kind == "images"
+    assert not open_data(tmp_path / "by-day").path_labels
 
 
 def _python_version(folder: Path, batches: dict[str, tuple[NDArray[np.uint8], NDArray[np.uint8]]]) -> None:
