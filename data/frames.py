@@ -32,7 +32,7 @@ from numpy.typing import NDArray
 
 from data.formats.darknet import list_base, parse_list
 from data.image import IMAGE_SUFFIXES, read_image
-from data.prefetch import Prefetch, map_ahead
+from data.prefetch import map_ahead, prefetch
 from data.video import TIMEOUT_S, VIDEO_SUFFIXES, Video, describe, open_capture, open_video, video_frames
 from utils.errors import InputError
 from utils.files import decoded, exists, is_file, read_text
@@ -304,7 +304,7 @@ def _read_all(entries: Sequence[str | Frame], stride: int) -> Generator[Frame | 
                 yield each
                 continue
             try:
-                with closing(Prefetch(read_video(each, stride, number), _AHEAD)) as frames:
+                with closing(prefetch(read_video(each, stride, number), _AHEAD)) as frames:
                     yield from frames
             except InputError as error:
                 yield Failure(path=each, reason=str(error), number=number)

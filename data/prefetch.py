@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 import os
-import queue
-import threading
 from collections import deque
-from collections.abc import Callable, Generator, Iterable, Iterator
+from collections.abc import Callable, Generator, Iterable
 from concurrent.futures import Future, ThreadPoolExecutor
-from typing import Generic, TypeVar
+from typing import Any, TypeVar
 
 import torch
 
@@ -20,7 +18,7 @@ R = TypeVar("R")
 WORKERS = max(1, min(4, (os.cpu_count() or 1) // 2))
 """Threads that decode or fit images. Each takes a few milliseconds of work at a time from a network that wants all cores."""
 
-_POLL_S = 0.1
+_END = object()
 
 
 def map_ahead(
@@ -46,62 +44,18 @@ def map_ahead(
         pool.shutdown(cancel_futures=True)
 
 
-class Prefetch(Generic[T]):
-    """Iterator over `items`, up to `ahead` of which a thread produces in advance; `close` ends the thread.
+def prefetch(items: Iterable[T], ahead: int) -> Generator[T, None, None]:
+    """The items, up to `ahead` of which a thread produces in advance; an exception in `items` is raised in its place.
 
-    An exception in `items` is raised to the consumer in order. A generator is closed in the thread in any case.
+    If `items` is a generator, it is closed when this one ends or is closed.
     """
-
-    def __init__(self, items: Iterable[T], ahead: int) -> None:
-        self._queue: queue.Queue[T | _End] = queue.Queue(ahead)
-        self._stop = threading.Event()
-        self._thread = threading.Thread(target=self._run, args=(items,), name="prefetch", daemon=True)
-        self._thread.start()
-
-    def __iter__(self) -> Iterator[T]:
-        return self
-
-    def __next__(self) -> T:
-        if self._stop.is_set():
-            raise StopIteration
-        item = self._queue.get()
-        if not isinstance(item, _End):
-            return item
-        self.close()
-        if item.error is not None:
-            raise item.error
-        raise StopIteration
-
-    def close(self) -> None:
-        """End the thread after its current item."""
-        self._stop.set()
-        self._thread.join()
-
-    def _run(self, items: Iterable[T]) -> None:
-        end = _End(None)
-        iterator = iter(items)
-        try:
-            for item in iterator:
-                if not self._put(item):
-                    break
-        except BaseException as error:  # passed on to the consumer
-            end = _End(error)
-        finally:
-            close = getattr(iterator, "close", None)
-            if close is not None:
-                close()
-        self._put(end)
-
-    def _put(self, item: T | _End) -> bool:
-        while not self._stop.is_set():
-            try:
-                self._queue.put(item, timeout=_POLL_S)
-                return True
-            except queue.Full:
-                continue
-        return False
-
-
-class _End:
-    def __init__(self, error: BaseException | None) -> None:
-        self.error = error
+    iterator, pool = iter(items), ThreadPoolExecutor(1, "prefetch")
+    waiting: deque[Future[Any]] = deque(pool.submit(next, iterator, _END) for _ in range(ahead))
+    try:
+        while (item := waiting.popleft().result()) is not _END:
+            waiting.append(pool.submit(next, iterator, _END))
+            yield item
+    finally:
+        pool.shutdown(cancel_futures=True)
+        if isinstance(iterator, Generator):
+            iterator.close()

@@ -6,6 +6,7 @@ import hashlib
 import logging
 import math
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -106,6 +107,16 @@ class OnnxRuntimeSession(OnnxRuntime):
         super().__init__(Path(path).read_bytes(), str(path), device)
 
 
+@contextmanager
+def _openvino_errors(place: object, verb: str) -> Iterator[None]:
+    """Raise InputError or RunError in place of OpenVINO's errors, which have many lines."""
+    try:
+        yield
+    except RuntimeError as error:
+        reason = str(error).strip().splitlines()[-1]
+        raise _failed(str(place), error, f"OpenVINO cannot {verb} it: {reason}") from None
+
+
 class OpenVino:
     """A model run by OpenVINO with as many threads as PyTorch uses.
 
@@ -162,41 +173,28 @@ class OpenVino:
 
     def _compile(self, core: Any, device: str, settings: dict[str, Any]) -> Any:
         made = self._model()
-        try:
+        with _openvino_errors(self._place, "load"):
             return core.compile_model(core.read_model(made) if isinstance(made, bytes) else made, device, settings)
-        except RuntimeError as error:
-            reason = str(error).strip().splitlines()[-1]
-            raise InputError(f"{self._place}: OpenVINO cannot load it: {reason}") from None
 
     def run(self, images: NDArray[np.float32]) -> Arrays:
-        try:
+        with _openvino_errors(self._place, "run"):
             found = self._compiled(images)
             return [as_floats(found[number]) for number in range(len(self._compiled.outputs))]
-        except RuntimeError as error:
-            raise self._failed(error) from None
 
     def start(self, images: NDArray[np.float32]) -> Callable[[], tuple[Arrays, float]]:
         """Begin a run; the function returned waits for its outputs and the seconds from the beginning to its end."""
         request, idle = self._idle.pop() if self._idle else self._compiled.create_infer_request(), self._idle
-        try:
+        with _openvino_errors(self._place, "run"):
             request.start_async(images, share_inputs=True)
-        except RuntimeError as error:
-            raise self._failed(error) from None
 
         def finish() -> tuple[Arrays, float]:
-            try:
+            with _openvino_errors(self._place, "run"):
                 request.wait()
-            except RuntimeError as error:
-                raise self._failed(error) from None
             found = [np.array(each.data, np.float32) for each in request.output_tensors]
             idle.append(request)
             return found, request.latency / 1e3
 
         return finish
-
-    def _failed(self, error: RuntimeError) -> Exception:
-        reason = str(error).strip().splitlines()[-1]
-        return _failed(self._place, error, f"OpenVINO cannot run it: {reason}")
 
 
 def start_each(runner: OpenVino, images: Tensor) -> Callable[[], tuple[tuple[Tensor, ...], float]]:
@@ -237,10 +235,8 @@ class OpenVinoSession(OpenVino):
             raise InputError(f"{path}: no such model")
         if Path(path).suffix == ".xml" and not is_file(Path(path).with_suffix(".bin")):
             raise InputError(f"{path}: {Path(path).with_suffix('.bin').name} with its weights is missing beside it")
-        try:
+        with _openvino_errors(path, "load"):
             model = library.Core().read_model(str(path))
-        except RuntimeError as error:
-            raise InputError(f"{path}: OpenVINO cannot load it: {str(error).strip().splitlines()[-1]}") from None
         is_onnx = Path(path).suffix == ".onnx"
         pairs = read_onnx_metadata(path) if is_onnx else read_pairs(model)
         self.metadata = Metadata.from_pairs(pairs, str(path))
