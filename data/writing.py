@@ -144,7 +144,7 @@ def _write_darknet(dataset: Dataset, splits: Splits, target: Path, copy: bool) -
         (places[annotation.image].with_suffix(".txt"), darknet.format_labels(annotation)) for annotation in _all(splits)
     )
     names = folder / f"{target.stem}.names"
-    write_text(names, darknet.format_names(dataset.names))
+    write_text(names, darknet.format_list(dataset.names))
     options = {"classes": str(len(dataset.names))}
     files = [target, names]
     key_of = {"val": "valid", "all": "train"}
@@ -202,8 +202,7 @@ def _write_ultralytics(dataset: Dataset, splits: Splits, target: Path, copy: boo
             logger.warning("%s: the format has no split '%s', its list is not written", target, split)
             continue
         path = root / f"{key}.txt"
-        entries = (Path("images") / places[image.image].name for image in images)
-        write_text(path, "".join(f"./{entry.as_posix()}\n" for entry in entries))
+        write_text(path, darknet.format_list(f"./images/{places[image.image].name}" for image in images))
         files.append(path)
         lists[key] = [path.name]
     write_text(target, ultralytics.format_yaml(dataset.names, lists, root.name))
@@ -225,7 +224,7 @@ def _write_voc(dataset: Dataset, splits: Splits, target: Path, copy: bool) -> li
     files = []
     for split, images in splits.items():
         path = target / "ImageSets" / "Main" / f"{split}.txt"
-        write_text(path, voc.format_set(places[image.image] for image in images))
+        write_text(path, darknet.format_list(places[image.image].stem for image in images))
         files.append(path)
-    write_text(target / "classes.names", darknet.format_names(dataset.names))
+    write_text(target / "classes.names", darknet.format_list(dataset.names))
     return [*files, target / "classes.names"]

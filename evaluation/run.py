@@ -121,7 +121,7 @@ def predict_images(
     loader = ImageLoader(images, model.preprocessing(letter_box, kernel), batch_size=batch_size, workers=workers)
     steps = model.run(loader, _ways(model, ways), statistics, augment=augment, warm_up=interactive, parallel=True)
     try:
-        with tqdm(total=len(images), unit="img", desc=by(model.size_wh), disable=not interactive) as bar:
+        with tqdm(total=len(images), unit="img", desc="{}x{}".format(*model.size_wh), disable=not interactive) as bar:
             for step in steps:
                 predictions.indices += step.batch.items
                 predictions.sizes_wh += [letterbox.image_wh for letterbox in step.batch.letterboxes]
@@ -179,8 +179,5 @@ def outcome(images: Sequence[Path], predictions: Predictions) -> int:
 def speed_text(model: Model, milliseconds: dict[str, float]) -> str:
     """The line about speed."""
     times = ", ".join(f"{stage} {value:.1f} ms" for stage, value in milliseconds.items())
-    return f"Speed: {times} per image of {by(model.size_wh)} with {model.engine}"
-
-
-def by(size_wh: Sequence[int]) -> str:
-    return f"{size_wh[0]}x{size_wh[1]}"
+    width, height = model.size_wh
+    return f"Speed: {times} per image of {width}x{height} with {model.engine}"

@@ -167,11 +167,6 @@ def format_data(options: Mapping[str, str]) -> str:
     return "".join(f"{key} = {value}\n" for key, value in options.items())
 
 
-def format_names(names: Iterable[str]) -> str:
-    """Text of a `.names` file."""
-    return "".join(f"{name}\n" for name in names)
-
-
 def read_names(path: str | Path) -> tuple[str, ...]:
     """Class names in the order of their ids, of a names file or of the one that a .data file names.
 
@@ -190,9 +185,9 @@ def read_names(path: str | Path) -> tuple[str, ...]:
     return names
 
 
-def format_list(paths: Iterable[Path]) -> str:
-    """Text of an image list."""
-    return "".join(f"{path}\n" for path in paths)
+def format_list(entries: Iterable[object]) -> str:
+    """Text of a list of images or of a `.names` file."""
+    return "".join(f"{entry}\n" for entry in entries)
 
 
 def parse_list(text: str) -> list[str]:

@@ -215,8 +215,3 @@ def read_sets(folder: Path) -> dict[str, tuple[str, ...]]:
     if not sets:
         raise InputError(f"{folder}: no lists in ImageSets/Main, expected train.txt, val.txt, ...")
     return sets
-
-
-def format_set(images: Iterable[Path]) -> str:
-    """Text of a list in ImageSets/Main."""
-    return "".join(f"{image.stem}\n" for image in images)

@@ -51,8 +51,8 @@ def make_scenes(folder: str | Path, count: int, seed: int = 0, size: int = 416) 
                     (unfinished / split).mkdir(parents=True)
                     names = [f"./{split}/{number:06d}.jpg" for number in numbers]
                     list(pool.map(_draw, (unfinished / name for name in names), repeat(seed), numbers, repeat(size)))
-                    (unfinished / f"scenes-{split}.txt").write_text("".join(f"{name}\n" for name in names))
-                (unfinished / options["names"]).write_text(darknet.format_names(NAMES))
+                    (unfinished / f"scenes-{split}.txt").write_text(darknet.format_list(names))
+                (unfinished / options["names"]).write_text(darknet.format_list(NAMES))
                 (unfinished / _DATA_FILE).write_text(darknet.format_data(options))
             logger.info("%s: %d drawn scenes with %d classes", folder, count + validation, len(NAMES))
         except RunError:
