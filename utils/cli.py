@@ -171,69 +171,60 @@ whole = number(int, 0, 2**63 - 1, "whole number from 0")
 share = number(float, 0, 1, "number between 0 and 1")
 positive = number(float, math.nextafter(0, 1), sys.float_info.max, "number above 0")
 
+
+def _flag(text: str | None = None, **settings: Any) -> dict[str, Any]:
+    return {"help": text, **settings}
+
+
 _SHARED: dict[str, dict[str, Any]] = {
-    "--cfg": {"metavar": "FILE", "help": "Darknet cfg file; not needed for .pt, .safetensors and exported models"},
-    "--weights": {"metavar": "FILE", "help": ".weights, .pt, .safetensors, .onnx, .xml or .torchscript file"},
-    "--names": {
-        "metavar": "FILE",
-        "help": "class names, one per line, or a .data file with 'names'; default: the model file's, or class 0, ...",
-    },
-    "--backend": {
-        "default": "auto",
-        "help": "engine that runs the model; default auto: on a CPU the fastest that is installed if the number of images "
+    "--cfg": _flag("Darknet cfg file; not needed for .pt, .safetensors and exported models", metavar="FILE"),
+    "--weights": _flag(".weights, .pt, .safetensors, .onnx, .xml or .torchscript file", metavar="FILE"),
+    "--names": _flag(
+        "class names, one per line, or a .data file with 'names'; default: the model file's, or class 0, ...",
+        metavar="FILE",
+    ),
+    "--backend": _flag(
+        "engine that runs the model; default auto: on a CPU the fastest that is installed if the number of images "
         "pays for opening it, else PyTorch; exported models: by extension",
-    },
-    "--ema": {"action": "store_true", "help": "use the EMA weights of a training checkpoint"},
-    "--trust-pickle": {
-        "action": "store_true",
-        "help": "read .pt files with pickle, which runs any code inside: only for files you trust",
-    },
-    "--partial": {"action": "store_true", "help": "accept weights that fit only in part"},
-    "--img-size": {
-        "type": above_zero,
-        "nargs": "+",
-        "default": (),
-        "metavar": "N",
-        "help": "input size: N (square) or WIDTH HEIGHT; default: the cfg's",
-    },
-    "--batch-size": {"type": above_zero, "default": 1, "metavar": "N", "help": "images per batch, default %(default)s"},
-    "--letter-box": {
-        "type": int,
-        "choices": (0, 1),
-        "help": "1: keep the aspect ratio, 0: stretch; default: the cfg's letter_box",
-    },
-    "--resize": {
-        "choices": KERNELS,
-        "default": KERNELS[0],
-        "help": "interpolation: the original's or OpenCV's, default %(default)s",
-    },
-    "--conf-thres": {
-        "type": share,
-        "default": 0.25,
-        "metavar": "T",
-        "help": "confidence threshold, default %(default)s",
-    },
-    "--iou-thres": {"type": share, "default": 0.45, "metavar": "T", "help": "NMS IoU threshold, default %(default)s"},
-    "--max-det": {
-        "type": above_zero,
-        "default": 1000,
-        "metavar": "N",
-        "help": "maximum number of detections per image, default %(default)s",
-    },
-    "--augment": {"action": "store_true", "help": "test-time augmentation: run on the mirrored image too"},
-    "--single-cls": {"action": "store_true", "help": "treat all classes as one"},
-    "--device": {"default": "", "help": "cpu, mps, or a CUDA index such as 0; default: a GPU if there is one"},
-    "--half": {
-        "action": "store_true",
-        "help": "run in 16-bit floats: on a GPU, or with OpenVINO on a CPU with bfloat16 instructions",
-    },
-    "--save-txt": {"action": "store_true", "help": "save labels/*.txt: class, centre and size relative to the image"},
-    "--save-conf": {"action": "store_true", "help": "append the score to each line of --save-txt"},
-    "--no-save": {"action": "store_true"},
-    "--no-plots": {"action": "store_true", "help": "do not draw charts and images"},
-    "--project": {"metavar": "DIR", "help": "parent of the run folders, default %(default)s"},
-    "--name": {"default": "exp", "help": "name of the run folder, default exp, then exp2, ..."},
-    "--exist-ok": {"action": "store_true", "help": "write into an existing run folder"},
+        default="auto",
+    ),
+    "--ema": _flag("use the EMA weights of a training checkpoint", action="store_true"),
+    "--trust-pickle": _flag(
+        "read .pt files with pickle, which runs any code inside: only for files you trust", action="store_true"
+    ),
+    "--partial": _flag("accept weights that fit only in part", action="store_true"),
+    "--img-size": _flag(
+        "input size: N (square) or WIDTH HEIGHT; default: the cfg's",
+        type=above_zero,
+        nargs="+",
+        default=(),
+        metavar="N",
+    ),
+    "--batch-size": _flag("images per batch, default %(default)s", type=above_zero, default=1, metavar="N"),
+    "--letter-box": _flag(
+        "1: keep the aspect ratio, 0: stretch; default: the cfg's letter_box", type=int, choices=(0, 1)
+    ),
+    "--resize": _flag(
+        "interpolation: the original's or OpenCV's, default %(default)s", choices=KERNELS, default=KERNELS[0]
+    ),
+    "--conf-thres": _flag("confidence threshold, default %(default)s", type=share, default=0.25, metavar="T"),
+    "--iou-thres": _flag("NMS IoU threshold, default %(default)s", type=share, default=0.45, metavar="T"),
+    "--max-det": _flag(
+        "maximum number of detections per image, default %(default)s", type=above_zero, default=1000, metavar="N"
+    ),
+    "--augment": _flag("test-time augmentation: run on the mirrored image too", action="store_true"),
+    "--single-cls": _flag("treat all classes as one", action="store_true"),
+    "--device": _flag("cpu, mps, or a CUDA index such as 0; default: a GPU if there is one", default=""),
+    "--half": _flag(
+        "run in 16-bit floats: on a GPU, or with OpenVINO on a CPU with bfloat16 instructions", action="store_true"
+    ),
+    "--save-txt": _flag("save labels/*.txt: class, centre and size relative to the image", action="store_true"),
+    "--save-conf": _flag("append the score to each line of --save-txt", action="store_true"),
+    "--no-save": _flag(action="store_true"),
+    "--no-plots": _flag("do not draw charts and images", action="store_true"),
+    "--project": _flag("parent of the run folders, default %(default)s", metavar="DIR"),
+    "--name": _flag("name of the run folder, default exp, then exp2, ...", default="exp"),
+    "--exist-ok": _flag("write into an existing run folder", action="store_true"),
 }
 _ALIASES = {"--no-save": ("--nosave",), "--no-plots": ("--noplots",)}
 
