@@ -71,7 +71,6 @@ def measure(
 
 
 _COLUMNS = ("images", "labels", "P", "R", "F1", "mAP area", "mAP 11", "mAP 101", "AP50", "AP", "VOC07", "VOC10")
-_GROUPS = ("", "Darknet, IoU {:g}, P R F1 at confidence {:g}", "COCO", "Pascal VOC")
 
 
 _DARKNET_APS = ("darknet_ap_area", "darknet_ap_11", "darknet_ap_101")
@@ -124,10 +123,10 @@ def table(metrics: Metrics, *, every_class: bool = False) -> str:
     keys = ("precision", "recall", "f1", *_APS)
     rows = [all_row(metrics), *(row for row in class_rows(metrics) if row["labels"] or every_class)]
     width = max(len(str(row["name"])) for row in rows)
-    groups = (_GROUPS[1].format(metrics.darknet.iou_thresh, metrics.darknet.conf_thresh), *_GROUPS[2:])
-    lines = [" " * (width + 18) + f"{groups[0]:^51}{groups[1]:^16}{groups[2]:^16}".rstrip()]
-    lines.append(f"{'class':<{width}}" + "".join(f"{column:>9}" for column in _COLUMNS[:2])
-                 + "".join(f"{column:>{_width(column)}}" for column in _COLUMNS[2:]))  # fmt: skip
+    d = metrics.darknet
+    darknet = f"Darknet, IoU {d.iou_thresh:g}, P R F1 at confidence {d.conf_thresh:g}"
+    lines = [" " * (width + 18) + f"{darknet:^51}{'COCO':^16}{'Pascal VOC':^16}".rstrip()]
+    lines.append(f"{'class':<{width}}" + "".join(f"{column:>{_width(column)}}" for column in _COLUMNS))
     for row in rows:
         counts = f"{row['images']:>9}{row['labels']:>9}"
         cells = (_cell(row[key], _width(column)) for key, column in zip(keys, _COLUMNS[2:], strict=True))
@@ -136,7 +135,7 @@ def table(metrics: Metrics, *, every_class: bool = False) -> str:
 
 
 def _width(column: str) -> int:
-    return 9 if column.startswith("mAP") else 8
+    return 9 if column.startswith(("images", "labels", "mAP")) else 8
 
 
 def _cell(value: float | None, width: int) -> str:
