@@ -13,8 +13,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Sequence
 
-from evaluation.anchors import anchors
-from evaluation.doctor import doctor
+from evaluation.doctor import anchors, doctor
 from evaluation.metrics.darknet import CONF_THRESH, MATCH_THRESH, NMS_THRESH, POINTS
 from evaluation.options import EvaluationOptions
 from evaluation.run import VALID_NMS_THRESH
