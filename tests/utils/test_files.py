@@ -92,8 +92,7 @@ OWN_WRITERS = {
     "inference/results.py": "renames results.json.part of an earlier run back",
     "inference/compile_cache.py": "knows a damaged file by its hash",
     "inference/journal.py": "files that grow piece by piece, which detect.py --resume goes on with",
-    "darknet_cli/detect.py": "appends to bad.list, as the original does",
-    "darknet_cli/measure.py": "appends to bad.list and bad_label.list, as the original does",
+    "darknet_cli/network.py": "appends to bad.list and bad_label.list, as the original does",
     "serving/app.py": "an upload in a temporary folder",
     "serving/decoder.py": "a setting of its process in /proc",
 }
