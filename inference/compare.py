@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from itertools import takewhile
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -60,11 +61,8 @@ class BoxMatches:
 
 def layer_differences(a: Network, b: Network, images: Tensor) -> Iterator[LayerDifference]:
     """Compare layer by layer, up to the first of another type or shape; images (n, channels, height, width)."""
-    common = 0
-    for one, other in zip(a.plan.steps, b.plan.steps, strict=False):
-        if (one.section.names, one.shape) != (other.section.names, other.shape):
-            break
-        common += 1
+    kinds = ([(step.section.names, step.shape) for step in network.plan.steps] for network in (a, b))
+    common = sum(1 for _ in takewhile(lambda pair: pair[0] == pair[1], zip(*kinds, strict=False)))
     for start in range(0, common, _PART):
         indices = range(start, min(start + _PART, common))
         with torch.inference_mode():

@@ -396,8 +396,8 @@ def test_bad_flags(flags: list[str], case: Case) -> None:
 
 def test_results_file_that_is_a_folder(case: Case, capsys: pytest.CaptureFixture[str]) -> None:
     (case.folder / "runs" / "exp" / "metrics.json").mkdir(parents=True)
-    assert case.run("--no-plots", "--exist-ok") == 1
-    assert "metrics.json: cannot be written" in capsys.readouterr().err
+    assert case.run("--no-plots", "--exist-ok") == 2
+    assert "metrics.json: is a folder, expected a file name" in capsys.readouterr().err
 
 
 def test_image_deleted_half_way(
