@@ -279,8 +279,11 @@ def as_image(value: Any, place: str) -> NDArray[np.uint8]:
 
 
 def _is_live(url: str) -> bool:
-    """Whether a URL is that of a stream and not of a video file. Raises InputError for that of an image."""
-    address = urlparse(url)
+    """Whether a URL is that of a stream and not of a video file. Raises InputError for that of an image, and for no URL."""
+    try:
+        address = urlparse(url)
+    except ValueError as error:
+        raise InputError(f"{url}: is no URL: {error}") from None
     suffix = Path(address.path).suffix.lower()
     if suffix in IMAGE_SUFFIXES:
         raise InputError(f"{url}: is the URL of an image, expected a video or a stream; download the image first")

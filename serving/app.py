@@ -23,7 +23,6 @@ from contextlib import aclosing
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
-from urllib.parse import urlparse
 
 import anyio
 from starlette.applications import Starlette
@@ -182,7 +181,7 @@ async def _received(request: Request, limits: Limits) -> Path:
     if not is_form and not kind.startswith(_BODIES):
         raise HTTPException(415, f"Content-Type: expected image/*, video/*, application/octet-stream or {_FORM}")
     origin = request.headers.get("origin")
-    if is_form and origin is not None and urlparse(origin).netloc != request.headers.get("host"):
+    if is_form and origin is not None and origin.partition("://")[2] != request.headers.get("host"):
         raise HTTPException(403, "Origin: forms of other sites are refused")
     declared = request.headers.get("content-length", "")
     if declared.isdigit() and int(declared) > limit:

@@ -68,6 +68,7 @@ def test_a_form(port: int) -> None:
     lines = ask(port, "POST", "/stream", form(CLIP), FORM)[2].splitlines()
     assert len(lines) == MOST_FRAMES + 1
     assert ask(port, "POST", "/detect", form(image(".jpg")), FORM, Origin=f"http://127.0.0.1:{port}")[0] == 200
+    assert ask(port, "POST", "/detect", form(image(".jpg")), FORM, Origin="http://[")[0] == 403
     status, _, body = ask(port, "POST", "/detect", form(image(".jpg")), FORM, Origin="http://evil.example")
     assert status == 403 and "other sites are refused" in told(body)["error"]
 
