@@ -101,20 +101,20 @@ def parse_arguments(arguments: Sequence[str] | None) -> ExportFlags:
     add("--img-size")
     add("--batch-size")
     add("--dynamic", nargs="+", choices=("batch", "size"), default=(), help="what may change from run to run")
-    add("--output", choices=OUTPUTS, help="raw: outputs of the heads (default for classifiers); boxes: all boxes and "
-        "scores (default for detectors); nms: boxes after NMS")  # fmt: skip
+    text = (
+        "raw: outputs of the heads (default for classifiers); boxes: all boxes and scores (default for detectors); "
+        "nms: boxes after NMS"
+    )
+    add("--output", choices=OUTPUTS, help=text)
     add("--opset", type=int, default=ExportOptions.opset, help="ONNX opset, default %(default)s")
     add("--half", help="16-bit floats inside; inputs and outputs stay 32-bit")
-    add(
-        "--int8",
-        action="store_true",
-        help="8-bit convolutions, calibrated and measured on --data; onnx and openvino only",
-    )
+    text = "8-bit convolutions, calibrated and measured on --data; onnx and openvino only"
+    add("--int8", action="store_true", help=text)
     add("--data", help="data set of --int8: calibrated on images of its split train, measured on val")
-    add("--calib-images", type=above_zero, default=CALIBRATION_IMAGES, metavar="N", help="images to calibrate --int8 on, "
-        "evenly spread over the split, default %(default)s")  # fmt: skip
-    add("--max-drop", type=share, default=MAX_DROP, metavar="D", help="largest loss of mAP (classifiers: top-1) that --int8 "
-        "may cost, from 0 to 1, default %(default)s")  # fmt: skip
+    text = "images to calibrate --int8 on, evenly spread over the split, default %(default)s"
+    add("--calib-images", type=above_zero, default=CALIBRATION_IMAGES, metavar="N", help=text)
+    text = "largest loss of mAP (classifiers: top-1) that --int8 may cost, from 0 to 1, default %(default)s"
+    add("--max-drop", type=share, default=MAX_DROP, metavar="D", help=text)
     add("--conf-thres", default=None, help="confidence threshold of --output nms, default 0.25")
     add("--iou-thres", default=None, help="NMS IoU threshold of --output nms, default 0.45")
     add("--max-det", default=None, help="maximum number of boxes per class of --output nms, default 300")

@@ -55,25 +55,13 @@ def parse_arguments(arguments: Sequence[str] | None) -> ServeOptions:
     add("--port", type=_PORT, default=8000, metavar="N", help="default %(default)s")
     add("--max-upload", type=above_zero, default=64, metavar="MB", help="largest upload, default %(default)s MB")
     add("--max-frames", type=above_zero, default=600, metavar="N", help="frames read of a video, default %(default)s")
-    add(
-        "--max-queue",
-        type=above_zero,
-        default=16,
-        metavar="N",
-        help="uploads at a time, default %(default)s; more get 503",
-    )
+    text = "uploads at a time, default %(default)s; more get 503"
+    add("--max-queue", type=above_zero, default=16, metavar="N", help=text)
     add("--batch-size", default=8, help="most images that go through the network together, default %(default)s")
-    add(
-        "--upload-timeout",
-        type=positive,
-        default=10.0,
-        metavar="S",
-        help="seconds after which uploads slower than 20 kB/s are ended, default %(default)g",
-    )
-    add(
-        "--token",
-        help=f"token that requests must show; {TOKEN_VARIABLE} and --token-file keep it out of the process list",
-    )
+    text = "seconds after which uploads slower than 20 kB/s are ended, default %(default)g"
+    add("--upload-timeout", type=positive, default=10.0, metavar="S", help=text)
+    text = f"token that requests must show; {TOKEN_VARIABLE} and --token-file keep it out of the process list"
+    add("--token", help=text)
     add("--token-file", metavar="FILE", help="file with the token")
     return options_from(ServeOptions, parser, arguments)
 
