@@ -426,11 +426,7 @@ def server(flags: Sequence[str]) -> Iterator[tuple[int, int]]:
     command = [sys.executable, "serve.py", "--port", "0", "--device", "cpu", "--max-upload", str(UPLOAD_MB), *flags]
     files = ["--cfg", WEIGHTS.with_suffix(".cfg"), "--weights", WEIGHTS, "--names", WEIGHTS.with_suffix(".names")]
     with subprocess.Popen(
-        [*command, *map(str, files)],
-        cwd=ROOT,
-        stdout=subprocess.PIPE,
-        text=True,
-        start_new_session=True,
+        [*command, *map(str, files)], cwd=ROOT, stdout=subprocess.PIPE, text=True, start_new_session=True
     ) as process:
         assert process.stdout is not None
         found = re.search(r"http://127\.0\.0\.1:(\d+)/", process.stdout.readline())

@@ -144,12 +144,7 @@ class Head(Layer):
 
 
 def make_loss(
-    x: Tensor,
-    delta: Tensor,
-    terms: dict[str, float],
-    averages: dict[str, float],
-    targets: int,
-    factor: float = 1.0,
+    x: Tensor, delta: Tensor, terms: dict[str, float], averages: dict[str, float], targets: int, factor: float = 1.0
 ) -> HeadLoss:
     """The HeadLoss whose cost is the sum of its terms."""
     cost = sum(terms.values())

@@ -195,11 +195,7 @@ class Detection(Head):
             probabilities, target = parts.classes[at], targets.classes[at]
             classes = torch.zeros_like(parts.classes)
             classes[at] = section.class_scale * (target - probabilities)
-            sums = {
-                "box": box.square().sum(),
-                "objectness": objectness.square().sum(),
-                "class": classes.square().sum(),
-            }
+            sums = {"box": box.square().sum(), "objectness": objectness.square().sum(), "class": classes.square().sum()}
             measures = {
                 "iou": best,
                 "objectness": own,

@@ -60,11 +60,7 @@ class Upsample(Layer):
     def export(self, graph: Graph, site: Site, *inputs: str) -> str:
         factor, y = self.scale, inputs[0]
         if self.stride > 1:
-            mode = {
-                "mode": "nearest",
-                "coordinate_transformation_mode": "asymmetric",
-                "nearest_mode": "floor",
-            }
+            mode = {"mode": "nearest", "coordinate_transformation_mode": "asymmetric", "nearest_mode": "floor"}
             y = graph.node("Resize", y, "", graph.scales((1, 1, self.stride, self.stride)), **mode)
         elif self.stride < 0:
             side = -self.stride
