@@ -157,16 +157,16 @@ def _bars() -> str:
     rows = []
     for number, step in enumerate(figure_layers(_plan("csppeleenet-efm-plain", 416))):
         if number >= 114:
-            height, width, channels = step.reported_shape.hwc
-            cells = (_units(BARS[number]), _units(bflops(step) / UNIT), _layer(step), f"{channels} at {width}x{height}")
-            rows.append((str(number), *cells))
+            out = step.reported_shape
+            units = (_units(BARS[number]), _units(bflops(step) / UNIT))
+            rows.append((str(number), *units, _layer(step), f"{out.channels} at {out.width}x{out.height}"))
     return _markdown(("layer", "measured", "ours", "", "output"), rows)
 
 
 def _layer(step: Step) -> str:
     section = step.section
     if isinstance(section, ConvolutionalSection):
-        return f"{section.size}x{section.size}{'/2' if section.stride > 1 else ''} of {step.site.input.hwc[2]}"
+        return f"{section.size}x{section.size}{'/2' if section.stride > 1 else ''} of {step.site.input.channels}"
     return "Maxout" if is_maxout(step) else section.names[0]
 
 
@@ -179,15 +179,13 @@ def is_maxout(step: Step) -> bool:
 
 
 def _maxouts() -> str:
-    rows, sums = [], [0, 0]
-    for step in _plan("csppeleenet-efm-plain", 416).steps:
-        if is_maxout(step):
-            shapes = [step.site.input.hwc, step.reported_shape.hwc]
-            sizes = [height * width * channels for height, width, channels in shapes]
-            sums = [a + b for a, b in zip(sums, sizes, strict=True)]
-            name = f"{shapes[0][2]} to {shapes[1][2]} channels at {shapes[0][1]}x{shapes[0][0]}"
-            rows.append((name, *_saved(*sizes)))
-    return _markdown(("Maxout", "in", "out", ""), [*rows, ("all", *_saved(*sums))])
+    steps = [step for step in _plan("csppeleenet-efm-plain", 416).steps if is_maxout(step)]
+    rows, sizes = [], [(step.site.input.outputs, step.reported_shape.outputs) for step in steps]
+    for step, size in zip(steps, sizes, strict=True):
+        before, after = step.site.input, step.reported_shape
+        place = f"{before.channels} to {after.channels} channels at {before.width}x{before.height}"
+        rows.append((place, *_saved(*size)))
+    return _markdown(("Maxout", "in", "out", ""), [*rows, ("all", *_saved(*map(sum, zip(*sizes, strict=True))))])
 
 
 def _saved(before: int, after: int) -> tuple[str, str, str]:
