@@ -20,7 +20,11 @@ def table(head: Sequence[str], rows: Iterable[Sequence[str]] = ()) -> str:
 
 
 class Usage(NamedTuple):
-    """Memory in MiB, shared pages counted once, and how many open files and threads."""
+    """Memory in MiB, and how many open files and threads.
+
+    Pages that processes share count once. Pages of files, such as libraries, do not count: a process's part of them depends on
+    the other programs that have them open.
+    """
 
     memory: float
     files: int
@@ -31,7 +35,7 @@ def usage(pid: int) -> Usage:
     """What a process uses. Raises OSError when it has ended."""
     folder = Path(f"/proc/{pid}")
     rows = (row.split() for row in (folder / "smaps_rollup").read_text().splitlines())
-    memory = sum(int(row[1]) for row in rows if row[0] == "Pss:") / 1024
+    memory = sum(int(row[1]) for row in rows if row[0] in ("Pss_Anon:", "Pss_Shmem:")) / 1024
     return Usage(memory, *(sum(1 for _ in (folder / name).iterdir()) for name in ("fd", "task")))
 
 
