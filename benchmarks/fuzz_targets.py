@@ -1333,7 +1333,7 @@ TARGETS = {
         Target(name="labels", make=changed("0.txt"), run=run_labels),
         Target(name="tree", make=changed("my.tree"), run=run_tree, slice_s=20),
         Target(name="coco", make=make_coco, run=run_data),
-        Target(name="voc", make=make_voc, run=run_data, slice_s=8),
+        Target(name="voc", make=make_voc, run=run_data, seconds=20, slice_s=8),  # sets of thousands
         Target(name="yaml", make=make_yaml, run=run_data),
         Target(name="albumentations", make=make_albumentations, run=run_albumentations),
         Target(name="cifar", make=make_cifar, run=run_open),

@@ -1,7 +1,9 @@
 from __future__ import annotations
 
+import errno
 import json
 import logging
+import re
 from pathlib import Path
 
 import pytest
@@ -137,3 +139,12 @@ def test_folder_with_coco_files(train: str, val: str, tmp_path: Path) -> None:
 def test_coco128_folder() -> None:
     dataset = open_data(shared("datasets/coco128"), "val")
     assert len(dataset.splits["val"]) == 128 and len(dataset.names) == 80
+
+
+def test_a_folder_that_cannot_be_listed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def deny(folder: Path) -> None:
+        raise PermissionError(errno.EACCES, "Permission denied", str(folder))
+
+    monkeypatch.setattr(Path, "iterdir", deny)
+    with pytest.raises(InputError, match=f"^{re.escape(str(tmp_path))}: cannot be read: Permission denied"):
+        open_data(tmp_path)

@@ -127,3 +127,8 @@ def test_table() -> None:
     assert len({row.name for row in PUBLISHED}) == len(PUBLISHED) == len({row.url for row in PUBLISHED})
     assert all(row.url.startswith("https://") and "/" not in row.file for row in PUBLISHED)
     assert find_published("enet-coco").file == "enet-coco.weights"
+
+
+def test_a_name_that_no_file_can_have(tmp_path: Path) -> None:
+    with pytest.raises(RunError, match=r"a{300}"):
+        download("http://127.0.0.1:9/x", tmp_path / ("a" * 300))

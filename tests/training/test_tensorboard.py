@@ -90,3 +90,9 @@ def test_tensorboard_reads_what_was_written(tmp_path: Path) -> None:
     events = accumulator.EventAccumulator(str(tmp_path))
     events.Reload()
     assert [(event.step, event.value) for event in events.Scalars("loss")] == [(3, 2.0)]
+
+
+def test_a_folder_that_tensorboard_cannot_name(tmp_path: Path) -> None:
+    pytest.importorskip("tensorboard")
+    with pytest.raises(InputError, match="TensorBoard needs a name in UTF-8"):
+        Board(tmp_path / "\udcff", TrainingHistory())
