@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import argparse
 import logging
+import re
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -30,7 +31,7 @@ from models.fit import classes_of
 from models.formats.files import LoadedModel, LoadOptions, load_model, save_model
 from models.formats.fuse import without_batch_norm
 from models.network import Network
-from models.published import download, find_published, listing
+from models.published import download, file_sha256, find_published, listing
 from models.weights import save_weights
 from utils.cli import EXIT_FAILED, EXIT_OK, flags_of, input_size, run_script, script_parser
 from utils.errors import InputError
@@ -248,14 +249,16 @@ class Fetch:
     name: str | None
     out: str
     url: str | None
+    sha256: str | None
 
     def run(self) -> int:
         if self.name is None:
             print(listing())
             return EXIT_OK
         published = find_published(self.name)
-        path = download(self.url or published.url, Path(self.out) / published.file, published.about)
-        print(f"{path}: {path.stat().st_size:,} bytes; its cfg is {published.cfg}")
+        url, path = self.url or published.url, Path(self.out) / published.file
+        download(url, path, published.about, self.sha256)
+        print(f"{path}: {path.stat().st_size:,} bytes, SHA-256 {file_sha256(path)}; its cfg is {published.cfg}")
         return EXIT_OK
 
 
@@ -264,6 +267,13 @@ def _add_fetch(commands: Commands) -> None:
     add("name", nargs="?", help="name of the weights; default: print the list")
     add("--out", default="weights", metavar="FOLDER", help="folder to save to, default %(default)s/")
     add("--url", help="download from here instead, for example a mirror")
+    add("--sha256", type=_sha256, metavar="HEX", help="refuse another file; default: a check of the size only")
+
+
+def _sha256(text: str) -> str:
+    if not re.fullmatch("[0-9a-fA-F]{64}", text):
+        raise argparse.ArgumentTypeError("expected 64 hexadecimal digits")
+    return text
 
 
 if __name__ == "__main__":

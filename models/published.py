@@ -7,6 +7,7 @@ CrossStagePartialNetworks). AP50 and AP are on COCO test-dev in percent, "top1" 
 from __future__ import annotations
 
 import difflib
+import hashlib
 import urllib.error
 import urllib.request
 from dataclasses import dataclass
@@ -113,17 +114,17 @@ def listing() -> str:
     return "\n".join(lines)
 
 
-def download(url: str, path: str | Path, about: int | None = None) -> Path:
+def download(url: str, path: str | Path, about: int | None = None, sha256: str | None = None) -> Path:
     """Fetch `url`, a file of about so many bytes, to `path`; an interrupted download is kept in `path`.part and resumed.
 
-    An existing file that matches is left alone. Raises InputError for a malformed address, RunError for a failed transfer, a
-    web page instead of the file, or a file that does not match.
+    sha256: in hex; the file must have it. An existing file that matches is left alone. Raises InputError for a malformed address,
+    RunError for a failed transfer, a web page instead of the file, or a file that does not match.
     """
     path = Path(path)
     if not url.startswith(("https://", "http://")):
         raise InputError(f"{url}: expected an address that begins with https:// or http://")
     if exists(path):
-        _check(path, about)
+        _check(path, about, sha256)
         return path
     part = path.with_name(f"{path.name}.part")
     try:
@@ -137,7 +138,7 @@ def download(url: str, path: str | Path, about: int | None = None) -> Path:
     except OSError as error:
         raise RunError(f"{part}: cannot be written: {error.strerror or error}") from error
     try:
-        _check(part, about)
+        _check(part, about, sha256)
     except RunError:
         part.unlink()
         raise
@@ -174,7 +175,7 @@ def _transfer(url: str, part: Path, title: str) -> None:
         raise HTTPException(f"the connection ended after {part.stat().st_size:,} of {total:,} bytes")
 
 
-def _check(path: Path, about: int | None) -> None:
+def _check(path: Path, about: int | None, sha256: str | None) -> None:
     """Raises RunError for a file that is evidently not the one requested."""
     size = path.stat().st_size
     with path.open("rb") as stream:
@@ -183,3 +184,14 @@ def _check(path: Path, about: int | None) -> None:
         raise RunError(f"{path}: is a web page (a notice or a quota page perhaps), not the file; open it in a browser")
     if about is not None and abs(size - about) > ABOUT * about:
         raise RunError(f"{path}: has {size:,} bytes, expected about {about:,}")
+    if sha256 is not None and (found := file_sha256(path)) != sha256.lower():
+        raise RunError(f"{path}: has the SHA-256 {found}, expected {sha256.lower()}")
+
+
+def file_sha256(path: Path) -> str:
+    """In hex."""
+    digest = hashlib.sha256()
+    with path.open("rb") as stream:
+        while chunk := stream.read(_CHUNK):
+            digest.update(chunk)
+    return digest.hexdigest()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import http.server
 import threading
 from collections.abc import Iterator
@@ -12,6 +13,7 @@ import pytest
 
 import convert
 from models.published import PUBLISHED, download, find_published
+from utils.cli import run_script
 from utils.errors import InputError, RunError
 
 DATA = bytes(range(256)) * 5000
@@ -70,6 +72,30 @@ def test_a_file_and_then_nothing_more(server: str, tmp_path: Path) -> None:
     assert path.read_bytes() == DATA and [each.name for each in path.parent.iterdir()] == ["a.weights"]
     download(f"{server}/file", path, SIZE)
     assert Handler.asked == [None]
+
+
+def test_a_checksum(server: str, tmp_path: Path) -> None:
+    path, wanted = tmp_path / "a", hashlib.sha256(DATA).hexdigest()
+    with pytest.raises(RunError, match=f"has the SHA-256 {wanted}, expected 000"):
+        download(f"{server}/file", path, sha256="0" * 64)
+    assert list(tmp_path.iterdir()) == []
+    assert download(f"{server}/file", path, sha256=wanted.upper()).read_bytes() == DATA
+    path.write_bytes(DATA[:-1] + b"?")
+    with pytest.raises(RunError, match="SHA-256"):
+        download(f"{server}/file", path, SIZE, wanted)
+
+
+def test_the_command_prints_and_checks_the_checksum(
+    server: str, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("models.published.ABOUT", 1e9)
+    wanted = hashlib.sha256(DATA).hexdigest()
+    words = ["fetch", "yolov4-tiny", "--out", str(tmp_path), "--url", f"{server}/file", "--sha256"]
+    assert run_script(convert.main, [*words, wanted]) == 0 and wanted in capsys.readouterr().out
+    assert run_script(convert.main, [*words, "0" * 64]) == 1
+    with pytest.raises(SystemExit, match="2"):
+        convert.main([*words, "abc"])
+    assert "64 hexadecimal digits" in capsys.readouterr().err
 
 
 def test_going_on_after_a_break(server: str, tmp_path: Path) -> None:
