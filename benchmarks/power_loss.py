@@ -395,7 +395,10 @@ def _train(folder: Path, version: int) -> int:
     return run_script(train.main, [*flags, "--iterations", str(4 + version), "--exist-ok", "--workers", "0"])
 
 
-ALL = COMMANDS | {"training": Command(run=_train)}
+ALL = {name: command for name, command in COMMANDS.items() if name != "compiled models"} | {
+    "training": Command(run=_train)
+}
+"""Compiled models are not brought to the disk: a hash tells damaged ones when they are read, and they are compiled again."""
 
 
 def parse_arguments(arguments: list[str] | None = None) -> argparse.Namespace:

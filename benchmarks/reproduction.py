@@ -97,7 +97,7 @@ SHAPES = Task(
     ),
     side=64,
     drawn=100,
-    images=2_400,
+    images=7_200,
     batch=16,
     rate=0.002,
     metric="top1",
@@ -107,8 +107,8 @@ SCENES = Task(
     compared=(("gfm", "prn", "+1.2 AP"), ("efm-plain", "gfm", "+2.1 AP"), ("efm", "efm-plain", "+0.4 AP")),
     side=96,
     drawn=600,
-    images=2_400,
-    batch=16,
+    images=7_200,
+    batch=8,
     rate=0.002,
     metric="AP",
 )
@@ -214,40 +214,46 @@ def train_net(folder: Path, name: str, task: Task, net: str, seed: int, *, worke
     """Train a net, or finish a training that was stopped."""
     run, cfg = folder / "runs" / f"{name}-{net}-{seed}", folder / "cfg" / f"{name}-{net}.cfg"
     write_text(cfg, cfg_text(name, task, net))
-    last = run / "weights" / "last.pt"
-    if last.exists():
-        arguments = ["--resume", str(last)]
-    else:
-        arguments = ["--cfg", str(cfg), "--data", str(draw(folder, name, task)), "--seed", str(seed)]
-        arguments += [
-            "--adamw",
-            "--cos-lr",
-            "--amp",
-            "bf16",
-            "--bn-momentum",
-            "0.1",
-            "--eval-period",
-            str(task.iterations),
-        ]
-        arguments += ["--no-plots", "--no-tensorboard", "--project", str(run.parent), "--name", run.name, "--exist-ok"]
-        if name == "scenes":
-            start = folder / "runs" / f"shapes-{START}-{seed}" / "weights" / f"shapes-{START}_final.weights"
-            arguments += ["--anchors", "auto"] + (["--weights", str(start), "--clear"] if start.exists() else [])
-    print(f"{name}, {net}, seed {seed}", flush=True)
     started = time.process_time()
-    code = run_script(train.main, [*arguments, "--workers", str(workers)])
-    if code == EXIT_INTERRUPTED:
-        raise KeyboardInterrupt
-    if code != EXIT_OK:
-        raise RunError(f"{run}: the training failed")
-    with (run / "results.csv").open(newline="") as stream:
-        figure = float(list(csv.DictReader(stream))[-1][task.metric])
+    figure = last_figure(run, task)
+    if figure is None:
+        last = run / "weights" / "last.pt"
+        arguments = ["--resume", str(last)] if last.exists() else new_training(folder, name, task, net, seed, cfg)
+        print(f"{name}, {net}, seed {seed}", flush=True)
+        code = run_script(train.main, [*arguments, "--workers", str(workers)])
+        if code == EXIT_INTERRUPTED:
+            raise KeyboardInterrupt
+        figure = last_figure(run, task)
+        if code != EXIT_OK or figure is None:
+            raise RunError(f"{run}: the training failed")
     for path in (run / "weights").iterdir():
         if not path.name.endswith("_final.weights"):
             path.unlink()
     print(f"{task.metric} {100 * figure:.2f} %", flush=True)
     seconds = round(time.process_time() - started, 1)
     return Result(task=name, net=net, seed=seed, figure=round(100 * figure, 3), seconds=seconds)
+
+
+def new_training(folder: Path, name: str, task: Task, net: str, seed: int, cfg: Path) -> list[str]:
+    """Arguments of train.py."""
+    data, out, run = draw(folder, name, task), folder / "runs", f"{name}-{net}-{seed}"
+    arguments = ["--cfg", str(cfg), "--data", str(data), "--seed", str(seed), "--project", str(out), "--name", run]
+    arguments += ["--eval-period", str(task.iterations), "--no-plots", "--no-tensorboard", "--exist-ok"]
+    arguments += ["--adamw", "--cos-lr", "--amp", "bf16", "--bn-momentum", "0.1"]
+    if name == "scenes":
+        start = out / f"shapes-{START}-{seed}" / "weights" / f"shapes-{START}_final.weights"
+        arguments += ["--anchors", "auto"] + (["--weights", str(start), "--clear"] if start.exists() else [])
+        arguments += ["--set", "iou_loss=ciou", "iou_normalizer=0.07", "iou_thresh=0.213", "max_delta=5"]
+    return arguments
+
+
+def last_figure(run: Path, task: Task) -> float | None:
+    """Of the last iteration; None for a training that has not come so far."""
+    path = run / "results.csv"
+    rows = list(csv.DictReader(read_text(path, "results").splitlines())) if path.exists() else []
+    if not rows or int(rows[-1]["iteration"]) < task.iterations or not rows[-1][task.metric]:
+        return None
+    return float(rows[-1][task.metric])
 
 
 def draw(folder: Path, name: str, task: Task) -> Path:

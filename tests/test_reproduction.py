@@ -75,6 +75,10 @@ def test_trains_what_is_missing_and_reports_it(
     page = (tmp_path / "out" / "results.md").read_text()
     assert f"| csppeleenet | 2.21 | 0.018 | 70.9 | {found[0]['figure']:.1f} |" in page
     assert main(tiny) == 0 and len(calls) == 3, "nothing was missing"
+    (tmp_path / "out" / "results.json").unlink()  # as by a kill between the end of a training and its record
+    assert main(tiny) == 0 and len(calls) == 3
+    again = json.loads((tmp_path / "out" / "results.json").read_text())["results"]
+    assert [each["figure"] for each in again] == [each["figure"] for each in found]
     with pytest.raises(InputError, match="trained with other settings"):
         main([*tiny, "--images", "8"])
 
