@@ -69,7 +69,7 @@ def benchmark_cfg(path: str, classes: int, values: dict[str, object]) -> Cfg:
     return cfg
 
 
-def main() -> None:
+def parse_arguments(arguments: list[str] | None = None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--darknet", required=True, help="the original's binary")
     parser.add_argument("--cfg", default=str(ROOT / "cfg" / "yolov3-tiny-prn.cfg"))
@@ -81,7 +81,11 @@ def main() -> None:
     parser.add_argument("--iterations", type=int, default=24, help="of one turn")
     parser.add_argument("--turns", type=int, default=3)
     parser.add_argument("--amp", choices=("bf16",), help="ours in 16-bit floats")
-    options = parser.parse_args()
+    return parser.parse_args(arguments)
+
+
+def main() -> None:
+    options = parse_arguments()
     values = {
         "batch": options.batch_size,
         "subdivisions": options.subdivisions,
