@@ -34,6 +34,7 @@ from data.scenes import NAMES, make_scenes
 from models.fit import fit_classes, read_plan_to_fit
 from models.plan import make_plan
 from models.summary import totals
+from training.recipe import HEAD_KEYS
 from utils.cli import EXIT_INTERRUPTED, EXIT_OK, above_zero, run_script, script_parser
 from utils.errors import InputError, RunError
 from utils.files import read_text, write_text
@@ -218,7 +219,7 @@ def train_net(folder: Path, name: str, task: Task, net: str, seed: int, *, worke
     figure = last_figure(run, task)
     if figure is None:
         last = run / "weights" / "last.pt"
-        arguments = ["--resume", str(last)] if last.exists() else new_training(folder, name, task, net, seed, cfg)
+        arguments = ["--resume", str(last)] if last.exists() else new_training(folder, name, task, run, seed, cfg)
         print(f"{name}, {net}, seed {seed}", flush=True)
         code = run_script(train.main, [*arguments, "--workers", str(workers)])
         if code == EXIT_INTERRUPTED:
@@ -234,16 +235,16 @@ def train_net(folder: Path, name: str, task: Task, net: str, seed: int, *, worke
     return Result(task=name, net=net, seed=seed, figure=round(100 * figure, 3), seconds=seconds)
 
 
-def new_training(folder: Path, name: str, task: Task, net: str, seed: int, cfg: Path) -> list[str]:
+def new_training(folder: Path, name: str, task: Task, run: Path, seed: int, cfg: Path) -> list[str]:
     """Arguments of train.py."""
-    data, out, run = draw(folder, name, task), folder / "runs", f"{name}-{net}-{seed}"
-    arguments = ["--cfg", str(cfg), "--data", str(data), "--seed", str(seed), "--project", str(out), "--name", run]
-    arguments += ["--eval-period", str(task.iterations), "--no-plots", "--no-tensorboard", "--exist-ok"]
+    arguments = ["--cfg", str(cfg), "--data", str(draw(folder, name, task)), "--seed", str(seed)]
+    arguments += ["--project", str(run.parent), "--name", run.name, "--exist-ok"]
+    arguments += ["--eval-period", str(task.iterations), "--no-plots", "--no-tensorboard"]
     arguments += ["--adamw", "--cos-lr", "--amp", "bf16", "--bn-momentum", "0.1"]
     if name == "scenes":
-        start = out / f"shapes-{START}-{seed}" / "weights" / f"shapes-{START}_final.weights"
+        start = run.parent / f"shapes-{START}-{seed}" / "weights" / f"shapes-{START}_final.weights"
         arguments += ["--anchors", "auto"] + (["--weights", str(start), "--clear"] if start.exists() else [])
-        arguments += ["--set", "iou_loss=ciou", "iou_normalizer=0.07", "iou_thresh=0.213", "max_delta=5"]
+        arguments += ["--set", *(f"{key}={value}" for key, value in HEAD_KEYS.items())]
     return arguments
 
 

@@ -55,7 +55,7 @@ def parsed(command: str) -> None:
         assert (REPOSITORY / script).is_file(), f"no script {script}"
         script = script.removesuffix(".py").replace("/", ".")
     module = _module(script)
-    parse = getattr(module, "parse_arguments", None) or getattr(module, "parse_arguments", None)
+    parse = getattr(module, "parse_arguments", None)
     assert parse is not None, f"{script} has no parse_arguments"
     parse(arguments)
 

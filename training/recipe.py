@@ -28,12 +28,13 @@ _SHOWN = 8  # classes described in the advice, the rarest first
 _FEW, _UNBALANCED = 100, 10  # objects of a class; objects of the most frequent class for one of the rarest
 _FIT_GAIN = 0.05  # of mean IoU, from which other anchors are worth it
 _LEAST_PASSES, _MOST_EPOCHS = 500, 300
-_HEAD_KEYS = {
+HEAD_KEYS = {
     "iou_loss": "ciou",
     "iou_normalizer": "0.07",
     "iou_thresh": "0.213",
     "max_delta": "5",
 }
+"""The box loss: CIoU, several anchors for an object."""
 
 
 def modern(options: TrainOptions, plan: Plan, images: int) -> TrainOptions:
@@ -61,7 +62,7 @@ def modern(options: TrainOptions, plan: Plan, images: int) -> TrainOptions:
     burn_in = max(_BURN_IN * length, min(_SETTLING, _LONGEST_BURN_IN * length))
     words = [f"learning_rate={_RATE}", f"burn_in={max(1, round(burn_in))}"]
     words += ["ema_alpha=0"] if ScheduleOptions.from_raw(plan.cfg.sections[0]).ema_alpha else []
-    words += [f"{key}={value}" for key, value in _HEAD_KEYS.items() if key in keys]
+    words += [f"{key}={value}" for key, value in HEAD_KEYS.items() if key in keys]
     return dataclasses.replace(options, overrides=(*words, *options.overrides), **chosen)  # type: ignore[arg-type]
 
 
