@@ -41,11 +41,13 @@ from utils.cli import (
     EXIT_FAILED,
     EXIT_INTERRUPTED,
     EXIT_OK,
+    StopRequest,
     above_zero,
     flags_of,
     options_from,
     run_script,
     script_parser,
+    stop_request,
 )
 from utils.errors import InputError
 from utils.files import exists, is_folder, newest, run_folder
@@ -155,8 +157,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
         start = time.perf_counter()
         if journal is not None:
             stack.push(journal)
+        request = stack.enter_context(stop_request(frames.stop))
         with Recorder(folder or Path(), options, journal, classifier=isinstance(model, Classifier)) as recorder:
-            statistics = run(model, frames, recorder, options)
+            statistics = run(model, frames, recorder, options, request)
         if journal is not None and not statistics.interrupted:
             journal.remove()
     print(summary(statistics, model, recorder.seconds, time.perf_counter() - start))
@@ -240,8 +243,10 @@ def check_out(out: Path, frames: Frames) -> None:
         raise InputError(f"--out {out}: is the source itself, expected another file name")
 
 
-def run(model: Model, frames: Frames, recorder: Recorder, options: DetectOptions) -> RunStatistics:
-    """Record and print every result, from the first image to the last or to Ctrl-C."""
+def run(
+    model: Model, frames: Frames, recorder: Recorder, options: DetectOptions, request: StopRequest
+) -> RunStatistics:
+    """Record and print every result, from the first image to the last or to a request to stop."""
     statistics = RunStatistics()
     nms = NmsOptions(
         conf=options.conf_thres,
@@ -260,18 +265,18 @@ def run(model: Model, frames: Frames, recorder: Recorder, options: DetectOptions
         augment=options.augment,
         statistics=statistics,
     )
-    try:
-        with closing(results), tqdm(total=frames.total, unit="frame", dynamic_ncols=True, disable=None) as bar:
-            for result in results:
-                bar.update()
-                recorder.add(result)
-                if isinstance(result, Failure):
-                    bar.write(f"skipped: {result.reason}", file=sys.stderr)
-                    continue
+    with closing(results), tqdm(total=frames.total, unit="frame", dynamic_ncols=True, disable=None) as bar:
+        for result in results:
+            bar.update()
+            recorder.add(result)
+            if isinstance(result, Failure):
+                bar.write(f"skipped: {result.reason}", file=sys.stderr)
+            else:
                 for line in result.lines(options.print):
                     bar.write(line)
-    except KeyboardInterrupt:
-        statistics.interrupted = True
+            if request.made:
+                break
+    statistics.interrupted = request.made
     return statistics
 
 

@@ -111,7 +111,7 @@ class Frames:
     ) -> None:
         self.source, self.total, self.live, self.in_time, self.entries = source, total, live, in_time, entries
         self.ahead = not live and (in_time or (total or 0) > 1)
-        self._items = items
+        self._items, self._stopped = items, False
 
     def __iter__(self) -> Iterator[Frame | Failure]:
         frames, failures = 0, list[str]()
@@ -121,7 +121,9 @@ class Frames:
             else:
                 failures.append(item.reason)
             yield item
-        if not frames:
+            if self._stopped:
+                return
+        if not frames and not self._stopped:
             first = f"the first of {len(failures)} is {failures[0]}" if len(failures) > 1 else "".join(failures)
             raise InputError(f"{self.source}: no image or frame could be read: {first or 'it has no frames'}")
 
@@ -130,6 +132,12 @@ class Frames:
 
     def __exit__(self, *_: object) -> None:
         self.close()
+
+    def stop(self) -> None:
+        """End the iteration after the current frame. A signal handler can call it."""
+        self._stopped = True
+        if isinstance(self._items, LiveFrames):
+            self._items.stopped = True
 
     def close(self) -> None:
         """End the thread and release file or camera."""
@@ -352,8 +360,8 @@ class LiveFrames:
     """The newest frames of a camera (number) or stream (URL): a thread reads continuously and keeps the last one.
 
     A stream that breaks off, or gives no frame for TIMEOUT_S, is opened again up to RETRIES times, with growing pauses; after that
-    the last item is a Failure. `close` logs how many frames were dropped. Raises InputError if it cannot be opened in the
-    first place.
+    the last item is a Failure. Setting `stopped` ends the iteration within a second. `close` logs how many frames were dropped.
+    Raises InputError if it cannot be opened in the first place.
     """
 
     def __init__(self, device: int | str, name: str, stride: int) -> None:
@@ -368,7 +376,7 @@ class LiveFrames:
         self._newest: tuple[NDArray[np.uint8], int, float, Video] | None = None
         self._read_so_far = self._dropped = self._reconnects = 0
         self._steps = 0  # calls of the driver that returned
-        self._ended = False
+        self._ended = self.stopped = False
         self._failure: str | None = None
         self._error: Exception | None = None
         self._stop = threading.Event()
@@ -394,7 +402,7 @@ class LiveFrames:
     def _wait(self) -> None:
         """Until there is a frame, or the thread ended or is stuck."""
         steps, silent = self._steps, 0
-        while self._newest is None and not self._ended:
+        while self._newest is None and not (self._ended or self.stopped):
             self._changed.wait(1)
             silent = silent + 1 if self._steps == steps else 0  # not by the clock: this process may have been stopped
             steps = self._steps

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Sequence
+from contextlib import closing, nullcontext
 from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
@@ -19,7 +20,7 @@ from evaluation.metrics.darknet import NMS_THRESH, SCORE_THRESH
 from evaluation.metrics.report import Metrics, measure
 from evaluation.options import EvaluationOptions
 from inference.predictor import Classifier, Model, NmsOptions, Postprocess, RunStatistics
-from utils.cli import EXIT_OK
+from utils.cli import EXIT_OK, StopRequest, stop_request
 from utils.detections import Detections, GroundTruth
 from utils.errors import RunError
 from utils.letterbox import KERNELS
@@ -120,18 +121,17 @@ def predict_images(
     model.expect(len(images), parallel=True)
     loader = ImageLoader(images, model.preprocessing(letter_box, kernel), batch_size=batch_size, workers=workers)
     steps = model.run(loader, _ways(model, ways), statistics, augment=augment, warm_up=interactive, parallel=True)
-    try:
-        with tqdm(total=len(images), unit="img", desc="{}x{}".format(*model.size_wh), disable=not interactive) as bar:
-            for step in steps:
-                predictions.indices += step.batch.items
-                predictions.sizes_wh += [letterbox.image_wh for letterbox in step.batch.letterboxes]
-                for way, found in enumerate(step.found):
-                    predictions.found[way] += found
-                bar.update(len(step.batch.items) + len(step.batch.failures))
-    except KeyboardInterrupt:
-        if not interactive:
-            raise
-        statistics.interrupted = True
+    bar = tqdm(total=len(images), unit="img", desc="{}x{}".format(*model.size_wh), disable=not interactive)
+    with stop_request() if interactive else nullcontext(StopRequest()) as request, closing(steps), bar:
+        for step in steps:
+            predictions.indices += step.batch.items
+            predictions.sizes_wh += [letterbox.image_wh for letterbox in step.batch.letterboxes]
+            for way, found in enumerate(step.found):
+                predictions.found[way] += found
+            bar.update(len(step.batch.items) + len(step.batch.failures))
+            if request.made:
+                break
+    statistics.interrupted = request.made
     return predictions
 
 

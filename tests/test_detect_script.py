@@ -12,6 +12,7 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from queue import Queue
 
 import cv2
 import numpy as np
@@ -20,6 +21,8 @@ import pytest
 import convert
 import detect
 from inference.first_look import STEPS, Suggestion, interpreter, next_steps
+from inference.recorder import Recorder
+from inference.results import Result
 from models.formats.files import LoadOptions, load_model, save_model
 from tests.paths import REPOSITORY
 from tests.small_model import make_small_model
@@ -397,6 +400,33 @@ def test_ctrl_c_closes_the_video(model: list[str], tmp_path: Path, number: signa
     capture = cv2.VideoCapture(str(tmp_path / "runs" / "exp" / "clip.mp4"))
     assert 0 < capture.get(cv2.CAP_PROP_FRAME_COUNT) < 4000
     assert json.loads((tmp_path / "runs" / "exp" / "results.json").read_text())
+
+
+def test_ctrl_c_in_the_middle_of_a_queue(
+    model: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """KeyboardInterrupt inside a queue would lose a result, or wake-up calls, after which threads wait for ever."""
+
+    class Interrupted(Queue):  # type: ignore[type-arg]
+        def _put(self, item: object) -> None:
+            if isinstance(item, Result) and item.frame.index == 3:
+                signal.raise_signal(signal.SIGINT)
+            super()._put(item)
+
+    monkeypatch.setattr("inference.recorder.queue.Queue", Interrupted)
+    code, folder = run(model, tmp_path, "--source", str(video(tmp_path / "clip.mp4", 400)), "--save-json")
+    assert code == 130 and "; interrupted" in capsys.readouterr().out
+    assert {each["frame"] for each in json.loads((folder / "results.json").read_text())} == {0, 1, 2, 3}
+
+
+def test_a_second_ctrl_c_ends_at_once(model: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def twice(self: Recorder, result: Result) -> None:
+        for _ in range(2):
+            signal.raise_signal(signal.SIGTERM)
+        pytest.fail("it goes on")
+
+    monkeypatch.setattr(Recorder, "add", twice)
+    assert run(model, tmp_path, "--source", str(video(tmp_path / "clip.mp4", 40)))[0] == 130
 
 
 def test_a_first_look(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

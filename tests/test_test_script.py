@@ -9,6 +9,7 @@ import io
 import json
 import re
 import shutil
+import signal
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -19,11 +20,11 @@ import pytest
 
 from darknet_cli.measure import _write_voc
 from data.annotations import Dataset
-from data.batches import ImageLoader
 from data.evaluation_set import make_evaluation_set
 from data.formats.darknet import TextLabels
 from evaluation import doctor
 from evaluation.metrics.voc import write_results
+from inference.detector import Detector
 from models.load import load
 from models.weights import save_weights
 from tests.paths import REPOSITORY
@@ -420,14 +421,14 @@ def test_image_deleted_half_way(
 
 
 def test_interrupted(case: Case, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
-    read = ImageLoader._read
+    postprocess, calls = Detector.postprocess, iter(range(5))
 
-    def read_until_interrupted(self: ImageLoader, index: int) -> object:
-        if index == 2:
-            raise KeyboardInterrupt
-        return read(self, index)
+    def interrupted(*arguments: Any, **options: Any) -> object:
+        if next(calls, None) is None:  # of the second image: each is processed in two ways, the first twice to warm up
+            signal.raise_signal(signal.SIGINT)
+        return postprocess(*arguments, **options)
 
-    monkeypatch.setattr(ImageLoader, "_read", read_until_interrupted)
+    monkeypatch.setattr(Detector, "postprocess", interrupted)
     assert case.run("--no-plots", "--batch-size", "1") == 130
     assert "2 of 3 images were measured" in capsys.readouterr().err
     assert case.json("metrics.json")["images"] == 2

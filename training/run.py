@@ -5,13 +5,11 @@ from __future__ import annotations
 import contextlib
 import logging
 import multiprocessing
+import os
 import random
-import signal
-import threading
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from functools import partial
 from pathlib import Path
-from types import FrameType
 
 import numpy as np
 import torch
@@ -52,6 +50,7 @@ from training.validation import (
     evaluate_detector,
 )
 from utils.cfg import Cfg
+from utils.cli import stop_request
 from utils.device import select_device
 from utils.errors import DataLoadingError, InputError, RunError
 from utils.net_options import ScheduleOptions
@@ -63,23 +62,9 @@ _FP16_SCALE = 65536.0
 _CALIBRATION_IMAGES, _CALIBRATION_BATCH = 128, 8  # images in all, and per forward pass
 
 
-@contextlib.contextmanager
-def stop_request() -> Iterator[threading.Event]:
-    """In the block the first SIGINT or SIGTERM sets the event, a second one raises KeyboardInterrupt."""
-    request = threading.Event()
-
-    def handle(number: int, frame: FrameType | None) -> None:
-        if request.is_set():
-            raise KeyboardInterrupt
-        request.set()
-        logger.info("%s: stopping after this iteration; once more to stop at once", signal.Signals(number).name)
-
-    before = {number: signal.signal(number, handle) for number in (signal.SIGINT, signal.SIGTERM)}
-    try:
-        yield request
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
+def _announce_stop() -> None:
+    """Called in a signal handler, where sys.stderr may be in the middle of a write."""
+    os.write(2, b"\nstopping after this iteration; once more to stop at once\n")
 
 
 class Run:
@@ -183,15 +168,15 @@ class Run:
         """Whether a signal, to any of the processes, ended it."""
 
         def ended() -> bool:
-            return self.processes.any(stop.is_set() or self.evaluation.exhausted)
+            return self.processes.any(stop.made or self.evaluation.exhausted)
 
-        with stop_request() as stop:
+        with stop_request(_announce_stop if self.processes.main else None) as stop:
             try:
                 run(self.trainer, batches, self.last, hooks, ended)
             except DataLoadingError:
-                if not stop.is_set() or self.processes.count > 1:
+                if not stop.made or self.processes.count > 1:
                     raise  # else a signal to the whole process group ended a worker that was just starting
-        return self.processes.any(stop.is_set())
+        return self.processes.any(stop.made)
 
     def state(self) -> Checkpoint:
         """Everything needed to resume."""

@@ -13,6 +13,8 @@ import sys
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
+from types import FrameType
 from typing import Any, Protocol, TypeVar
 
 from utils.errors import InputError, RunError
@@ -52,7 +54,7 @@ def run_script(
         sys.stdout.reconfigure(errors="backslashreplace")  # for paths and class names that the code page cannot express
     logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stderr)
     try:
-        with _interruptible():
+        with _handling(signal.default_int_handler):
             return main(arguments)
     except InputError as error:
         print(f"error: {error}", file=sys.stderr)
@@ -79,18 +81,44 @@ def out_of_memory(error: Exception) -> bool:
 
 
 @contextmanager
-def _interruptible() -> Iterator[None]:
-    """SIGINT and SIGTERM raise KeyboardInterrupt in the block; only the main thread can install handlers."""
+def _handling(handle: Callable[[int, FrameType | None], Any]) -> Iterator[None]:
+    """SIGINT and SIGTERM call `handle` in the block; only the main thread can install handlers."""
     if threading.current_thread() is not threading.main_thread():
         yield
         return
-    numbers = (signal.SIGINT, signal.SIGTERM)
-    before = [signal.signal(number, signal.default_int_handler) for number in numbers]
+    before = {number: signal.signal(number, handle) for number in (signal.SIGINT, signal.SIGTERM)}
     try:
         yield
     finally:
-        for number, handler in zip(numbers, before, strict=True):
+        for number, handler in before.items():
             signal.signal(number, handler)
+
+
+@dataclass
+class StopRequest:
+    """made: SIGINT or SIGTERM came."""
+
+    made: bool = False
+
+
+@contextmanager
+def stop_request(on_request: Callable[[], None] | None = None) -> Iterator[StopRequest]:
+    """In the block the first SIGINT or SIGTERM only makes the request, a second one raises KeyboardInterrupt.
+
+    For loops over the work of threads: KeyboardInterrupt is raised between any two instructions, and inside a queue it can leave
+    the queue unusable, so that threads wait for each other for ever. on_request: is called in the signal handler.
+    """
+    request = StopRequest()
+
+    def handle(number: int, frame: FrameType | None) -> None:
+        if request.made:
+            raise KeyboardInterrupt
+        request.made = True
+        if on_request is not None:
+            on_request()
+
+    with _handling(handle):
+        yield request
 
 
 # Flags of the original and those that do the same here, first the one that suits most; "": nothing is needed.

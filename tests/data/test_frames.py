@@ -318,6 +318,25 @@ def test_live_camera_that_hangs(monkeypatch: pytest.MonkeyPatch) -> None:
     assert isinstance(last, Failure) and "has not answered for 1 s" in last.reason
 
 
+def test_live_is_stopped_while_it_waits(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As by Ctrl-C: not before the camera has answered, but without an error."""
+    camera, hang = FakeCamera(10**6), threading.Event()
+    monkeypatch.setattr(camera, "read", lambda: (not hang.wait(20), None))
+    with live(monkeypatch, [camera]) as frames:
+        threading.Timer(0.2, frames.stop).start()
+        begin = time.monotonic()
+        assert list(frames) == [] and time.monotonic() - begin < 5
+        hang.set()
+
+
+def test_a_folder_is_stopped(folder: Path) -> None:
+    with open_frames(str(folder)) as frames:
+        items = iter(frames)
+        next(items)
+        frames.stop()
+        assert next(items, None) is None
+
+
 class Stream(BaseHTTPRequestHandler):
     """Sends JPEG images as a network camera does, then nothing more, or ends. Answers one request."""
 
