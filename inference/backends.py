@@ -121,7 +121,8 @@ class OpenVino:
     """A model run by OpenVINO with as many threads as PyTorch uses.
 
     model: gives ONNX, or what OpenVINO has read. place: what messages call it. half: compute in bfloat16 on a CPU; float32
-    otherwise. parallel: several images at a time, each on a part of the threads; otherwise each image as fast as possible.
+    otherwise. parallel: several images at a time, each on a part of the threads; otherwise each image as fast as possible; None:
+    it is compiled by `prefer`, or by its first run.
     content: a hash of the model, by which it is kept in compiled form; None: it is compiled each time.
     streams: how many images it works on at a time. cached: the key in `compile_cache` of a model that came from there.
     Raises InputError without the package, and for a model that it cannot load.
@@ -136,20 +137,24 @@ class OpenVino:
         device: torch.device,
         *,
         half: bool = False,
-        parallel: bool = False,
+        parallel: bool | None = False,
         content: str | None = None,
     ) -> None:
         self._model, self._place, self._device, self.half, self._content = model, place, device, half, content
-        self._open(parallel)
+        self.parallel: bool | None = None  # as compiled
+        self.streams = 1
+        if parallel is not None:
+            self.prefer(parallel)
 
     def prefer(self, parallel: bool) -> bool:
-        """Compile it anew, which takes about half a second for a small model, unless it is as wanted. Returns whether it did."""
+        """Compile it, which takes about half a second for a small model, unless it is as wanted. Returns whether it did."""
         if parallel == self.parallel:
             return False
-        self._open(parallel)
+        self.compile(parallel)
         return True
 
-    def _open(self, parallel: bool) -> None:
+    def compile(self, parallel: bool) -> None:
+        """Compile it, or take it from the cache."""
         library = need("openvino", "openvino")
         core, name = library.Core(), "CPU" if self._device.type == "cpu" else "GPU"
         settings = {
@@ -177,6 +182,8 @@ class OpenVino:
             return core.compile_model(core.read_model(made) if isinstance(made, bytes) else made, device, settings)
 
     def run(self, images: NDArray[np.float32]) -> Arrays:
+        if self.parallel is None:
+            self.compile(False)
         with _openvino_errors(self._place, "run"):
             found = self._compiled(images)
             return [as_floats(found[number]) for number in range(len(self._compiled.outputs))]
@@ -240,7 +247,7 @@ class OpenVinoSession(OpenVino):
         is_onnx = Path(path).suffix == ".onnx"
         pairs = read_onnx_metadata(path) if is_onnx else read_pairs(model)
         self.metadata = Metadata.from_pairs(pairs, str(path))
-        super().__init__(lambda: library.Core().read_model(str(path)), str(path), device, half=half)
+        super().__init__(lambda: library.Core().read_model(str(path)), str(path), device, half=half, parallel=None)
 
 
 class OpenCvSession:
@@ -291,7 +298,7 @@ class TorchScriptSession:
             raise _failed(self._place, error, f"PyTorch cannot run it: {reason}") from None
 
 
-_MANY = 200  # images for which it pays to compile a model anew
+_MANY = 200  # images for which it pays to compile a model a second time
 _DETECTION = 7  # values of a row of outputs="nms": image, class, score, box
 
 
@@ -325,7 +332,9 @@ class ExportedModel:
 
     def expect(self, images: int | None, *, parallel: bool = False) -> None:
         """As EngineNetwork.expect."""
-        if isinstance(self.session, OpenVino) and (images is None or images >= _MANY):
+        if isinstance(self.session, OpenVino) and (
+            self.session.parallel is None or images is None or images >= _MANY
+        ):
             self.session.prefer(parallel)
 
     @property

@@ -164,7 +164,7 @@ class EngineNetwork:
         error, limit = self._error(images, wanted), HALF_TOLERANCE if self._half else TOLERANCE
         if not error <= limit and isinstance(self._runner, OpenVino) and self._runner.cached:
             compile_cache.remove(self._runner.cached)  # it may be of an earlier version of this program
-            self._open(self._runner.parallel)
+            self._runner.compile(bool(self._runner.parallel))
             error = self._error(images, wanted)
         if not error <= limit:
             text = f"{self.plan.cfg.path}: outputs of {self.name} differ from PyTorch's by {error:.2g}, more than {limit:g}"

@@ -407,7 +407,7 @@ def test_ctrl_c_in_the_middle_of_a_queue(
 ) -> None:
     """KeyboardInterrupt inside a queue would lose a result, or wake-up calls, after which threads wait for ever."""
 
-    class Interrupted(Queue):  # type: ignore[type-arg]
+    class Interrupted(Queue):
         def _put(self, item: object) -> None:
             if isinstance(item, Result) and item.frame.index == 3:
                 signal.raise_signal(signal.SIGINT)
