@@ -512,6 +512,7 @@ def report(tally: Tally, bare: dict[int, float], batch: float) -> str:
     if samples:
         memory, files, threads, decoders = zip(*samples, strict=True)
         rows += [
+            ("memory of all processes", memory_text([sum(pair) for pair in zip(memory, decoders, strict=True)])),
             ("memory of the server", memory_text(memory)),
             ("memory of the decoders", memory_text(decoders)),
             ("open files", spread(files)),
