@@ -332,9 +332,7 @@ class ExportedModel:
 
     def expect(self, images: int | None, *, parallel: bool = False) -> None:
         """As EngineNetwork.expect."""
-        if isinstance(self.session, OpenVino) and (
-            self.session.parallel is None or images is None or images >= _MANY
-        ):
+        if isinstance(self.session, OpenVino) and (self.session.parallel is None or images is None or images >= _MANY):
             self.session.prefer(parallel)
 
     @property

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 
 import torch
@@ -43,9 +44,12 @@ class EpochBar:
 
     def _open(self, iteration: int) -> tqdm[None]:
         done = (iteration - 1) % self.length
-        total = min(self.length, self.last - (iteration - 1 - done))
-        epoch = (iteration - 1) * self.batch // max(self.images, 1) + 1
-        self._bar = tqdm(total=total, initial=done, desc=f"epoch {epoch}", dynamic_ncols=True)
+        start = iteration - 1 - done
+        total = min(self.length, self.last - start)
+        per_epoch = self.length if self.length > _SHORTEST else self.images / self.batch
+        first, final, epochs = (math.ceil(each / per_epoch) for each in (start + 1, start + total, self.last))
+        what = f"epoch {first}" if first == final else f"epochs {first}-{final}"
+        self._bar = tqdm(total=total, initial=done, desc=f"{what}/{epochs}", dynamic_ncols=True)
         return self._bar
 
 

@@ -95,15 +95,25 @@ def test_lines_are_the_originals() -> None:
     assert lines == [text.format("-1.000000"), text.format("0.206250")]  # the estimate from before an update
 
 
-def test_a_bar_for_each_epoch(capsys: pytest.CaptureFixture[str]) -> None:
+@pytest.mark.parametrize(
+    ("images", "bars"),
+    [
+        (8 * 120 + 5, ["epoch 1/2: 120/120", "epoch 2/2: 30/30"]),
+        (8 * 25, ["epochs 1-4/6: 100/100", "epochs 5-6/6: 50/50"]),
+        (3, ["epochs 3-267/400: 100/100", "epochs 270-400/400: 50/50"]),
+    ],
+)
+def test_bars_of_epochs(images: int, bars: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+    """One for each epoch, or for 100 iterations with several."""
     history = TrainingHistory()
-    bar = EpochBar(history, images=8 * 120, batch=8, last=150)
+    bar = EpochBar(history, images=images, batch=8, last=150)
     for iteration in range(1, 151):
         history.add(update(iteration))
         bar(update(iteration))
     bar.close()
     shown = capsys.readouterr().err
-    assert "epoch 1" in shown and "epoch 2" in shown and "120/120" in shown and "30/30" in shown
+    ended = re.findall(r"(epochs? [-\d/]+): 100%[^\r]*?(\d+/\d+) ", shown)
+    assert list(dict.fromkeys(f"{what}: {count}" for what, count in ended)) == bars
     assert "box 1" in shown and "64x32" in shown and "img/s" in shown
     assert re.search(r"img/s [\d.]+G", shown)
 
