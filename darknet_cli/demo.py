@@ -33,6 +33,7 @@ from inference.model import AUTO, TORCH, open_model
 from inference.predictor import Classifier, Model
 from inference.results import best_classes, shown
 from models.heads.yolo import NO_EMBEDDING, YoloSection
+from utils.cli import stop_request
 from utils.draw import annotate
 from utils.errors import InputError, RunError
 from utils.files import atomic_write
@@ -82,6 +83,7 @@ def demo(words: Words) -> int:
         print_layer_times(model)
     with ExitStack() as stack:
         frames = stack.enter_context(closing(_frames(source, words["-c"])))
+        request = stack.enter_context(stop_request(frames.stop))
         outputs = _Outputs(words, model.names, stack, target, source or f"camera {words['-c']}")
         letter_box = words["-letter_box"] or plan.net.letter_box
         start = time.perf_counter()
@@ -96,6 +98,10 @@ def demo(words: Words) -> int:
                 say(f" start_time_lim = {1e6 * (now - spent):f}, get_time_point() = {1e6 * now:f}, "
                     f"time spent = {1e6 * spent:f} \n")  # fmt: skip
                 break
+            if request.made:
+                break
+        if request.made:
+            raise KeyboardInterrupt
         outputs.close()
     return 0
 

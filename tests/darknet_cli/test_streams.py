@@ -4,17 +4,22 @@ from __future__ import annotations
 
 import json
 import re
+import signal
 import socket
 import threading
 from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 import darknet
+from darknet_cli.demo import _Outputs
 from darknet_cli.streams import Broadcaster
+from data.video import readable_frames
 from tests.darknet_cli.inputs import free_port, prepare, write_inputs
 from tests.darknet_cli.test_rows import ROWS
+from utils.cli import run_script
 from utils.errors import InputError, RunError
 
 D = ["detector", "demo", "data/tiny.data", "cfg/det.cfg", "det.weights", "clip.avi", "-dont_show"]
@@ -144,6 +149,19 @@ def test_classifier_demo(folder: Path, capsys: pytest.CaptureFixture[str]) -> No
     assert len(frames) == 1 + 12
     expected = r"\rFPS: \d+\.\d\d  \(use -benchmark command line flag for correct measurement\)\n(\d+\.\d%: \w+\n){2}\n"
     assert all(re.fullmatch(expected, text) for text in frames[1:])
+
+
+def test_ctrl_c_completes_the_video(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    add = _Outputs.add
+
+    def interrupted(self: _Outputs, *arguments: Any) -> None:
+        add(self, *arguments)
+        if self._count == 3:
+            signal.raise_signal(signal.SIGINT)
+
+    monkeypatch.setattr(_Outputs, "add", interrupted)
+    assert run_script(darknet.main, [*D, "-out_filename", "out.mp4"]) == 130
+    assert readable_frames(Path("out.mp4")) == 2
 
 
 def test_classifier_benchmark(
