@@ -1,4 +1,4 @@
-"""Darknet networks: cfg text to plan, plan to network, network to weights and back.
+"""Darknet networks: parse a cfg into a plan, build the network, read and write its weights.
 
 >>> from models import load
 >>> network = load("yolov4.cfg", "yolov4.weights")

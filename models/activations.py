@@ -1,7 +1,7 @@
-"""Activation functions: one table from the cfg's word to its PyTorch and its ONNX form (activations.c, activations.h).
+"""Activation functions: a table from the cfg's name to the PyTorch and ONNX versions (activations.c, activations.h).
 
-The original computes most gradients from the function's output. Where that is the true derivative, PyTorch's own gradient
-serves; gelu and normalize_channels*, where it is not, have an autograd.Function each.
+The original computes most gradients from the function's output. Where that equals the true derivative, autograd is used;
+where it does not (gelu and normalize_channels*), the function is an autograd.Function with the original's gradient.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ _SUM_EPS = 1e-4  # activations.c activate_array_normalize_channels
 
 
 class _Gelu(torch.autograd.Function):
-    """activations.h gelu_activate, and gelu_gradient applied to the output."""
+    """activations.h gelu_activate; the gradient is gelu_gradient, applied to the output."""
 
     @staticmethod
     def forward(ctx: Any, x: Tensor) -> Tensor:
@@ -192,18 +192,18 @@ ACTIVATIONS: dict[str, _Function] = {
 }
 
 
-ALIASES = {"silu": "swish"}  # as cfgs of PyTorch ports call it
+ALIASES = {"silu": "swish"}  # the name that PyTorch ports use in their cfgs
 
 
 def activation_option(default: str, doc: str) -> Any:
-    """The key `activation` of a layer. An unknown word is relu, with a warning (activations.c get_activation)."""
+    """The `activation` option of a layer. An unknown word means relu, with a warning (activations.c get_activation)."""
     return option(default, doc, choices=tuple(ACTIVATIONS), otherwise="relu", aliases=ALIASES)
 
 
 class Activation(nn.Module):
-    """The function that the word `name` stands for, on (n, channels, height, width).
+    """The activation function called `name` in a cfg, applied to (n, channels, height, width).
 
-    owned: the input is the caller's own intermediate result and may be overwritten if it needs no gradient.
+    owned: the input is an intermediate result of the caller and may be overwritten if it needs no gradient.
     """
 
     def __init__(self, name: str, *, owned: bool = False) -> None:
@@ -216,7 +216,7 @@ class Activation(nn.Module):
         return self.function(x) if x.requires_grad else self.in_place(x)
 
     def export(self, graph: Graph, x: str) -> str:
-        """The function in an ONNX graph."""
+        """Add the function to an ONNX graph; returns the name of its output."""
         return ACTIVATIONS[self.name].onnx(graph, x)
 
     def extra_repr(self) -> str:

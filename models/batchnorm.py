@@ -11,7 +11,7 @@ from torch.nn import functional as F
 
 from utils.processes import Processes
 
-EPS = 1e-5  # blas.c normalize_cpu: .00001f under the root
+EPS = 1e-5  # blas.c normalize_cpu: .00001f inside the square root
 GPU_MOMENTUM = 0.01  # batchnorm_kernels.cu: rolling = .99 * old + .01 * new
 CPU_MOMENTUM = 0.1  # batchnorm_layer.c forward_batchnorm_layer
 
@@ -19,11 +19,11 @@ CPU_MOMENTUM = 0.1  # batchnorm_layer.c forward_batchnorm_layer
 class BatchNorm(nn.Module):
     """y = scales * (x - mean) / sqrt(variance + 1e-5) + biases over (n, channels, height, width).
 
-    processes: those whose images form one batch; by default this process alone.
+    In training, mean and variance are those of the batch. The variance is divided by N - 1 both in the normalisation and in
+    the rolling average (blas.c variance_cpu, blas_kernels.cu fast_variance_delta_kernel), but the gradient, as in the original,
+    is that of a variance divided by N.
 
-    In training, mean and variance are the batch's. The variance is divided by N - 1 both in the normalisation and in the
-    rolling average (blas.c variance_cpu, blas_kernels.cu fast_variance_delta_kernel); the gradient is the original's, as if it
-    had been divided by N.
+    processes: the processes whose images form one batch; by default only this one.
     """
 
     rolling_mean: Tensor
@@ -51,16 +51,16 @@ class BatchNorm(nn.Module):
         return y
 
     def start_batch(self) -> None:
-        """Call before the first subdivision of a batch."""
+        """Called before the first subdivision of each batch."""
 
     def affine(self) -> tuple[Tensor, Tensor]:
-        """(factor, offset) of each channel at inference, in double precision as in network.c fuse_conv_batchnorm."""
+        """Per-channel (factor, offset) at inference, in double precision like network.c fuse_conv_batchnorm."""
         factor = self.scales.double() / torch.sqrt(self.rolling_variance.double() + EPS)
         return factor, self.biases.double() - self.rolling_mean.double() * factor
 
 
 class CrossBatchNorm(BatchNorm):
-    """Statistics of all subdivisions of the batch so far (batch_normalize=2; blas_kernels.cu fast_v_cbn_kernel)."""
+    """Statistics over all subdivisions of the batch so far (batch_normalize=2; blas_kernels.cu fast_v_cbn_kernel)."""
 
     batch_mean: Tensor
     batch_square: Tensor
@@ -91,7 +91,7 @@ class CrossBatchNorm(BatchNorm):
         return _GivenStatistics.apply(x, self.scales, self.biases, *statistics, self.processes)
 
     def _moments(self, x: Tensor) -> tuple[Tensor, Tensor]:
-        """(mean, mean of squares divided by N - 1) of each channel."""
+        """Per channel: the mean, and the sum of squares divided by N - 1."""
         if self.processes.count > 1:
             mean, squares, count = _shared_moments(x, self.processes)
             return mean, (squares + count * mean * mean) / (count - 1).clamp(min=1)
@@ -100,10 +100,11 @@ class CrossBatchNorm(BatchNorm):
 
 
 class _BatchStatistics(torch.autograd.Function):
-    """PyTorch's kernels, made to divide the variance by N - 1.
+    """PyTorch's batch-norm kernels with a variance divided by N - 1.
 
-    (x - m) / sqrt(v N/(N-1) + e) = r (x - m) / sqrt(v + e r^2) with r = sqrt((N-1)/N): the kernel is given the scale times r and
-    the constant e r^2. Its backward, given 1/sqrt(v N/(N-1) + e), is what batchnorm_layer.c backward_batchnorm_layer does.
+    (x - m) / sqrt(v N/(N-1) + e) = r (x - m) / sqrt(v + e r^2) with r = sqrt((N-1)/N), so the forward kernel is called with
+    scales times r and epsilon e r^2. The backward kernel, called with 1/sqrt(v N/(N-1) + e), computes the same as
+    batchnorm_layer.c backward_batchnorm_layer.
     """
 
     @staticmethod
@@ -125,7 +126,7 @@ class _BatchStatistics(torch.autograd.Function):
 
 
 class _GivenStatistics(torch.autograd.Function):
-    """Normalise by given statistics, with the gradient as if they were those of x."""
+    """Normalise x by given statistics; the gradient treats them as the statistics of x."""
 
     @staticmethod
     def forward(
@@ -145,7 +146,7 @@ class _GivenStatistics(torch.autograd.Function):
 
 
 class _SharedStatistics(torch.autograd.Function):
-    """(y, mean, variance) of x (n, channels, ...) by the statistics of all processes; the variance is divided by N - 1."""
+    """Normalise x (n, channels, ...) by the statistics of all processes; returns (y, mean, variance), variance over N - 1."""
 
     @staticmethod
     def forward(
@@ -167,7 +168,7 @@ class _SharedStatistics(torch.autograd.Function):
 
 
 def _shared_moments(x: Tensor, processes: Processes) -> tuple[Tensor, Tensor, Tensor]:
-    """(mean, sum of squared deviations, number of values) of each channel over all processes."""
+    """Per channel over all processes: mean, sum of squared deviations, number of values."""
     values = x.detach().float()
     count = values.new_full((1,), x.numel() / x.shape[1])
     mean = values.sum(_other_dims(x))
@@ -181,9 +182,9 @@ def _shared_moments(x: Tensor, processes: Processes) -> tuple[Tensor, Tensor, Te
 def _shared_gradient(
     processes: Processes, grad: Tensor, x: Tensor, scales: Tensor, mean: Tensor, inverse: Tensor
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """Gradients of x, scales and biases over all processes, as if the variance had been divided by N.
+    """Gradients of x, scales and biases over all processes, as for a variance divided by N.
 
-    Those of scales and biases are this process's part; the training loop sums weight gradients over the processes.
+    The gradients of scales and biases cover this process only; the training loop sums weight gradients over the processes.
     """
     grad32, offset = grad.float(), x.float() - _per_channel(mean, x)
     of_biases = grad32.sum(_other_dims(x))
@@ -203,14 +204,14 @@ def _other_dims(x: Tensor) -> list[int]:
 
 
 def _per_channel(values: Tensor, x: Tensor) -> Tensor:
-    """One value per channel, in a shape that broadcasts with (n, channels, ...)."""
+    """Reshape one value per channel so that it broadcasts with x (n, channels, ...)."""
     return values.view(-1, *(1 for _ in range(x.dim() - 2)))
 
 
 def _native_gradient(
     grad: Tensor, x: Tensor, scales: Tensor, mean: Tensor, inverse: Tensor
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """Gradients of x, scales and biases by PyTorch's kernel, which is many times slower if x and `grad` differ in layout."""
+    """Gradients of x, scales and biases from PyTorch's kernel, which is many times slower if x and `grad` differ in layout."""
     last = x.dim() == 4 and x.is_contiguous(memory_format=torch.channels_last) and not x.is_contiguous()
     grad = grad.contiguous(memory_format=torch.channels_last if last else torch.contiguous_format)
     return torch.ops.aten.native_batch_norm_backward(

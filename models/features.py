@@ -1,4 +1,4 @@
-"""The backbone of a cfg as a feature extractor for heads of one's own.
+"""The backbone of a cfg as a feature extractor, to put your own head on.
 
 >>> backbone = features("cfg/csppeleenet.cfg", "csppeleenet.weights", levels=("c3", "c4", "c5"))
 >>> maps = backbone(images)  # {"c3": (n, 256, height / 8, width / 8), ...}
@@ -24,12 +24,14 @@ LEVELS = ("c2", "c3", "c4", "c5")
 
 
 class Features(nn.Module):
-    """The layers of a network up to its last level.
+    """The layers of a network up to the last requested level.
 
-    Call it with images (n, channels, height, width), RGB in [0, 1], both sides multiples of the largest stride; it returns
+    Call it with images (n, channels, height, width), RGB in [0, 1], both sides multiples of the largest stride. It returns
     the output (n, channels[name], height / strides[name], width / strides[name]) of each level by name.
 
-    layers: the layer of each level. strides: pixels between neighbouring features. channels: of each level.
+    layers: layer index of each level.
+    strides: pixels between neighbouring features of each level.
+    channels: number of channels of each level.
     """
 
     def __init__(self, network: Network, layers: Mapping[str, int]) -> None:
@@ -57,11 +59,12 @@ class Features(nn.Module):
 def features(
     cfg: str | Path, weights: str | Path | None = None, *, levels: Sequence[str] | Mapping[str, int] = LEVELS
 ) -> Features:
-    """The feature extractor of a cfg, in evaluation mode on the CPU.
+    """Build the feature extractor of a cfg, in evaluation mode on the CPU.
 
-    levels: names of c1, c2, ..., where cN is the last layer of the backbone at stride 2 ** N; or a layer index by name. A
-    detector's last level must be given by its index, because a cfg does not say where its backbone ends.
-    weights: .weights (of the whole network or a backbone), .pt or .safetensors; without them, they are random.
+    weights: .weights (of the whole network or a backbone), .pt or .safetensors file; random weights without one.
+    levels: names among c1, c2, ..., where cN is the last layer of the backbone at stride 2 ** N; or a mapping from name to
+        layer index. Give a detector's last level by index, because a cfg does not say where the backbone ends.
+
     Raises InputError for a level that the cfg does not have, and for weights that end before the last level.
     """
     plan = read_plan(cfg)
@@ -96,9 +99,9 @@ def _found(plan: Plan, levels: Sequence[str]) -> dict[str, int]:
 
 
 def backbone_levels(plan: Plan) -> dict[str, int]:
-    """The layer of c1, c2, ...: the last one at its stride before the map becomes coarser for the first time.
+    """The layers of c1, c2, ...: for each stride, the last layer before the map is first downsampled further.
 
-    A classifier's last level ends before its pooling or its last layer with weights; a detector's is left out.
+    A classifier's last level ends before its global pooling or its last layer with weights; a detector's is left out.
     """
     end = next((step.index for step in plan.steps if step.section.is_head), len(plan.steps))
     if end < len(plan.steps) and not plan.box_heads:
@@ -106,7 +109,7 @@ def backbone_levels(plan: Plan) -> dict[str, int]:
     ends: dict[int, int] = {}
     deepest = 0
     for step in plan.steps[:end]:
-        if step.shape.height * step.shape.width == 1:  # squeeze and excitation, or the pooling before a classifier
+        if step.shape.height * step.shape.width == 1:  # squeeze-and-excitation, or a classifier's global pooling
             continue
         depth = _depth(plan, step.index)
         if depth >= deepest:
@@ -118,7 +121,7 @@ def backbone_levels(plan: Plan) -> dict[str, int]:
 
 
 def _depth(plan: Plan, index: int) -> int:
-    """N of the stride 2 ** N of a layer, rounded. Raises InputError where width and height differ in it."""
+    """N for a layer at stride 2 ** N, rounded. Raises InputError if it differs between width and height."""
     shape = plan.steps[index].shape
     across, down = plan.input.width / shape.width, plan.input.height / shape.height
     depth = round(math.log2(across))

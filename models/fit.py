@@ -1,6 +1,6 @@
-"""Fits a cfg to a data set, in memory: number of classes, anchors, and the filters that follow from them.
+"""Adapts a cfg to a data set in memory: number of classes, anchors, and the `filters` that depend on them.
 
-For the original, people edit classes and filters in several places by hand.
+The original has users edit `classes` and `filters` by hand in several places.
 """
 
 from __future__ import annotations
@@ -20,11 +20,11 @@ from utils.errors import HeadWidthError, InputError
 
 logger = logging.getLogger(__name__)
 
-_WIDTH_KEYS = ("filters", "output")  # keys for the number of output channels
+_WIDTH_KEYS = ("filters", "output")  # keys that set the number of output channels
 
 
 def read_plan_to_fit(path: str | Path) -> Plan:
-    """Plan of a cfg to be fitted: wrong `filters` before a head are corrected. Raises InputError."""
+    """Plan a cfg that will be fitted; wrong `filters` before a head are corrected. Raises InputError."""
     cfg = cfg_text.read(path)
     while True:
         try:
@@ -39,7 +39,7 @@ def read_plan_to_fit(path: str | Path) -> Plan:
 
 
 def classes_of(plan: Plan) -> int:
-    """Number of classes of the heads, or of a classifier's outputs. Raises InputError if there is no head."""
+    """Number of classes of the heads, or number of outputs of a classifier. Raises InputError if there is no head."""
     heads = [step for step in plan.steps if step.section.is_head]
     if not heads:
         raise InputError(
@@ -50,9 +50,10 @@ def classes_of(plan: Plan) -> int:
 
 
 def fit_classes(plan: Plan, classes: int, counters: Sequence[int] = ()) -> Cfg:
-    """The cfg with `classes` in every head, and the filters before each head that follow from it.
+    """Return the cfg with `classes` set in every head, and `filters` adjusted in the layers before it.
 
-    counters: number of objects of each class, for heads with counters_per_class. Raises InputError if the filters cannot be fitted.
+    counters: number of objects of each class, for heads with counters_per_class.
+    Raises InputError if the filters cannot be adjusted.
     """
     changes = _Changes(plan)
     for step in plan.steps:
@@ -81,7 +82,11 @@ def anchors_in_pixels(plan: Plan) -> list[tuple[float, float]]:
 
 
 def fit_anchors(plan: Plan, sizes_px: Sequence[Sequence[float]], masks: Sequence[Sequence[int]]) -> Cfg:
-    """The cfg with other anchors. sizes_px: width, height of each, in pixels; masks: the anchors of each head, in cfg order."""
+    """Return the cfg with other anchors.
+
+    sizes_px: width and height of each anchor, in pixels.
+    masks: indices of each head's anchors, heads in cfg order.
+    """
     changes = _Changes(plan)
     heads = anchor_heads(plan)
     for step, mask in zip(heads, masks, strict=True):
@@ -110,7 +115,7 @@ class _Changes:
             raise step.site.error(f"{key}: cannot be {known[key]} for one head and {value} for another", key)
 
     def set_width(self, head: Step, channels: int) -> None:
-        """Make `head` read this many channels, by setting the layers that determine it."""
+        """Make `head` read `channels` channels by changing the layers that produce them."""
         if head.site.input.outputs == channels or head.site.input.channels == channels:
             return
         for source in head.sources:
@@ -134,7 +139,7 @@ class _Changes:
             self._set_width(head, absolute(index, shared), channels)
 
     def cfg(self) -> Cfg:
-        """The rewritten cfg, planned once as a check."""
+        """The rewritten cfg, planned once as a check that it is valid."""
         cfg = self.plan.cfg
         for index, values in self.values.items():
             cfg = cfg.with_values(index + 1, values)
@@ -147,7 +152,7 @@ def _has(step: Step, key: str) -> bool:
 
 
 def _unit(plan: Plan, step: Step) -> tuple[float, float]:
-    """Pixels in one unit of a head's anchors: 1, or a cell of the grid for heads without masks (YOLOv2)."""
+    """Pixels per unit of a head's anchors, along x and y: 1, or the size of a grid cell for heads without masks (YOLOv2)."""
     if _has(step, "mask"):
         return 1.0, 1.0
     return plan.input.width / step.site.input.width, plan.input.height / step.site.input.height

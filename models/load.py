@@ -1,4 +1,4 @@
-"""Load a network from a cfg file and, optionally, a weights file."""
+"""Loads a network from a cfg file and, optionally, a weights file."""
 
 from __future__ import annotations
 
@@ -22,10 +22,11 @@ def load(
     height: int | None = None,
     partial: bool = False,
 ) -> Network:
-    """The network of a cfg file, ready for inference.
+    """Load a network, ready for inference.
 
-    weights: a .weights file; without one the weights are random, as at the start of training. width, height: another
-    input size than the cfg's, in pixels. partial: load what fits of the weights (see models.weights.load_weights).
+    weights: a .weights file; without one the weights are random, as at the start of training.
+    width, height: input size in pixels, if other than the cfg's.
+    partial: load as much of the weights as fits (see models.weights.load_weights).
     Raises InputError for a cfg or weights file that cannot be used.
     """
     chosen = select_device(device) if isinstance(device, str) else device

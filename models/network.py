@@ -1,4 +1,4 @@
-"""A plan as a PyTorch module: layer by layer, knowing no type by name."""
+"""A plan as a PyTorch module; it runs layer by layer without knowing any layer type."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from utils.errors import InputError
 class Network(nn.Module):
     """The network that a cfg describes.
 
-    Call it with images (n, channels, height, width), RGB in [0, 1]; it returns the outputs of its heads in cfg order (or of its
+    Call it with images (n, channels, height, width), RGB in [0, 1]. It returns the outputs of its heads in cfg order (of its
     last layer, if it has no heads), each (n, channels, height, width), as in the original.
     """
 
@@ -27,7 +27,7 @@ class Network(nn.Module):
         for layer in self:
             layer.connect(list(self))
         self.seen = 0
-        self.version = (0, 2, 5)  # of the weights file, as the original writes it
+        self.version = (0, 2, 5)  # weights file version, as the original writes it
         self.is_folded = False
         self._expires = last_reads(plan)
 
@@ -35,7 +35,7 @@ class Network(nn.Module):
         return iter(self.layers)  # type: ignore[arg-type]
 
     def head(self, step: Step) -> Head:
-        """The module of one of the plan's heads that has boxes or a loss."""
+        """The module of one of the plan's heads. It must have boxes or a loss."""
         layer = self.layers[step.index]
         assert isinstance(layer, Head)
         return layer
@@ -46,15 +46,15 @@ class Network(nn.Module):
         return tuple(found[index] for index in heads)
 
     def head_inputs(self, images: Tensor) -> tuple[tuple[Tensor, ...], ...]:
-        """The inputs of each head, with respect to which the losses are defined."""
+        """The inputs of each head; the losses are defined with respect to these."""
         sources = [step.sources for step in self.plan.heads]
         found = self._run(images, {index for group in sources for index in group}, stop_at_heads=True)
         return tuple(tuple(found[index] for index in group) for group in sources)
 
     def outputs(self, images: Tensor, layers: Collection[int]) -> dict[int, Tensor]:
-        """Outputs of chosen layers, with values and order of the original's layer outputs.
+        """Outputs of chosen layers, with the same values in the same order as the original's layer outputs.
 
-        Raises InputError for an index that the network does not have.
+        Raises InputError for a layer index that does not exist.
         """
         count = len(self.plan.steps)
         for index in layers:
@@ -69,19 +69,19 @@ class Network(nn.Module):
         return result
 
     def stored(self) -> Iterator[tuple[int, Stored]]:
-        """(layer index, tensor) of everything in the weights file, in file order."""
+        """Yield (layer index, tensor) for everything in the weights file, in file order."""
         for index, layer in enumerate(self):
             for item in layer.stored():
                 yield index, item
 
     def tensors(self) -> list[tuple[str, int, int]]:
-        """(kind, count, fan_in) of everything in the weights file, in file order."""
+        """(kind, count, fan_in) for everything in the weights file, in file order."""
         return [(item.kind, item.tensor.numel(), item.fan_in) for _, item in self.stored()]
 
     def fold(self) -> Network:
-        """Prepare the network for inference; it can no longer be trained or saved.
+        """Prepare the network for inference; afterwards it can no longer be trained or saved.
 
-        Batch normalisation is folded into the weights; on a CPU they are laid out channels last, which is fastest there.
+        Batch normalisation is folded into the weights. On a CPU the weights are stored channels last, which is fastest there.
         """
         self.eval().requires_grad_(False)
         self.layers = nn.ModuleList(layer.folded() for layer in self)
@@ -91,7 +91,7 @@ class Network(nn.Module):
         return self
 
     def _run(self, images: Tensor, keep: Collection[int], *, stop_at_heads: bool = False) -> dict[int, Tensor]:
-        """Run the layers up to the last one of `keep`; outputs are released after their last reader."""
+        """Run the layers up to the last of `keep`, releasing each output after its last reader."""
         if self.is_folded and images.device.type == "cpu":
             images = images.contiguous(memory_format=torch.channels_last)
         held = {-1: images}
@@ -109,7 +109,7 @@ class Network(nn.Module):
 
 
 def last_reads(plan: Plan) -> tuple[tuple[int, ...], ...]:
-    """For each layer, the outputs of which it is the last reader (its own, if no layer reads that)."""
+    """For each layer, the outputs that it is the last to read (its own, if no layer reads that)."""
     last = {index: index for index in range(-1, len(plan.steps))}
     for step in plan.steps:
         for source in step.sources:

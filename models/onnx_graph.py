@@ -1,4 +1,4 @@
-"""An ONNX graph under construction, as plain data: layers add nodes to it without knowing the package onnx."""
+"""An ONNX graph under construction, as plain data; layers add nodes to it without needing the onnx package."""
 
 from __future__ import annotations
 
@@ -14,14 +14,14 @@ from torch import Tensor
 Operand = str | float | Tensor | NDArray[Any]
 
 INPUT = "images"
-_SHARED_SIZE = 64  # constants with up to this many values are stored once
+_SHARED_SIZE = 64  # equal constants of up to this many values are stored once
 _END = 2**31 - 1
 _TYPE_NUMBERS: dict[type[np.floating[Any]], int] = {np.float32: 1, np.float16: 10}  # of onnx.TensorProto
 
 
 @dataclass(frozen=True)
 class Node:
-    """One operation; inputs and outputs are names of values, "" an omitted input."""
+    """One operation; inputs and outputs are names of values, with "" for an omitted input."""
 
     op: str
     name: str
@@ -31,9 +31,11 @@ class Node:
 
 
 class Graph:
-    """Nodes in the order of computation, and constants by name.
+    """Nodes in order of computation, and constants by name.
 
-    opset: operator set version. batch: batch size; None: any. dynamic_size: width and height are known only when the model runs.
+    opset: operator set version.
+    batch: batch size; None: any.
+    dynamic_size: width and height are known only when the model runs.
     size_wh: width and height of the input otherwise.
     """
 
@@ -48,7 +50,7 @@ class Graph:
 
     @contextmanager
     def scope(self, name: str, dtype: type[np.floating[Any]]) -> Iterator[None]:
-        """In this block, node names begin with `name`, and constants have `dtype`."""
+        """Within this context, node names begin with `name` and constants have `dtype`."""
         before = self._scope, self.dtype
         self._scope, self.dtype = name, dtype
         try:
@@ -57,7 +59,7 @@ class Graph:
             self._scope, self.dtype = before
 
     def node(self, op: str, *inputs: Operand, **attributes: Any) -> str:
-        """Add an operation with one output and return its name; inputs other than names become constants."""
+        """Add an operation with one output and return the output's name; inputs that are not names become constants."""
         names = tuple(each if isinstance(each, str) else self.constant(each) for each in inputs)
         name = f"{self._scope}{op}_{len(self.nodes)}"
         self.nodes.append(Node(op, name, names, (name,), attributes))
@@ -71,15 +73,15 @@ class Graph:
         return self.fixed(np.asarray(values, np.float64).astype(self.dtype))
 
     def integers(self, values: Sequence[int] | int) -> str:
-        """A constant of int64."""
+        """An int64 constant."""
         return self.fixed(np.asarray(values, np.int64))
 
     def scales(self, values: Sequence[float] | float | NDArray[Any]) -> str:
-        """A float32 constant, which some operators require whatever the type of their input."""
+        """A float32 constant; some operators require this regardless of the type of their input."""
         return self.fixed(np.asarray(values, np.float32))
 
     def fixed(self, array: NDArray[Any]) -> str:
-        """A constant of the type that it has."""
+        """A constant that keeps the type of `array`."""
         key = (array.dtype.str, array.shape, array.tobytes()) if array.size <= _SHARED_SIZE else None
         if key in self._shared:
             return self._shared[key]
@@ -95,7 +97,7 @@ class Graph:
         return self.node("Slice", x, self.integers([start]), ends, self.integers([axis]), self.integers([step]))
 
     def reshape(self, x: str, *shape: int) -> str:
-        """0 keeps a dimension, -1 is inferred."""
+        """Reshape x; 0 keeps a dimension, -1 infers one."""
         return self.node("Reshape", x, self.integers(shape))
 
     def concat(self, values: Sequence[str], axis: int) -> str:
@@ -106,7 +108,7 @@ class Graph:
         return self.node("Clip", x, *(limits if limits[1] else limits[:1]))
 
     def pad(self, x: str, before: Sequence[int], after: Sequence[int], value: float = 0.0) -> str:
-        """Pad a tensor of four dimensions with a constant."""
+        """Pad a 4-dimensional tensor with a constant."""
         borders = self.integers([*before, *after])
         if value == 0:
             return self.node("Pad", x, borders)
@@ -116,23 +118,23 @@ class Graph:
         return self.node("Pad", x, borders, name)
 
     def sum(self, x: str, axis: int) -> str:
-        """Sum along an axis, which is kept."""
+        """Sum along an axis, kept with length 1."""
         return self.node("ReduceSum", x, self.integers([axis]), keepdims=1)
 
     def largest(self, x: str, axis: int) -> str:
-        """Maximum along an axis, which is kept."""
+        """Maximum along an axis, kept with length 1."""
         if self.opset < 18:
             return self.node("ReduceMax", x, axes=[axis], keepdims=1)
         return self.node("ReduceMax", x, self.integers([axis]), keepdims=1)
 
     def sizes(self, x: str, start: int, stop: int) -> str:
-        """Dimensions of x from start to stop, int64."""
+        """Dimensions start to stop - 1 of x, as int64."""
         return self.slice(self.node("Shape", x), 0, start, stop)
 
     def to_float(self, x: str) -> str:
-        """Integers in the current floating point type."""
+        """Convert integers to the current floating point type."""
         return self.node("Cast", x, to=_TYPE_NUMBERS[self.dtype])
 
     def cast(self, x: str) -> str:
-        """A floating point value in the current floating point type."""
+        """Convert floating point values to the current floating point type."""
         return x if self._types.get(x) is self.dtype else self.to_float(x)

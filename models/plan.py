@@ -1,7 +1,7 @@
-"""From raw sections to a plan: typed sections, shapes, sources and costs, without a single tensor.
+"""Turns the raw sections of a cfg into a plan: typed sections, shapes, sources and costs, without a single tensor.
 
-Planning any published cfg takes milliseconds. Impossible layers and sizes that are too large are refused here, before
-anything is allocated.
+Planning any published cfg takes milliseconds. Impossible layers and excessive sizes are rejected here, before anything is
+allocated.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ class Plan:
 
     @property
     def parameters(self) -> int:
-        """Floats of the .weights file after its header."""
+        """Number of floats in the .weights file, after its header."""
         return sum(step.cost.parameters for step in self.steps)
 
     @property
@@ -46,7 +46,7 @@ class Plan:
 
     @functools.cached_property
     def box_heads(self) -> tuple[Step, ...]:
-        """The layers that give boxes, in cfg order."""
+        """The layers that predict boxes, in cfg order."""
         return tuple(step for step in self.steps if isinstance(step.section, BoxSection))
 
     @property
@@ -56,13 +56,13 @@ class Plan:
 
 
 def read_plan(path: str | Path, *, width: int | None = None, height: int | None = None) -> Plan:
-    """Plan of a cfg file, optionally at another input size. Raises InputError."""
+    """Plan a cfg file, optionally at another input size. Raises InputError."""
     return make_plan(cfg_text.read(path), width=width, height=height)
 
 
 @count_repeats()
 def make_plan(cfg: Cfg, *, width: int | None = None, height: int | None = None) -> Plan:
-    """Plan of a cfg, optionally at another input size. Raises CfgError with file, line and expectation."""
+    """Plan a parsed cfg, optionally at another input size. Raises CfgError with file, line and what was expected."""
     first, *layers = cfg.sections
     if first.name not in NET_NAMES:
         raise first.error("expected [net] or [network] as the first section")

@@ -1,6 +1,6 @@
-"""Weights that their authors have published, and their download; nothing is fetched unless asked for.
+"""Weights published by their authors, and their download; nothing is fetched unless requested.
 
-Addresses, sizes and accuracies are those of the authors' own pages (AlexeyAB/darknet, pjreddie.com, PartialResidualNetworks,
+Addresses, sizes and accuracies are from the authors' own pages (AlexeyAB/darknet, pjreddie.com, PartialResidualNetworks,
 CrossStagePartialNetworks). AP50 and AP are on COCO test-dev in percent, "top1" on ImageNet. The files belong to their authors.
 """
 
@@ -34,7 +34,12 @@ _PAGES = (b"<!doctype", b"<html", b"<head", b"<?xml")
 
 @dataclass(frozen=True, kw_only=True)
 class Published:
-    """One file. cfg: name of its cfg in its authors' repository. megabytes: about, 0: unknown. quality: as published."""
+    """A published weights file.
+
+    cfg: name of its cfg in the authors' repository.
+    megabytes: approximate size; 0: unknown.
+    quality: accuracy as published.
+    """
 
     name: str
     cfg: str
@@ -44,17 +49,17 @@ class Published:
 
     @property
     def file(self) -> str:
-        """File name to store it under."""
+        """File name to save it under."""
         last = self.url.rsplit("/", 1)[-1]
         return f"{self.name}.weights" if "?" in last else last
 
     @property
     def about(self) -> int | None:
-        """Its size in bytes, see ABOUT; nobody publishes exact sizes or checksums."""
+        """Approximate size in bytes (see ABOUT); the authors publish neither exact sizes nor checksums."""
         return round(self.megabytes * 1e6) or None
 
 
-# name | megabytes | quality | address | its cfg, if that has another name
+# name | megabytes | quality | address | cfg, if its name differs
 _TABLE = f"""
 yolov4-p6 | 487 | AP50 72.1 AP 54.0 at 1280 | {_V4}/yolov4-p6.weights
 yolov4-p5 | 271 | AP50 70.0 AP 51.6 at 896 | {_V4}/yolov4-p5.weights
@@ -96,7 +101,7 @@ PUBLISHED = tuple(map(_published, _TABLE.strip().splitlines()))
 
 
 def find_published(name: str) -> Published:
-    """The file of that name. Raises InputError, with names like it, if there is none."""
+    """Look up a file by name. Raises InputError, suggesting similar names, if there is none."""
     for row in PUBLISHED:
         if row.name == name:
             return row
@@ -115,10 +120,13 @@ def listing() -> str:
 
 
 def download(url: str, path: str | Path, about: int | None = None, sha256: str | None = None) -> Path:
-    """Fetch `url`, a file of about so many bytes, to `path`; an interrupted download is kept in `path`.part and resumed.
+    """Download `url` to `path`; an interrupted download is kept in `path`.part and resumed the next time.
 
-    sha256: in hex; the file must have it. An existing file that matches is left alone. Raises InputError for a malformed address,
-    RunError for a failed transfer, a web page instead of the file, or a file that does not match.
+    about: expected size in bytes, within the tolerance ABOUT.
+    sha256: expected checksum in hex.
+
+    An existing file that matches is left alone. Raises InputError for a malformed address, RunError for a failed transfer, a
+    web page instead of the file, or a file that does not match.
     """
     path = Path(path)
     if not url.startswith(("https://", "http://")):
@@ -152,7 +160,7 @@ def _transfer(url: str, part: Path, title: str) -> None:
     try:
         response = urllib.request.urlopen(request, timeout=_TIMEOUT_S)
     except urllib.error.HTTPError as error:
-        if error.code != 416 or not have:  # 416: the file is complete already
+        if error.code != 416 or not have:  # 416: the file is already complete
             raise
         return
     with response:
@@ -176,7 +184,7 @@ def _transfer(url: str, part: Path, title: str) -> None:
 
 
 def _check(path: Path, about: int | None, sha256: str | None) -> None:
-    """Raises RunError for a file that is evidently not the one requested."""
+    """Raise RunError for a file that is evidently not the requested one."""
     size = path.stat().st_size
     with path.open("rb") as stream:
         start = stream.read(256).lstrip().lower()
@@ -189,7 +197,7 @@ def _check(path: Path, about: int | None, sha256: str | None) -> None:
 
 
 def file_sha256(path: Path) -> str:
-    """In hex."""
+    """SHA-256 of a file, in hex."""
     digest = hashlib.sha256()
     with path.open("rb") as stream:
         while chunk := stream.read(_CHUNK):

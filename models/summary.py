@@ -1,4 +1,4 @@
-"""The layer table that the original prints, with totals, as text and as plain data."""
+"""The original's layer table, with totals, as text and as plain data."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ FLOAT_BYTES = 4
 
 @dataclass(frozen=True)
 class LayerLoad:
-    """A convolution or pooling layer. operations: of one image; input, output: elements read and written."""
+    """A convolution or pooling layer: operations per image, elements read (input) and written (output)."""
 
     operations: float
     input: int
@@ -28,7 +28,7 @@ class LayerLoad:
 
 
 def layer_loads(plan: Plan) -> tuple[LayerLoad, ...]:
-    """The layers that CIO counts (convolutions and pooling), in order."""
+    """The layers that CIO counts (convolution and pooling), in order."""
     return tuple(
         LayerLoad(
             step.cost.operations - step.cost.elementwise,
@@ -41,7 +41,7 @@ def layer_loads(plan: Plan) -> tuple[LayerLoad, ...]:
 
 
 def peak_activation_bytes(plan: Plan) -> int:
-    """Peak memory of one image's activations at inference in float32, each released after its last reader."""
+    """Peak memory of the activations of one image at inference, in float32, each released after its last reader."""
     expires = last_reads(plan)
     held = {-1: plan.input.outputs}
     peak = 0
@@ -53,11 +53,11 @@ def peak_activation_bytes(plan: Plan) -> int:
     return FLOAT_BYTES * peak
 
 
-HEADER_BYTES = 20  # of a .weights file as the original writes it
+HEADER_BYTES = 20  # header size of the .weights files that the original writes
 
 
 def layer_facts(step: Step) -> dict[str, Any]:
-    """One layer as plain data; `bflops` by the original's rule, `params`: floats in the weights file."""
+    """One layer as plain data; `bflops` follows the original's rule, `params` counts floats in the weights file."""
     cost = step.cost
     return {
         "index": step.index,
@@ -77,10 +77,13 @@ def layer_facts(step: Step) -> dict[str, Any]:
 def totals(plan: Plan) -> dict[str, Any]:
     """Sums over a plan.
 
-    bflops: the original's rule, added in double; bflops_printed: as the original prints it, a running sum in single precision.
-    bflops_paper: convolutions and pooling (CSPNet's tables). params: floats in the weights file; conv_weights: those that are
-    weights. mac, mac_bound: memory access cost and its lower bound for as many operations (VoVNet eq. 1). cio: inputs plus
-    outputs of convolution and pooling layers (CSPNet section 4.5).
+    bflops: the original's rule, summed in double precision.
+    bflops_printed: as the original prints it, a running sum in single precision.
+    bflops_paper: convolution and pooling only, as in CSPNet's tables.
+    params: floats in the weights file.
+    conv_weights: the part of `params` that are weights.
+    mac, mac_bound: memory access cost, and its lower bound for the same number of operations (VoVNet eq. 1).
+    cio: inputs plus outputs of convolution and pooling layers (CSPNet section 4.5).
     """
     costs = [step.cost for step in plan.steps]
     printed = np.float32(0)
@@ -101,7 +104,7 @@ def totals(plan: Plan) -> dict[str, Any]:
 
 
 def key_report(cfg: Cfg) -> dict[str, list[dict[str, Any]]]:
-    """Keys that are unknown, ignored (with the reason) or repeated, each with its line, and the count of understood ones."""
+    """Keys that are unknown, ignored (with the reason) or repeated, each with its line, and the number of keys understood."""
     report: dict[str, list[dict[str, Any]]] = {"ignored": [], "unknown": [], "repeated": []}
     understood = 0
     for raw in cfg.sections:
@@ -120,7 +123,7 @@ def _entry_facts(section: str, entry: Entry, reason: str | None) -> dict[str, An
 
 
 def layer_table(plan: Plan) -> str:
-    """The layers one by one: index, type, detail, input -> output, BFLOPs, parameters, memory access cost, CIO."""
+    """One line per layer: index, type, detail, input -> output, BFLOPs, parameters, memory access cost, CIO."""
     details = [step.section.detail(step.site) for step in plan.steps]
     width = max(len("detail"), *map(len, details))
     head = (

@@ -1,6 +1,6 @@
-"""Training view of a network: its losses, its trainable tensors with their update rules, and where gradients end.
+"""What training needs from a network: losses, trainable tensors with their update rules, and where gradients stop.
 
-The keys that freeze parts of a network act as in the original's GPU build (network_kernels.cu backward_network_gpu and
+Keys that freeze parts of a network work as in the original's GPU build (network_kernels.cu backward_network_gpu and
 update_network_gpu, parser.c parse_network_cfg_custom and set_train_only_bn).
 """
 
@@ -25,10 +25,14 @@ from utils.net_options import ScheduleOptions
 class TrainedTensor:
     """A trainable tensor and its update rules.
 
-    layer: index of its layer. rate_factor: factor on the learning rate. decay: whether weight decay applies.
-    adam: whether Adam, if chosen, updates it. centred: subtract the mean of each output's update.
-    update_limit: largest magnitude of the summed update; 0: none. weight_limit: largest magnitude of the tensor itself
-    after an update; 0: none. first_iteration: the first iteration, counted from 1, that updates it.
+    layer: index of its layer.
+    rate_factor: factor on the learning rate.
+    decay: whether weight decay applies.
+    adam: whether Adam, if selected, updates it.
+    centred: subtract the mean of each output's update.
+    update_limit: largest magnitude of the summed update; 0: no limit.
+    weight_limit: largest magnitude of the tensor itself after an update; 0: no limit.
+    first_iteration: the first iteration, counted from 1, that updates it.
     """
 
     tensor: Tensor
@@ -46,17 +50,17 @@ SHORTCUT_LIMIT = 1.0  # shortcut_layer.c update_shortcut_layer_gpu
 
 
 class Training:
-    """Trains `network`: call `begin` before each iteration, then `losses` for each of its subdivisions.
+    """A network in training: call `begin` before each iteration, then `losses` for each of its subdivisions.
 
-    freeze: layers before this index are frozen, in addition to what the cfg freezes.
-    Raises InputError if there is nothing to train: no layer with a loss, or all of them frozen.
+    freeze: layers before this index are frozen, in addition to those that the cfg freezes.
+    Raises InputError if there is nothing to train: no layer has a loss, or all such layers are frozen.
     """
 
     def __init__(self, network: Network, freeze: int = 0) -> None:
         self.network = network
         sections = [step.section for step in network.plan.steps]
         stop = _last(sections, lambda section: section.stopbackward == 1)
-        self.frozen = max(freeze, stop)  # earlier layers: no update, normalised by rolling statistics
+        self.frozen = max(freeze, stop)  # layers before it are not updated, and normalise by rolling statistics
         self.statistics_only = _last(sections, lambda section: section.train_only_bn) + 1
         self._stop = stop + 1
         self._heads = tuple(step for step in network.plan.heads if self._has_loss(step))
@@ -69,10 +73,10 @@ class Training:
                 network.layers[index].register_forward_hook(_detached)
 
     def begin(self, iteration: int) -> None:
-        """Set modes and gradients for an iteration, counted from 1."""
+        """Set training modes and gradient flags for an iteration, counted from 1."""
         first = self._layers_without_gradient(iteration)
         if self._first_trained != first:
-            for index, layer in enumerate(self.network):  # for a shared tensor, its last layer decides
+            for index, layer in enumerate(self.network):  # for a shared tensor, the last layer that uses it decides
                 layer.requires_grad_(index >= first)
             self._first_trained = first
         self.network.train()
@@ -84,7 +88,9 @@ class Training:
     def losses(self, images: Tensor, labels: Tensor, seen: int) -> list[HeadLoss]:
         """Losses of the heads in cfg order.
 
-        images: (n, channels, height, width) in [0, 1]. labels: see Head.loss. seen: images trained on, these included.
+        images: (n, channels, height, width) in [0, 1].
+        labels: see Head.loss.
+        seen: images trained on so far, these included.
         """
         size_wh = (images.shape[3], images.shape[2])
         inputs = self._head_inputs(images)
@@ -92,10 +98,10 @@ class Training:
             return [self.network.head(step).loss(inputs[step.index], labels, size_wh, seen) for step in self._heads]
 
     def attack(self, images: Tensor, labels: Tensor, seen: int) -> Tensor:
-        """Gradient with respect to the images of the loss of images without objects; arguments as for `losses`.
+        """Gradient of the heads' adversarial losses with respect to the images; arguments as for `losses`.
 
         Batch normalisation uses its rolling statistics and leaves them unchanged (batchnorm_layer.c
-        forward_batchnorm_layer_gpu); weights get no gradient. Zero if gradients end before they reach the images.
+        forward_batchnorm_layer_gpu); weights get no gradient. Zero if gradients stop before they reach the images.
         """
         if self._stopped:
             return torch.zeros_like(images)
@@ -106,7 +112,7 @@ class Training:
         with torch.autocast(images.device.type, enabled=False):
             heads = [(self.network.head(step), inputs[step.index]) for step in self._heads]
             parts = [head.adversarial_loss(x, labels, size_wh, seen) for head, x in heads]
-        objective = torch.stack(parts).sum() + 0 * pixels.sum()  # so that there is a gradient, if only zero
+        objective = torch.stack(parts).sum() + 0 * pixels.sum()  # ensures that a gradient exists, even if it is zero
         return torch.autograd.grad(objective, pixels)[0]
 
     @contextlib.contextmanager
@@ -124,7 +130,7 @@ class Training:
         return {index: each[0].float() for index, each in zip(heads, inputs, strict=True)}
 
     def tensors(self, burn_in: int) -> list[TrainedTensor]:
-        """The trainable tensors; burn_in: that of the schedule."""
+        """The trainable tensors; burn_in: warm-up iterations of the schedule."""
         found = {}
         for step, layer in zip(self.network.plan.steps, self.network, strict=True):
             if step.index < max(self.frozen, self.statistics_only):
@@ -142,19 +148,19 @@ class Training:
         return [tensor for module in changing for tensor in (module.rolling_mean, module.rolling_variance)]
 
     def layer_names(self) -> list[tuple[str, nn.Module]]:
-        """("12 [convolutional]", module) of every layer, for messages."""
+        """("12 [convolutional]", module) for every layer, for messages."""
         steps = self.network.plan.steps
         return [(f"{step.index} [{step.raw.name}]", layer) for step, layer in zip(steps, self.network, strict=True)]
 
     def _layers_without_gradient(self, iteration: int) -> int:
-        """Layers before this index get no gradient. During a step, the original's iteration count is one behind."""
+        """Index of the first layer that gets a gradient. During a step, the original's iteration count is one behind."""
         sections = [step.section for step in self.network.plan.steps]
         held = _last(sections, lambda section: section.stopbackward > max(1, iteration - 1)) + 1
         self._stopped = max(self._stop, held) > 0
         return max(self._stop, self.frozen, self.statistics_only, held)
 
     def _has_loss(self, step: Step) -> bool:
-        """Frozen heads and those with onlyforward have no delta (yolo_layer.c forward_yolo_layer)."""
+        """Whether the layer has a loss; frozen heads and those with onlyforward have none (yolo_layer.c forward_yolo_layer)."""
         return step.section.is_head and not step.section.onlyforward and step.index >= self.frozen
 
     def _check_heads(self) -> None:

@@ -1,7 +1,7 @@
 """The .weights file: a header, then every stored tensor as float32 in layer order (parser.c load_weights_upto).
 
-Sizes are checked before the first value is copied: a file that is too short, too long, or not a weights file gives an error
-that says what it may be.
+Sizes are checked before the first value is copied. If a file is too short, too long, or not a weights file, the error says
+what it may be instead.
 """
 
 from __future__ import annotations
@@ -25,8 +25,8 @@ from utils.files import atomic_write
 
 logger = logging.getLogger(__name__)
 
-MAX_VERSION = 100_000  # of each of the three numbers; more is no version
-HEADER_SIZES = (20, 16)  # with a 64-bit and with a 32-bit count of images seen
+MAX_VERSION = 100_000  # a larger number in the header is no version
+HEADER_SIZES = (20, 16)  # with a 64-bit or a 32-bit count of images seen
 
 
 @dataclass(frozen=True)
@@ -58,7 +58,7 @@ class Header:
 
 @dataclass(frozen=True)
 class Loaded:
-    """What was read: header, indices of the layers loaded, and of those left out."""
+    """The header, and the indices of the layers that were loaded and of those that were not."""
 
     header: Header
     layers: tuple[int, ...]
@@ -66,13 +66,16 @@ class Loaded:
 
 
 def load_weights(network: Network, path: str | Path, *, partial: bool = False, cutoff: int | None = None) -> Loaded:
-    """Read a .weights file into `network`, which takes over its `seen`.
+    """Read a .weights file into `network`, including the count of images seen.
 
-    Strict by default: the file must hold exactly what the cfg needs. `cutoff` reads only that many layers and
-    leaves the rest of the file alone. `partial` sets what fits: all but the heads when the file is of the same network with
-    another number of classes; else the first layers, up to the end of the file (a backbone, .conv.N) or to where it must be
-    of another network, such as a classifier with the same backbone.
-    Raises InputError, before anything in `network` has changed, if sizes do not fit; and if values are damaged.
+    By default the file must hold exactly what the cfg needs.
+
+    partial: load what fits. If the file belongs to the same network with another number of classes, that is everything but
+        the heads. Otherwise it is the first layers, up to the end of the file (a backbone, .conv.N) or to the point where
+        the file must belong to another network, such as a classifier with the same backbone.
+    cutoff: read only this many layers and ignore the rest of the file.
+
+    Raises InputError if sizes do not fit, before anything in `network` has changed, and if values are damaged.
     """
     path = Path(path)
     try:
@@ -85,10 +88,10 @@ def load_weights(network: Network, path: str | Path, *, partial: bool = False, c
 
 
 def copy_layers(network: Network, source: Network, path: str | Path) -> Loaded:
-    """Copy tensors layer by layer from `source`, which was read from `path`, up to the first layer with other tensors.
+    """Copy tensors layer by layer from `source` (read from `path`), up to the first layer whose tensors differ in shape.
 
-    When only layers before heads differ, as with another number of classes, all others are copied.
-    Raises InputError when already the first layer differs.
+    If only layers before heads differ, as with another number of classes, all other layers are copied.
+    Raises InputError if even the first layer differs.
     """
     own, theirs = dict(_by_layer(network)), dict(_by_layer(source))
     differing = [index for index in own if not _same_tensors(own[index], theirs.get(index, []))]
@@ -108,9 +111,9 @@ def copy_layers(network: Network, source: Network, path: str | Path) -> Loaded:
 
 
 def save_weights(network: Network, path: str | Path, *, cutoff: int | None = None) -> None:
-    """Write a .weights file for the original, atomically; `cutoff`: only that many layers.
+    """Write a .weights file that the original can read, atomically.
 
-    An unchanged network is written byte for byte as it was read.
+    An unchanged network is written byte for byte as it was read. cutoff: write only this many layers.
     """
     assert not network.is_folded, "a folded network has lost its batch normalisation"
     header = Header(*network.version, seen=network.seen)
@@ -122,7 +125,7 @@ def save_weights(network: Network, path: str | Path, *, cutoff: int | None = Non
 
 
 def read_header(stream: BinaryIO, path: Path) -> Header:
-    """Header of a weights file. Raises InputError for what cannot be one."""
+    """Read the header of a weights file. Raises InputError if it cannot be one."""
     start = stream.read(HEADER_SIZES[0])
     looks_like = sniff(start, path)
     if looks_like:
@@ -180,10 +183,10 @@ def _same_tensors(own: Sequence[Stored], other: Sequence[Stored]) -> bool:
 
 
 def _matching(stream: BinaryIO, layout: Layout, chosen: dict[int, list[Stored]], header: Header) -> int:
-    """How many entries of `layout` to take from a file that may go on with layers of another network.
+    """How many entries of `layout` to take from a file that may continue with layers of another network.
 
-    Other layers read as rolling variances have negative values among them. All entries when nothing could be taken
-    otherwise: the file is damaged, and reading it will say so.
+    Data of other layers, misread as rolling variances, contain negative values. If not even the first layer passes this
+    test, all entries are returned: the file is damaged, and reading it reports that.
     """
     position, verified = header.size, 0
     for place, (index, floats, _) in enumerate(layout, start=1):
@@ -207,7 +210,7 @@ def _by_layer(network: Network) -> Iterator[tuple[int, list[Stored]]]:
 
 
 def _floats_by_layer(network: Network, cutoff: int | None) -> dict[int, int]:
-    """Floats that the file holds for each layer with stored tensors; layers with dontload have none in it."""
+    """Floats in the file for each layer with stored tensors; layers with dontload have none."""
     return {
         index: sum(item.tensor.numel() for item in items)
         for index, items in _by_layer(network)

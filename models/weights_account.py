@@ -1,4 +1,4 @@
-"""Whether a weights file fits a network, and if not, what it may be."""
+"""Works out whether a weights file fits a network and, if not, what it may be."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ _SIGNATURES: tuple[tuple[bytes, str], ...] = (
 
 
 def sniff(start: bytes, path: Path) -> str | None:
-    """What a file is, judging by its first bytes, if it is evidently not a weights file."""
+    """Guess from its first bytes what a file is; None if it may be a weights file."""
     text = start.lstrip().lower()
     if text.startswith((b"<!doctype", b"<html", b"<?xml", b"<head")):
         return "an HTML page (a download or quota page; download the file itself)"
@@ -37,10 +37,12 @@ def sniff(start: bytes, path: Path) -> str | None:
 
 
 def file_layout(plan: Plan, sizes: dict[int, int], size: int, *, strict: bool, cutoff: int | None) -> Layout | None:
-    """How the `size` bytes after the header are divided among the layers; None if they do not fit.
+    """Divide the `size` bytes after the header among the layers; None if they do not fit.
 
-    sizes: floats that each layer needs. Not strict: the first layers, as many as are complete; or, if the size is right for
-    another number of classes, every layer except those that depend on it.
+    sizes: floats that each layer needs.
+    strict: the file must fit exactly. Otherwise, take every layer that does not depend on the number of classes if the size
+        is right for another number, else as many of the first layers as are complete.
+    cutoff: number of layers to read; None: all.
     """
     exact = [(index, floats, True) for index, floats in sizes.items()]
     needed = 4 * sum(sizes.values())
@@ -59,13 +61,13 @@ def file_layout(plan: Plan, sizes: dict[int, int], size: int, *, strict: bool, c
         layout.append((index, floats, True))
         left -= floats
     heads = head_inputs(plan)
-    while left and layout and layout[-1][0] in heads:  # what follows is of another network, and so this may be
+    while left and layout and layout[-1][0] in heads:  # the rest belongs to another network, and this layer may too
         layout.pop()
     return layout or None
 
 
 def describe_mismatch(plan: Plan, sizes: dict[int, int], size: int) -> str:
-    """What is needed, what was found, where they diverge, and what the file may be."""
+    """Explain a mismatch: what is needed, what was found, where they diverge, and what the file may be."""
     needed, found = sum(sizes.values()), size // 4
     text = f"has {found:,} weights, {plan.cfg.path} needs {needed:,}"
     if size % 4:
@@ -91,7 +93,7 @@ def describe_mismatch(plan: Plan, sizes: dict[int, int], size: int) -> str:
 
 
 def other_classes(plan: Plan, sizes: dict[int, int], size: int) -> int | None:
-    """The number of classes for which a file of `size` bytes would be right, if not the cfg's."""
+    """The number of classes, other than the cfg's, for which a file of `size` bytes would be right."""
     per_class = _floats_per_class(plan)
     classes = _classes(plan)
     growth = sum(per_class.get(index, 0) for index in sizes)
@@ -103,12 +105,12 @@ def other_classes(plan: Plan, sizes: dict[int, int], size: int) -> int | None:
 
 
 def head_inputs(plan: Plan) -> set[int]:
-    """Indices of the layers whose width follows from the classes or anchors of the head after them."""
+    """Indices of the layers whose width depends on the classes or anchors of the next head."""
     return set(_floats_per_class(plan))
 
 
 def _floats_per_class(plan: Plan) -> dict[int, int]:
-    """How many floats one more class adds to the layer that feeds each head."""
+    """Floats that one more class adds to the layer before each head."""
     result: dict[int, int] = {}
     for step in plan.steps:
         channels = step.section.channels_per_class
@@ -126,6 +128,6 @@ def _floats_with_classes(plan: Plan, sizes: dict[int, int], classes: int) -> dic
 
 
 def _classes(plan: Plan) -> int | None:
-    """The number of classes on which all heads agree."""
+    """The number of classes, if all heads agree on it."""
     found = {step.section.classes for step in plan.steps if step.section.channels_per_class}  # type: ignore[attr-defined]
     return found.pop() if len(found) == 1 else None

@@ -1,1 +1,1 @@
-"""Networks for other engines: ONNX written straight from the plan, OpenVINO, TorchScript."""
+"""Export to other engines: ONNX, built directly from the plan; OpenVINO; TorchScript."""

@@ -1,4 +1,4 @@
-"""From a network to an ONNX graph: every layer adds itself, then boxes and NMS if requested."""
+"""Builds the ONNX graph of a network: every layer adds its nodes, followed by box decoding and NMS on request."""
 
 from __future__ import annotations
 
@@ -23,13 +23,16 @@ OPSETS = (13, 21)
 
 @dataclass(frozen=True, kw_only=True)
 class ExportOptions:
-    """What is exported.
+    """What to export.
 
-    outputs: "raw": those of the network, one for each head; "boxes": `boxes` (n, boxes, 4), centre and size relative to the
-    input, and `scores` (n, boxes, classes); "nms": `detections` (any, 7) after NMS: image, class, score, box.
-    batch: batch size, None: any. dynamic_size: any width and height that the strides divide. half: weights and layers in
-    float16; input, heads and outputs stay in float32. int8: compute convolutions in 8 bits. conf, iou, max_det: of the NMS;
-    max_det per class.
+    outputs: "raw": the network's outputs, one per head; "boxes": `boxes` (n, boxes, 4), centre and size relative to the
+        input, and `scores` (n, boxes, classes); "nms": `detections` (any, 7) after NMS: image, class, score, box.
+    opset: ONNX operator set version.
+    batch: batch size; None: any.
+    dynamic_size: accept any width and height that the strides divide.
+    half: weights and layers in float16; input, heads and outputs stay in float32.
+    int8: compute convolutions in 8 bits.
+    conf, iou, max_det: NMS settings; max_det applies per class.
     """
 
     outputs: Outputs = "boxes"
@@ -45,14 +48,14 @@ class ExportOptions:
 
 @dataclass(frozen=True)
 class Built:
-    """A graph and the names of its outputs."""
+    """An ONNX graph and the names of its outputs."""
 
     graph: Graph
     outputs: tuple[str, ...]
 
 
 def build_graph(network: Network, options: ExportOptions) -> Built:
-    """The graph of a network. Raises InputError for what ONNX cannot express."""
+    """Build the graph of a network. Raises InputError for anything that ONNX cannot express."""
     plan = network.plan
     low, high = OPSETS
     if not low <= options.opset <= high:
@@ -70,13 +73,13 @@ def build_graph(network: Network, options: ExportOptions) -> Built:
 
 
 def observable(network: Network, options: ExportOptions) -> Built:
-    """The float graph whose outputs are the tensors that `Quantization.ranges` must hold, except the input's."""
+    """The float graph whose outputs are the tensors that `Quantization.ranges` must cover, except the input."""
     built = build_graph(network, replace(options, outputs="raw", half=False, int8=None))
     return Built(built.graph, Quantizable.of(built.graph, built.outputs).observed)
 
 
 def _layers(network: Network, graph: Graph, half: bool) -> dict[int, str]:
-    """Names of the layers' outputs; heads compute in float32 as in the network."""
+    """Add all layers; returns their output names by index. Heads compute in float32, as in the network."""
     values = {-1: INPUT}
     for step, layer in zip(network.plan.steps, network, strict=True):
         with graph.scope(f"layer_{step.index}/", np.float16 if half and not isinstance(layer, Head) else np.float32):
@@ -98,7 +101,7 @@ def _boxes(network: Network, graph: Graph, values: dict[int, str]) -> tuple[str,
 
 
 def dense_boxes(network: Network, outputs: Sequence[Tensor], size_wh: tuple[int, int]) -> tuple[Tensor, Tensor]:
-    """What the exported model gives as boxes (n, boxes, 4) and scores (n, boxes, classes), from `network(images)`."""
+    """Boxes (n, boxes, 4) and scores (n, boxes, classes) as the exported model returns them, from `network(images)`."""
     with_boxes = {step.index for step in network.plan.box_heads}
     found = []
     for step, output in zip(network.plan.heads, outputs, strict=True):
@@ -119,7 +122,7 @@ def _suppressed(graph: Graph, boxes: str, scores: str, options: ExportOptions) -
 
 
 def _finish(graph: Graph, values: list[str], names: list[str], int8: Quantization | None) -> Built:
-    """Name the outputs, drop what none of them needs, and quantise the rest if wanted."""
+    """Name the outputs, drop nodes that no output depends on, and quantise if requested."""
     for value, name in zip(values, names, strict=True):
         with graph.scope("", np.float32):
             source = graph.cast(value)
@@ -143,7 +146,7 @@ def _needed(nodes: list[Node], names: list[str]) -> list[Node]:
 
 
 def _without_identities(nodes: list[Node], names: list[str]) -> list[Node]:
-    """Where a node feeds an output only, rename it instead of copying its value."""
+    """Replace an Identity before an output by renaming the node that feeds it."""
     readers: dict[str, int] = {}
     for node in nodes:
         for name in node.inputs:

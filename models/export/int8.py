@@ -1,7 +1,7 @@
-"""8-bit graphs: which convolutions are quantised, which ranges that needs, and the quantised graph.
+"""8-bit quantisation of a graph: which convolutions, which value ranges are needed, and the quantised graph.
 
-Convolutions read 8-bit inputs (one scale and zero point for each tensor) and 8-bit weights (symmetric, one scale for each
-filter). The last convolutions, those in front of the heads, and everything behind them stay in float.
+Convolutions read 8-bit inputs (one scale and zero point per tensor) and 8-bit weights (symmetric, one scale per filter).
+The last convolutions, directly before the heads, and everything after them stay in float.
 """
 
 from __future__ import annotations
@@ -16,16 +16,20 @@ from numpy.typing import NDArray
 from models.onnx_graph import INPUT, Graph, Node
 
 Ranges = Mapping[str, tuple[float, float]]
-"""Lowest and highest value of tensors, by name."""
+"""Lowest and highest value of each tensor, by name."""
 Engine = Literal["onnxruntime", "openvino"]
-"""onnxruntime computes an operator in 8 bits if its inputs and its output are quantised. openvino computes activation and
-shortcut as part of the convolution in front of them, so that the value between them stays in float."""
+"""onnxruntime computes an operator in 8 bits if its inputs and its output are quantised. openvino fuses activation and
+shortcut into the preceding convolution, so the value between them stays in float."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Quantization:
-    """ranges: of the tensors that `observable` names. engine: for which the graph is. report: what was measured, for the
-    metadata."""
+    """Settings of an 8-bit export.
+
+    ranges: measured ranges of the tensors that `observable` names.
+    engine: the engine that will run the model.
+    report: calibration data and measured quality, for the metadata.
+    """
 
     ranges: Ranges
     engine: Engine = "onnxruntime"
@@ -33,7 +37,7 @@ class Quantization:
 
 
 _WITH_WEIGHTS = ("Conv", "ConvTranspose", "Gemm", "MatMul")
-# Operators whose output consists of values of their data inputs -> how many of these there are, None: all inputs.
+# Operators that only select values of their data inputs -> the number of data inputs; None: all inputs.
 _SELECTING = {"Concat": None, "MaxPool": 1, "Slice": 1, "Resize": 1}
 _LEVELS, _WEIGHT_LEVELS = 255, 127
 
@@ -42,8 +46,9 @@ _LEVELS, _WEIGHT_LEVELS = 255, 127
 class Quantizable:
     """The part of a graph that can be quantised.
 
-    convolutions: nodes that will compute in 8 bits. groups: their input tensors, and those that these are selected from;
-    a group shares one scale. inner: other outputs of convolutions.
+    convolutions: nodes that will compute in 8 bits.
+    groups: their input tensors, and the tensors that those are selected from; a group shares one scale.
+    inner: other outputs of convolutions.
     """
 
     convolutions: tuple[Node, ...]
@@ -92,7 +97,7 @@ class Quantizable:
 
 
 def _last_with_weights(makers: Mapping[str, Node], outputs: tuple[str, ...]) -> set[str]:
-    """Names of the nodes with weights from which an output can be reached without passing another such node."""
+    """Names of the nodes with weights that reach an output without passing through another such node."""
     waiting, seen, last = list(outputs), set(outputs), set()
     while waiting:
         node = makers.get(waiting.pop())
@@ -113,7 +118,7 @@ def _selected_from(node: Node | None) -> tuple[str, ...]:
 
 
 def quantize(graph: Graph, outputs: tuple[str, ...], options: Quantization) -> None:
-    """Quantise a graph in place."""
+    """Quantise `graph` in place."""
     part, engine = Quantizable.of(graph, outputs), options.engine
     ranges = {INPUT: (0.0, 1.0), **options.ranges}
     grids: dict[str, Grid] = {}
@@ -152,17 +157,17 @@ class Grid:
 
 
 def _rounded(graph: Graph, name: str, grid: Grid) -> str:
-    """The values of a tensor on its grid."""
+    """Add nodes that round a tensor to its grid."""
     scale, zero = graph.scales(grid.scale), graph.fixed(np.array(grid.zero, np.uint8))
     whole = graph.node("QuantizeLinear", name, scale, zero)
     return graph.node("DequantizeLinear", whole, scale, zero)
 
 
 def _weights(graph: Graph, operands: list[str], grid: Grid, engine: Engine) -> list[str]:
-    """The weights and, if there are any, biases of a convolution, rounded. Biases are rounded for `onnxruntime` only."""
+    """Quantised weights of a convolution, and its biases if it has any; these are quantised for `onnxruntime` only."""
     weights, *others = (graph.constants[name].astype(np.float64) for name in operands)
     scales = np.abs(weights).reshape(len(weights), -1).max(1) / _WEIGHT_LEVELS
-    if others:  # a bias in units of both scales must fit 32 bits
+    if others:  # a bias, in units of input scale times weight scale, must fit into 32 bits
         scales = np.maximum(scales, np.abs(others[0]) / grid.scale / 2**30)
     scales[scales == 0] = 1.0
     whole = np.rint(weights / scales.reshape(-1, 1, 1, 1)).clip(-_WEIGHT_LEVELS, _WEIGHT_LEVELS)
@@ -174,6 +179,6 @@ def _weights(graph: Graph, operands: list[str], grid: Grid, engine: Engine) -> l
 
 
 def _dequantized(graph: Graph, whole: NDArray[np.generic], scales: NDArray[np.float64]) -> str:
-    """Integers times the scale of their filter."""
+    """Multiply the integers by the scale of their filter."""
     zeros = np.zeros(len(whole), whole.dtype)
     return graph.node("DequantizeLinear", graph.fixed(whole), graph.scales(scales), graph.fixed(zeros), axis=0)

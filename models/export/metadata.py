@@ -1,4 +1,4 @@
-"""The metadata of an exported model, as pairs of strings."""
+"""The metadata of an exported model, as key-value pairs of strings."""
 
 from __future__ import annotations
 
@@ -19,10 +19,13 @@ _NOTE = "RGB in [0, 1], planes; resize: bilinear, corners aligned (as Darknet's)
 
 @dataclass(frozen=True, kw_only=True)
 class Metadata:
-    """description: cfg and names. size_wh: the input's size in pixels, that of the cfg if dynamic. outputs: see ExportOptions.
+    """What an exported model records about itself.
 
-    conf: score threshold of a model with built-in NMS; None without NMS, or if the file does not say. int8: of an 8-bit model:
-    what it was calibrated on and its measured quality; empty for other models.
+    description: cfg and class names.
+    size_wh: input size in pixels; the cfg's if the size is dynamic.
+    outputs, batch, dynamic_size: see ExportOptions.
+    conf: score threshold of the built-in NMS; None without NMS, or if the file does not record it.
+    int8: calibration data and measured quality of an 8-bit model; empty for other models.
     """
 
     description: Description
@@ -50,7 +53,7 @@ class Metadata:
 
     @classmethod
     def from_pairs(cls, pairs: Mapping[str, str], place: str) -> Metadata:
-        """The inverse of `pairs`. Raises InputError for a model that this program did not write."""
+        """Inverse of `pairs`. Raises InputError for a model that cspyolo did not write."""
         try:
             settings = parse_json(pairs["settings"], place, "its metadata")
             description = Description.from_text(pairs["darknet"], place)
@@ -74,7 +77,7 @@ class Metadata:
         return result
 
     def pairs(self) -> dict[str, str]:
-        """For a model's metadata: `names` and `input` are for people and other programs, the rest for this one."""
+        """Key-value pairs to store in the model; `names` and `input` are for people and other programs."""
         width, height = self.size_wh
         settings = {
             "size_wh": self.size_wh,

@@ -1,4 +1,4 @@
-"""ONNX models: written from a graph and checked; their metadata read without the package onnx."""
+"""Writes and checks ONNX models; reads their metadata without the onnx package."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ _MOST_BYTES = 64 * 2**20
 
 
 def read_onnx_metadata(path: str | Path) -> dict[str, str]:
-    """The metadata of an ONNX file. Raises InputError for a file that is not ONNX or is truncated."""
+    """Read the metadata of an ONNX file. Raises InputError if the file is truncated or not ONNX."""
     try:
         with Path(path).open("rb") as stream:
             pairs = [dict(_fields(content)) for content in _metadata(stream, os.fstat(stream.fileno()).st_size)]
@@ -70,7 +70,7 @@ def _varint(stream: BinaryIO) -> int:
 
 
 def _fields(content: bytes) -> Iterator[tuple[int, bytes]]:
-    """(number, content) of the fields of a message with strings only."""
+    """Yield (number, content) of each field of a message that has only string fields."""
     stream = BytesIO(content)
     while stream.tell() < len(content):
         number, wire = divmod(_varint(stream), 8)
@@ -81,13 +81,13 @@ def _fields(content: bytes) -> Iterator[tuple[int, bytes]]:
 
 
 MAX_BYTES = 2**31 - 1  # of a protobuf message
-_LARGE = 64  # values; smaller constants may be shapes and indices, which shape inference reads
+_LARGE = 64  # values; smaller constants may be shapes or indices, which shape inference needs
 
 Constants = dict[str, NDArray[Any]]
 
 
 def onnx_bytes(network: Network, options: ExportOptions, names: tuple[str, ...] = ()) -> bytes:
-    """An ONNX model of a folded network. Raises InputError for what ONNX cannot express."""
+    """Serialise a folded network as an ONNX model. Raises InputError for anything that ONNX cannot express."""
     assert network.is_folded, "batch normalisation is folded before a network is exported"
     with torch.no_grad():
         built = build_graph(network, options)
@@ -95,9 +95,9 @@ def onnx_bytes(network: Network, options: ExportOptions, names: tuple[str, ...] 
 
 
 def observing_bytes(network: Network, options: ExportOptions) -> tuple[bytes, tuple[str, ...]]:
-    """An ONNX model whose outputs are the tensors that calibration observes, and their names.
+    """An ONNX model that outputs the tensors observed in calibration, and their names.
 
-    Raises InputError if there are none.
+    Raises InputError if the network has no such tensors.
     """
     with torch.no_grad():
         built = observable(network, options)
@@ -117,7 +117,7 @@ def _bytes(network: Network, built: Built, options: ExportOptions, pairs: Mappin
 
 
 def save_onnx(network: Network, path: str | Path, options: ExportOptions, names: tuple[str, ...] = ()) -> None:
-    """Write an ONNX model. Raises InputError for what ONNX cannot express, RunError (disk full, ...)."""
+    """Write an ONNX model. Raises InputError for anything that ONNX cannot express, RunError if writing fails."""
     data = onnx_bytes(network, options, names)
     with atomic_write(path) as stream:
         stream.write(data)
@@ -150,7 +150,7 @@ def _by_size(constants: Constants) -> tuple[Constants, Constants]:
 
 
 def _checked(model: Any, large: Constants) -> Any:
-    """The model with all shapes inferred. Weights are declared as inputs meanwhile: the checks copy a model several times."""
+    """Check the model and infer all shapes. Meanwhile weights are declared as inputs, as the checks copy the model repeatedly."""
     onnx = need("onnx", "onnx")
     for name, value in large.items():
         kind = onnx.helper.np_dtype_to_tensor_dtype(value.dtype)

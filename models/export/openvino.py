@@ -1,4 +1,4 @@
-"""OpenVINO's own format: .xml and .bin, converted from the ONNX model."""
+"""OpenVINO models (.xml and .bin), converted from the ONNX model."""
 
 from __future__ import annotations
 
@@ -18,9 +18,10 @@ _KEY = "darknet"  # key of the metadata in the model's runtime information
 
 
 def save_openvino(network: Network, path: str | Path, options: ExportOptions, names: tuple[str, ...] = ()) -> None:
-    """Write `path` (.xml) and the .bin beside it. Raises InputError for what cannot be expressed, RunError (disk full, ...).
+    """Write `path` (.xml) and the .bin file beside it.
 
-    With options.half, weights are stored in float16; OpenVINO chooses the precision that suits the processor.
+    With options.half, weights are stored in float16; OpenVINO itself chooses the precision to compute in.
+    Raises InputError for anything that OpenVINO cannot express, RunError if writing fails.
     """
     library = need("openvino", "openvino")
     int8 = options.int8 and replace(options.int8, engine="openvino")
@@ -39,7 +40,7 @@ def save_openvino(network: Network, path: str | Path, options: ExportOptions, na
 
 
 def read_pairs(model: Any) -> dict[str, str]:
-    """The metadata of a model that OpenVINO has read."""
+    """The metadata of a model read by OpenVINO."""
     if not model.has_rt_info([_KEY]):
         return {}
     return {key: str(value) for key, value in model.get_rt_info([_KEY]).value.items()}

@@ -1,4 +1,4 @@
-"""TorchScript: the network as traced by PyTorch, with its metadata."""
+"""TorchScript models: the network traced by PyTorch, with its metadata."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ _FILE = "metadata.json"
 
 
 class _Boxes(nn.Module):
-    """The network with its boxes decoded: (n, boxes, 4) and scores (n, boxes, classes)."""
+    """The network followed by box decoding: boxes (n, boxes, 4) and scores (n, boxes, classes)."""
 
     def __init__(self, network: Network) -> None:
         super().__init__()
@@ -34,9 +34,9 @@ class _Boxes(nn.Module):
 
 
 def save_torchscript(network: Network, path: str | Path, options: ExportOptions, names: tuple[str, ...] = ()) -> None:
-    """Write a traced network of fixed batch and size.
+    """Write a traced network of fixed batch and input size.
 
-    Raises InputError for options that a trace cannot follow, RunError (disk full, ...).
+    Raises InputError for options that a trace does not support, RunError if writing fails.
     """
     if options.dynamic_size or options.batch is None or options.outputs == "nms" or options.half:
         raise InputError("torchscript: has a fixed batch and size, float32, and --output raw or boxes")
@@ -46,7 +46,7 @@ def save_torchscript(network: Network, path: str | Path, options: ExportOptions,
     shape = network.plan.input
     images = torch.zeros(options.batch, shape.channels, shape.height, shape.width)
     with warnings.catch_warnings(), torch.no_grad():
-        warnings.simplefilter("ignore", torch.jit.TracerWarning)  # sizes are constants of the trace by design
+        warnings.simplefilter("ignore", torch.jit.TracerWarning)  # sizes become constants of the trace by design
         traced = torch.jit.trace(_Boxes(network) if boxes else network, images, check_trace=False)
     buffer = io.BytesIO()
     text = json.dumps(Metadata.of(network, options, names).pairs())
@@ -56,7 +56,7 @@ def save_torchscript(network: Network, path: str | Path, options: ExportOptions,
 
 
 def read_torchscript(path: str | Path, device: torch.device) -> tuple[Any, dict[str, str]]:
-    """The model on a device and its metadata. Raises InputError for a file that is not TorchScript."""
+    """Load a model onto a device; returns it with its metadata. Raises InputError for a file that is not TorchScript."""
     extra = {_FILE: ""}
     if not is_file(path):
         raise InputError(f"{path}: no such model")

@@ -1,4 +1,4 @@
-"""Compares an exported model with its network on the same input."""
+"""Compares the outputs of an exported model with those of its network."""
 
 from __future__ import annotations
 
@@ -29,9 +29,9 @@ class Expected:
 
 
 def expected(network: Network, options: ExportOptions, *, seed: int = 0) -> list[Expected]:
-    """Random images at every batch and size that the exported model accepts (two of each if dynamic).
+    """Run the network on random images at the batch and input size of the exported model (at two of each if dynamic).
 
-    Call it before the network is folded, so that folding is verified, too.
+    Call this before folding the network, so that folding is verified too.
     """
     shape = network.plan.input
     generator = torch.Generator().manual_seed(seed)
@@ -58,7 +58,7 @@ def _outputs(network: Network, images: Tensor, options: ExportOptions) -> Sequen
 
 
 def _suppressed(boxes: Tensor, scores: Tensor, options: ExportOptions) -> Tensor:
-    """Rows image, class, score, box. `max_det` is not applied: among equal scores it would not drop the same boxes."""
+    """Rows (image, class, score, box) after NMS. `max_det` is not applied: it might drop different boxes of equal score."""
     rows = []
     for image, (own, chances) in enumerate(zip(boxes, scores, strict=True)):
         kept = suppress(own, torch.where(chances > options.conf, chances, 0.0), options.iou)
@@ -68,9 +68,9 @@ def _suppressed(boxes: Tensor, scores: Tensor, options: ExportOptions) -> Tensor
 
 
 def difference(found: Sequence[NDArray[np.float32]], wanted: Sequence[NDArray[np.float32]], outputs: Outputs) -> float:
-    """Largest difference of a value, relative to its magnitude plus 1; inf for tensors of other shapes.
+    """Largest difference between two values, relative to magnitude plus 1; inf if shapes differ.
 
-    For raw outputs, 1 is replaced by the spread of the tensor if that is lower: probabilities of many classes are all small.
+    For raw outputs, 1 is replaced by the spread of the tensor if that is smaller: with many classes, all probabilities are small.
     """
     if [each.shape for each in found] != [each.shape for each in wanted]:
         return float("inf")
@@ -88,5 +88,5 @@ def _one(found: NDArray[np.float32], wanted: NDArray[np.float32], raw: bool) -> 
 
 
 def sorted_rows(rows: NDArray[np.float32]) -> NDArray[np.float32]:
-    """Detections (any, 7) sorted by image, class and descending score."""
+    """Sort detections (any, 7) by image, class and descending score."""
     return rows[np.lexsort((-rows[:, 2], rows[:, 1], rows[:, 0]))]

@@ -1,1 +1,1 @@
-"""Networks as files: Darknet weights, PyTorch checkpoints, safetensors."""
+"""Model files: Darknet weights, PyTorch checkpoints, safetensors."""

@@ -1,4 +1,4 @@
-"""A network with its cfg, names and tensors in one file: the description that every format shares, and .pt files."""
+"""Files with cfg, class names and tensors together: the description that all formats share, and .pt files."""
 
 from __future__ import annotations
 
@@ -20,12 +20,17 @@ from utils.errors import InputError
 from utils.torch_files import is_plain_floats, save_torch_file
 
 FORMAT = "cspyolo model 1"
-RUN_FORMAT = "cspyolo checkpoint 1"  # of files that training/checkpoint.py writes
+RUN_FORMAT = "cspyolo checkpoint 1"  # format of the files that training/checkpoint.py writes
 
 
 @dataclass(frozen=True, kw_only=True)
 class Description:
-    """cfg: its text. names: class names, empty when unknown. seen, version: of the weights file's header."""
+    """Everything about a network except its tensors.
+
+    cfg: text of the cfg.
+    names: class names; empty if unknown.
+    seen, version: as in the header of a .weights file.
+    """
 
     cfg: str
     names: tuple[str, ...] = ()
@@ -38,7 +43,7 @@ class Description:
 
     @classmethod
     def from_plain(cls, values: Mapping[str, Any], place: str) -> Description:
-        """From the values in a file. Raises InputError if one is missing or has the wrong type."""
+        """Build from the values in a file. Raises InputError if one is missing or has the wrong type."""
         cfg, names, seen, version = (values.get(key) for key in ("cfg", "names", "seen", "version"))
         if not isinstance(cfg, str) or not isinstance(seen, int) or not 0 <= seen < 2**64 or not _are(names, str):
             raise InputError(f"{place}: expected the cfg, names, seen and version of its network")
@@ -49,7 +54,7 @@ class Description:
 
     @classmethod
     def from_text(cls, text: str, place: str) -> Description:
-        """The inverse of `text`. Raises InputError."""
+        """Inverse of `text`. Raises InputError."""
         values = parse_json(text, place, "the description of the network")
         if not isinstance(values, dict):
             raise InputError(f"{place}: the description of the network cannot be read")
@@ -59,7 +64,7 @@ class Description:
         return {"cfg": self.cfg, "names": list(self.names), "seen": self.seen, "version": list(self.version)}
 
     def text(self) -> str:
-        """One line of ASCII; cfg bytes that are not UTF-8 survive."""
+        """One line of ASCII; bytes of the cfg that are not valid UTF-8 are preserved."""
         return json.dumps(self.plain())
 
     def plan(self, place: str, *, width: int | None = None, height: int | None = None) -> Plan:
@@ -72,14 +77,14 @@ def _are(values: Any, kind: type) -> TypeGuard[Sequence[Any]]:
 
 
 class Described(NamedTuple):
-    """A network in a file: its description, and its tensors by name."""
+    """The content of a model file: description, and tensors by name."""
 
     description: Description
     state: dict[str, Tensor]
 
 
 def state_of(network: Network) -> dict[str, Tensor]:
-    """Every tensor once, by its PyTorch name, on the CPU in float32; layers with share_index have none."""
+    """All tensors by PyTorch name, on the CPU in float32; shared tensors (share_index) appear once, under their owner."""
     assert not network.is_folded, "a folded network has lost its batch normalisation"
     held: set[int] = set()
     state = {}
@@ -91,7 +96,7 @@ def state_of(network: Network) -> dict[str, Tensor]:
 
 
 def set_state(network: Network, state: Mapping[str, Tensor], place: str) -> None:
-    """Copy tensors by name. Raises InputError, before anything has changed, if they are not exactly the network's."""
+    """Copy tensors by name. Raises InputError, before changing anything, unless they are exactly those of the network."""
     own: dict[str, Tensor] = network.state_dict(keep_vars=True)
     needed = set(state_of(network))
     wrong = sorted(needed - set(state)) or sorted(set(state) - set(own))
@@ -117,14 +122,15 @@ def _check_tensor(tensor: Tensor, own: Tensor, place: str) -> None:
 
 
 def save_checkpoint_model(network: Network, path: str | Path, names: tuple[str, ...]) -> None:
-    """Write tensors, cfg and names. Raises RunError (disk full, ...)."""
+    """Write tensors, cfg and class names to a .pt file. Raises RunError if writing fails."""
     save_torch_file({"format": FORMAT, **Description.of(network, names).plain(), "model": state_of(network)}, path)
 
 
 def from_checkpoint(content: Any, place: str, *, ema: bool = False) -> Described | None:
-    """Description and tensors in the content of a PyTorch file; None if this program did not write it.
+    """Extract description and tensors from the content of a PyTorch file; None if cspyolo did not write it.
 
-    ema: the averaged weights of a training run instead of its last ones. Raises InputError if something is missing.
+    ema: take the averaged weights of a training run instead of its last ones.
+    Raises InputError if something is missing.
     """
     if not isinstance(content, dict) or content.get("format") not in (FORMAT, RUN_FORMAT):
         return None

@@ -1,4 +1,4 @@
-"""Reads and writes networks in any format, chosen by content when reading and by extension when writing."""
+"""Reads and writes networks in any format, recognised by content when reading and by extension when writing."""
 
 from __future__ import annotations
 
@@ -34,10 +34,13 @@ class LoadedModel(NamedTuple):
 class LoadOptions:
     """How to read a network.
 
-    cfg: needed for .weights and PyTorch files of other programs; replaces the one inside other files, unless own_cfg prefers
-    that. device: where the network goes. width, height: another input size than the cfg's, in pixels. ema: the averaged weights
-    of a training run instead of its last ones. trust_pickle: read PyTorch files by Python's pickle, which runs any code in them.
-    partial: load what fits of a .weights file.
+    cfg: required for .weights files and for PyTorch files of other programs; overrides the cfg inside other files.
+    own_cfg: prefer the cfg inside the file, if there is one.
+    device: where to put the network.
+    width, height: input size in pixels, if other than the cfg's.
+    ema: load the averaged weights of a training run instead of its last ones.
+    trust_pickle: read PyTorch files with Python's pickle, which runs any code in them.
+    partial: load as much of a .weights file as fits.
     """
 
     cfg: str | Path | None = None
@@ -51,7 +54,7 @@ class LoadOptions:
 
 
 def load_model(path: str | Path | None, reading: LoadOptions | None = None) -> LoadedModel:
-    """The network in a .weights, .pt or .safetensors file; with random weights without one.
+    """Load a network from a .weights, .pt or .safetensors file; without a file, its weights are random.
 
     Raises InputError for a file that cannot be used.
     """
@@ -72,7 +75,7 @@ def load_model(path: str | Path | None, reading: LoadOptions | None = None) -> L
 
 
 def save_model(network: Network, path: str | Path, names: tuple[str, ...] = ()) -> None:
-    """Write a network in the format of the extension. Raises InputError for an unknown one, RunError (disk full, ...)."""
+    """Write a network in the format of the extension. Raises InputError if it is unknown, RunError if writing fails."""
     suffix = Path(path).suffix
     if suffix in TORCH_SUFFIXES:
         save_checkpoint_model(network, path, names)

@@ -1,8 +1,8 @@
 """PyTorch files of other programs that build a Darknet network from its cfg.
 
-Keys of the form `module_list.I.Conv2d.weight`, with I the number of the layer in the cfg, are taken by name. Other files must
-hold the tensors layer by layer: weights, then scales, biases, mean and variance of the normalisation, or else the biases. Of
-those only the shapes are compared.
+Keys of the form `module_list.I.Conv2d.weight`, with I the layer's index in the cfg, are matched by name. Other files must
+hold the tensors layer by layer: weights, then either the scales, biases, mean and variance of the normalisation, or the
+biases. Those are matched by order, and only their shapes are checked.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ import logging
 import re
 from collections.abc import Iterator
 from pathlib import Path
-from pickle import UnpicklingError  # only the name of torch.load's refusal
+from pickle import UnpicklingError  # raised by torch.load; nothing is unpickled here
 from typing import Any
 
 import torch
@@ -39,13 +39,13 @@ _KINDS: dict[str, StoredKind] = {
     "implicit": "implicit_weights",
 }
 
-Pair = tuple[str, Tensor, int, Stored]  # name and tensor in the file, layer and tensor of the network
+Pair = tuple[str, Tensor, int, Stored]  # name and tensor in the file, layer index and tensor of the network
 
 
 def set_foreign(network: Network, content: Any, path: str | Path) -> None:
-    """Copy the tensors in the content of another program's PyTorch file into `network`.
+    """Copy the tensors of another program's PyTorch file into `network`.
 
-    Raises InputError, before anything has changed, if a shape differs or if tensors are missing or left over.
+    Raises InputError, before changing anything, if a shape differs or if tensors are missing or left over.
     """
     found = dict(_tensors(content, str(path)))
     named = {name: match for name in found if (match := _NAMED.fullmatch(name)) and match[2] in _KINDS}
@@ -71,7 +71,7 @@ def set_foreign(network: Network, content: Any, path: str | Path) -> None:
 
 
 def unpickle(path: str | Path) -> Any:
-    """The content of a PyTorch file by Python's pickle, which runs any code in the file. Raises InputError."""
+    """Load a PyTorch file with Python's pickle, which runs any code in the file. Raises InputError."""
     try:
         return torch.load(path, map_location="cpu", weights_only=False)
     except (UnpicklingError, RuntimeError, ImportError, AttributeError, EOFError) as error:

@@ -1,4 +1,4 @@
-"""An equivalent cfg and weights pair without batch normalisation."""
+"""Converts a network to an equivalent one without batch normalisation."""
 
 from __future__ import annotations
 
@@ -14,10 +14,10 @@ TOLERANCE = 1e-4
 
 
 def without_batch_norm(network: Network) -> Network:
-    """A network whose cfg has no batch_normalize, its weights those of `network` with the normalisation folded in.
+    """Return a network whose cfg has no batch_normalize, with the normalisation of `network` folded into its weights.
 
-    `network` can no longer be saved afterwards. Both are run once on random values. Raises InputError if they differ by more
-    than rounding, or if a layer shares weights that only one of the two normalises.
+    `network` cannot be saved afterwards. Both networks are run once on random values. Raises InputError if their outputs
+    differ by more than rounding, or if two layers share weights and only one of them normalises.
     """
     cfg = network.plan.cfg
     for step in network.plan.steps:

@@ -1,4 +1,4 @@
-"""Networks in .safetensors files: tensors by name, the description as metadata."""
+"""Networks as .safetensors files: tensors by name, with the description as metadata."""
 
 from __future__ import annotations
 
@@ -15,13 +15,13 @@ from utils.errors import InputError
 from utils.files import atomic_write
 from utils.packages import need
 
-_MOST_BYTES = 100_000_000  # of a header; the format's own limit
+_MOST_BYTES = 100_000_000  # size limit of the header, set by the format
 _LENGTH = struct.Struct("<Q")
 _BYTES = {"F64": 8, "F32": 4, "F16": 2, "BF16": 2, "I64": 8, "I32": 4, "I16": 2, "I8": 1, "U8": 1, "BOOL": 1}
 
 
 def check_header(path: str | Path) -> None:
-    """Raises InputError for a header whose tensors do not fill the file exactly, each byte once."""
+    """Raise InputError unless the tensors of the header cover every byte of the file exactly once."""
     try:
         with Path(path).open("rb") as stream:
             size = stream.seek(0, 2)
@@ -59,7 +59,7 @@ def _check_tensors(header: dict[str, Any], room: int, path: str | Path) -> None:
 
 
 def _span(name: str, entry: Any, path: str | Path) -> tuple[int, int]:
-    """First byte of a tensor and the one after its last."""
+    """Start and end of a tensor in bytes, the end exclusive."""
     values = entry if isinstance(entry, dict) else {}
     width = _BYTES.get(str(values.get("dtype")))
     shape, offsets = _counts(values.get("shape")), _counts(values.get("data_offsets"))
@@ -79,12 +79,12 @@ _KEY = "darknet"
 
 
 def save_safetensors(network: Network, path: str | Path, names: tuple[str, ...]) -> None:
-    """Write tensors, cfg and names. Raises RunError (disk full, ...) and InputError when the package is missing."""
+    """Write tensors, cfg and class names. Raises RunError if writing fails, InputError if safetensors is not installed."""
     library = need("safetensors.torch", "safetensors")
     data = library.save(state_of(network), {"format": FORMAT, _KEY: Description.of(network, names).text()})
     size = int.from_bytes(data[:8], "little")
     header = json.loads(data[8 : 8 + size])
-    header["__metadata__"] = dict(sorted(header["__metadata__"].items()))  # the package writes them in random order
+    header["__metadata__"] = dict(sorted(header["__metadata__"].items()))  # safetensors writes them in random order
     text = json.dumps(header, separators=(",", ":"), ensure_ascii=False).encode()
     text += b" " * (-len(text) % 8)
     with atomic_write(path) as stream:
@@ -92,13 +92,13 @@ def save_safetensors(network: Network, path: str | Path, names: tuple[str, ...])
 
 
 def read_safetensors(path: str | Path) -> Described:
-    """Description and tensors. Raises InputError for a damaged file, or one without a description."""
+    """Read description and tensors. Raises InputError for a damaged file, or one without a description."""
     check_header(path)
     library = need("safetensors", "safetensors")
     try:
         with library.safe_open(str(path), "pt") as file:
             metadata = file.metadata() or {}
-            state = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - it is not a dictionary
+            state = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - not a dictionary
     except library.SafetensorError as error:
         raise InputError(f"{path}: is damaged or not a safetensors file: {error}") from None
     if metadata.get("format") != FORMAT or _KEY not in metadata:
