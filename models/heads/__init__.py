@@ -1,1 +1,1 @@
-"""Layers that turn their input into boxes: one file for each type, options, boxes and training loss together."""
+"""Heads: layers with boxes or a training loss; one file per type, with options, decoding and loss together."""

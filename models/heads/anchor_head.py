@@ -1,8 +1,8 @@
 """What [yolo] and [Gaussian_yolo] share: assignment of objects to boxes and anchors, class loss, adversarial loss.
 
-A loss here is a delta: what the original adds to the head's input, by hand-written rules (yolo_layer.c process_batch and its
-twin in gaussian_yolo_layer.c). First every box is trained as background unless it overlaps an object. Then the targets are
-applied in the original's order, which matters where several fall on one box.
+The loss is defined by a delta: the change of the head's input that the original computes by hand-written rules (yolo_layer.c
+process_batch and its counterpart in gaussian_yolo_layer.c). First every box that overlaps no object is trained as background.
+Then the targets are applied in the original's order, which matters where several share one box.
 """
 
 from __future__ import annotations
@@ -39,14 +39,14 @@ from models.heads.matching import (
 from models.layers.base import Site
 
 CLASS_THRESHOLD = (
-    0.25  # compare_yolo_class: only a box with some class probability above this is spared as near an object
+    0.25  # compare_yolo_class: a box near an object is only ignored if some class probability exceeds this
 )
 FOCAL_ALPHA = 0.5
 FOCAL_EPSILON = 1e-15
 
 
 class Matches(NamedTuple):
-    """Boxes and the objects that they match: locations, index in GroundTruth (k,), IoU (k,)."""
+    """k boxes that match an object: their locations, the object's index in GroundTruth (k,), the IoU (k,)."""
 
     at: Locations
     gt_index: Tensor
@@ -57,8 +57,11 @@ class Matches(NamedTuple):
 class Targets:
     """k boxes and the objects they are trained on, in the order in which they apply: matches by IoU, then anchor matches.
 
-    class_ids: target class (k,). assigned: bool (k,), matched by its anchor. overlap: (k,), the IoU, 1 for anchor matches.
-    entries: outputs (k, entries). predicted, wanted: boxes cxcywh_rel (k, 4).
+    class_ids: (k,), target class.
+    assigned: bool (k,), whether matched by its anchor.
+    overlap: (k,), IoU; 1 for anchor matches.
+    entries: (k, entries), outputs of the head.
+    predicted, wanted: boxes cxcywh_rel (k, 4).
     """
 
     at: Locations
@@ -77,9 +80,11 @@ class Targets:
 class TargetDeltas:
     """Deltas of k targets, in the order in which they apply.
 
-    box: added to the box entries (k, entries before the objectness). objectness: replaces that of the box (k,).
-    keeps: bool (k,), a non-zero objectness delta of the box is kept instead. class_ids: (k,). class_value: delta of the
-    target class set after the class loss; NaN: leave what the class loss gives (k,).
+    box: (k, entries before the objectness), added to the box's delta.
+    objectness: (k,), replaces the box's objectness delta.
+    keeps: bool (k,), whether a non-zero objectness delta is kept instead.
+    class_ids: (k,), target class.
+    class_value: (k,), replaces the delta of the target class after the class loss; NaN: leave it.
     """
 
     at: Locations
@@ -94,8 +99,8 @@ class TargetDeltas:
 class ClassLoss:
     """How a target changes the class deltas of its box (yolo_layer.c and gaussian_yolo_layer.c, delta_..._class).
 
-    The first target of a box sets all classes, later ones only their own. A later one is recognised by a non-zero delta of
-    its own class or, in [Gaussian_yolo], of class 0 (`checks_first`).
+    The first target of a box sets the deltas of all classes, later targets only that of their own class. A target counts as a
+    later one if the delta of its own class or, in [Gaussian_yolo], of class 0 (`checks_first`) is not zero.
     """
 
     factors: list[float] | None
@@ -110,13 +115,13 @@ class ClassLoss:
         return cls(factors, section.label_smooth_eps, section.cls_normalizer, focal, checks_first)
 
     def factor(self, class_ids: Tensor) -> Tensor:
-        """Factor (k,) of each target, 1 without counters_per_class."""
+        """Factor (k,) for each target; 1 without counters_per_class."""
         if self.factors is None:
             return torch.ones(len(class_ids), device=class_ids.device)
         return torch.tensor(self.factors, device=class_ids.device)[class_ids]
 
     def apply(self, found: Tensor, delta: Tensor, class_ids: Tensor) -> Tensor:
-        """Delta (k, classes) after one more target in each of k boxes, from their outputs and the delta so far, same shape."""
+        """Class delta (k, classes) after one more target in each of k boxes; `found` (outputs) and `delta` have that shape too."""
         classes = class_ids[:, None]
         own = found.gather(1, classes)
         factor = self.factor(class_ids)[:, None]
@@ -141,7 +146,7 @@ class ClassLoss:
 
 
 def class_factors(counters: Sequence[int] | None, most: float) -> list[float] | None:
-    """Factor of each class: the highest count over its own, at most `most` (parser.c get_classes_multipliers)."""
+    """Factor of each class: the highest count divided by its own, at most `most` (parser.c get_classes_multipliers)."""
     if counters is None:
         return None
     counts = [max(1, count) for count in counters]
@@ -149,13 +154,13 @@ def class_factors(counters: Sequence[int] | None, most: float) -> list[float] | 
 
 
 def focal_factor(probability: Tensor) -> Tensor:
-    """Factor of the focal loss on the class deltas of a box, from the probability of the target class."""
+    """Focal-loss factor on the class deltas of a box, given the probability of the target class."""
     sure = probability + FOCAL_EPSILON
     return FOCAL_ALPHA * (-(1 - sure) * (2 * sure * sure.log() + sure - 1))
 
 
 class AnchorHead(GridHead):
-    """A head whose objects are assigned by the shapes of anchors."""
+    """A head that assigns objects to anchors by shape."""
 
     section: AnchorSection
     adversarial_classes: ClassVar[bool]  # see adversarial_loss
@@ -167,11 +172,11 @@ class AnchorHead(GridHead):
         self.anchors, self.own_sizes = len(section.indices), section.own_sizes
 
     def delta(self, cells: Tensor, ground_truth: GroundTruth, size_wh: tuple[int, int]) -> tuple[Tensor, Targets]:
-        """Delta for outputs `cells` (n, anchors, entries, h, w), which may be changed, in the same shape; and the targets."""
+        """Delta for the outputs `cells` (n, anchors, entries, h, w), in the same shape, and the targets. May modify `cells`."""
         raise AssertionError(f"{type(self).__name__} lacks delta()")
 
     def report(self, x: Tensor, delta: Tensor, targets: Targets, no_object: Tensor) -> HeadLoss:
-        """The loss for a delta; no_object: mean objectness of all boxes."""
+        """Build the HeadLoss of a delta; no_object: mean objectness of all boxes."""
         raise AssertionError(f"{type(self).__name__} lacks report()")
 
     def loss(self, x: Tensor, labels: Tensor, size_wh: tuple[int, int], seen: int) -> HeadLoss:
@@ -183,9 +188,9 @@ class AnchorHead(GridHead):
         return self.report(x, delta, targets, no_object)
 
     def adversarial_loss(self, x: Tensor, labels: Tensor, size_wh: tuple[int, int], seen: int) -> Tensor:
-        """Lowers the objectness of every box and its confident classes, in proportion to the square root of its area.
+        """Lower the objectness and the confident classes of every box, in proportion to the square root of its area.
 
-        With `adversarial_classes`, boxes with a confident class also raise all others, and shrink their coordinates to zero.
+        With `adversarial_classes`, boxes with a confident class also raise all other classes and shrink their coordinates to 0.
         """
         with torch.no_grad():
             cells, at = split_anchors(self(x), self.anchors), self.objectness_at
@@ -210,10 +215,10 @@ class AnchorHead(GridHead):
     def background_delta(
         self, cells: Tensor, ground_truth: GroundTruth, size_wh: tuple[int, int]
     ) -> tuple[Tensor, Matches, Matches]:
-        """Delta (n, anchors, entries, h, w) of all boxes as background, and those that match an object.
+        """Delta (n, anchors, entries, h, w) of all boxes as background, and two groups of boxes that match an object.
 
-        The first matches have a confident class and an IoU above ignore_thresh: their objectness is left alone. The second
-        have an IoU above truth_thresh: they are trained on the object.
+        The first group has a confident class and an IoU above ignore_thresh: its objectness is left alone. The second has an
+        IoU above truth_thresh: it is trained on the object.
         """
         section, at = self.section, self.objectness_at
         confident = (cells[:, :, at + 1 :] > CLASS_THRESHOLD).any(2)
@@ -243,9 +248,9 @@ class AnchorHead(GridHead):
         points_rel: Tensor,
         size_wh: tuple[int, int],
     ) -> Targets:
-        """`matches` in the order given, then the boxes whose anchor has an object's shape, in ground-truth order.
+        """All targets: `matches` in the given order, then boxes whose anchor has an object's shape, in ground-truth order.
 
-        points_rel: the points (objects, 2) that decide each object's cell.
+        points_rel: (objects, 2), the point of each object that decides its cell.
         """
         section, grid_wh = self.section, grid_of(cells)
         sizes = points_rel.new_tensor(section.anchor_sizes) / points_rel.new_tensor(size_wh)
@@ -270,7 +275,7 @@ class AnchorHead(GridHead):
     def apply_targets(
         self, cells: Tensor, delta: Tensor, deltas: TargetDeltas, class_loss: ClassLoss
     ) -> tuple[Locations, Tensor]:
-        """Apply the targets round by round; returns the boxes concerned and their delta (s, entries). `delta` is not changed."""
+        """Apply the targets round by round; returns the boxes affected and their new delta (s, entries). `delta` is unchanged."""
         at = self.objectness_at
         groups = group_by_box(deltas.at, (len(cells), cells.shape[1], *cells.shape[3:]))
         entries, state = entries_at(cells, groups.at), entries_at(delta, groups.at)
@@ -287,20 +292,20 @@ class AnchorHead(GridHead):
         return groups.at, state
 
     def average_boxes(self, state: Tensor, chosen: Tensor) -> Tensor:
-        """Box entries of (s, entries) divided by the number of rising classes, where `chosen` (averages_yolo_deltas)."""
+        """Divide box entries of (s, entries) by the number of positive class deltas, where `chosen` (averages_yolo_deltas)."""
         at = self.objectness_at
         rising = (state[:, at + 1 :] > 0).sum(1).clamp(min=1)
         divisor = torch.where(chosen, rising, 1)[:, None]
         return torch.cat((state[:, :at] / divisor, state[:, at:]), 1)
 
     def overlap_gradient(self, targets: Targets) -> Tensor:
-        """`box_gradient` (k, 4) of the predicted boxes by iou_loss; a size of zero counts as 1."""
+        """`box_gradient` (k, 4) of the predicted boxes for iou_loss; a width or height of 0 counts as 1."""
         predicted = targets.predicted
         size = torch.where(predicted[:, 2:] == 0, 1.0, predicted[:, 2:])
         return box_gradient(torch.cat((predicted[:, :2], size), 1), targets.wanted, self.section.iou_loss)
 
     def target_probability(self, targets: Targets) -> Tensor:
-        """Output (k,) for the class of each target."""
+        """Class probability (k,) predicted for the class of each target."""
         return targets.entries[:, self.objectness_at + 1 :].gather(1, targets.class_ids[:, None])[:, 0]
 
 
@@ -309,5 +314,5 @@ def _pick(at: Locations, chosen: Tensor) -> Locations:
 
 
 def finite(values: Tensor, most: float) -> Tensor:
-    """NaN and infinity to 0, then limited to +-most (yolo_layer.c fix_nan_inf, clip_value)."""
+    """Replace NaN and infinity by 0, then clip to +-most (yolo_layer.c fix_nan_inf, clip_value)."""
     return torch.where(values.isfinite(), values, 0.0).clamp(-most, most)

@@ -1,4 +1,4 @@
-"""Anchors in a cfg: the list, the checks of a planned head, and the options of heads with anchors in pixels."""
+"""Anchors in a cfg: parsing the list, checks of a planned head, and the options of heads with anchors in pixels."""
 
 from __future__ import annotations
 
@@ -10,14 +10,14 @@ from models.layers.base import Shape, Site
 from utils.errors import HeadWidthError
 from utils.options import option, warn
 
-DEFAULT_SIZE = 0.5  # of an anchor that the list lacks: make_yolo_layer, make_region_layer
+DEFAULT_SIZE = 0.5  # width and height of anchors missing in the list (make_yolo_layer, make_region_layer)
 IOU_LOSSES = ("mse", "iou", "giou", "diou", "ciou")
 IOU_KINDS = ("iou", "giou", "diou", "ciou")
 NMS_KINDS = ("default", "greedynms", "diounms", "cornersnms")
 
 
 def pairs(values: Sequence[float] | None, count: int) -> tuple[tuple[float, float], ...]:
-    """`count` (width, height) from the flat list of the cfg; missing ones are DEFAULT_SIZE, as in the original."""
+    """`count` pairs (width, height) from the flat list in the cfg; missing values are DEFAULT_SIZE, as in the original."""
     given = [*(values or ())][: 2 * count]
     given += [DEFAULT_SIZE] * (2 * count - len(given))
     return tuple(zip(given[::2], given[1::2], strict=True))
@@ -29,9 +29,9 @@ def anchors_text(sizes: Sequence[tuple[float, float]]) -> str:
 
 
 def check_sizes(site: Site, values: Sequence[float] | None, count: int) -> None:
-    """Raises CfgError for a negative size; warns of sizes of zero, and if the list is shorter or longer than `count` anchors.
+    """Raise CfgError for a negative size; warn of zero sizes and of a list with fewer or more than `count` anchors.
 
-    Some published cfgs have such lists; the original reads them, and so do we.
+    Some published cfgs have such lists, and the original accepts them.
     """
     if values is None:
         return
@@ -48,7 +48,7 @@ def check_sizes(site: Site, values: Sequence[float] | None, count: int) -> None:
 
 
 def check_mask(site: Site, indices: Sequence[int], count: int) -> None:
-    """Raises CfgError if `mask` names an anchor that does not exist, or one twice."""
+    """Raise CfgError if `mask` names an anchor that does not exist, or the same anchor twice."""
     for index in indices:
         if not 0 <= index < count:
             raise site.error(f"mask: there is no anchor {index}, expected 0 to {count - 1}", "mask")
@@ -57,7 +57,7 @@ def check_mask(site: Site, indices: Sequence[int], count: int) -> None:
 
 
 def check_filters(site: Site, filters: int, because: str) -> None:
-    """Raises CfgError if the previous layer does not have the number of channels that the head needs."""
+    """Raise CfgError if the previous layer does not have the number of channels that the head needs."""
     if site.input.channels != filters:
         found = site.input.channels
         text = f"reads {found} channels, expected filters={filters} in the layer before it for {because}"
@@ -66,7 +66,7 @@ def check_filters(site: Site, filters: int, because: str) -> None:
 
 @dataclass(frozen=True, kw_only=True)
 class AnchorSection(BoxSection):
-    """A head with anchors in pixels, and with objectness and independent class probabilities for each box."""
+    """Options of heads with anchors in pixels, and an objectness and independent class probabilities for each box."""
 
     num: int = option(1, "number of anchors of all heads together", least=1, most=10_000)
     mask: tuple[int, ...] | None = option(None, "anchors of this head, counted from 0; default all")
@@ -93,14 +93,14 @@ class AnchorSection(BoxSection):
 
     @property
     def indices(self) -> tuple[int, ...]:
-        """The anchors of this head, counted from 0 among all."""
+        """Indices of this head's anchors in the list of all anchors."""
         return tuple(range(self.num)) if self.mask is None else self.mask
 
     @property
     def anchor_count(self) -> int:
-        """Anchors of all heads: num, or more if the mask names some that the list has.
+        """Number of anchors of all heads: `num`, or more if the mask names later ones that are in the list.
 
-        A published cfg has num=16 and uses 20; the original then reads beyond the end of its array.
+        A published cfg has num=16 and uses 20; there the original reads beyond the end of its array.
         """
         given = len(self.anchors or ()) // 2
         return max(self.num, min(given, max(self.indices) + 1))

@@ -1,4 +1,4 @@
-"""The contract of a head: besides what every layer answers, its boxes and its training loss."""
+"""The contract of a head: in addition to that of a layer, decoding of boxes and a training loss."""
 
 from __future__ import annotations
 
@@ -23,7 +23,8 @@ NO_LIMIT = 3.4028234663852886e38  # FLT_MAX, the original's "no limit" of max_de
 class Candidates:
     """Boxes of a whole batch above a score threshold, before NMS.
 
-    image: int64 (n,), the image of each box. cxcywh_rel: float32 (n, 4), centre and size relative to the network's input.
+    image: int64 (n,), index of each box's image in the batch.
+    cxcywh_rel: float32 (n, 4), centre and size relative to the network's input.
     scores: float32 (n, classes), objectness times class probability; zero unless above the threshold.
     objectness: float32 (n,).
     """
@@ -35,9 +36,11 @@ class Candidates:
 
 
 class DenseBoxes(NamedTuple):
-    """Every box of a head, without threshold, for exported networks; cells row by row, anchors innermost.
+    """All boxes of a head, without a threshold, for exported networks; ordered by row, column, anchor.
 
-    cxcywh_rel: float32 (images, boxes, 4). scores: float32 (images, boxes, classes). objectness: float32 (images, boxes).
+    cxcywh_rel: float32 (images, boxes, 4).
+    scores: float32 (images, boxes, classes).
+    objectness: float32 (images, boxes).
     """
 
     cxcywh_rel: Tensor
@@ -49,12 +52,14 @@ class DenseBoxes(NamedTuple):
 class HeadLoss:
     """Loss of one head over a batch.
 
-    value: scalar whose gradient with respect to the head's input is minus the original's delta, elementwise, summed over
-    the images (not averaged). cost: what the original reports as the layer's cost; `value` equals it. terms: parts of the
-    cost by name ("box", "objectness", "class", ...); they add up to it. averages: other numbers that the original prints.
+    value: scalar whose gradient with respect to the head's input is elementwise minus the original's delta; summed over the
+        images, not averaged.
+    cost: what the original reports as the layer's cost; equal to `value`.
+    terms: parts of the cost by name ("box", "objectness", "class", ...), which add up to it.
+    averages: other numbers that the original prints.
     targets: objects assigned to this head; an object assigned to several anchors counts several times.
-    factor: what the original's GPU build multiplies this layer's delta by in the backward pass (delta_normalizer); its CPU
-    build and the recordings do not. The training objective is `value * factor`.
+    factor: what the original's GPU build multiplies the delta by in the backward pass (delta_normalizer); its CPU build and
+        the recordings do not. The training objective is `value * factor`.
     """
 
     value: Tensor
@@ -74,14 +79,14 @@ class HeadLoss:
 class HeadSection(LayerSection):
     """A layer with a training loss.
 
-    labels: what the module's `loss` is given: "boxes", or a "vector" for each image, such as class probabilities.
+    labels: what the module's `loss` expects: "boxes", or a "vector" for each image, such as class probabilities.
     """
 
     is_head: ClassVar[bool] = True
     labels: ClassVar[Literal["boxes", "vector"]] = "boxes"
 
     def reported_shape(self, site: Site) -> Shape:
-        """The original prints no size of most heads."""
+        """All zeros: for most heads the original prints no size."""
         return Shape(0, 0, 0)
 
 
@@ -99,7 +104,7 @@ class BoxSection(HeadSection):
 
     @property
     def filters(self) -> int:
-        """Channels that the previous layer must have."""
+        """Number of channels that the previous layer must have."""
         raise AssertionError(f"{type(self).__name__} lacks filters")
 
     @property
@@ -115,30 +120,36 @@ class Head(Layer):
     """A head's module. forward(x) is the original's layer output (activations applied), in the shape of x, in float32."""
 
     def decode(self, output: Tensor, threshold: float, size_wh: tuple[int, int]) -> Candidates:
-        """Boxes with a score above `threshold` from a batch of `forward` outputs; size_wh: the network's input in pixels."""
+        """Decode the boxes with a score above `threshold` from a batch of `forward` outputs; size_wh: input size in pixels."""
         raise AssertionError(f"{type(self).__name__} has no boxes")
 
     def dense(self, output: Tensor, size_wh: tuple[int, int]) -> DenseBoxes:
-        """All boxes of a batch of `forward` outputs: fixed shapes, no branch on values, for export."""
+        """Decode all boxes from a batch of `forward` outputs, with fixed shapes and no branches on values, for export."""
         raise AssertionError(f"{type(self).__name__} has no boxes")
 
     def export_boxes(self, graph: Graph, site: Site, output: str) -> tuple[str, str]:
-        """`dense` in an ONNX graph: names of boxes (images, boxes, 4) and scores (images, boxes, classes) from `export`'s."""
+        """Add `dense` to an ONNX graph.
+
+        output: name of the output of `export`.
+        Returns the names of boxes (images, boxes, 4) and scores (images, boxes, classes).
+        """
         raise site.error(f"[{site.raw.name}] has no boxes, expected outputs=raw")
 
     def loss(self, x: Tensor, labels: Tensor, size_wh: tuple[int, int], seen: int) -> HeadLoss:
         """Training loss.
 
-        x: the head's input (n, channels, height, width). labels: for boxes float32 (n, any, 5), each row cx, cy, w, h relative
-        to the input image, then the class; the rows of an image end at the first one with cx = 0, as in the original. For
-        "vector" heads float32 (n, values). size_wh: the network's input in pixels. seen: images trained on, this batch included.
+        x: the head's input (n, channels, height, width).
+        labels: for "boxes" heads float32 (n, any, 5); each row is cx, cy, w, h relative to the input image, then the class.
+            The rows of an image end at the first one with cx = 0, as in the original. For "vector" heads float32 (n, values).
+        size_wh: size of the network's input in pixels.
+        seen: images trained on so far, this batch included.
         """
         raise AssertionError(f"{type(self).__name__} has no loss")
 
     def adversarial_loss(self, x: Tensor, labels: Tensor, size_wh: tuple[int, int], seen: int) -> Tensor:
-        """What self-adversarial training minimises by changing the images: the objective of images without objects.
+        """Loss that self-adversarial training minimises by changing the images: that of images without objects.
 
-        Arguments as for `loss`; only the shape of `labels` counts.
+        Arguments as for `loss`; only the shape of `labels` matters.
         """
         return self.loss(x, torch.zeros_like(labels), size_wh, seen).objective
 
@@ -146,7 +157,7 @@ class Head(Layer):
 def make_loss(
     x: Tensor, delta: Tensor, terms: dict[str, float], averages: dict[str, float], targets: int, factor: float = 1.0
 ) -> HeadLoss:
-    """The HeadLoss whose cost is the sum of its terms."""
+    """Build the HeadLoss whose cost is the sum of its terms."""
     cost = sum(terms.values())
     return HeadLoss(loss_value(x, delta, delta.new_tensor(cost)), cost, terms, averages, targets, factor)
 
@@ -158,7 +169,7 @@ def loss_value(x: Tensor, delta: Tensor, cost: Tensor) -> Tensor:
 
 
 class _LossValue(torch.autograd.Function):
-    """The original's gradients are hand-written and belong to no exact loss, so value and gradient are given separately."""
+    """Carries a value and an unrelated gradient: the original's hand-written gradients are not those of any exact loss."""
 
     @staticmethod
     def forward(ctx: Any, x: Tensor, delta: Tensor, cost: Tensor) -> Tensor:
@@ -175,7 +186,7 @@ class _LossValue(torch.autograd.Function):
 def to_floats(
     terms: Mapping[str, Tensor], measures: Mapping[str, Tensor], no_object: Tensor
 ) -> tuple[dict[str, float], dict[str, float]]:
-    """Terms of the cost, and averages: the means of measures (k,), and `no_object`; one transfer from the device."""
+    """The terms as floats, and the averages: the mean of each measure (k,), and `no_object`. Copies from the device once."""
     values = torch.stack(tuple(measures.values()), 1)
     means = values.sum(0) / max(len(values), 1)
     numbers = torch.cat((torch.stack(tuple(terms.values())), means, no_object[None])).tolist()
@@ -184,9 +195,9 @@ def to_floats(
 
 
 def locate(name: str, cfg_path: str) -> Path:
-    """A file named in a cfg: relative to the working folder, else to the cfg's folder or its parent.
+    """Find a file named in a cfg: relative to the working folder, else to the cfg's folder or its parent.
 
-    The original looks in the working folder only, which usually is the parent of `cfg/`.
+    The original looks in the working folder only, which is usually the parent of `cfg/`.
     """
     folder = Path(cfg_path).resolve().parent
     found = next((path for path in (Path(name), folder / name, folder.parent / name) if is_file(path)), None)

@@ -1,6 +1,6 @@
-"""Gradients of the overlap losses with respect to a box, as the original writes them by hand (box.c dx_box_iou).
+"""The original's hand-written gradients of the IoU losses with respect to a box (box.c dx_box_iou).
 
-They are not the derivatives of IoU: sizes lack a factor of one half, and the enclosing box of DIoU and CIoU differs.
+They are not the exact derivatives: sizes lack a factor of one half, and the enclosing box of DIoU and CIoU differs.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from utils.boxes import CIOU_GUARD
 
 
 class _Sides(NamedTuple):
-    """Top, bottom, left, right of boxes, or a derivative with respect to each; (k,) each."""
+    """Top, bottom, left and right of k boxes, or derivatives with respect to them; each (k,)."""
 
     top: Tensor
     bottom: Tensor
@@ -24,9 +24,9 @@ class _Sides(NamedTuple):
 
 
 def box_gradient(predicted_cxcywh: Tensor, wanted_cxcywh: Tensor, kind: str) -> Tensor:
-    """Direction in cx, cy, w, h (k, 4) that improves the overlap of predicted boxes (k, 4) with wanted boxes (k, 4).
+    """Gradient (k, 4) in cx, cy, w, h that increases the overlap of predicted boxes (k, 4) with wanted boxes (k, 4).
 
-    kind: "iou", "giou", "diou" or "ciou". Values may be NaN or infinite where the original's are.
+    kind: "iou", "giou", "diou" or "ciou". Values are NaN or infinite wherever the original's may be.
     """
     predicted, wanted = _sides(predicted_cxcywh), _sides(wanted_cxcywh)
     height = torch.minimum(predicted.bottom, wanted.bottom) - torch.maximum(predicted.top, wanted.top)
@@ -41,7 +41,7 @@ def box_gradient(predicted_cxcywh: Tensor, wanted_cxcywh: Tensor, kind: str) -> 
         for i, u in zip(d_common, d_union, strict=True)
     ]
     gradient = _Sides(*d_iou)
-    # A box without extent: in the original, the second assignment of each pair reads the result of the first.
+    # For a box without extent, the second assignment of each pair reads the result of the first, as in the original.
     upright, forward = predicted.top < predicted.bottom, predicted.left < predicted.right
     top = torch.where(upright, gradient.top, gradient.bottom)
     left = torch.where(forward, gradient.left, gradient.right)
@@ -78,7 +78,7 @@ def _d_area(box: _Sides) -> _Sides:
 
 
 def _inner(predicted: _Sides, wanted: _Sides, width: Tensor, height: Tensor) -> _Sides:
-    """Derivative of the intersection: only those sides of the predicted box count that bound it."""
+    """Derivative of the intersection; only sides of the predicted box that bound the intersection contribute."""
     return _Sides(
         torch.where(predicted.top > wanted.top, -width, 0.0),
         torch.where(predicted.bottom < wanted.bottom, width, 0.0),
@@ -90,7 +90,7 @@ def _inner(predicted: _Sides, wanted: _Sides, width: Tensor, height: Tensor) -> 
 def _with_enclosing(
     gradient: _Sides, predicted: _Sides, wanted: _Sides, union: Tensor, d_union: _Sides, apart: Tensor
 ) -> _Sides:
-    """GIoU: the term of the enclosing box is added; if the boxes are apart, it replaces the rest."""
+    """GIoU: add the term of the enclosing box; if the boxes do not overlap, it replaces the rest."""
     width = torch.maximum(predicted.right, wanted.right) - torch.minimum(predicted.left, wanted.left)
     height = torch.maximum(predicted.bottom, wanted.bottom) - torch.minimum(predicted.top, wanted.top)
     enclosing = width * height
@@ -108,7 +108,7 @@ def _with_enclosing(
 def _distance_gradient(
     predicted_cxcywh: Tensor, wanted_cxcywh: Tensor, predicted: _Sides, wanted: _Sides
 ) -> tuple[Tensor, Tensor]:
-    """DIoU: gradient (k, 4) of the relative distance of the centres, and the squared diagonal of the enclosing box (k,)."""
+    """DIoU: gradient (k, 4) of the relative distance between centres, and the squared diagonal (k,) of the enclosing box."""
     width = torch.maximum(predicted.right, wanted.right) - torch.minimum(predicted.left, wanted.left)
     height = torch.maximum(predicted.bottom, wanted.bottom) - torch.minimum(predicted.top, wanted.top)
     diagonal = width * width + height * height

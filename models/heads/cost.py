@@ -18,7 +18,7 @@ _NO_TRAINING = "training of [contrastive] is not offered"
 
 
 class IdentityHead(Head):
-    """Input (n, c, h, w), output the same. The original's CPU build leaves the output buffer at zero without a target."""
+    """Passes (n, c, h, w) through. Without a target, the original's CPU build leaves its output buffer at zero."""
 
     def forward(self, x: Tensor) -> Tensor:
         return x
@@ -60,7 +60,7 @@ class Cost(IdentityHead):
         self.section = section
 
     def loss(self, x: Tensor, labels: Tensor, size_wh: tuple[int, int], seen: int) -> HeadLoss:
-        """labels: float32 (n, values), the target of the previous layer's output."""
+        """See Head.loss; labels: float32 (n, values), the target for the previous layer's output."""
         with torch.no_grad():
             found = x.float().reshape(len(x), -1)
             target = labels.to(found)
@@ -82,7 +82,7 @@ class Cost(IdentityHead):
 class ContrastiveSection(HeadSection):
     """Embeddings that are similar for views of one object (softmax_layer.c contrastive layer; arXiv:2002.05709).
 
-    The network runs with it; training it would need object identities in the labels and is not offered.
+    Inference works; training would need object identities in the labels and is not supported.
     """
 
     names: ClassVar[tuple[str, ...]] = ("contrastive",)

@@ -17,8 +17,8 @@ from utils.boxes import iou
 from utils.errors import HeadWidthError
 from utils.options import ignored, option, warn
 
-SMALL = 0.1  # forced: objects smaller than this fraction of the image belong to box 1
-RANDOM_IMAGES = 64_000  # random: for the first images, any box of a cell may be trained on its object
+SMALL = 0.1  # with `forced`: objects smaller than this fraction of the image are assigned to box 1
+RANDOM_IMAGES = 64_000  # with `random`: for this many images, any box of a cell may be trained on its object
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -44,7 +44,7 @@ class DetectionSection(BoxSection):
 
     @property
     def filters(self) -> int:
-        """Values for one image that the previous layer must have."""
+        """Number of values per image that the previous layer must have."""
         return self.side**2 * ((1 + self.coords) * self.num + self.classes)
 
     def shape(self, site: Site) -> Shape:
@@ -78,8 +78,9 @@ class Parts(NamedTuple):
 class CellTargets(NamedTuple):
     """At most one object per cell.
 
-    present: bool (n, cells). classes: (n, cells, classes). box: (n, cells, 4), x, y in cells from the cell's corner; w, h
-    relative to the image.
+    present: bool (n, cells), whether the cell has an object.
+    classes: (n, cells, classes).
+    box: (n, cells, 4); x, y in cells from the cell's corner, w, h relative to the image.
     """
 
     present: Tensor
@@ -88,9 +89,9 @@ class CellTargets(NamedTuple):
 
 
 class Detection(Head):
-    """Values of an image: classes of every cell, objectness of every box, x, y, w, h of every box.
+    """Input and output (n, values, 1, 1): classes of every cell, objectness of every box, then x, y, w, h of every box.
 
-    x, y in cells from the cell's corner; w, h relative to the image, or their square roots. Shapes (n, values, 1, 1).
+    x and y are in cells from the cell's corner; w and h are relative to the image, or the square roots of that.
     """
 
     def __init__(self, section: DetectionSection, site: Site) -> None:
@@ -110,7 +111,7 @@ class Detection(Head):
         return torch.cat(values, 1).reshape(x.shape)
 
     def parts(self, output: Tensor) -> Parts:
-        """The parts of an output, without a copy."""
+        """Split an output into its parts, without copying."""
         section = self.section
         n, cells = len(output), section.side**2
         flat = output.reshape(n, -1)
@@ -119,7 +120,7 @@ class Detection(Head):
         return Parts(classes.view(n, cells, -1), objectness.view(n, cells, -1), box.view(n, cells, section.num, -1))
 
     def require_boxes(self) -> None:
-        """Raises CfgError if boxes do not have 4 coordinates."""
+        """Raise CfgError if boxes do not have 4 coordinates."""
         if self.refusal is not None:
             raise self.refusal
 
@@ -175,7 +176,7 @@ class Detection(Head):
         return self.cell_loss(x, cell_targets(ground_truth, len(x), section.side, section.classes), seen)
 
     def cell_loss(self, x: Tensor, targets: CellTargets, seen: int) -> HeadLoss:
-        """The loss for one target per cell; the original's cost is the squares of all deltas."""
+        """Loss for at most one target per cell; the cost is the sum of squares of all deltas, as in the original."""
         section = self.section
         with torch.no_grad():
             parts = self.parts(self(x))
@@ -208,9 +209,9 @@ class Detection(Head):
         return make_loss(x, delta, terms, averages, len(best))
 
     def _choose(self, predicted: Tensor, wanted: Tensor, seen: int) -> tuple[Tensor, Tensor]:
-        """IoU (k, num) of the boxes of a cell with its object, and the box (k,) to train on it.
+        """IoU (k, num) of the boxes of each cell with its object, and the index (k,) of the box to train on it.
 
-        That is the box with the highest IoU or, if none overlaps, the one with the nearest values.
+        This is the box with the highest IoU or, if none overlaps, the one with the closest values.
         """
         section = self.section
         scale = wanted.new_tensor((1 / section.side, 1 / section.side, 1.0, 1.0))
@@ -227,7 +228,7 @@ class Detection(Head):
 
 
 def cell_targets(ground_truth: GroundTruth, images: int, side: int, classes: int) -> CellTargets:
-    """Ground truth as a grid; of several objects in one cell the first counts."""
+    """Arrange the ground truth in a grid; of several objects in one cell, the first counts."""
     centre, size = ground_truth.cxcywh_rel[:, :2], ground_truth.cxcywh_rel[:, 2:]
     col, row = cells_of(centre, (side, side))
     cell = ground_truth.image * side * side + row * side + col

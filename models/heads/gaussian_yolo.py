@@ -20,13 +20,13 @@ from utils.boxes import giou, iou
 from utils.options import option
 
 OBJECTNESS = 8
-SIGMA = 0.3  # sigma_const of delta_gaussian_yolo_box, keeps the deviation away from 0
+SIGMA = 0.3  # sigma_const of delta_gaussian_yolo_box; keeps the deviation away from 0
 EPSILON = 1e-9
 
-# The point of a box that its x and y denote, relative to its centre and in units of its size.
+# Which point of a box x and y stand for, relative to the centre, in units of the box size.
 POINTS = {"center": 0.0, "left_top": -0.5, "right_bottom": 0.5}
 
-# First entry, end and kind of the parts of an anchor that have one function each.
+# (first entry, end, kind) of the parts of an anchor that share an activation.
 _PARTS = (
     (0, 1, "centre"),
     (1, 2, "logistic"),
@@ -57,7 +57,7 @@ class GaussianYoloSection(AnchorSection):
 
 
 class GaussianYolo(AnchorHead):
-    """Entries of an anchor: x, y, w, h each followed by its uncertainty, objectness, classes.
+    """Entries of an anchor: x, y, w, h, each followed by its uncertainty; objectness; classes.
 
     Input and output (n, anchors * (9 + classes), h, w).
     """
@@ -132,7 +132,7 @@ class GaussianYolo(AnchorHead):
     def _target_deltas(
         self, targets: Targets, factor: Tensor, boxless: int, grid_wh: tuple[int, int], size_wh: tuple[int, int]
     ) -> TargetDeltas:
-        """boxless: number of targets, the first ones, that train class and objectness only."""
+        """Deltas of the targets; boxless: how many of them, from the first, train class and objectness only."""
         section, smooth, assigned = self.section, self.section.objectness_smooth, targets.assigned
         goal = torch.where(assigned | (not smooth), 1.0, targets.overlap.square())
         objectness = section.obj_normalizer * (goal - targets.entries[:, OBJECTNESS])
@@ -172,7 +172,7 @@ class GaussianYolo(AnchorHead):
         return torch.cat((centre, gradient[:, 2:] * spread.exp()), 1)
 
     def report(self, x: Tensor, delta: Tensor, targets: Targets, no_object: Tensor) -> HeadLoss:
-        """The original's cost: the squares of all deltas."""
+        """Loss with the original's cost, the sum of squares of all deltas."""
         assigned, square = targets.assigned, delta.square()
         sums = {
             "box": square[:, :, 0:OBJECTNESS:2].sum(),

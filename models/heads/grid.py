@@ -1,4 +1,4 @@
-"""Heads that predict boxes in the cells of a grid, several anchors in each: what their decoders have in common."""
+"""What the decoders of grid heads share: every cell of the grid predicts a box for each of several anchors."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from models.onnx_graph import INPUT, Graph
 
 
 class Locations(NamedTuple):
-    """Locations of boxes in a grid: int64 (k,) each. anchor: position among the head's own anchors (in `mask`)."""
+    """Locations of k boxes, int64 (k,) each; `anchor` is the position among the head's own anchors (in `mask`)."""
 
     image: Tensor
     anchor: Tensor
@@ -25,38 +25,38 @@ class Locations(NamedTuple):
 
     @property
     def corner(self) -> Tensor:
-        """Column and row (k, 2): the left top corner of each cell, in cells."""
+        """Column and row (k, 2), which is the top left corner of each cell in units of cells."""
         return torch.stack((self.col, self.row), 1)
 
 
 class GridHead(Head):
     """A head with output (n, anchors * entries, h, w); the entries of an anchor are box, objectness, classes.
 
-    `decode` first compares one value per anchor and cell with the threshold and gathers the entries of those above it, so
-    that it stays fast at low thresholds.
+    `decode` first compares one value per anchor and cell with the threshold and gathers the entries only where it is
+    exceeded, which keeps it fast even at low thresholds.
     """
 
     anchors: int  # number of the head's own anchors
     objectness_at: int  # entry of the objectness; the classes follow
 
     def boxes(self, entries: Tensor, at: Locations, grid_wh: tuple[int, int], size_wh: tuple[int, int]) -> Tensor:
-        """cxcywh_rel (k, 4) from entries (k, entries) of this head's output."""
+        """Boxes cxcywh_rel (k, 4) from entries (k, entries) of this head's output."""
         raise AssertionError(f"{type(self).__name__} has no boxes")
 
     def objectness(self, entries: Tensor) -> Tensor:
-        """(k,) from entries (k, entries)."""
+        """Objectness (k,) from entries (k, entries)."""
         return entries[:, self.objectness_at]
 
     def scores(self, entries: Tensor) -> Tensor:
-        """Objectness times class probability (k, classes) from entries (k, entries)."""
+        """Objectness times class probability, (k, classes), from entries (k, entries)."""
         return self.objectness(entries)[:, None] * entries[:, self.objectness_at + 1 :]
 
     def largest_score(self, cells: Tensor) -> Tensor:
-        """An upper bound of the scores, (n, anchors, h, w), from (n, anchors, entries, h, w)."""
+        """Upper bound (n, anchors, h, w) of the scores of each box, from outputs (n, anchors, entries, h, w)."""
         return cells[:, :, self.objectness_at].float()
 
     def squares(self, delta: Tensor) -> dict[str, Tensor]:
-        """Sums of the squares of a delta (n, anchors, entries, h, w), by part."""
+        """Sum of squares of each part of a delta (n, anchors, entries, h, w), by name."""
         square, at = delta.square(), self.objectness_at
         parts = {"box": square[:, :, :at], "objectness": square[:, :, at], "class": square[:, :, at + 1 :]}
         return {name: part.sum() for name, part in parts.items()}
@@ -78,11 +78,11 @@ class GridHead(Head):
         return DenseBoxes(boxes, scores.view(*boxes.shape[:2], -1), objectness.view(boxes.shape[:2]))
 
     def export_entries(self, graph: Graph, x: str, site: Site) -> str:
-        """(n, anchors * entries, h, w) to (n, anchors, entries, h * w) in an ONNX graph."""
+        """Reshape (n, anchors * entries, h, w) to (n, anchors, entries, h * w) in an ONNX graph."""
         return graph.reshape(x, 0, self.anchors, site.input.channels // self.anchors, -1)
 
     def export_output(self, graph: Graph, site: Site, parts: Sequence[str], x: str) -> str:
-        """Concatenate parts of (n, anchors, entries, h * w) to the shape of the head's input x, in an ONNX graph."""
+        """Join parts of (n, anchors, entries, h * w) and reshape them like the head's input x, in an ONNX graph."""
         cells = graph.concat(parts, 2)
         if graph.dynamic_size:
             return graph.node("Reshape", cells, graph.node("Shape", x))
@@ -107,7 +107,12 @@ class GridHead(Head):
 
 @dataclass(frozen=True)
 class GridValues:
-    """A grid in an ONNX graph: corners (1, cells, 1, 2) and size (2,) in cells; size_wh (2,) of the network's input in pixels."""
+    """A grid in an ONNX graph.
+
+    corners: (1, cells, 1, 2), in cells.
+    size: (2,), in cells.
+    size_wh: (2,), size of the network's input in pixels.
+    """
 
     corner: str
     count: str
@@ -115,7 +120,7 @@ class GridValues:
 
 
 def export_grid(graph: Graph, site: Site, output: str) -> GridValues:
-    """The grid of a head; constants unless the size is dynamic."""
+    """Add a head's grid to an ONNX graph, as constants unless the input size is dynamic."""
     if graph.dynamic_size:
         return _export_dynamic_grid(graph, output)
     w, h = site.input.width, site.input.height
@@ -140,7 +145,7 @@ def _export_dynamic_grid(graph: Graph, output: str) -> GridValues:
 
 
 def split_anchors(output: Tensor, anchors: int) -> Tensor:
-    """(n, anchors * entries, h, w) to (n, anchors, entries, h, w)."""
+    """Reshape (n, anchors * entries, h, w) to (n, anchors, entries, h, w)."""
     n, channels, h, w = output.shape
     return output.reshape(n, anchors, channels // anchors, h, w)
 
@@ -151,7 +156,7 @@ def grid_of(cells: Tensor) -> tuple[int, int]:
 
 
 def locations_where(chosen: Tensor) -> Locations:
-    """Where (n, anchors, h, w) is true, in the original's order: image, row, column, anchor."""
+    """Locations where (n, anchors, h, w) is true, ordered by image, row, column, anchor like the original's."""
     image, row, col, anchor = chosen.permute(0, 2, 3, 1).nonzero().unbind(1)
     return Locations(image, anchor, row, col)
 
@@ -165,11 +170,11 @@ def all_locations(cells: Tensor) -> Locations:
 
 
 def entries_at(cells: Tensor, at: Locations) -> Tensor:
-    """Entries (k, entries) at locations of (n, anchors, entries, h, w)."""
+    """Gather the entries (k, entries) at k locations of (n, anchors, entries, h, w)."""
     return cells[at.image, at.anchor, :, at.row, at.col]
 
 
 def write_entries(cells: Tensor, at: Locations, entries: Tensor) -> Tensor:
-    """`cells` (n, anchors, entries, h, w) with the entries (k, entries) at distinct locations replaced, in place."""
+    """Replace in place the entries (k, entries) at distinct locations of `cells` (n, anchors, entries, h, w)."""
     cells[at.image, at.anchor, :, at.row, at.col] = entries
     return cells

@@ -1,4 +1,4 @@
-"""Ground truth of a batch and its assignment to boxes and anchors, shared by the losses of all heads."""
+"""Ground truth of a batch and its assignment to boxes and anchors; shared by the losses of all heads."""
 
 from __future__ import annotations
 
@@ -19,15 +19,18 @@ from utils.files import read_text
 
 logger = logging.getLogger(__name__)
 
-_CPU_OVERLAPS = 2**16  # IoUs computed at a time: as many as fit into a processor's cache,
-_GPU_OVERLAPS = 2**24  # and into the memory of any GPU
+_CPU_OVERLAPS = 2**16  # IoUs computed at a time; these fit into a processor's cache
+_GPU_OVERLAPS = 2**24  # these fit into the memory of any GPU
 
 
 class GroundTruth(NamedTuple):
     """The k objects of a batch.
 
-    image: int64 (k,). cxcywh_rel: float32 (k, 4). class_ids: int64 (k,). padded: float32 (images, most, 4), the same boxes by
-    image, zeros where there is none. index_of: int64 (images, most), index of a padded entry among the k.
+    image: int64 (k,).
+    cxcywh_rel: float32 (k, 4).
+    class_ids: int64 (k,).
+    padded: float32 (images, most, 4), the same boxes by image, padded with zeros.
+    index_of: int64 (images, most), index of each padded entry among the k objects.
     """
 
     image: Tensor
@@ -38,10 +41,10 @@ class GroundTruth(NamedTuple):
 
 
 def read_ground_truth(labels: Tensor, most: int, classes: int) -> GroundTruth:
-    """Ground truth from float32 (images, any, 5), see Head.loss; at most `most` objects per image.
+    """Read ground truth from labels (images, any, 5), see Head.loss; at most `most` objects per image.
 
-    The rows of an image end at the first with cx = 0. Class ids outside 0 to classes - 1 are left out with a warning, as
-    in yolo_layer.c process_batch.
+    The rows of an image end at the first with cx = 0. Objects with a class outside 0 to classes - 1 are skipped with a
+    warning, as in yolo_layer.c process_batch.
     """
     labels = labels[:, :most].float()
     present = (labels[..., 0] != 0).cumprod(1).bool()
@@ -59,7 +62,7 @@ def read_ground_truth(labels: Tensor, most: int, classes: int) -> GroundTruth:
 
 
 def map_classes(ids: Tensor, name: str | None, cfg_path: str, classes: int) -> Tensor:
-    """Classes (k,) translated by the key `map`: the file's line number is the class of the label (utils.c read_map).
+    """Translate class ids (k,) by the file of the key `map`, whose line n holds the class for label n (utils.c read_map).
 
     Raises InputError for a class that the head does not have.
     """
@@ -77,7 +80,7 @@ def map_classes(ids: Tensor, name: str | None, cfg_path: str, classes: int) -> T
 
 
 def best_match(cxcywh_rel: Tensor, image: Tensor, padded: Tensor) -> tuple[Tensor, Tensor]:
-    """For boxes (k, 4) of images (k,): the highest IoU with an object of the image, and the object's column in `padded`."""
+    """Highest IoU (k,) of each box with an object of its image, and that object's column (k,) in `padded`."""
     if not padded.shape[1] or not len(cxcywh_rel):
         return cxcywh_rel.new_zeros(len(cxcywh_rel)), image.new_zeros(len(image))
     rows = max(1, (_CPU_OVERLAPS if padded.is_cpu else _GPU_OVERLAPS) // padded.shape[1])
@@ -90,9 +93,9 @@ def best_match(cxcywh_rel: Tensor, image: Tensor, padded: Tensor) -> tuple[Tenso
 
 
 def cells_of(points_rel: Tensor, grid_wh: tuple[int, int]) -> tuple[Tensor, Tensor]:
-    """Column and row (k,) of the cells that points (k, 2) lie in; the border belongs to the last cell.
+    """Column and row (k,) of the cells that contain points (k, 2); points on the far border belong to the last cell.
 
-    The original does not check the border and writes to another row, or beyond its memory.
+    The original does not check for these and writes to another row, or beyond its memory.
     """
     width, height = grid_wh
     col = (points_rel[:, 0] * width).long().clamp(0, width - 1)
@@ -103,10 +106,13 @@ def cells_of(points_rel: Tensor, grid_wh: tuple[int, int]) -> tuple[Tensor, Tens
 def match_anchors(
     wh_rel: Tensor, anchors_rel: Tensor, own: Sequence[int], threshold: float, kind: str
 ) -> tuple[Tensor, Tensor]:
-    """Assignment of objects to a head's anchors: object (k,) in rising order, and position in `own` (k,).
+    """Assign objects to a head's anchors: the one most similar in shape and, with threshold < 1, all with a higher IoU.
 
-    wh_rel: sizes of the objects (n, 2). anchors_rel: sizes of all anchors (m, 2). own: the head's anchors among them. An
-    object is assigned to the anchor of the most similar shape and, with a threshold below 1, to all with a higher `kind` of IoU.
+    wh_rel: sizes of the objects (n, 2).
+    anchors_rel: sizes of all anchors (m, 2).
+    own: indices of the head's anchors among them.
+    kind: kind of IoU that is compared with `threshold`.
+    Returns the object (k,), in ascending order, and the position in `own` (k,) of each assignment.
     """
     objects, anchors = centred(wh_rel), centred(anchors_rel)
     best = pairwise(iou, anchors, objects).argmax(0) if len(objects) else wh_rel.new_zeros(0, dtype=torch.long)
@@ -118,7 +124,7 @@ def match_anchors(
 
 
 def centred(wh: Tensor) -> Tensor:
-    """Boxes (..., 4) around the origin of sizes (..., 2), to compare shapes."""
+    """Boxes (..., 4) of sizes (..., 2), centred on the origin, to compare shapes."""
     return torch.cat((torch.zeros_like(wh), wh), -1)
 
 
@@ -126,8 +132,9 @@ def centred(wh: Tensor) -> Tensor:
 class TargetGroups:
     """Targets grouped by box.
 
-    at: the s distinct boxes. box_of: int64 (k,), the box of each target. rank: int64 (k,), number of earlier targets of the
-    same box.
+    at: the s distinct boxes.
+    box_of: int64 (k,), the box of each target.
+    rank: int64 (k,), number of earlier targets of the same box.
     """
 
     at: Locations
@@ -135,16 +142,16 @@ class TargetGroups:
     rank: Tensor
 
     def rounds(self) -> Iterator[Tensor]:
-        """Indices of the first target of every box, then of the second, and so on.
+        """Yield the indices of the first target of every box, then of the second, and so on.
 
-        A later target sees the delta that the earlier ones left, as in the original, which takes them in order.
+        Like this a later target of a box sees the delta left by the earlier ones, as in the original.
         """
         for number in range(int(self.rank.max()) + 1 if len(self.rank) else 0):
             yield (self.rank == number).nonzero()[:, 0]
 
 
 def group_by_box(at: Locations, shape: Sequence[int]) -> TargetGroups:
-    """Group k targets, given in the order in which they apply, by location; shape: (images, anchors, h, w)."""
+    """Group k targets by location; they are given in the order in which they apply. shape: (images, anchors, h, w)."""
     _, anchors, height, width = shape
     key = ((at.image * anchors + at.anchor) * height + at.row) * width + at.col
     ordered, order = key.sort(stable=True)

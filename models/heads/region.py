@@ -39,7 +39,7 @@ from utils.options import ignored, option
 
 OBJECTNESS = 4
 TREE_THRESHOLD = 0.5  # region_layer.c get_region_boxes: lowest probability of a class in a tree
-ANCHOR_IMAGES = 12_800  # for the first images, every box is pulled towards its anchor, with this weight:
+ANCHOR_IMAGES = 12_800  # for this many images, every box is pulled towards its anchor, with this weight:
 ANCHOR_SCALE = 0.01
 
 
@@ -118,12 +118,12 @@ class Region(GridHead):
         return torch.cat((box, objectness.sigmoid(), classes), 2).reshape(x.shape)
 
     def recorded(self, output: Tensor, *inputs: Tensor) -> Tensor:
-        """The original keeps the entries of a box together: cell by cell, anchor by anchor."""
+        """The output in the original's layout, which keeps the entries of a box together: cell by cell, anchor by anchor."""
         cells = split_anchors(output, self.anchors)
         return cells.permute(0, 3, 4, 1, 2).reshape(len(output), -1)
 
     def boxes(self, entries: Tensor, at: Locations, grid_wh: tuple[int, int], size_wh: tuple[int, int]) -> Tensor:
-        """region_layer.c get_region_box; anchors are in cells, so the size of the input does not matter."""
+        """region_layer.c get_region_box; anchors are in cells, so the input size does not matter."""
         sizes = entries.new_tensor(self.own_sizes)[at.anchor]
         grid = entries.new_tensor(grid_wh)
         return torch.cat(((at.corner + entries[:, :2].sigmoid()) / grid, entries[:, 2:4].exp() * sizes / grid), 1)
@@ -144,7 +144,7 @@ class Region(GridHead):
     def scores(self, entries: Tensor) -> Tensor:
         if self.tree is None:
             return super().scores(entries)
-        # get_region_boxes: the last class above one half gets its own probability, without the objectness.
+        # get_region_boxes: only the last class above 0.5 gets a score: its probability, without the objectness.
         probabilities = self.tree.absolute(entries[:, 5:])
         order = torch.arange(probabilities.shape[1], device=probabilities.device)
         deepest = torch.where(probabilities > TREE_THRESHOLD, order, -1).amax(1, keepdim=True)
@@ -172,7 +172,7 @@ class Region(GridHead):
         return graph.node("Mul", objectness, graph.slice(entries, 3, OBJECTNESS + 1))
 
     def loss(self, x: Tensor, labels: Tensor, size_wh: tuple[int, int], seen: int) -> HeadLoss:
-        """The original's cost: the squares of all deltas."""
+        """See Head.loss; the original's cost is the sum of squares of all deltas."""
         with torch.no_grad():
             cells = split_anchors(self(x), self.anchors)
             ground_truth = read_ground_truth(labels.to(cells.device), self.section.max_truths, self.section.classes)
@@ -181,7 +181,7 @@ class Region(GridHead):
         return make_loss(x, delta, terms, averages, len(measures["iou"]))
 
     def _delta(self, cells: Tensor, ground_truth: GroundTruth, seen: int) -> tuple[Tensor, dict[str, Tensor]]:
-        """Delta for outputs `cells` (n, num, 5 + classes, h, w); measures (k,) of the objects' boxes by name."""
+        """Delta for outputs `cells` (n, num, 5 + classes, h, w), and measures (k,) of the objects' boxes by name."""
         section, locations = self.section, all_locations(cells)
         entries = entries_at(cells, locations)
         boxes = self.boxes(entries, locations, grid_of(cells), (1, 1))
@@ -204,7 +204,7 @@ class Region(GridHead):
         return write_entries(delta, groups.at, state), measures
 
     def _background_delta(self, entries: Tensor, overlap: Tensor) -> Tensor:
-        """Delta (k, entries) of boxes as background, zero for those that overlap an object."""
+        """Delta (k, entries) of boxes as background; zero for boxes that overlap an object."""
         section, objectness = self.section, entries[:, OBJECTNESS]
         slope = section.noobject_scale * objectness * (1 - objectness)
         state = torch.zeros_like(entries)
@@ -215,7 +215,7 @@ class Region(GridHead):
         return state
 
     def _assign(self, cells: Tensor, ground_truth: GroundTruth) -> tuple[Locations, Tensor]:
-        """The box of each object, and its cxcywh_rel (k, 4): in the object's cell, of the most similar shape."""
+        """Location and cxcywh_rel (k, 4) of the box for each object: the one in its cell with the most similar shape."""
         grid_wh, num = grid_of(cells), cells.shape[1]
         col, row = cells_of(ground_truth.cxcywh_rel[:, :2], grid_wh)
         count = len(col)
@@ -240,7 +240,7 @@ class Region(GridHead):
         predicted: Tensor,
         ids: Tensor,
     ) -> tuple[Tensor, dict[str, Tensor]]:
-        """Delta (s, entries) of the boxes with objects, of which the last in a box counts; measures (k,) by name."""
+        """Delta (s, entries) of boxes with objects (the last object of a box counts), and measures (k,) by name."""
         section = self.section
         entries = entries_at(cells, groups.at)[groups.box_of]
         state = entries_at(delta, groups.at)
@@ -267,7 +267,7 @@ class Region(GridHead):
         return state, measures
 
     def _class_delta(self, entries: Tensor, state: Tensor, ids: Tensor, scale: Tensor) -> Tensor:
-        """delta_region_class: (k, classes) for a target class; with a tree, only the sibling groups on its path change."""
+        """delta_region_class: (k, classes); with a tree, only the sibling groups on the target's path change."""
         found, classes, scale = entries[:, 5:], ids[:, None], scale[:, None]
         if self.tree is not None:
             on_path, of_groups = self.tree.path(ids)
@@ -277,7 +277,7 @@ class Region(GridHead):
 
 
 def _box_delta(entries: Tensor, centre: Tensor, log_size: Tensor, scale: float) -> Tensor:
-    """delta_region_box: (k, 4); an object without width or height trains no size."""
+    """delta_region_box: (k, 4); an object with a width or height of 0 does not train the size."""
     logistic = entries[:, :2].sigmoid()
     of_centre = (centre - logistic) * logistic * (1 - logistic)
     return scale * torch.cat((of_centre, finite(log_size - entries[:, 2:4], torch.inf)), 1)

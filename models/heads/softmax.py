@@ -48,7 +48,7 @@ class SoftmaxSection(HeadSection):
 
 
 class Softmax(Head):
-    """Input and output (n, c, h, w), taken as c * h * w values."""
+    """Input and output (n, c, h, w), treated as c * h * w values."""
 
     def __init__(self, section: SoftmaxSection, site: Site) -> None:
         super().__init__()
@@ -82,9 +82,9 @@ class Softmax(Head):
         return graph.reshape(graph.node("Softmax", values, axis=2), 0, shape.channels, shape.height, shape.width)
 
     def loss(self, x: Tensor, labels: Tensor, size_wh: tuple[int, int], seen: int) -> HeadLoss:
-        """blas.c softmax_x_ent_cpu. labels: float32 (n, values), the target probability of each class.
+        """Cross entropy (blas.c softmax_x_ent_cpu); labels: float32 (n, values), the target probability of each class.
 
-        With a tree, classes whose value is `MASKED_TARGET` are left out (softmax_layer.c forward_softmax_layer_gpu).
+        With a tree, classes whose target is `MASKED_TARGET` are left out (softmax_layer.c forward_softmax_layer_gpu).
         """
         with torch.no_grad():
             found = self._probabilities(x).reshape(len(x), -1)
@@ -100,7 +100,7 @@ class Softmax(Head):
 
 
 class _StraightThrough(torch.autograd.Function):
-    """softmax_layer.c backward_softmax_layer: gradients, from [cost] for example, pass unchanged, without the Jacobian."""
+    """softmax_layer.c backward_softmax_layer: gradients, for example from [cost], pass unchanged, without the Jacobian."""
 
     @staticmethod
     def forward(ctx: Any, x: Tensor, output: Tensor) -> Tensor:

@@ -1,4 +1,4 @@
-"""A tree of classes (YOLO9000, arXiv:1612.08242): softmax within each sibling group, products along the path."""
+"""A class hierarchy (YOLO9000, arXiv:1612.08242): softmax within each sibling group, products along paths."""
 
 from __future__ import annotations
 
@@ -16,7 +16,8 @@ from utils.files import read_text
 class Tree:
     """Classes in file order; parents come before their children.
 
-    parents: parent of each class, -1 at the top. groups: index of the sibling group of each class, from 0.
+    parents: parent of each class; -1 at the top.
+    groups: index of each class's sibling group, from 0.
     levels: classes by depth, starting below the top.
     """
 
@@ -38,7 +39,7 @@ class Tree:
         return powers / sums.gather(-1, group)
 
     def absolute(self, values: Tensor) -> Tensor:
-        """Absolute probabilities, products along the paths from the top, over the last dimension (tree.c hierarchy_predictions)."""
+        """Absolute probabilities over the last dimension: products along the path from the top (tree.c hierarchy_predictions)."""
         parents = torch.tensor(self.parents, device=values.device)
         values = values.clone()
         for level in self.levels:
@@ -47,7 +48,7 @@ class Tree:
         return values
 
     def path(self, class_ids: Tensor) -> tuple[Tensor, Tensor]:
-        """For classes (k,): masks (k, len(self)) of the path from each to the top, and of the sibling groups on that path."""
+        """For classes (k,): masks (k, len(self)) of the path from each to the top, and of all sibling groups on that path."""
         device = class_ids.device
         parents, groups = torch.tensor(self.parents, device=device), torch.tensor(self.groups, device=device)
         on_path = torch.zeros(len(class_ids), len(self), dtype=torch.bool, device=device)
@@ -63,9 +64,9 @@ class Tree:
 
 
 def read_tree(path: str | Path) -> Tree:
-    """Read a tree file: `name parent` on each line, the parent as line number from 0, -1 at the top (tree.c read_tree).
+    """Read a tree file: each line is `name parent`, the parent a line number from 0, or -1 at the top (tree.c read_tree).
 
-    Raises InputError for a line that cannot be read and for a parent that does not come before its child.
+    Raises InputError for a line that cannot be read, and for a parent that does not come before its child.
     """
     parents: list[int] = []
     groups: list[int] = []

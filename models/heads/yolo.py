@@ -22,7 +22,7 @@ _TRACKING = "tracking is not offered"
 _NOT_READ = "the original does not read it here either"
 OBJECTNESS = 4
 NO_EMBEDDING = 999999
-"""Value of embedding_layer without tracking."""
+"""Value of embedding_layer that means no tracking."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -107,7 +107,7 @@ class Yolo(AnchorHead):
         section, objectness = self.section, cells[:, :, OBJECTNESS]
         objectness.copy_(torch.where(objectness.isfinite(), objectness, 0.0))
         delta, near, matched = self.background_delta(cells, ground_truth, size_wh)
-        if section.objectness_smooth:  # boxes left alone otherwise learn their IoU, unless that would lower them more
+        if section.objectness_smooth:  # ignored boxes learn their IoU, unless that would lower them more
             predicted = objectness[near.at]
             change = torch.maximum(near.overlap - predicted, -predicted)
             delta[:, :, OBJECTNESS][near.at] = section.obj_normalizer * change
@@ -144,7 +144,7 @@ class Yolo(AnchorHead):
     def _mse_delta(
         self, targets: Targets, factor: Tensor, grid_wh: tuple[int, int], size_wh: tuple[int, int]
     ) -> Tensor:
-        """delta_yolo_box with squared error: (k, 4). An object without width or height trains no size."""
+        """delta_yolo_box with squared error: (k, 4). An object with a width or height of 0 does not train the size."""
         wanted, entries, at = targets.wanted, targets.entries, targets.at
         sizes = entries.new_tensor(self.own_sizes)[at.anchor]
         centre = wanted[:, :2] * wanted.new_tensor(grid_wh) - at.corner
@@ -161,7 +161,7 @@ class Yolo(AnchorHead):
         return finite(gradient * factor[:, None], self.section.max_delta)
 
     def report(self, x: Tensor, delta: Tensor, targets: Targets, no_object: Tensor) -> HeadLoss:
-        """The original's cost: squares of all deltas, or the mean of 1 - IoU in place of those of the boxes."""
+        """Loss with the original's cost: squares of all deltas, or for the box part the mean of 1 - IoU instead."""
         section, assigned = self.section, targets.assigned
         predicted, wanted = targets.predicted[assigned], targets.wanted[assigned]
         overlap = iou(predicted, wanted)
@@ -186,7 +186,7 @@ class Yolo(AnchorHead):
 
 
 def _printed(section: YoloSection, squares: dict[str, float], images: int) -> dict[str, float]:
-    """The three losses per image in the line that the original prints."""
+    """The three losses per image, as in the line that the original prints."""
     class_loss = section.obj_normalizer * (squares["objectness"] + squares["class"])
     total = squares["box"] + (squares["objectness"] + squares["class"])
     return {

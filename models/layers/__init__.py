@@ -1,1 +1,1 @@
-"""Layer types, one file each; models/catalog.py lists them all."""
+"""Layer types, one file per type or family; models/catalog.py lists them all."""

@@ -1,4 +1,4 @@
-"""[activation]: a function applied to the previous layer (activation_layer.c); [empty] and [silence]: no function at all."""
+"""[activation]: a function applied to the previous layer (activation_layer.c); [empty], [silence]: the identity."""
 
 from __future__ import annotations
 

@@ -18,7 +18,7 @@ from utils.options import option
 
 @dataclass(frozen=True, kw_only=True)
 class ProductSection(LayerSection):
-    """Shared by [scale_channels] and [sam]."""
+    """Options shared by [scale_channels] and [sam]."""
 
     froms: int | None = option(None, "layer to multiply (negative: counted back from here)", key="from")
     activation: str = activation_option("linear", "activation function of the product")
@@ -27,7 +27,7 @@ class ProductSection(LayerSection):
         return (index - 1,) if self.froms is None else (index - 1, absolute(index, self.froms))
 
     def factor(self, site: Site) -> Shape:
-        """Shape that the previous layer must have."""
+        """Shape required of the previous layer."""
         raise AssertionError(f"{type(self).__name__} lacks factor()")
 
     def shape(self, site: Site) -> Shape:
@@ -82,10 +82,10 @@ class Product(Layer):
 
 @dataclass(frozen=True, kw_only=True)
 class SeSection(LayerSection):
-    """A whole squeeze-and-excitation block, as several forks write it (Hu et al., 2018, equations 2 to 4).
+    """A whole squeeze-and-excitation block, found in cfgs of several forks (Hu et al., 2018, equations 2 to 4).
 
-    The original spells it [avgpool], two 1x1 convolutions and [scale_channels]. There is no common file format; here the
-    tensors are those of two [connected] layers: biases and weights of the squeeze, then of the excitation.
+    In the original, the same block is [avgpool], two 1x1 convolutions and [scale_channels]. There is no common file format;
+    here the tensors are those of two [connected] layers: biases and weights of the squeeze, then of the excitation.
     """
 
     names: ClassVar[tuple[str, ...]] = ("se",)

@@ -1,8 +1,8 @@
 """The contract of a layer type.
 
-A type has two classes in one file: a frozen `XSection` with the options, which answers every question that needs no tensors
-(sources, shape, cost), and a module `X`, which computes and lists its stored tensors. Nothing outside that file asks which
-type a layer has.
+A layer type has two classes in one file: a frozen `XSection` with the options, which answers every question that needs no
+tensors (sources, shape, cost), and a module `X`, which computes and lists its stored tensors. No code outside that file
+checks the type of a layer.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ StoredKind = Literal[
 ]
 DECAYED_KINDS = frozenset({"weights", "shortcut_weights", "implicit_weights"})
 
-MAX_OUTPUTS = 2**31 - 1  # the original counts a layer's outputs and weights in int
+MAX_OUTPUTS = 2**31 - 1  # the original counts a layer's outputs and weights in an int
 
 
 @dataclass(frozen=True)
@@ -60,9 +60,10 @@ class Shape:
 
 @dataclass(frozen=True)
 class Site:
-    """Where a layer is in the network: everything it may ask about its surroundings.
+    """A layer's place in the network: everything that it may know about its surroundings.
 
-    inputs: shapes of its sources, in the order of `sources`. earlier: the steps before it, at positions 0 to index - 1.
+    inputs: shapes of its sources, in the order of `sources`.
+    earlier: the steps before it, at positions 0 to index - 1.
     """
 
     index: int
@@ -81,7 +82,7 @@ class Site:
         return self.raw.error(text, self.raw.find(key) if key else None)
 
     def require_fixed_size(self, graph: Graph, why: str) -> None:
-        """Raises CfgError if width and height of the exported model are dynamic."""
+        """Raise CfgError if width and height of the exported model are dynamic."""
         if graph.dynamic_size:
             raise self.error(f"{why}, so width and height of the exported model cannot be dynamic")
 
@@ -90,10 +91,12 @@ class Site:
 class LayerCost:
     """Cost of one layer for one image.
 
-    operations: by the original's rule, in single operations (its BFLOPs times 1e9).
-    elementwise: the part of `operations` that is shortcut addition, which the papers do not count. parameters: floats of the
-    layer in the .weights file. weights: those of them that are convolution or connection weights. memory_access: MAC of VoVNet
-    eq. 1, h*w*(c_in + c_out) + k*k*c_in*c_out/groups. memory_access_bound: the lowest MAC of any layer with as many operations.
+    operations: operations by the original's rule (its BFLOPs times 1e9).
+    elementwise: the part of `operations` spent on shortcut additions, which the papers do not count.
+    parameters: floats of the layer in the .weights file.
+    weights: the part of `parameters` that are convolution or connection weights.
+    memory_access: MAC of VoVNet eq. 1, h*w*(c_in + c_out) + k*k*c_in*c_out/groups.
+    memory_access_bound: the lowest MAC of any layer with the same number of operations.
     io: input plus output elements (CIO).
     """
 
@@ -107,7 +110,7 @@ class LayerCost:
 
 
 def total(costs: Iterable[LayerCost]) -> LayerCost:
-    """Sum of the costs of a layer's parts."""
+    """Sum the costs of a layer's parts."""
     costs = tuple(costs)
     return LayerCost(**{item.name: sum(getattr(cost, item.name) for cost in costs) for item in fields(LayerCost)})
 
@@ -116,9 +119,10 @@ def total(costs: Iterable[LayerCost]) -> LayerCost:
 class Stored:
     """One tensor of the .weights file.
 
-    fan_in: inputs of one output value (for random weights). transposed: the file holds the matrix transposed.
+    fan_in: number of inputs per output value, for random weights.
+    transposed: the file holds the matrix transposed.
     centred: training subtracts the mean of each output's update (gradient centralisation).
-    legacy_transposed: the matrix is transposed in files of the old format only (major or minor version above 1000).
+    legacy_transposed: only files of the old format (major or minor version above 1000) hold the matrix transposed.
     """
 
     tensor: Tensor
@@ -130,13 +134,13 @@ class Stored:
 
     @property
     def decayed(self) -> bool:
-        """Whether weight decay applies (weights only, as in the original's update functions)."""
+        """Whether weight decay applies: to weights only, as in the original's update functions."""
         return self.kind in DECAYED_KINDS
 
 
 @dataclass(frozen=True, kw_only=True)
 class LayerSection(Options):
-    """Options that every layer has (parser.c parse_network_cfg_custom), and the questions that a layer type answers."""
+    """Options that every layer has (parser.c parse_network_cfg_custom), and the methods that layer types override."""
 
     names: ClassVar[tuple[str, ...]] = ()  # spellings of the section
     is_head: ClassVar[bool] = False  # has boxes or a training loss
@@ -159,38 +163,38 @@ class LayerSection(Options):
 
     @property
     def channels_per_class(self) -> int:
-        """Heads: how many more input channels one more class needs; 0 for layers without classes."""
+        """Heads: input channels per class; 0 for layers without classes."""
         return 0
 
     def sources(self, index: int) -> tuple[int, ...]:
-        """Indices of the layers read, -1 for the network's input; `index` is the layer's own."""
+        """Indices of the layers that layer `index` reads; -1 is the network's input."""
         return (index - 1,)
 
     def shape(self, site: Site) -> Shape:
-        """Shape of the output; by default that of the input. Raises CfgError if the layer cannot work at this site."""
+        """Shape of the output; by default that of the input. Raises CfgError if the layer is impossible at this site."""
         return site.input
 
     def origins(self, site: Site, inputs: Sequence[Sequence[int]]) -> Sequence[int]:
-        """The layer that computed each output channel; `inputs`: the same of each input's channels.
+        """Index of the layer that computed each output channel: this layer, unless it only passes channels on.
 
-        This layer itself, unless it passes channels on.
+        inputs: the same for the channels of each input.
         """
         return (site.index,) * self.shape(site).channels
 
     def reported_shape(self, site: Site) -> Shape:
-        """Shape that the original prints for the layer, where that is not `shape`."""
+        """Shape that the original prints for the layer; by default the same as `shape`."""
         return self.shape(site)
 
     def detail(self, site: Site) -> str:
-        """What the layer table shows besides the shapes, such as "3x3/2"."""
+        """Text for the layer table in addition to the shapes, such as "3x3/2"."""
         return ""
 
     def cost(self, site: Site) -> LayerCost:
-        """Cost for one image; zero for what the original does not count."""
+        """Cost for one image; zero for anything that the original does not count."""
         return LayerCost()
 
     def build(self, site: Site) -> Layer:
-        """The module, with weights initialised as in the original."""
+        """Build the module, with weights initialised as in the original."""
         raise AssertionError(f"{type(self).__name__} lacks build()")
 
 
@@ -225,33 +229,34 @@ class Layer(nn.Module):
     """A layer's computation: tensors of its sources in, one tensor (n, channels, height, width) out."""
 
     def stored(self) -> Iterator[Stored]:
-        """The tensors of the .weights file in file order."""
+        """Yield the layer's tensors in the order of the .weights file."""
         yield from ()
 
     def connect(self, layers: Sequence[Layer]) -> None:
-        """Called once when all layers are built, for layers that share tensors with another one."""
+        """Called once after all layers are built, so that a layer can share tensors with another one."""
 
     def at_iteration(self, iteration: int, max_batches: int) -> None:
-        """Called before each training iteration (counted from 1), for layers that change in the course of training."""
+        """Called before each training iteration (counted from 1), for layers that change during training."""
 
     def recorded(self, output: Tensor, *inputs: Tensor) -> Tensor:
-        """The values of the original's output buffer for this layer, in its order; first dimension: images."""
+        """The values of the original's output buffer for this layer, in the same order; the first dimension is images."""
         return output
 
     def folded(self) -> Layer:
-        """The layer for inference: batch normalisation folded into the weights where possible."""
+        """The layer for inference, with batch normalisation folded into the weights where possible."""
         return self
 
     def export(self, graph: Graph, site: Site, *inputs: str) -> str:
-        """Add the folded layer's computation to an ONNX graph; takes the names of its inputs, returns that of its output.
+        """Add the folded layer's computation to an ONNX graph.
 
-        Raises CfgError for what ONNX cannot express.
+        inputs: names of the layer's inputs. Returns the name of its output.
+        Raises CfgError for anything that ONNX cannot express.
         """
         raise AssertionError(f"{type(self).__name__} lacks export()")
 
 
 class WeightedLayer(Layer):
-    """A layer with weights (outputs, ...), which are followed by batch normalisation or, without it, by biases."""
+    """A layer with weights (outputs, ...), followed by batch normalisation or else by biases."""
 
     weights: nn.Parameter
     norm: BatchNorm | None
@@ -259,7 +264,7 @@ class WeightedLayer(Layer):
 
     @property
     def own_biases(self) -> nn.Parameter:
-        """The biases, wherever they are."""
+        """The biases, whether they belong to the batch normalisation or to the layer."""
         biases = self.biases if self.norm is None else self.norm.biases
         assert biases is not None
         return biases
@@ -281,7 +286,7 @@ Weighted = TypeVar("Weighted", bound=WeightedLayer)
 
 
 def normalization_tensors(norm: BatchNorm | None) -> Iterator[Stored]:
-    """The tensors of a batch normalisation that follow its biases in the .weights file."""
+    """Yield the tensors of a batch normalisation that come after the biases in the .weights file."""
     if norm is not None:
         yield Stored(norm.scales, "scales")
         yield Stored(norm.rolling_mean, "rolling_mean")
@@ -289,19 +294,19 @@ def normalization_tensors(norm: BatchNorm | None) -> Iterator[Stored]:
 
 
 def window_text(size_yx: tuple[int, int], strides_yx: tuple[int, int]) -> str:
-    """A window for the layer table: kernel width x height, then the stride, such as "3x3/2" or "1x7/2x1"."""
+    """A window for the layer table: kernel width x height / stride, such as "3x3/2" or "1x7/2x1"."""
     stride_y, stride_x = strides_yx
     stride = f"{stride_x}" if stride_x == stride_y else f"{stride_x}x{stride_y}"
     return f"{size_yx[1]}x{size_yx[0]}" + (f"/{stride}" if stride != "1" else "")
 
 
 def absolute(index: int, reference: int) -> int:
-    """Index of a layer that a key names: negative numbers count back from `index`."""
+    """Resolve a layer number in a cfg; a negative one counts back from `index`."""
     return index + reference if reference < 0 else reference
 
 
 def conv_output(size: int, kernel: int, stride: int, padding: int) -> int:
-    """Output length of a sliding window; `padding` is that of both sides together."""
+    """Output length of a sliding window; `padding` is the total of both sides."""
     return (size + padding - kernel) // stride + 1
 
 
@@ -310,7 +315,7 @@ _blank: ContextVar[bool] = ContextVar("blank", default=False)
 
 @contextmanager
 def blank_weights() -> Iterator[None]:
-    """Build layers with zero weights in this block, where a file is read next: random ones take most of the time."""
+    """Build layers with zero weights inside this context, to save the time of drawing random ones before a file is read."""
     token = _blank.set(True)
     try:
         yield

@@ -1,7 +1,7 @@
 """Anti-aliasing: the fixed low-pass filter after a convolution or pooling (convolutional_layer.c, maxpool_layer.c).
 
-With `antialiasing` the layer itself has stride 1, and the filter takes its stride. Later layers read the filtered tensor;
-the original prints the unfiltered size, and its buffer keeps the rest of the unfiltered values behind the filtered ones.
+With `antialiasing` the layer itself has stride 1 and the filter applies the stride. Later layers read the filtered tensor.
+The original prints the unfiltered size, and in its buffer the filtered values overwrite only the first unfiltered ones.
 """
 
 from __future__ import annotations
@@ -20,12 +20,12 @@ _KERNELS = {
 
 
 def _geometry(antialiasing: int) -> tuple[int, int]:
-    """(kernel size, padding of each side) for a value of the key `antialiasing`."""
+    """(kernel size, padding per side) for a value of the key `antialiasing`."""
     return (2, 0) if antialiasing == 2 else (3, 1)
 
 
 def blurred(shape: Shape, antialiasing: int, strides_yx: tuple[int, int]) -> Shape:
-    """Shape after the filter; `shape` itself without antialiasing."""
+    """Shape after the filter; unchanged without antialiasing."""
     if not antialiasing:
         return shape
     size, padding = _geometry(antialiasing)
@@ -37,7 +37,7 @@ def blurred(shape: Shape, antialiasing: int, strides_yx: tuple[int, int]) -> Sha
 
 
 class Blur(nn.Module):
-    """Depthwise 3x3 binomial (or 2x2 mean) filter with stride on (n, channels, h, w)."""
+    """Depthwise 3x3 binomial (or 2x2 mean) filter with stride, on (n, channels, h, w)."""
 
     kernel: Tensor
 
@@ -52,7 +52,7 @@ class Blur(nn.Module):
         return F.conv2d(x, self.kernel, None, self.strides_yx, self.padding, 1, x.shape[1])
 
     def export(self, graph: Graph, x: str) -> str:
-        """The filter in an ONNX graph."""
+        """Add the filter to an ONNX graph; returns the name of its output."""
         geometry = {"kernel_shape": [self.size] * 2, "strides": list(self.strides_yx), "pads": [self.padding] * 4}
         return graph.node("Conv", x, self.kernel, **geometry, group=len(self.kernel))
 

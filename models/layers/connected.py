@@ -25,7 +25,7 @@ from models.layers.base import (
 from models.onnx_graph import Graph
 from utils.options import option
 
-MOMENTUM = 0.05  # connected_layer.c forward_connected_layer, unlike the convolutions
+MOMENTUM = 0.05  # connected_layer.c forward_connected_layer; convolutions use another value
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -54,7 +54,7 @@ class ConnectedSection(LayerSection):
 
 
 def connected_cost(inputs: int, outputs: int, scales: bool) -> LayerCost:
-    """Cost of one connected layer, for which the original counts no operations; scales: the weights file holds those, too."""
+    """Cost of a connected layer, for which the original counts no operations; scales: whether the file holds scales too."""
     weights = inputs * outputs
     return LayerCost(
         parameters=weights + outputs * (4 if scales else 1),

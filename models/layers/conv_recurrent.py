@@ -1,6 +1,6 @@
 """[crnn], [conv_lstm] and [history]: recurrence over feature maps (crnn_layer.c, conv_lstm_layer.c).
 
-Time steps and the initial state are as in models/layers/recurrent.py.
+Time steps and the initial state work as in models/layers/recurrent.py.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from utils.options import option
 
 @dataclass(frozen=True, kw_only=True)
 class ConvRecurrentSection(LayerSection):
-    """Options of the convolutions inside."""
+    """Options shared by [crnn] and [conv_lstm]: those of their convolutions."""
 
     output: int = option(1, "output channels", least=1)
     size: int = option(3, "height and width of the kernels", least=1)
@@ -38,11 +38,11 @@ class ConvRecurrentSection(LayerSection):
     xnor: bool = option(False, "binary convolutions, as in [convolutional]")
 
     def channels(self, site: Site) -> tuple[tuple[int, int], ...]:
-        """(input, output) channels of the convolutions in the order of the weights file."""
+        """(input, output) channels of each convolution, in the order of the weights file."""
         raise AssertionError(f"{type(self).__name__} lacks channels()")
 
     def convolutions(self, site: Site) -> tuple[tuple[ConvolutionalSection, Site], ...]:
-        """The convolutions as sections at sites of their own."""
+        """The convolutions as sections, each with its own site."""
         names = {item.name for item in dataclasses.fields(ConvolutionalSection)}
         shared = {name: value for name, value in vars(self).items() if name in names}
         result = []
@@ -133,10 +133,11 @@ class ConvLstmSection(ConvRecurrentSection):
 
 
 class ConvLstm(Recurrent):
-    """f, i, g, o: forget gate, input gate, candidate, output gate; each a sum of convolutions of state, input and cell.
+    """Convolutional LSTM: input (steps * n, c, h, w), output (steps * n, output, h, w).
 
-    Input (steps * n, c, h, w), output (steps * n, output, h, w). The original has a GPU path only for bottleneck
-    (forward_conv_lstm_layer_gpu); it is right for a batch of one sequence, and here every sequence is treated so.
+    f, i, g and o are forget gate, input gate, candidate and output gate, each a sum of convolutions of state, input and cell.
+    With bottleneck, the original has a GPU path only (forward_conv_lstm_layer_gpu), which is correct for a batch of one
+    sequence; here every sequence is treated like that.
     """
 
     def __init__(self, section: ConvLstmSection, site: Site) -> None:
@@ -194,7 +195,7 @@ class ConvLstm(Recurrent):
 
 
 def _with_residual(hidden: Tensor, x: Tensor) -> Tensor:
-    """`hidden` plus the first half of the bottleneck's values."""
+    """Add the first half of the bottleneck's values to `hidden`."""
     values = x.flatten(1)
     half = hidden[0].numel() // 2
     added = torch.cat((values[:, :half], torch.zeros_like(values[:, half:])), 1)
@@ -202,7 +203,7 @@ def _with_residual(hidden: Tensor, x: Tensor) -> Tensor:
 
 
 def _scale_gradient(x: Tensor, factor: float) -> Tensor:
-    """x, with its gradient multiplied by `factor`."""
+    """Return x unchanged, but with its gradient multiplied by `factor`."""
     return x if factor == 1 else x * factor + (x * (1 - factor)).detach()
 
 
@@ -225,7 +226,7 @@ class HistorySection(LayerSection):
 
 
 class History(Layer):
-    """Input (steps * n, c, h, w), output (steps * n, c * size, h, w): this step, the previous one, ...; zeros before the first.
+    """Input (steps * n, c, h, w), output (steps * n, c * size, h, w): this step, the one before, ...; zeros before the first.
 
     Only the newest step gets a gradient (conv_lstm_layer.c backward_history_layer).
     """

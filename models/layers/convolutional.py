@@ -88,9 +88,9 @@ class ConvolutionalSection(LayerSection):
 
     @property
     def strides_yx(self) -> tuple[int, int]:
-        """Strides (y, x); a stride_x or stride_y below 1 counts as absent (parser.c parse_convolutional).
+        """Strides (y, x); stride_x or stride_y below 1 counts as absent (parser.c parse_convolutional).
 
-        The original's CPU path overlooks stride_y for 1x1 kernels with stride_x=1; here it counts, as on its GPU path.
+        The original's CPU path ignores stride_y for 1x1 kernels with stride_x=1; here it counts, as on its GPU path.
         """
         given = (self.stride_y, self.stride_x)
         y, x = (self.stride if value is None or value < 1 else value for value in given)
@@ -98,17 +98,17 @@ class ConvolutionalSection(LayerSection):
 
     @property
     def host_strides_yx(self) -> tuple[int, int]:
-        """Strides of the convolution itself: 1 if the blur takes the stride."""
+        """Strides (y, x) of the convolution itself: 1 if the blur applies the stride."""
         return (1, 1) if self.antialiasing else self.strides_yx
 
     @property
     def border(self) -> int:
-        """Padding of each side, before dilation."""
+        """Padding per side, before dilation."""
         return self.size // 2 if self.pad else self.padding
 
     @property
     def spread(self) -> int:
-        """Dilation in force: 1 for 1x1 kernels (parser.c parse_convolutional)."""
+        """Effective dilation: 1 for 1x1 kernels (parser.c parse_convolutional)."""
         return 1 if self.size == 1 else self.dilation
 
     @property
@@ -119,14 +119,14 @@ class ConvolutionalSection(LayerSection):
         return self.filters
 
     def groups_at(self, site: Site) -> int:
-        """Groups in force: 1 with xnor (make_convolutional_layer)."""
+        """Effective number of groups: 1 with xnor (make_convolutional_layer)."""
         return 1 if self.xnor else max(self.groups, 1)
 
     def weights_shape(self, site: Site) -> tuple[int, int, int, int]:
         return self.filters_at(site), site.input.channels // self.groups_at(site), self.size, self.size
 
     def owner(self, site: Site) -> int | None:
-        """Index of the layer whose weights are shared."""
+        """Index of the layer whose weights this layer shares; None if it has its own."""
         return None if self.share_index is None else absolute(site.index, self.share_index)
 
     def shape(self, site: Site) -> Shape:
@@ -138,7 +138,7 @@ class ConvolutionalSection(LayerSection):
         return blurred(self.reported_shape(site), self.antialiasing, self.strides_yx)
 
     def reported_shape(self, site: Site) -> Shape:
-        # The dilation is not in the formula (convolutional_layer.c convolutional_out_height).
+        # This formula ignores dilation (convolutional_layer.c convolutional_out_height).
         height, width = (
             conv_output(length, self.size, stride, 2 * self.border)
             for length, stride in zip((site.input.height, site.input.width), self.host_strides_yx, strict=True)
@@ -146,7 +146,7 @@ class ConvolutionalSection(LayerSection):
         return Shape(self.filters_at(site), height, width)
 
     def _check_dilation(self, site: Site) -> None:
-        """The formula without dilation must agree with what im2col_cpu_ext does with it."""
+        """Require that the output size, computed without dilation, matches what im2col_cpu_ext produces with it."""
         if 2 * self.border != self.size - 1 and self.spread > 1:
             text = f"dilation={self.dilation} with size={self.size} needs an odd size and pad=1, or padding={self.size // 2}"
             raise site.error(text + "; otherwise the original's output is meaningless", "dilation")
@@ -205,7 +205,7 @@ class ConvolutionalSection(LayerSection):
 
 @dataclass(frozen=True, kw_only=True)
 class DepthwiseSection(ConvolutionalSection):
-    """The original spells it [convolutional] with as many groups as channels; `filters` is a multiple of them."""
+    """Depthwise convolution: a [convolutional] with as many groups as input channels; `filters` is a multiple of these."""
 
     names: ClassVar[tuple[str, ...]] = ("depthwise", "depthwise_convolutional")
 
@@ -238,7 +238,7 @@ class Convolutional(WeightedLayer):
         self.owner = section.owner(site)
 
     def connect(self, layers: Sequence[Layer]) -> None:
-        """Share the tensors of the layer that share_index names."""
+        """Share the tensors of the layer given by share_index."""
         if self.owner is None:
             return
         other = layers[self.owner]
@@ -275,8 +275,8 @@ class Convolutional(WeightedLayer):
         return F.conv2d(x, weights, biases, strides_yx, self.padding, self.section.spread, self.groups)
 
     def _xnor(self, x: Tensor) -> Tensor:
-        """As in the original at inference: batch normalisation is folded in before the weights are reduced to signs, and the
-        padding counts as -1 (forward_convolutional_layer with align_bit_weights)."""
+        """The original's inference: batch normalisation is folded in before the weights are reduced to signs, and padding
+        counts as -1 (forward_convolutional_layer with align_bit_weights)."""
         section, layer = self.section, self.folded()
         x = F.pad(sign(x), [self.padding] * 4, value=-1.0)
         weights = binarize(layer.weights)
@@ -295,7 +295,7 @@ class Convolutional(WeightedLayer):
         yield Stored(self.weights, "weights", self.fan_in, transposed=self.section.flipped, centred=centred)
 
     def of_zeros(self) -> Tensor:
-        """Output (1, filters, 1, 1) at each position for an input of zeros."""
+        """Output (1, filters, 1, 1) for an input of zeros, the same at every position."""
         channels = self.weights.shape[1] * self.groups
         with torch.no_grad():
             return self(torch.zeros(1, channels, 1, 1))[:, :, :1, :1]

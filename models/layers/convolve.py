@@ -1,4 +1,4 @@
-"""Ways to compute a convolution: in bfloat16 without instructions for it, pointwise as a matrix product, with binary weights."""
+"""Special convolutions: bfloat16 on processors without instructions for it, pointwise as a matrix product, binary weights."""
 
 from __future__ import annotations
 
@@ -20,13 +20,13 @@ Convolve = Callable[[Tensor, Tensor, Tensor | None], Tensor]
 
 @lru_cache
 def has_bfloat16() -> bool:
-    """Whether this processor multiplies bfloat16; true before PyTorch 2.13, which cannot tell."""
+    """Whether this processor has bfloat16 instructions; before PyTorch 2.13, which cannot tell, always true."""
     capabilities = getattr(torch.cpu, "get_capabilities", None)
     return capabilities is None or any(capabilities().get(name) for name in _INSTRUCTIONS)
 
 
 def lacks_bfloat16(x: Tensor) -> bool:
-    """Whether bfloat16 autocast is on for x, on a processor that would have to emulate it."""
+    """Whether bfloat16 autocast is on for x and the processor would have to emulate it."""
     return (
         x.device.type == "cpu"
         and torch.is_autocast_enabled("cpu")
@@ -36,10 +36,10 @@ def lacks_bfloat16(x: Tensor) -> bool:
 
 
 def rounded_to_bfloat16(convolve: Convolve) -> Convolve:
-    """`convolve` as the instructions would do it: bfloat16 values, summed in float32, and a bfloat16 result.
+    """Wrap `convolve` to compute what bfloat16 instructions would: bfloat16 inputs, float32 sums, a bfloat16 result.
 
     Gradients are rounded in the same places, and tensors saved for the backward pass are kept in bfloat16. PyTorch would
-    emulate the instructions one by one, which takes three and a half times as long as float32.
+    emulate each instruction, which takes three and a half times as long as float32.
     """
 
     def rounding(x: Tensor, weights: Tensor, biases: Tensor | None) -> Tensor:
@@ -54,7 +54,7 @@ def _rounded(x: Tensor) -> Tensor:
 
 
 def is_pointwise(x: Tensor, kernel: tuple[int, ...], strides_yx: tuple[int, int], padding: int, groups: int) -> bool:
-    """Whether `pointwise` computes this convolution without copying x."""
+    """Whether `pointwise` can compute this convolution without copying x."""
     return (
         kernel == (1, 1)
         and strides_yx == (1, 1)
@@ -66,22 +66,22 @@ def is_pointwise(x: Tensor, kernel: tuple[int, ...], strides_yx: tuple[int, int]
 
 
 def pointwise(x: Tensor, weights: Tensor, biases: Tensor | None) -> Tensor:
-    """F.conv2d(x, weights, biases) of a 1x1 kernel on a CPU, forward and backward in about half the time.
+    """F.conv2d(x, weights, biases) with a 1x1 kernel on a CPU, forward and backward in about half the time.
 
-    With channels last, an image is a matrix of pixels by channels; on one thread PyTorch would not use oneDNN for it.
+    In channels-last layout an image is a matrix of pixels by channels. On one thread, F.conv2d would not use oneDNN for it.
     """
     return F.linear(x.permute(0, 2, 3, 1), weights.flatten(1), biases).permute(0, 3, 1, 2)
 
 
 def binarize(weights: Tensor) -> Tensor:
-    """Sign times mean magnitude of each filter, on (filters, channels, h, w); gradients pass straight through."""
+    """Replace weights (filters, channels, h, w) by their sign times the filter's mean magnitude; straight-through gradient."""
     magnitude = weights.detach().abs().mean((1, 2, 3), keepdim=True)
     reduced = torch.where(weights.detach() > 0, magnitude, -magnitude)
     return reduced + (weights - weights.detach()) if weights.requires_grad and torch.is_grad_enabled() else reduced
 
 
 def sign(x: Tensor) -> Tensor:
-    """1 where x is above zero, else -1."""
+    """1 where x is positive, else -1."""
     return _Sign.apply(x)
 
 
@@ -98,5 +98,5 @@ class _Sign(torch.autograd.Function):
 
 
 def export_sign(graph: Graph, x: str) -> str:
-    """`sign` in an ONNX graph."""
+    """Add `sign` to an ONNX graph; returns the name of its output."""
     return graph.node("Where", graph.node("Greater", x, 0.0), 1.0, -1.0)

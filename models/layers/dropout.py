@@ -36,7 +36,7 @@ class DropoutSection(LayerSection):
         return f"{self.probability:g}" + (" dropblock" if self.dropblock else "")
 
     def block(self, height: int, width: int, progress: float) -> int:
-        """Side of the square in cells; progress: 0 at the start of training, 1 at the end of the rise."""
+        """Side of the dropped square in cells; progress: 0 at the start of training, 1 when the full size is reached."""
         if self.dropblock_size_abs or not self.dropblock_size_rel:
             side = min(self.dropblock_size_abs or _DEFAULT_BLOCK, height, width) * progress
         else:
@@ -48,7 +48,7 @@ class DropoutSection(LayerSection):
 
 
 class Dropout(Layer):
-    """In training, each value is zero with the given probability and the others are scaled up; at inference, the identity."""
+    """In training, sets each value to zero with the given probability and scales up the others; at inference, the identity."""
 
     def __init__(self, probability: float) -> None:
         super().__init__()
@@ -62,9 +62,9 @@ class Dropout(Layer):
 
 
 class Dropblock(Layer):
-    """In training, at most one square of each channel is zero; at inference, the identity.
+    """In training, sets at most one square of each channel to zero; at inference, the identity.
 
-    Probability and size rise during the first 85% of training (`at_iteration`).
+    Probability and size grow during the first 85% of training (`at_iteration`).
     """
 
     def __init__(self, section: DropoutSection) -> None:
@@ -97,5 +97,5 @@ class Dropblock(Layer):
 
 
 def _between(positions: Tensor, start: Tensor, side: int) -> Tensor:
-    """Whether each position lies in [start, start + side): (n, c) starts to (n, c, positions)."""
+    """Whether each position lies in [start, start + side); takes starts (n, c), returns (n, c, positions)."""
     return (positions >= start[:, :, None]) & (positions < start[:, :, None] + side)

@@ -1,7 +1,7 @@
-"""[implicit] and its relatives from YOLOR: learned vectors, added to features or multiplied with them (representation_layer.c).
+"""[implicit] and its variants from YOLOR: learned vectors, added to features or multiplied by them (representation_layer.c).
 
-YOLOR's own cfgs spell it [implicit_add] (initialised near 0) and [implicit_mul] (near 1), and apply it to the previous layer
-by [shift_channels] (sum) and [control_channels] (product). Their weights are stored here as those of [implicit].
+YOLOR's own cfgs have [implicit_add] (initialised near 0) and [implicit_mul] (near 1), and apply them to the previous layer
+with [shift_channels] (sum) and [control_channels] (product). Here their weights are stored like those of [implicit].
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ class ImplicitSection(LayerSection):
 
 @dataclass(frozen=True, kw_only=True)
 class ImplicitAddSection(ImplicitSection):
-    """[implicit] of YOLOR's own cfgs, for sums: initialised near 0."""
+    """[implicit] in YOLOR's own cfgs, for sums: initialised near 0."""
 
     names: ClassVar[tuple[str, ...]] = ("implicit_add",)
 
@@ -50,7 +50,7 @@ class ImplicitAddSection(ImplicitSection):
 
 @dataclass(frozen=True, kw_only=True)
 class ImplicitMulSection(ImplicitAddSection):
-    """[implicit] of YOLOR's own cfgs, for products: initialised near 1."""
+    """[implicit] in YOLOR's own cfgs, for products: initialised near 1."""
 
     names: ClassVar[tuple[str, ...]] = ("implicit_mul",)
 
@@ -58,7 +58,7 @@ class ImplicitMulSection(ImplicitAddSection):
 
 
 class Implicit(Layer):
-    """The learned (filters, atoms, 1) for every image of the batch; the input gives the batch its size."""
+    """The learned vector (filters, atoms, 1), repeated for every image; the input only determines the batch size."""
 
     def __init__(self, section: ImplicitSection) -> None:
         super().__init__()

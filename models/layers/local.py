@@ -29,7 +29,7 @@ class LocalSection(LayerSection):
     activation: str = activation_option("logistic", "activation function")
 
     def shape(self, site: Site) -> Shape:
-        # local_layer.c local_out_height reads any pad as "same size", im2col as that many zeros: they agree for size / 2
+        # local_layer.c local_out_height reads any pad as "same size", but im2col as that many zeros; they agree for size / 2
         if self.pad and 2 * self.pad != self.size - 1:
             text = f"pad={self.pad} does not fit size={self.size}, expected 0 or {(self.size - 1) / 2:g}"
             raise site.error(text, "pad")
@@ -58,7 +58,7 @@ class Local(Layer):
         self.section, self.shape = section, section.shape(site)
         self.fan_in = site.input.channels * section.size * section.size
         positions = self.shape.height * self.shape.width
-        # local_layer.c make_local_layer means this for all positions, but initialises those of the first only
+        # local_layer.c make_local_layer intends this for all positions, but initialises only the first
         weights = initial_weights((positions, section.filters, self.fan_in), self.fan_in)
         self.weights = nn.Parameter(weights)
         self.biases = nn.Parameter(torch.zeros(section.filters, self.shape.height, self.shape.width))
@@ -75,7 +75,7 @@ class Local(Layer):
         yield Stored(self.weights, "weights", self.fan_in)
 
     def export(self, graph: Graph, site: Site, *inputs: str) -> str:
-        """One Slice per kernel element, joined along the channels, then a matrix product per position."""
+        """One Slice per kernel element, concatenated along the channels, then a matrix product per position."""
         section, (filters, height, width) = self.section, self.biases.shape
         site.require_fixed_size(graph, "every position has its own weights")
         border, stride = section.pad, section.stride

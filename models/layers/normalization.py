@@ -1,4 +1,4 @@
-"""[batchnorm]: batch normalisation by itself; [normalization]: local response normalisation (Krizhevsky et al., 2012)."""
+"""[batchnorm]: batch normalisation as a layer; [normalization]: local response normalisation (Krizhevsky et al., 2012)."""
 
 from __future__ import annotations
 
@@ -71,8 +71,8 @@ class NormalizationSection(LayerSection):
 class Normalization(Layer):
     """y = x / (kappa + alpha * sum of squares of the neighbouring channels) ** beta on (n, c, h, w).
 
-    forward_normalization_layer starts its running sum one channel short, so that channel size / 2 never counts and is even
-    subtracted where it leaves the window. Its gradient takes the divisor as constant.
+    forward_normalization_layer starts its running sum one channel short, so channel size / 2 is never added, yet it is
+    subtracted where it leaves the window. The gradient treats the divisor as constant.
     """
 
     def __init__(self, section: NormalizationSection) -> None:
@@ -88,7 +88,7 @@ class Normalization(Layer):
         return x * (section.kappa + section.alpha * sums) ** -section.beta
 
     def export(self, graph: Graph, site: Site, *inputs: str) -> str:
-        """The sums of squares as a product with a band matrix."""
+        """Computes the sums of squares as a product with a band matrix."""
         section, channels = self.section, site.input.channels
         place = torch.arange(channels)
         distance = place[None, :] - place[:, None]  # from the output channel to the channel summed

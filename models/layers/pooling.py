@@ -18,7 +18,7 @@ from utils.options import ignored, option
 
 @dataclass(frozen=True, kw_only=True)
 class WindowSection(LayerSection):
-    """Geometry of a pooling window."""
+    """Options of a pooling window, and the geometry that follows from them."""
 
     stride: int = option(1, "stride in both directions", least=1)
     stride_x: int | None = option(None, "stride along x; default stride", least=1)
@@ -44,7 +44,7 @@ class WindowSection(LayerSection):
         return Shape(shape.channels, height, width)
 
     def check(self, site: Site, strides_yx: tuple[int, int]) -> None:
-        """Refuse windows that lie wholly outside the input."""
+        """Raise CfgError if a window would lie entirely outside the input."""
         near, out = self.border // 2, self.pooled(site.input, strides_yx)
         starts = ((out.height - 1) * strides_yx[0] - near, (out.width - 1) * strides_yx[1] - near)
         if near >= self.window or starts[0] >= site.input.height or starts[1] >= site.input.width:
@@ -82,7 +82,7 @@ class MaxpoolSection(WindowSection):
 
     @property
     def host_strides_yx(self) -> tuple[int, int]:
-        """Strides of the pooling itself: 1 if the blur takes the stride."""
+        """Strides (y, x) of the pooling itself: 1 if the blur applies the stride."""
         return (1, 1) if self.antialiasing else self.strides_yx
 
     def reported_shape(self, site: Site) -> Shape:
@@ -137,9 +137,9 @@ class AvgpoolSection(LayerSection):
 
 
 class Window:
-    """Pooling geometry of a window that starts at -(border / 2) and may reach over the far side.
+    """Pooling geometry: windows start at -(border / 2) and may extend beyond the far side.
 
-    PyTorch pads both sides equally, by half a window at most. Where the original differs, `pad` is applied first.
+    PyTorch pads both sides equally, by at most half a window. Where the original differs, `pad` is applied first.
     """
 
     def __init__(self, section: WindowSection, strides_yx: tuple[int, int]) -> None:
@@ -148,7 +148,7 @@ class Window:
         self.far = self.border - self.near
 
     def native(self, height: int, width: int) -> tuple[int, bool] | None:
-        """(padding, ceil_mode) that make PyTorch's geometry the original's for this input size, if any do."""
+        """(padding, ceil_mode) for which PyTorch's geometry equals the original's at this input size; None if there are none."""
         if self.near > self.size // 2:
             return None
         sides = tuple(zip((height, width), self.strides_yx, strict=True))
@@ -159,7 +159,7 @@ class Window:
         return None
 
     def export(self, graph: Graph, op: str, x: str, **attributes: int) -> str:
-        """The pooling in an ONNX graph, which takes a padding for each side."""
+        """Add the pooling to an ONNX graph, where each side has its own padding."""
         pads, shape = [self.near, self.near, self.far, self.far], [self.size] * 2
         return graph.node(op, x, kernel_shape=shape, strides=list(self.strides_yx), pads=pads, **attributes)
 
@@ -207,7 +207,7 @@ class Maxpool(Layer):
 
 
 class MaxpoolDepth(Layer):
-    """Channel g of the output is the largest of the input's channels g, g + out_channels, ..."""
+    """Output channel g is the maximum over the input channels g, g + out_channels, ..."""
 
     def __init__(self, out_channels: int) -> None:
         super().__init__()
@@ -224,7 +224,7 @@ class MaxpoolDepth(Layer):
         return self._largest(x.reshape(n, -1, self.out_channels, h, w), 1)
 
     def _largest(self, groups: Tensor, axis: int) -> Tensor:
-        # The gradient needs the index of the maximum, which only max gives; amax is faster.
+        # The gradient needs the index of the maximum, which only max provides; amax is faster.
         return groups.max(axis).values if torch.is_grad_enabled() else groups.amax(axis)
 
     def export(self, graph: Graph, site: Site, *inputs: str) -> str:
@@ -239,9 +239,9 @@ class MaxpoolDepth(Layer):
 
 
 class LocalAvgpool(Layer):
-    """Mean of those values of each window that lie inside the input.
+    """Mean over the part of each window that lies inside the input.
 
-    Its gradient divides by the whole window, as maxpool_layer.c backward_local_avgpool_layer does.
+    The gradient divides by the size of the whole window, like maxpool_layer.c backward_local_avgpool_layer.
     """
 
     def __init__(self, section: LocalAvgpoolSection) -> None:

@@ -1,8 +1,8 @@
 """[rnn], [gru] and [lstm]: recurrent networks of connected layers (rnn_layer.c, gru_layer.c, lstm_layer.c).
 
-In training, a batch holds `time_steps` of [net] groups of rows: the first step of every sequence, then the second, and so on.
-At inference every row is a sequence of one step (the original's test mode sets time_steps to 1). Every call starts from a
-zero state.
+In training, a batch consists of as many groups of rows as [net] has `time_steps`: the first step of every sequence, then the
+second, and so on. At inference every row is a sequence of one step (the original's test mode sets time_steps to 1). Every
+call starts from a zero state.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from utils.options import option
 
 
 def split_steps(x: Tensor, time_steps: int, training: bool) -> tuple[Tensor, ...]:
-    """The batch of each time step, in order."""
+    """Split a batch into its time steps, in order."""
     if not training or time_steps <= 1:
         return (x,)
     assert x.shape[0] % time_steps == 0, f"a batch of {x.shape[0]} is no multiple of {time_steps} time steps"
@@ -32,9 +32,10 @@ def split_steps(x: Tensor, time_steps: int, training: bool) -> tuple[Tensor, ...
 
 
 class Recurrent(Layer):
-    """A layer made of others: `parts`, in the order of the weights file.
+    """A layer composed of other layers.
 
-    Each part has `of_zeros()`, its output for a state of zeros; that is all a part reading the state contributes at inference.
+    parts: in the order of the weights file. Each has `of_zeros()`, its output for a state of zeros; a part that reads the
+        state contributes only this at inference.
     hidden: channels of the state.
     """
 
@@ -56,12 +57,12 @@ class Recurrent(Layer):
         return layer
 
     def export_sum(self, graph: Graph, site: Site, x: str, reads_input: nn.Module, reads_state: nn.Module) -> str:
-        """Both parts added, in an ONNX graph; the state is zero."""
+        """Add the sum of both parts to an ONNX graph; the state is zero."""
         return graph.node("Add", reads_input.export(graph, site, x), reads_state.of_zeros())  # type: ignore[operator]
 
 
 class Rnn(Recurrent):
-    """state = input(x) + recurrent(state) (+ state); output(state).
+    """state = input(x) + recurrent(state) (+ state); the result is output(state).
 
     Input (steps * n, c, h, w), output (steps * n, output, 1, 1), or (steps * n, output, h, w) if the parts keep `maps`.
     """
@@ -92,7 +93,7 @@ class Rnn(Recurrent):
 
 @dataclass(frozen=True, kw_only=True)
 class RecurrentSection(LayerSection):
-    """Shared by [rnn], [gru] and [lstm]."""
+    """Options shared by [rnn], [gru] and [lstm]."""
 
     output: int = option(1, "number of outputs", least=1)
     batch_normalize: bool = option(False, "batch normalisation in every connected layer")
@@ -101,7 +102,7 @@ class RecurrentSection(LayerSection):
         return Shape(self.output, 1, 1)
 
     def sizes(self, site: Site) -> tuple[tuple[int, int], ...]:
-        """(inputs, outputs) of the connected layers in the order of the weights file."""
+        """(inputs, outputs) of each connected layer, in the order of the weights file."""
         raise AssertionError(f"{type(self).__name__} lacks sizes()")
 
     def cost(self, site: Site) -> LayerCost:
@@ -152,7 +153,7 @@ class GruSection(RecurrentSection):
 
 
 class Gru(Recurrent):
-    """z, r: update and reset gates; the candidate passes a logistic function (gru_layer.c without USET).
+    """z and r are update and reset gate; the candidate goes through a logistic function (gru_layer.c without USET).
 
     Input (steps * n, ...), output (steps * n, outputs, 1, 1).
     """
@@ -191,7 +192,7 @@ class LstmSection(RecurrentSection):
 
 
 class Lstm(Recurrent):
-    """f, i, g, o: forget gate, input gate, candidate, output gate.
+    """f, i, g and o are forget gate, input gate, candidate and output gate.
 
     Input (steps * n, ...), output (steps * n, outputs, 1, 1).
     """

@@ -1,4 +1,4 @@
-"""[route]: concatenates outputs of earlier layers, or groups of their channels (route_layer.c)."""
+"""[route]: concatenates the outputs of earlier layers, or groups of their channels (route_layer.c)."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ _STREAMS = "CUDA streams are left to PyTorch"
 
 @dataclass(frozen=True, kw_only=True)
 class RouteSection(LayerSection):
-    """Concatenates outputs of earlier layers, or groups of their channels (route_layer.c)."""
+    """Concatenates the outputs of earlier layers, or groups of their channels (route_layer.c)."""
 
     names: ClassVar[tuple[str, ...]] = ("route",)
 
@@ -30,7 +30,7 @@ class RouteSection(LayerSection):
 
     @property
     def part(self) -> tuple[int, int]:
-        """(number of groups of each input, group taken)"""
+        """(number of groups per input, index of the group to take)."""
         return self.groups, self.group_id
 
     def sources(self, index: int) -> tuple[int, ...]:
@@ -67,7 +67,7 @@ class RouteSection(LayerSection):
 
 @dataclass(frozen=True, kw_only=True)
 class RouteLeftHalfSection(RouteSection):
-    """The first half of each input's channels, as PyTorch ports of the original write it."""
+    """The first half of each input's channels, found in cfgs of PyTorch ports."""
 
     names: ClassVar[tuple[str, ...]] = ("route_lhalf",)
 

@@ -44,7 +44,7 @@ class ShortcutSection(LayerSection):
         return (index - 1, *(absolute(index, layer) for layer in self.froms))
 
     def weights_shape(self, site: Site) -> tuple[int, int]:
-        """(inputs, channels or 1) of the learned weights."""
+        """Shape of the learned weights: (inputs, channels or 1)."""
         return len(site.inputs), site.input.channels if self.weights_type == "per_channel" else 1
 
     def shape(self, site: Site) -> Shape:
@@ -80,7 +80,7 @@ def _same_size(one: Shape, other: Shape) -> bool:
 
 
 def _compatible(one: Shape, other: Shape) -> bool:
-    """Whether width and height are equal, or multiples of each other by one factor."""
+    """Whether width and height are equal, or differ by one common integer factor."""
     for large, small in ((one, other), (other, one)):
         if large.height % small.height == 0 and large.width % small.width == 0:
             return large.height // small.height == large.width // small.width
@@ -90,9 +90,9 @@ def _compatible(one: Shape, other: Shape) -> bool:
 class Shortcut(Layer):
     """Inputs (n, c_i, h_i, w_i), output (n, c_0, h_0, w_0).
 
-    Channels that only one side has are left unchanged. Inputs of another size are aligned as in blas.c shortcut_cpu: every
-    s-th row and column of a larger one is added; a smaller one is added to every s-th row and column. (The original has
-    that function, which its residual networks were made for, but aborts instead of calling it.)
+    Channels that only the first input has are left unchanged, and extra channels of other inputs are ignored. Inputs of
+    another size are aligned as in blas.c shortcut_cpu: of a larger input, every s-th row and column is added; a smaller input
+    is added to every s-th row and column. (The original still has that function, but aborts instead of calling it.)
     """
 
     def __init__(self, section: ShortcutSection, site: Site) -> None:
@@ -138,10 +138,10 @@ class Shortcut(Layer):
 
 
 class _Normalized(torch.autograd.Function):
-    """Weights (inputs, channels) made to sum to one over the inputs.
+    """Normalises weights (inputs, channels) so that they sum to one over the inputs.
 
-    The gradient of each raw weight is that of its normalised one times a factor: w for relu, w (1 - w) for softmax, where w is
-    the normalised weight (blas_kernels.cu backward_shortcut_multilayer_kernel; in the CPU build the factor is 1).
+    The gradient of a raw weight is that of the normalised weight w times a factor: w for relu, w (1 - w) for softmax
+    (blas_kernels.cu backward_shortcut_multilayer_kernel; in the CPU build the factor is 1).
     """
 
     @staticmethod
@@ -158,7 +158,7 @@ class _Normalized(torch.autograd.Function):
 
 
 def _add(x: Tensor, other: Tensor, *, owned: bool) -> Tensor:
-    """x + other where the two overlap; owned: x may be overwritten."""
+    """Add `other` to x where the two overlap; owned: x may be overwritten."""
     if x.shape == other.shape:
         return x.add_(other) if owned else x + other
     common = min(x.shape[1], other.shape[1])
@@ -169,7 +169,7 @@ def _add(x: Tensor, other: Tensor, *, owned: bool) -> Tensor:
 
 
 def _export_aligned(graph: Graph, other: str, shape: Shape, wanted: Shape) -> str:
-    """`other` in the size of what it is added to; see _add."""
+    """Align `other` with the shape of the tensor that it is added to; see _add."""
     if shape == wanted:
         return other
     if shape.channels > wanted.channels:

@@ -19,7 +19,7 @@ _GPU_ONLY = "acts in the original's GPU build only; here images are augmented wh
 
 @dataclass(frozen=True, kw_only=True)
 class UpsampleSection(LayerSection):
-    """Nearest-neighbour upsampling, or with a negative stride sums of squares of cells (upsample_layer.c)."""
+    """Nearest-neighbour upsampling; with a negative stride, sums over squares of cells (upsample_layer.c)."""
 
     names: ClassVar[tuple[str, ...]] = ("upsample",)
 
@@ -44,7 +44,7 @@ class UpsampleSection(LayerSection):
 
 
 class Upsample(Layer):
-    """Input (n, c, h, w), output (n, c, h * stride, w * stride); a negative stride sums cells and divides the size."""
+    """Input (n, c, h, w), output (n, c, h * stride, w * stride); a negative stride divides the size and sums cells."""
 
     def __init__(self, stride: int, scale: float) -> None:
         super().__init__()
@@ -86,8 +86,8 @@ class Reorg3dSection(LayerSection):
         return Shape(shape.channels * s * s, shape.height // s, shape.width // s)
 
     def check(self, site: Site) -> None:
-        """Refuse sizes for which the original would read and write outside its tensors."""
-        # reorg_layer.c forward_reorg_layer: with reverse, the blocks are taken from the output instead of the input
+        """Raise CfgError for sizes at which the original would read or write outside its tensors."""
+        # reorg_layer.c forward_reorg_layer: with reverse, blocks are taken from the output instead of the input
         self.require(site, channels=self.stride**4 if self.reverse else 1, cells=1 if self.reverse else self.stride)
 
     def require(self, site: Site, *, channels: int, cells: int) -> None:
@@ -138,9 +138,9 @@ class Reorg3d(Layer):
 
 
 class Reorg(Reorg3d):
-    """Reorg3d of the input reshaped to (n, c / (s * s), h * s, w * s), with the result in the shape that Reorg3d gives.
+    """Applies Reorg3d to the input reshaped to (n, c / (s * s), h * s, w * s); the output has the shape of Reorg3d's.
 
-    reorg_old_layer.c calls reorg_cpu with the size of its input where that of the output is meant.
+    reorg_old_layer.c calls reorg_cpu with the size of the input where the size of the output is meant.
     """
 
     def forward(self, x: Tensor) -> Tensor:
@@ -161,13 +161,13 @@ class Reorg(Reorg3d):
 
 
 def _blocks_to_channels(x: Tensor, s: int) -> Tensor:
-    """(n, c, h * s, w * s) to (n, s * s * c, h, w); the cell within its block is the slower channel index."""
+    """(n, c, h * s, w * s) to (n, s * s * c, h, w); the position within the block is the slower channel index."""
     n, c, h, w = x.shape
     return x.reshape(n, c, h // s, s, w // s, s).permute(0, 3, 5, 1, 2, 4).reshape(n, s * s * c, h // s, w // s)
 
 
 def _channels_to_blocks(x: Tensor, s: int) -> Tensor:
-    """The inverse: (n, s * s * c, h, w) to (n, c, h * s, w * s)."""
+    """Inverse of _blocks_to_channels: (n, s * s * c, h, w) to (n, c, h * s, w * s)."""
     n, c, h, w = x.shape
     y = x.reshape(n, s, s, c // (s * s), h, w).permute(0, 3, 4, 1, 5, 2)
     return y.reshape(n, c // (s * s), h * s, w * s)
@@ -200,7 +200,7 @@ class CropSection(LayerSection):
 
 
 class Crop(Layer):
-    """Input (n, c, h, w), output (n, c, crop_height, crop_width): the centre; in training a random crop for each batch."""
+    """Input (n, c, h, w), output (n, c, crop_height, crop_width): the centre; in training, one random crop per batch."""
 
     def __init__(self, section: CropSection) -> None:
         super().__init__()
