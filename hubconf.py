@@ -18,21 +18,21 @@ dependencies = ["torch", "numpy", "cv2"]
 
 
 def yolo(*arguments: Any, **options: Any) -> YOLO:
-    """A model for any source of images; see cspyolo.YOLO."""
+    """Open a model for any source of images; see cspyolo.YOLO."""
     from cspyolo import YOLO
 
     return YOLO(*arguments, **options)
 
 
 def darknet(cfg: str, weights: str | None = None, device: str = "cpu", **size: Any) -> Network:
-    """The network of a Darknet cfg, with weights from a .weights file; see models.load."""
+    """Build the network of a Darknet cfg and load a .weights file into it; see models.load."""
     from models.load import load
 
     return load(cfg, weights, device, **size)
 
 
 def predictor(cfg: str | None = None, weights: str | None = None, device: str = "cpu", **options: Any) -> Model:
-    """A detector or classifier from any model file, ready for images; see inference.model.open_model."""
+    """Open a detector or classifier from any model file; see inference.model.open_model."""
     from inference.model import open_model
 
     return open_model(weights, cfg=cfg, device=device, **options)

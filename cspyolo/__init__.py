@@ -24,7 +24,7 @@ _HOMES = {"YOLO": "cspyolo.yolo", "Boxes": "cspyolo.results", "Probs": "cspyolo.
 
 
 def __getattr__(name: str) -> Any:
-    """Load torch when a model is first asked for: `cspyolo --help` does without it."""
+    """Import a public name on first access, so that `cspyolo --help` does not load torch."""
     if name not in _HOMES:
         raise AttributeError(f"module 'cspyolo' has no attribute '{name}'")
     return getattr(importlib.import_module(_HOMES[name]), name)

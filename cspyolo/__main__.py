@@ -21,7 +21,7 @@ from pathlib import Path
 from utils.cli import EXIT_BAD_INPUT, PACKAGE, run_script
 from utils.version import VERSION
 
-# Command -> module with its `main`, and what it does.
+# Command -> module with its `main`, help text.
 COMMANDS = {
     "detect": ("detect", "find objects in images, videos, cameras and streams"),
     "train": ("train", "train a network as its cfg says"),
@@ -47,7 +47,7 @@ def parse_arguments(arguments: Sequence[str] | None) -> argparse.Namespace:
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run one command with the arguments after its name. Returns its exit code."""
+    """Run one command with the arguments after its name and return its exit code."""
     given = list(sys.argv[1:] if arguments is None else arguments)
     command = parse_arguments(given[:1]).command
     module = importlib.import_module(PACKAGE + COMMANDS[command][0])
@@ -55,7 +55,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def darknet() -> int:
-    """The command `darknet`: the original program if one is on the path behind us, else `cspyolo darknet`."""
+    """Run the command `darknet`: the original program if PATH has one elsewhere, else `cspyolo darknet`."""
     here = Path(sys.argv[0]).resolve().parent
     folders = [each for each in os.environ.get("PATH", "").split(os.pathsep) if each and Path(each).resolve() != here]
     original = shutil.which("darknet", path=os.pathsep.join(folders))

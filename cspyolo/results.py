@@ -1,4 +1,4 @@
-"""What a model found in one image: boxes or class probabilities, with drawing, files and conversions."""
+"""Results of one image: boxes or class probabilities, and methods to draw, save and convert them."""
 
 from __future__ import annotations
 
@@ -29,10 +29,13 @@ Index: TypeAlias = "int | slice | Sequence[int] | Sequence[bool] | NDArray[np.bo
 
 @dataclass(frozen=True, eq=False)
 class Boxes:
-    """n boxes of one image, best score first; a box with several classes above the threshold appears once for each.
+    """The n boxes of one image, best score first; a box with several classes above the threshold is listed once per class.
 
-    xyxy: float32 (n, 4), left, top, right, bottom in pixels of the original image. conf: float32 (n,), in (0, 1].
-    cls: int64 (n,), class index. orig_shape: (height, width) of the image. id: int64 (n,), track number; None without tracking.
+    xyxy: float32 (n, 4), left, top, right, bottom in pixels of the original image.
+    conf: float32 (n,), scores in (0, 1].
+    cls: int64 (n,), class indices.
+    orig_shape: (height, width) of the image.
+    id: int64 (n,), track numbers; None without tracking.
     """
 
     xyxy: Floats
@@ -63,7 +66,7 @@ class Boxes:
         return np.column_stack([self.xyxy, self.conf, self.cls]).astype(np.float32)
 
     def numpy(self) -> Boxes:
-        """The same boxes, whose arrays are NumPy's already."""
+        """Return the boxes themselves: their arrays are NumPy arrays already."""
         return self
 
     cpu = numpy
@@ -114,11 +117,14 @@ class Probs:
 
 
 class Results:
-    """Everything about one image or video frame.
+    """Results of one image or video frame.
 
-    path: file, address, or "image0" for an image in memory. frame: number in its video from 0, None for an image; time_s: its
-    time in seconds. names: class index to name. speed: milliseconds by stage: preprocess, inference, postprocess. boxes: empty
-    for a classifier. probs: of a classifier, else None.
+    path: file or URL; "image0" for an image in memory.
+    frame, time_s: frame number in the video, from 0, and its time in seconds; None for an image.
+    names: class index to name.
+    speed: milliseconds per stage: preprocess, inference, postprocess.
+    boxes: empty for a classifier.
+    probs: class probabilities of a classifier, else None.
     """
 
     def __init__(self, result: Result, boxes: Boxes | None = None) -> None:
@@ -132,7 +138,7 @@ class Results:
 
     @cached_property
     def orig_img(self) -> NDArray[np.uint8]:
-        """The image as it was read: uint8 (height, width, 3), BGR as in OpenCV."""
+        """The original image: uint8 (height, width, 3), BGR as in OpenCV."""
         return np.ascontiguousarray(self._result.frame.image[..., ::-1])
 
     @property
@@ -146,7 +152,7 @@ class Results:
         return len(self.boxes) if self.probs is None else 1
 
     def __getitem__(self, index: Index) -> Results:
-        """The same image with the boxes at an index, in a slice or where a mask is true."""
+        """Return the results with only the boxes selected by an index, slice, index list or mask."""
         return Results(self._result, self.boxes[index]) if self.probs is None else self
 
     def __iter__(self) -> Iterator[Results]:
@@ -157,11 +163,11 @@ class Results:
         return f"<Results of {where}: {self.verbose()}>"
 
     def with_tracks(self, rows: NDArray[np.int64], numbers: NDArray[np.int64]) -> Results:
-        """The same image with the boxes in `rows` only, and a track number for each of them."""
+        """Return the results with only the boxes in `rows`, and a track number for each."""
         return Results(self._result, dataclasses.replace(self.boxes[rows], id=numbers))
 
     def verbose(self) -> str:
-        """One line: "2 dog, 1 cat", "no objects", or a classifier's best classes with their probabilities."""
+        """Return one line: "2 dog, 1 cat", "no objects", or a classifier's best classes with their probabilities."""
         if self.probs is not None:
             return ", ".join(f"{self.names[each]} {self.probs.data[each]:.2f}" for each in self.probs.top5)
         return found_text(self.boxes.cls, self._names)
@@ -169,9 +175,10 @@ class Results:
     def plot(
         self, *, line_width: int | None = None, labels: bool = True, conf: bool = True, rgb: bool = False
     ) -> NDArray[np.uint8]:
-        """A copy of the image with the boxes drawn on it: uint8 (height, width, 3), BGR, or RGB with `rgb`.
+        """Return a copy of the image with the boxes drawn on it: uint8 (height, width, 3), BGR, or RGB if `rgb`.
 
-        line_width: of boxes in pixels; None: in proportion to the image. labels, conf: write class names and scores.
+        line_width: width of box lines in pixels; None scales it with the image.
+        labels, conf: whether to write class names and scores.
         """
         image = self._result.frame.image
         if self.probs is None:
@@ -181,20 +188,21 @@ class Results:
     def save(self, path: str | Path | None = None, **options: Any) -> Path:
         """Write `plot(**options)` as an image file and return its path.
 
-        path: its extension decides the format; default "results_<name>.jpg" in the current folder.
+        path: the extension selects the format; default: "results_<name>.jpg" in the current folder.
         """
         path = Path(f"results_{self._result.frame.stem}.jpg" if path is None else path)
         save_image(path, self.plot(**options, rgb=True))
         return path
 
     def save_crop(self, folder: str | Path) -> list[Path]:
-        """Write each object as `folder/<class>/<name>_<number>.jpg` and return the paths."""
+        """Write a crop of each object to `folder/<class>/<name>_<number>.jpg` and return the paths."""
         return save_crops(Path(folder), dataclasses.replace(self._result, detections=self._detections))
 
     def save_txt(self, path: str | Path, *, save_conf: bool = False) -> Path:
-        """Write a label file and return its path: class, centre, width, height relative to the image [, score] in each line.
+        """Write a label file and return its path.
 
-        Of a classifier: probability and name of the five best classes.
+        Each line has class, centre x and y, width, height relative to the image [, score]; for a classifier, probability
+        and name of one of the five best classes.
         """
         if self.probs is not None:
             text = "".join(f"{self.probs.data[each]:.6f} {self.names[each]}\n" for each in self.probs.top5)
@@ -204,7 +212,7 @@ class Results:
         return Path(path)
 
     def show(self) -> None:
-        """Show the image: inline in a notebook, else in a window until a key is pressed. Raises InputError without a screen."""
+        """Show the image inline in a notebook, else in a window until a key is pressed. Raises InputError without a screen."""
         try:
             from IPython import get_ipython
         except ImportError:
@@ -225,7 +233,7 @@ class Results:
         return cv2.imencode(".png", self.plot())[1].tobytes()
 
     def summary(self) -> list[dict[str, Any]]:
-        """A dict of plain values for each object: name, class, confidence, box (x1, y1, x2, y2 in pixels) [, track_id]."""
+        """Return a dict per object: name, class, confidence, box (x1, y1, x2, y2 in pixels) [, track_id]."""
         if self.probs is not None:
             pairs = zip(self.probs.top5, self.probs.top5conf.tolist(), strict=True)
             return [{"name": self.names[each], "class": each, "confidence": round(value, 6)} for each, value in pairs]
@@ -237,18 +245,18 @@ class Results:
         return rows
 
     def to_dict(self) -> dict[str, Any]:
-        """Path, frame, size, speed and objects as plain values that json.dumps takes."""
+        """Return path, frame, size, speed and objects as JSON-serializable values."""
         height, width = self.orig_shape
         where = {"path": self.path, "frame": self.frame, "time_s": self.time_s, "width": width, "height": height}
         speed = {stage: round(value, 3) for stage, value in self.speed.items()}
         return {**where, "speed_ms": speed, "objects": self.summary()}
 
     def to_json(self, **options: Any) -> str:
-        """`to_dict` as JSON text. options: as json.dumps takes them."""
+        """Return `to_dict()` as JSON text. options: passed to json.dumps."""
         return json.dumps(self.to_dict(), **options)
 
     def to_df(self) -> Any:
-        """A table with a row for each object: a pandas data frame, or polars' where pandas is missing."""
+        """Return a data frame with a row per object: pandas, or polars if pandas is not installed."""
         rows = [{**{k: v for k, v in row.items() if k != "box"}, **row.get("box", {})} for row in self.summary()]
         columns = ["name", "class", "confidence"]
         if self.probs is None:
@@ -261,7 +269,7 @@ class Results:
         return pandas.DataFrame(table)
 
     def to_supervision(self) -> Any:
-        """The boxes as supervision.Detections, for the annotators, zones and trackers of that library."""
+        """Return the boxes as supervision.Detections, for that library's annotators, zones and trackers."""
         values = self._detections.to_dict(self._names)
         return need("supervision", "supervision").Detections(**values, tracker_id=self.boxes.id)
 
@@ -278,7 +286,7 @@ class Results:
 
 
 def _rows(index: Index, count: int) -> Any:
-    """An index that keeps the dimension of the rows. Raises IndexError if it is out of range."""
+    """Return an equivalent index that keeps the row dimension. Raises IndexError if out of range."""
     if isinstance(index, int | np.integer):
         if not -count <= index < count:
             raise IndexError(f"box {index} of {count}")

@@ -1,4 +1,4 @@
-"""`YOLO`: a model from any file, called on anything that has images in it."""
+"""`YOLO`: a model loaded from any supported file and run on any source of images."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ logger = logging.getLogger(__name__)
 Size = int | Sequence[int]
 _CHANNELS_TO_RGB = {1: cv2.COLOR_GRAY2RGB, 3: cv2.COLOR_BGR2RGB, 4: cv2.COLOR_BGRA2RGB}
 
-# Name -> class, and which of its thresholds are the confidence of the detector: every box that is drawn may begin a track.
+# Name -> class and those of its thresholds that are set to the detector's, so that every box shown may start a track.
 _TRACKERS = {
     "bytetrack": ("ByteTrackTracker", ("track_activation_threshold", "high_conf_det_threshold")),
     "ocsort": ("OCSORTTracker", ("high_conf_det_threshold",)),
@@ -51,12 +51,17 @@ _TRACKERS = {
 class YOLO:
     """A Darknet model: detector or classifier.
 
-    model: a cfg file (with `weights`); a .pt, .safetensors, .onnx, .xml or .torchscript file; or the name of a shipped model, one
-    of `YOLO.shipped()`. A cfg alone gets random weights, to train or to look at. names: a names file, a .data file, or the names
-    themselves; default: those in the model file, or class 0, class 1, ... device: "cpu", "mps", "0", "cuda:1"; "": a GPU if
-    there is one. backend: "torch", "onnxruntime", "openvino", "opencv", "torchscript"; "auto": see `open_model`. img_size: input
-    size, one number or (width, height); None: the cfg's. half: float16 on a GPU, bfloat16 with OpenVINO on a CPU. ema: the EMA
-    weights of a training checkpoint. partial: load what fits of a .weights file. Raises InputError for what does not go together.
+    model: a cfg file (with `weights`); a .pt, .safetensors, .onnx, .xml or .torchscript file; or the name of a shipped
+        model, see `YOLO.shipped()`. A cfg alone gets random weights, to train or inspect.
+    names: a names file, a .data file, or the names themselves; default: those in the model file, else class 0, class 1, ...
+    device: "cpu", "mps", "0", "cuda:1"; "" selects a GPU if there is one.
+    backend: "torch", "onnxruntime", "openvino", "opencv", "torchscript", or "auto", see `open_model`.
+    img_size: input size, one number or (width, height); None: the cfg's.
+    half: float16 on a GPU, bfloat16 with OpenVINO on a CPU.
+    ema: load the EMA weights of a training checkpoint.
+    partial: load the layers of a .weights file that fit the cfg.
+
+    Raises InputError for files and options that do not go together.
     """
 
     def __init__(
@@ -88,7 +93,7 @@ class YOLO:
 
     @property
     def task(self) -> str:
-        """Either "detect" or "classify"."""
+        """ "detect" or "classify"."""
         return self._model().task
 
     @property
@@ -102,10 +107,10 @@ class YOLO:
 
     @property
     def network(self) -> nn.Module:
-        """A new torch module with the model's weights, to train, change or take features from.
+        """A new torch module with the model's weights, to train, modify or extract features from.
 
-        `network(images)` gives the outputs of the heads, `network.outputs(images, layers)` those of any layer. Raises InputError
-        for an exported model, which has none.
+        `network(images)` returns the outputs of the heads, `network.outputs(images, layers)` those of any layers.
+        Raises InputError for an exported model, which has no torch module.
         """
         if isinstance(self._model().network, ExportedModel):
             raise InputError(f"{self.weights}: an exported model has no torch module; open its .weights or .pt file")
@@ -137,16 +142,24 @@ class YOLO:
         resize: str = "darknet",
         vid_stride: int = 1,
     ) -> list[Results] | Iterator[Results]:  # typed as a list above, for indexing; a video gives an iterator
-        """Results of every image in `source`: a list; for videos, cameras and streams, and with `stream`, a generator.
+        """Return the Results of every image in `source` as a list, or as a generator for video and with `stream`.
 
-        source: file, folder, glob ("folder/**": with subfolders), .txt list, video, camera number or URL; a NumPy array
-        uint8 (height, width[, 1, 3 or 4]), BGR as OpenCV reads it, or RGB with `rgb`; a PIL image; a torch tensor (3,
-        height, width), RGB, uint8 or floats in [0, 1]; or a list of these. conf: confidence threshold. iou: NMS IoU
-        threshold. classes: only these, by index or name. img_size: another input size. augment: also run on the mirrored
-        image. batch: images at a time. max_det: maximum number of boxes per image. agnostic_nms: NMS across classes.
-        letter_box: keep the aspect ratio; None: as the cfg says. resize: "darknet" as the original, or "opencv".
-        vid_stride: every Nth frame of a video.
-        A generator holds one batch at a time. Files of a folder or list that cannot be read are logged and left out.
+        source: file, folder, glob ("folder/**" includes subfolders), .txt list, video, camera number or URL; a NumPy
+            array uint8 (height, width[, 1, 3 or 4]), BGR as in OpenCV, or RGB if `rgb`; a PIL image; a torch tensor
+            (3, height, width), RGB, uint8 or floats in [0, 1]; or a list of these.
+        conf, iou: confidence threshold and IoU threshold of NMS.
+        classes: report only these, by index or name.
+        img_size: override the input size.
+        augment: also run on the mirrored image.
+        batch: images per forward pass.
+        stream: return a generator; it holds one batch at a time.
+        max_det: maximum number of boxes per image.
+        agnostic_nms: apply NMS across classes.
+        letter_box: keep the aspect ratio; None: as set in the cfg.
+        resize: "darknet" (the original's interpolation) or "opencv".
+        vid_stride: use every Nth frame of a video.
+
+        Unreadable files in a folder or list are logged and skipped.
         Raises InputError for a source that does not exist and for values out of range.
         """
         model = self._ready(img_size)
@@ -166,24 +179,26 @@ class YOLO:
     __call__ = predict
 
     def track(self, source: Any, *, tracker: str = "bytetrack", **options: Any) -> Iterator[Results]:
-        """`predict` on a video, camera or stream, with a track number for each box in `boxes.id`.
+        """Yield the results of `predict` on a video, camera or stream, with track numbers in `boxes.id`.
 
-        tracker: "bytetrack", "ocsort" or "sort" of the package trackers (`pip install cspyolo[track]`). Boxes without a
-        confirmed track are left out.
+        Boxes without a confirmed track are left out.
+        tracker: "bytetrack", "ocsort" or "sort" from the package trackers (`pip install cspyolo[track]`).
         """
         follow = Tracker(tracker, options.get("conf", 0.25))
         for result in self.predict(source, **options, stream=True):
             yield follow(result)
 
     def train(self, data: str | Path | None = None, **options: Any) -> Path:
-        """Train as train.py does, then load the best weights. Returns the run folder.
+        """Train like train.py, load the best weights and return the run folder.
 
-        data: a data set; None: drawn scenes. options: train.py's flags with underscores: iterations=2000, batch_size=32,
-        img_size=320, ... After Ctrl-C the state is saved and KeyboardInterrupt raised.
+        data: a data set; None: drawn scenes.
+        options: flags of train.py with underscores: iterations=2000, batch_size=32, img_size=320, ...
+
+        On Ctrl-C the training state is saved before KeyboardInterrupt is raised.
         """
         with tempfile.TemporaryDirectory() as own:
             cfg = self.cfg
-            if cfg is None:  # the weights file has it inside
+            if cfg is None:  # the weights file contains it
                 cfg = f"{own}/{Path(self.weights or '').stem}.cfg"
                 self._model().network.plan.cfg.write(cfg)
             start = {"cfg": cfg, "weights": self.weights, "data": data, "project": "runs/train"}
@@ -196,15 +211,16 @@ class YOLO:
         return folder
 
     def val(self, data: str | Path, **options: Any) -> dict[str, Any]:
-        """Measure as test.py does. Returns the content of its metrics.json. options: test.py's flags with underscores."""
+        """Evaluate like test.py and return the content of its metrics.json. options: flags of test.py with underscores."""
         folder = _run(test, self._flags() | {"data": data, "project": "runs/test"} | options)
         return dict(json.loads((folder / "metrics.json").read_text("utf-8")))
 
     def export(self, include: str | Sequence[str] = "onnx", **options: Any) -> list[Path]:
-        """Export as export.py does. Returns the files.
+        """Export like export.py and return the paths of the files.
 
-        include: "onnx", "openvino", "torchscript", or several. options: export.py's flags with underscores: dynamic="batch",
-        half=True, output="nms", out="folder/name" (default: beside the weights), ...
+        include: one or more of "onnx", "openvino" and "torchscript".
+        options: flags of export.py with underscores: dynamic="batch", half=True, output="nms", out="folder/name"
+            (default: next to the weights), ...
         """
         formats = _listed(include)
         out = Path(options.pop("out", None) or Path(self.weights or "").with_suffix(""))
@@ -215,15 +231,16 @@ class YOLO:
         return [out.with_name(out.name + export.FORMATS[each][0]) for each in formats]
 
     def info(self) -> dict[str, Any]:
-        """Print the layer table of info.py; return layers, totals and unused keys as plain values."""
+        """Print the layer table of info.py and return layers, totals and unused keys as plain values."""
         plan = self._model().network.plan
         print(info.full_text(plan))
         return info.describe(plan.cfg.path, plan)
 
     def benchmark(self, backends: Sequence[str] = (), *, runs: int = 20) -> list[dict[str, Any]]:
-        """Time the network on one image in every engine that is installed, or in `backends`: backend, milliseconds and fps.
+        """Time the network on one image with each backend; return a dict per backend: backend, milliseconds, fps.
 
-        The median of `runs` is given, engines one after the other.
+        backends: default: all that are installed.
+        runs: passes per backend; the median is reported.
         """
         chosen = backends or [each for each in BACKENDS[1:] if each in ("torch", "opencv") or is_installed(each)]
         rows = []
@@ -244,7 +261,7 @@ class YOLO:
         return rows
 
     def _model(self, size: tuple[int, int] | None = None) -> Model:
-        """The model ready to run at an input size; the last one is kept."""
+        """Return the model opened at an input size; only the last one is cached."""
         size = size or self._size
         if self._opened is None or self._opened[0] != size:
             self._opened = size, self._open(size, self._backend)
@@ -267,14 +284,15 @@ class YOLO:
         return self._model(_pair(img_size))
 
     def _flags(self) -> dict[str, Any]:
-        """What tells a script which model to open."""
+        """Return the script flags that name this model."""
         return {"cfg": self.cfg, "weights": self.weights}
 
 
 class Tracker:
-    """Called with the results of each frame in order; a new video begins with new tracks.
+    """A callable that tracks boxes through the results of consecutive frames; a new video starts new tracks.
 
-    conf: confidence threshold of the boxes. Raises InputError for an unknown tracker, and when the package trackers is missing.
+    conf: confidence threshold of the boxes.
+    Raises InputError for an unknown tracker and if the package trackers is not installed.
     """
 
     def __init__(self, name: str = "bytetrack", conf: float = 0.25) -> None:
@@ -286,7 +304,7 @@ class Tracker:
         self._tracker: Any = None
 
     def __call__(self, results: Results) -> Results:
-        """The results with the boxes that have a confirmed track, and their numbers."""
+        """Return the results with only the boxes that have a confirmed track, and their track numbers."""
         if results.probs is not None:
             raise InputError("track: the model is a classifier, it has no boxes to follow")
         if results.path != self._path:
@@ -301,7 +319,7 @@ class Tracker:
 
 
 def _files(model: str, weights: str | Path | None) -> tuple[str | None, str | None, str | None]:
-    """Cfg, weights and names file of what the user named. Raises InputError."""
+    """Return cfg, weights and names file of the model the user named. Raises InputError."""
     if weights is not None:
         return model, str(weights), None
     path = Path(model)
@@ -328,7 +346,7 @@ def _results(frames: Frames, items: Iterator[Any]) -> Iterator[Results]:
 
 
 def _in_rgb(source: Any, rgb: bool) -> Any:
-    """Arrays of OpenCV's channel order turned to RGB; anything else as it is. Raises InputError for arrays that are no image."""
+    """Convert arrays from OpenCV's channel order to RGB; return anything else unchanged. Raises InputError for non-images."""
     if isinstance(source, list | tuple):
         return [_in_rgb(each, rgb) for each in source]
     if not isinstance(source, np.ndarray):
@@ -374,14 +392,17 @@ def _listed(value: Any) -> list[Any]:
 
 
 def _run(script: Any, flags: dict[str, Any]) -> Path:
-    """Run a script in a run folder that is known before. Returns the folder."""
+    """Run a script in a run folder chosen beforehand and return the folder."""
     folder = run_folder(str(flags["project"]), str(flags.get("name", "exp")), exist_ok=bool(flags.get("exist_ok")))
     _call(script, flags | {"project": folder.parent, "name": folder.name, "exist_ok": True})
     return folder
 
 
 def _call(script: Any, flags: Mapping[str, Any]) -> None:
-    """Run a script with flags by name. Raises InputError for flags that it does not have, KeyboardInterrupt after Ctrl-C."""
+    """Run a script with flags by name.
+
+    Raises InputError for flags that it does not have, RunError if it fails and KeyboardInterrupt after Ctrl-C.
+    """
     arguments: list[str] = []
     for key, value in flags.items():
         flag = f"--{key.replace('_', '-')}"

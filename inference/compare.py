@@ -23,14 +23,14 @@ from utils.boxes import iou, pairwise, xyxy_to_cxcywh
 from utils.detections import Detections
 from utils.letterbox import Letterbox, Preprocessing
 
-LAYER_TOLERANCE = 1e-3  # standard deviations of a layer's output; more is not rounding
-SAME_OVERLAP, SAME_SCORE = 0.99, 0.01  # of boxes that count as the same
+LAYER_TOLERANCE = 1e-3  # in standard deviations of a layer's output; rounding stays below
+SAME_OVERLAP, SAME_SCORE = 0.99, 0.01  # least IoU and largest score difference of boxes that count as the same
 _PART = 16  # layers that are computed and held at a time
 
 
 @dataclass(frozen=True)
 class LayerDifference:
-    """Difference of one layer's outputs: largest, mean, and the standard deviation (spread) of the first network's output."""
+    """Largest and mean difference of one layer's outputs. spread: standard deviation of the first network's output."""
 
     index: int
     name: str
@@ -45,10 +45,12 @@ class LayerDifference:
 
 @dataclass(frozen=True)
 class BoxMatches:
-    """same: pairs of one class with an overlap of 0.99 and scores within 0.01; only_a, only_b: boxes without such a partner.
+    """Agreement of the boxes of two models.
 
-    least_overlap, largest_score: of the pairs of one class that overlap most, whether they count as the same or not. paired: there
-    are such pairs.
+    same: pairs of one class with an IoU of at least 0.99 and scores within 0.01.
+    only_a, only_b: boxes without such a partner.
+    least_overlap, largest_score: lowest IoU and largest score difference of all pairs of one class with an IoU above 0.5.
+    paired: whether there are such pairs.
     """
 
     same: int
@@ -60,7 +62,7 @@ class BoxMatches:
 
 
 def layer_differences(a: Network, b: Network, images: Tensor) -> Iterator[LayerDifference]:
-    """Compare layer by layer, up to the first of another type or shape; images (n, channels, height, width)."""
+    """Compare layer by layer, up to the first that differs in type or shape. images: (n, channels, height, width)."""
     kinds = ([(step.section.names, step.shape) for step in network.plan.steps] for network in (a, b))
     common = sum(1 for _ in takewhile(lambda pair: pair[0] == pair[1], zip(*kinds, strict=False)))
     for start in range(0, common, _PART):
@@ -74,7 +76,7 @@ def layer_differences(a: Network, b: Network, images: Tensor) -> Iterator[LayerD
 
 
 def box_matches(a: Detections, b: Detections) -> BoxMatches:
-    """Match each box of `a` with the box of its class in `b` that it overlaps most."""
+    """Match each box of `a` with the box of its class in `b` that overlaps it most."""
     if not len(a) or not len(b):
         return BoxMatches(0, len(a), len(b), 1.0, 0.0)
     overlaps = pairwise(iou, *(xyxy_to_cxcywh(torch.from_numpy(found.xyxy)) for found in (a, b)))
@@ -95,12 +97,12 @@ def box_matches(a: Detections, b: Detections) -> BoxMatches:
     )
 
 
-_CLOSE = 1e-3  # difference of outputs, relative to their size, that counts as rounding
+_CLOSE = 1e-3  # largest difference of outputs, relative to their size, that counts as rounding
 Show = Callable[[str], Any]
 
 
 class Side(NamedTuple):
-    """A model file, its cfg unless the file holds one, and the engine."""
+    """A model file, its cfg unless the file contains one, and the engine."""
 
     path: str
     cfg: str | None = None
@@ -113,7 +115,7 @@ class Verdict(NamedTuple):
 
 
 class Comparison:
-    """Models `a` and `b` at the input size given, or that of `a`. Raises InputError for files that cannot be opened."""
+    """Compare models `a` and `b` at `size_wh`; default: the input size of `a`. Raises InputError for files it cannot open."""
 
     def __init__(self, a: Side, b: Side, size_wh: tuple[int, int] | None = None) -> None:
         self.sides = (a, b)
@@ -123,18 +125,18 @@ class Comparison:
         self.channels = first.plan.input.channels
 
     def describe(self) -> str:
-        """One line that names both models."""
+        """Return one line that names both models."""
         return f"{self.sides[0].path} and {self.sides[1].path} at {self.size_wh[0]}x{self.size_wh[1]}"
 
     def random_image(self) -> NDArray[np.uint8]:
-        """Random pixels of the input's size, the same every time."""
+        """Return an image of random pixels in the input size, the same every time."""
         width, height = self.size_wh
         return np.random.default_rng(0).integers(0, 256, (height, width, self.channels), np.uint8)
 
     def compare(self, image: NDArray[np.uint8], *, conf: float, every_layer: bool, show: Show) -> Verdict:
-        """Compare layers, outputs and boxes above `conf`, as far as both models have them; image uint8 (height, width, channels).
+        """Compare layers, outputs and boxes above `conf` as far as both models have them.
 
-        show: called with each line of the report.
+        image: uint8 (height, width, channels). show: called with each line of the report.
         """
         letter_box = self.models[0].plan.net.letter_box
         preprocess = Preprocessing(network_wh=self.size_wh, channels=self.channels, letter_box=letter_box)
@@ -148,7 +150,7 @@ class Comparison:
         return _verdict(differs, close, matches)
 
     def _layers(self, images: Tensor, every_layer: bool, show: Show) -> LayerDifference | None:
-        """The first layer that differs by more than rounding."""
+        """Compare the layers; return the first that differs by more than rounding."""
         a, b = self.models
         if not isinstance(a, Network) or not isinstance(b, Network):
             show("layers: not compared, an engine gives the outputs only")
@@ -168,7 +170,7 @@ class Comparison:
         return first
 
     def _outputs(self, outputs: list[tuple[Tensor, ...]], show: Show) -> bool | None:
-        """Whether the outputs are close; None if their shapes differ."""
+        """Return whether the outputs are close, None if their shapes differ."""
         mine, theirs = ([each.float().numpy() for each in found] for found in outputs)
         if [each.shape for each in mine] != [each.shape for each in theirs]:
             show("outputs: not compared, their shapes differ")

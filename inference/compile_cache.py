@@ -1,4 +1,4 @@
-"""Compiled models on disk, so that opening one again takes less time."""
+"""A disk cache of compiled models, so that opening a model again takes less time."""
 
 from __future__ import annotations
 
@@ -11,18 +11,18 @@ from pathlib import Path
 
 logger = logging.getLogger(__name__)
 
-MOST_BYTES = 2**30  # of all files together; those used longest ago are removed first
+MOST_BYTES = 2**30  # of all files together; the least recently used are removed first
 _DIGEST = hashlib.sha256().digest_size
 
 
 def folder() -> Path:
-    """The folder of the files; it need not exist. Raises RuntimeError for a user without a home."""
+    """Return the cache folder, which may not exist yet. Raises RuntimeError for a user without a home directory."""
     base = Path(os.environ.get("XDG_CACHE_HOME", ""))
     return (base if base.is_absolute() else Path.home() / ".cache") / "cspyolo"
 
 
 def read(key: str) -> bytes | None:
-    """What was written as `key`; None without a file, and for a damaged one, which is removed."""
+    """Return the content stored as `key`; None if there is none or it is damaged, in which case it is removed."""
     try:
         path = folder() / key
         content = path.read_bytes()
@@ -33,12 +33,12 @@ def read(key: str) -> bytes | None:
     except (OSError, RuntimeError):
         return None
     with contextlib.suppress(OSError):
-        os.utime(path)  # a sign of use
+        os.utime(path)  # mark as recently used
     return content[_DIGEST:]
 
 
 def write(key: str, content: bytes) -> None:
-    """Keep `content` as `key`, whole or not at all. Where that cannot be done, models are compiled each time."""
+    """Store `content` as `key`, completely or not at all. If it cannot be stored, the model is compiled each time."""
     if len(content) > MOST_BYTES:
         return
     try:
@@ -47,7 +47,7 @@ def write(key: str, content: bytes) -> None:
         _make_room(place, len(content))
         handle, temporary = tempfile.mkstemp(suffix=".part", dir=place)
         try:
-            with os.fdopen(handle, "wb") as stream:  # not synchronised with the disk: `read` recognises what is damaged
+            with os.fdopen(handle, "wb") as stream:  # no fsync: `read` detects damaged files
                 stream.write(hashlib.sha256(content).digest())
                 stream.write(content)
             Path(temporary).replace(place / key)

@@ -1,4 +1,4 @@
-"""Networks on a CUDA device, whose passes are replayed as CUDA graphs: one launch instead of one for each layer."""
+"""Networks on a CUDA device whose passes are replayed as CUDA graphs: one launch instead of one per layer."""
 
 from __future__ import annotations
 
@@ -14,16 +14,16 @@ from models.network import Network
 
 logger = logging.getLogger(__name__)
 
-_EAGER = 2  # passes of a shape before it is captured; a single image does not pay for it
+_EAGER = 2  # passes of a shape before it is captured; capturing does not pay off for a single image
 _SHAPES = 4  # graphs that are kept; each holds the memory of a pass
 
 Pass = Callable[[Tensor], tuple[Tensor, ...]]
 
 
 class GraphedNetwork:
-    """Stands for a folded network on a CUDA device; called the same way, with the same results.
+    """Drop-in replacement for a folded network on a CUDA device; same call, same results.
 
-    capture: makes a pass for images of one shape, and raises RuntimeError if it cannot.
+    capture: builds the pass for images of one shape; raises RuntimeError if it cannot.
     """
 
     def __init__(self, network: Network, capture: Callable[[Network, Tensor], Pass] | None = None) -> None:
@@ -51,7 +51,7 @@ class GraphedNetwork:
     def _make(self, images: Tensor) -> Pass:
         try:
             return self._capture(self.torch, images)
-        except RuntimeError as error:  # an operation that waits for the device, or no memory for another graph
+        except RuntimeError as error:  # an operation synchronizes with the device, or no memory for another graph
             text = "%s: its passes cannot be captured as a CUDA graph and run layer by layer (%s)"
             logger.warning(text, self.plan.cfg.path, str(error).partition("\n")[0])
             return self.torch
@@ -59,7 +59,7 @@ class GraphedNetwork:
 
 @torch.inference_mode()
 def captured(network: Network, images: Tensor) -> Pass:
-    """A CUDA graph of a pass of images of this shape. Raises RuntimeError if the pass cannot be captured."""
+    """Capture a pass over images of this shape as a CUDA graph. Raises RuntimeError if that is not possible."""
     own = images.clone()
     with torch.cuda.device(images.device):
         aside = torch.cuda.Stream()
@@ -74,6 +74,6 @@ def captured(network: Network, images: Tensor) -> Pass:
     def replay(images: Tensor) -> tuple[Tensor, ...]:
         own.copy_(images)
         graph.replay()
-        return tuple(output.clone() for output in outputs)  # the next pass writes over them
+        return tuple(output.clone() for output in outputs)  # the next pass overwrites them
 
     return replay

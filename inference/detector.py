@@ -1,4 +1,4 @@
-"""From outputs of the heads to detections in pixels of the original images (detector.c test_detector)."""
+"""From the outputs of the heads to detections in pixels of the original image (detector.c test_detector)."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from utils.nms import finite, suppress
 
 
 class Detector(Model):
-    """A network with boxes: its heads decode them, NMS follows its cfg. Raises InputError for a cfg without boxes."""
+    """A network whose heads predict boxes; NMS as set in its cfg. Raises InputError for a cfg without such a head."""
 
     task = "detect"
 
@@ -32,7 +32,7 @@ class Detector(Model):
                 f"{plan.cfg.path}: has no layer that gives boxes, expected [yolo], [region] or [detection]"
             )
         super().__init__(network, device, names=names, half=half)
-        # In the order of the network's outputs: the heads that give boxes, None for the others.
+        # In the order of the network's outputs: heads with boxes, None for others.
         self._heads = [
             layer if step in plan.box_heads and isinstance(layer, Head) else None
             for step, layer in zip(plan.steps, network, strict=True)
@@ -44,7 +44,7 @@ class Detector(Model):
         self._kind, self._beta = last.suppression()
 
     def postprocess(self, outputs: Outputs, letterboxes: Sequence[Letterbox], options: NmsOptions) -> list[Detections]:
-        """Detections of each image of a batch, in pixels of that image, best first."""
+        """Return the Detections of each image of a batch, in pixels of that image, best first."""
         views = [self.candidates(view, options.conf) for view in outputs]
         found = _joined([views[0], *map(_mirrored, views[1:])])
         if options.classes is not None:
@@ -54,7 +54,7 @@ class Detector(Model):
         return [self._one(found, number, letterbox, options) for number, letterbox in enumerate(letterboxes)]
 
     def candidates(self, outputs: Sequence[Tensor], conf: float) -> Candidates:
-        """Boxes above `conf` of all heads of a batch; outputs as `network(images)` gives them."""
+        """Return all boxes of a batch above `conf`. outputs: of `network(images)`."""
         if isinstance(self.network, ExportedModel) and self.network.metadata.outputs != "raw":
             return self.network.candidates(outputs, conf, self.classes)
         return _joined(
@@ -104,16 +104,17 @@ def _joined(parts: Sequence[Candidates]) -> Candidates:
 
 
 def _mirrored(found: Candidates) -> Candidates:
-    """Candidates of mirror images, mirrored back."""
+    """Return candidates of mirror images, mirrored back."""
     boxes = found.cxcywh_rel.clone()
     boxes[:, 0] = 1 - boxes[:, 0]
     return Candidates(found.image, boxes, found.scores, found.objectness)
 
 
 def _ranks(scores: NDArray[np.float32], threshold: float) -> NDArray[np.int64]:
-    """Rank of each box, scores (n, classes), in the original's list after NMS.
+    """Return the rank of each box in the original's list after NMS. scores: (n, classes).
 
-    do_nms_sort and diounms_sort (src/box.c) sort all boxes by the scores of one class after the other and leave them so.
+    do_nms_sort and diounms_sort (src/box.c) sort all boxes by the scores of one class after the other and leave them in
+    the last order.
     """
     counted = np.where(scores > threshold, scores, 0)
     columns = counted[:, counted.any(axis=0)]

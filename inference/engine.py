@@ -1,4 +1,4 @@
-"""Networks of cfg and weights on an inference engine, where that pays."""
+"""Run the network of a cfg and weights on an inference engine when that pays off."""
 
 from __future__ import annotations
 
@@ -27,35 +27,38 @@ from utils.version import VERSION
 logger = logging.getLogger(__name__)
 
 OPENVINO, ONNX_RUNTIME = "openvino", "onnxruntime"
-ENGINES = (OPENVINO, ONNX_RUNTIME)  # that run networks, the fastest first
+ENGINES = (OPENVINO, ONNX_RUNTIME)  # fastest first
 
-# What opening an engine costs, in billions of operations that PyTorch could be spared in that time: a constant part, and one
-# for every million parameters. Measured with OpenVINO on two cores for four models, see docs/deployment.md.
+# Cost of opening an engine, in billions of operations that must be run to win it back: constant, and per million parameters.
+# Measured with OpenVINO on two cores for four models, see docs/deployment.md.
 _OPENING, _OPENING_PER_MILLION = 300.0, 35.0
 
-# Outputs in float32 may differ by this, relative to their size. Rounding: at most 3e-5 in trained networks and 3e-4 in the
-# deepest one with random weights; a layer that is computed otherwise: above 0.1.
+# Largest difference of float32 outputs, relative to their size. Rounding causes up to 3e-5 in trained networks and 3e-4 in
+# the deepest one with random weights; a layer that is computed differently causes more than 0.1.
 TOLERANCE = 1e-3
-# Outputs in bfloat16 may differ by this in the mean, in standard deviations (up to 0.03 in trained networks).
+# Largest mean difference of bfloat16 outputs, in standard deviations; trained networks reach 0.03.
 HALF_TOLERANCE = 0.1
 
 
 def default_engine() -> str | None:
-    """The fastest engine that is installed; None without any."""
+    """Return the fastest installed engine, or None."""
     if not is_installed("onnx"):
         return None
     return next((name for name in ENGINES if is_installed(name)), None)
 
 
 class EngineNetwork:
-    """Stands for a folded network on the CPU, which an engine takes over.
+    """Drop-in replacement for a folded network on the CPU that can hand the work to an engine.
 
-    Called with images (n, channels, height, width) it returns the outputs of the heads. On its first image the engine is compared
-    with PyTorch; if it differs, or cannot express a layer, a warning says so and PyTorch stays.
+    Calling it with images (n, channels, height, width) returns the outputs of the heads. The engine's outputs for the
+    first image are compared with PyTorch's; if they differ, or the engine lacks a layer, a warning says so and PyTorch
+    runs the network. Unless `required`, the engine is opened once the images so far plus those announced by `expect`
+    reach `worth`. This depends only on the cfg and the number of images, so repeated runs give identical bytes.
 
-    name: one of ENGINES. device: the engine's own. required: open it at once, and raise InputError or RunError instead of
-    warning; otherwise it is opened when the images so far, and those announced by `expect`, are at least `worth`. This depends
-    on the cfg and the number of images alone, so the same run gives the same bytes. half: compute in bfloat16, with OpenVINO.
+    name: one of ENGINES.
+    device: device of the engine.
+    required: open the engine at once, and raise InputError or RunError instead of warning.
+    half: compute in bfloat16, with OpenVINO.
     cache: keep the compiled model on disk.
     """
 
@@ -74,9 +77,9 @@ class EngineNetwork:
         self.name, self._device, self._required, self._half = name, device, required, half
         self._cache = cache
         self._runner: Runner | None = None
-        self._settled = False  # the engine was compared with PyTorch, or has been given up
+        self._settled = False  # the engine has been compared with PyTorch, or given up
         self._images = 0
-        self.worth = math.inf  # images for which opening the engine pays
+        self.worth = math.inf  # number of images from which opening the engine pays off
         if operations := sum(step.cost.operations for step in self.plan.steps):
             millions = sum(each.numel() for each in network.parameters()) / 1e6
             self.worth = (_OPENING + _OPENING_PER_MILLION * millions) / (operations / 1e9)
@@ -92,11 +95,11 @@ class EngineNetwork:
 
     @property
     def engine(self) -> str:
-        """As Model.engine."""
+        """See Model.engine."""
         return f"{self._runner.engine if self._runner else 'PyTorch'}, {'bf16' if self._half else 'fp32'}"
 
     def expect(self, images: int | None, *, parallel: bool = False) -> None:
-        """Announce how many images follow; None: no end is known. parallel: by `start`, several at a time."""
+        """Announce the number of images to come, None if unknown. parallel: several at a time, by `start`."""
         if isinstance(self._runner, OpenVino):
             if (images is None or images >= self.worth) and self._runner.prefer(parallel):
                 self._settled = False
@@ -105,17 +108,17 @@ class EngineNetwork:
 
     @property
     def streams(self) -> int:
-        """Images that the engine works on at a time."""
+        """Number of images that the engine processes at a time."""
         return self._runner.streams if isinstance(self._runner, OpenVino) else 1
 
     def start(self, images: Tensor) -> Callable[[], tuple[tuple[Tensor, ...], float]]:
-        """Begin a pass in an engine of several `streams`.
+        """Start a pass on an engine with several `streams`.
 
-        The function returned waits for the outputs and the seconds from the beginning to the end.
+        Return a function that waits for it and returns the outputs and the duration in seconds.
         """
         if not self._settled:
             self._compare(images[:1].numpy())
-        if not isinstance(self._runner, OpenVino):  # it has been given up
+        if not isinstance(self._runner, OpenVino):  # `_compare` gave it up
             begin = time.perf_counter()
             outputs = self(images)
             seconds = time.perf_counter() - begin
@@ -135,7 +138,7 @@ class EngineNetwork:
         if not self._settled:
             self._compare(arrays[:1])
             return self(images)
-        # One image at a time: on a processor, a batch takes longer per image, because it does not fit the caches.
+        # One image at a time: on a CPU a batch takes longer per image because it does not fit the caches.
         found = [self._runner.run(arrays[place : place + 1]) for place in range(len(arrays))]
         return joined(found)
 
@@ -163,7 +166,7 @@ class EngineNetwork:
             wanted = [each.numpy() for each in self.torch(torch.from_numpy(images))]
         error, limit = self._error(images, wanted), HALF_TOLERANCE if self._half else TOLERANCE
         if not error <= limit and isinstance(self._runner, OpenVino) and self._runner.cached:
-            compile_cache.remove(self._runner.cached)  # it may be of an earlier version of this program
+            compile_cache.remove(self._runner.cached)  # it may have been written by an earlier version of this program
             self._runner.compile(bool(self._runner.parallel))
             error = self._error(images, wanted)
         if not error <= limit:
@@ -183,7 +186,7 @@ class EngineNetwork:
 
 
 def _content_hash(network: Network) -> str:
-    """A hash of everything that the outputs of a network depend on."""
+    """Return a hash of everything that a network's outputs depend on."""
     shape = network.plan.input
     found = hashlib.sha256(repr((VERSION, network.plan.cfg.text, shape)).encode("utf-8", "surrogateescape"))
     for name, tensor in network.state_dict().items():
@@ -193,6 +196,6 @@ def _content_hash(network: Network) -> str:
 
 
 def _mean_difference(found: Arrays, wanted: Arrays) -> float:
-    """Mean difference of values in standard deviations of their tensor, the largest of all tensors."""
+    """Return the mean difference in standard deviations of the tensor, for the tensor where it is largest."""
     pairs = zip(found, wanted, strict=True)
     return max(float(np.abs(one - other).mean() / max(other.std(), 1e-12)) for one, other in pairs)

@@ -1,4 +1,4 @@
-"""The model and images that come with the project, and what to try after a first look at them."""
+"""The shipped model and images, and the commands to try after a first run."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ SAMPLES = ROOT / "data" / "samples"
 
 
 def with_shipped_model(flags: Flags) -> Flags:
-    """The flags; without a model in them they name the shipped one. Raises InputError for a cfg without weights."""
+    """Return the flags, naming the shipped model if they name none. Raises InputError for a cfg without weights."""
     if flags.weights is not None:
         return flags
     if flags.cfg is not None:
@@ -34,7 +34,10 @@ def with_shipped_model(flags: Flags) -> Flags:
 
 @dataclass(frozen=True)
 class Suggestion:
-    """what: in words. script: a script and its flags, run from the project's root. extra: of the package, if it needs one."""
+    """A command to try.
+
+    what: description. script: a script and its flags, run from the project's root. extra: extra of the package it needs.
+    """
 
     what: str
     script: str
@@ -62,7 +65,7 @@ STEPS = (
 
 
 def next_steps() -> str:
-    """The steps as they are typed here: in a clone with the current interpreter, from its root; else with the installed command."""
+    """Return the steps as typed here: with the current interpreter from the root of a clone, else with the command cspyolo."""
     python, elsewhere = interpreter(), not PACKAGE and Path.cwd() != ROOT
     lines = ["What to try next" + (f", in {ROOT}:" if elsewhere else ":")]
     for step in STEPS:
@@ -76,7 +79,7 @@ def next_steps() -> str:
 
 
 def interpreter() -> str:
-    """The command of this Python, seen from the project's root."""
+    """Return the command that starts this Python from the project's root."""
     found = shutil.which("python")
     if found and Path(found).parent.samefile(Path(sys.executable).parent):
         return "python"

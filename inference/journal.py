@@ -1,4 +1,4 @@
-"""What a long run has finished, so that it can go on where it stopped."""
+"""A journal of a long run, so that an interrupted run can be resumed."""
 
 from __future__ import annotations
 
@@ -19,15 +19,15 @@ _PERIOD_S = 0.2
 
 
 class GrowingFile:
-    """A file to which complete pieces are added, and handed to the operating system at once. size: in bytes.
+    """A file to which complete pieces are appended and flushed at once. size: in bytes.
 
-    kept: bytes of it to keep; what follows them is cut off. Raises RunError.
+    kept: bytes of an existing file to keep; the rest is cut off. Raises RunError.
     """
 
     def __init__(self, path: Path, kept: int = 0) -> None:
         self.path, self.size = path, kept
         try:
-            if kept and path.stat().st_size < kept:  # after a power loss; truncate() would fill it up with zeros
+            if kept and path.stat().st_size < kept:  # after a power loss; truncate() would pad it with zeros
                 raise RunError(
                     f"{path}: has lost its end, {kept} bytes were written; start the run again without --resume"
                 )
@@ -46,7 +46,7 @@ class GrowingFile:
         self.size += len(piece)
 
     def close(self) -> None:
-        """Close it, with everything on the disk."""
+        """Write everything to the disk and close the file."""
         try:
             with self._stream:
                 os.fsync(self._stream.fileno())
@@ -59,7 +59,10 @@ class GrowingFile:
 
 @dataclass(frozen=True, kw_only=True)
 class Progress:
-    """done: images and videos that are finished, from the first on; failed: those of them that gave nothing. sizes: of files."""
+    """Progress of a run.
+
+    done: number of finished images and videos. failed: those among them without a result. sizes: result files in bytes.
+    """
 
     done: int
     failed: frozenset[int]
@@ -70,9 +73,11 @@ NOTHING = Progress(done=0, failed=frozenset(), sizes={})
 
 
 class Journal:
-    """The file `unfinished.jsonl` of a run folder: first the run's `identity`, then its progress, a few times a second.
+    """The file `unfinished.jsonl` of a run folder: the run's `identity`, then its progress a few times a second.
 
-    entries: the run's images and videos. after: the progress to continue from. past: entries that gave results by then.
+    entries: the run's images and videos.
+    after: the progress to continue from.
+    past: entries that had results by then.
     """
 
     def __init__(
@@ -88,7 +93,7 @@ class Journal:
         self.note(0, after.sizes)
 
     def note(self, number: int, sizes: Mapping[str, int]) -> None:
-        """All before image or video `number` of this part are finished, and so much of each file is theirs."""
+        """Note that everything before image or video `number` of this part is finished. sizes: bytes of each file so far."""
         self._latest = Progress(done=self.after.done + number, failed=frozenset(), sizes=sizes)
         if time.monotonic() - self._written >= _PERIOD_S:
             self._write()
@@ -100,14 +105,14 @@ class Journal:
         return self
 
     def __exit__(self, *_: object) -> None:
-        """Complete it. What goes wrong here has gone wrong elsewhere before."""
+        """Write the last progress. Errors are ignored: whatever fails here has already failed elsewhere."""
         with suppress(RunError):
             if self._file.path.exists():
                 self._write()
             self._file.close()
 
     def remove(self) -> None:
-        """The run is finished."""
+        """Remove the file of a finished run."""
         self._file.path.unlink(missing_ok=True)
 
     def _write(self) -> None:
@@ -118,13 +123,13 @@ class Journal:
 
 
 def identity_of(entries: Sequence[str], options: Mapping[str, Any]) -> dict[str, Any]:
-    """What must not change between two parts of a run: its images and videos, and the options."""
+    """Return what must not change between two parts of a run: a digest of its images and videos, and the options."""
     digest = hashlib.sha256("\0".join(entries).encode("utf-8", "surrogateescape")).hexdigest()
     return {"entries": len(entries), "sha256": digest, **json.loads(json.dumps(options))}
 
 
 def read_progress(folder: Path, identity: Mapping[str, Any], sizes: Mapping[str, int]) -> Progress:
-    """How far the run in `folder` came; the last progress that its files, of so many bytes, hold whole.
+    """Return the last progress of the run in `folder` that its files hold completely. sizes: bytes of each file.
 
     Raises InputError if there is no unfinished run, or one with another identity.
     """

@@ -1,4 +1,4 @@
-"""`open_model`: a model from any file, ready to run."""
+"""`open_model`: open any model file, ready to run."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ BACKENDS = (AUTO, TORCH, *_ENGINES)
 
 @dataclass(frozen=True, kw_only=True)
 class ModelFlags:
-    """The flags that name a model."""
+    """Command line flags that name a model."""
 
     cfg: str | None
     weights: str | None
@@ -61,14 +61,14 @@ class ModelFlags:
 
     @classmethod
     def add(cls, add: AddFlag, **helps: str) -> None:
-        """Declare the flags with `add`. helps: help texts by field, where the shared one does not fit."""
+        """Declare the flags with `add`. helps: help texts by field that replace the shared ones."""
         choices = {"backend": {"choices": BACKENDS}}
         for field in fields(ModelFlags):
             own = {"help": helps[field.name]} if field.name in helps else {}
             add("--" + field.name.replace("_", "-"), **own, **choices.get(field.name, {}))
 
     def open_named(self) -> Model:
-        """`open`, with a warning if the class names are unknown. Raises InputError."""
+        """Open the model and warn if its class names are unknown. Raises InputError."""
         model = self.open()
         if model.names == class_names(None, model.classes, ""):
             last = f", ..., class {model.classes - 1}" if model.classes > 1 else ""
@@ -105,16 +105,21 @@ def open_model(
     trust_pickle: bool = False,
     partial: bool = False,
 ) -> Model:
-    """The detector or classifier in a .weights, .pt, .safetensors, .onnx, .xml or .torchscript file, ready to run.
+    """Open the detector or classifier in a .weights, .pt, .safetensors, .onnx, .xml or .torchscript file.
 
-    path: None gives random weights. cfg: for .weights files; the others have theirs inside. names: a names file, or the names
-    themselves; default: those in the file, or class 0, class 1, ... backend: one of BACKENDS; "auto": for exported models by
-    the extension; on a CPU the fastest engine that is installed, as soon as the number of images pays for opening it (see
-    `EngineNetwork`); else PyTorch. device: as `select_device` takes it; "" is a GPU if there is one. img_size: another input
-    width and height in pixels. half: float16 on a GPU, bfloat16 with OpenVINO on a CPU. ema: the EMA weights of a training
-    checkpoint. trust_pickle: read .pt files with pickle, which runs any code inside. partial: load what fits of a .weights
-    file.
-    Raises InputError for files, engines, sizes and names that do not go together, and for `half` where nothing supports it.
+    path: None: random weights.
+    cfg: for .weights files; the other formats contain theirs.
+    names: a names file, or the names themselves; default: those in the file, else class 0, class 1, ...
+    backend: one of BACKENDS; "auto" goes by the extension for exported models; otherwise it is PyTorch on a GPU, and on a
+        CPU the fastest installed engine once the number of images pays for opening it (see `EngineNetwork`).
+    device: see `select_device`; "" selects a GPU if there is one.
+    img_size: override the input width and height, in pixels.
+    half: float16 on a GPU, bfloat16 with OpenVINO on a CPU.
+    ema: load the EMA weights of a training checkpoint.
+    trust_pickle: read .pt files with pickle, which runs any code inside.
+    partial: load the layers of a .weights file that fit the cfg.
+
+    Raises InputError for files, engines, sizes and names that do not go together, and for `half` where it is unsupported.
     """
     device = select_device(device) if isinstance(device, str) else device
     width, height = img_size or (None, None)
@@ -140,9 +145,9 @@ def open_model(
 def open_network(
     path: str | Path | None, reading: LoadOptions, backend: str = AUTO, *, half: bool = False
 ) -> tuple[Network | ExportedModel, tuple[str, ...]]:
-    """The network in a file, not folded, and the class names in the file. Raises InputError as `open_model`.
+    """Return the network in a file, not folded, and the class names in the file. Raises InputError like `open_model`.
 
-    half: of exported models; a network is in float32.
+    half: for exported models only; a Network is always in float32.
     """
     if path is None or not any(Path(path).suffix in suffixes for suffixes, _ in _ENGINES.values()):
         if backend not in (AUTO, TORCH, *ENGINES):
@@ -176,14 +181,15 @@ def model_of(
     half: bool = False,
     cache: bool = False,
 ) -> Model:
-    """A detector or, if the heads have no boxes, a classifier around a network on `device`, which is folded in place.
+    """Wrap a network in a Detector, or in a Classifier if no head has boxes. A Network is folded in place.
 
-    backend, half: of a Network, see `open_model`. cache: keep what an engine compiles on disk. Raises InputError for engines
-    that are not installed or cannot run it.
+    backend, half: for a Network, see `open_model`.
+    cache: keep the model compiled by an engine on disk.
+    Raises InputError for engines that are not installed or cannot run it.
     """
     runnable: Runnable = network
     if isinstance(network, ExportedModel):
-        device, half = torch.device("cpu"), False  # of the tensors that go in and come out; the engine has its own
+        device, half = torch.device("cpu"), False  # of inputs and outputs; the engine has its own device and precision
     else:
         network.fold()
         engine = _engine(backend, device, half)
@@ -204,7 +210,7 @@ def model_of(
 
 
 def _engine(backend: str, device: torch.device, half: bool) -> str | None:
-    """The engine for a network; None: PyTorch. Raises InputError for 16-bit floats that are not to be had."""
+    """Return the engine for a network, None for PyTorch. Raises InputError if `half` is not supported."""
     if half and device.type == "cpu":
         if backend not in (AUTO, OPENVINO):
             raise InputError(f"--half: on a CPU it needs --backend {OPENVINO}, found {backend}")

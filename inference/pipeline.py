@@ -1,4 +1,4 @@
-"""The pipeline from a source to results, frame by frame: reading and preprocessing run ahead in threads, memory stays constant."""
+"""The pipeline from a source to results: reading and preprocessing run ahead in threads, in constant memory."""
 
 from __future__ import annotations
 
@@ -13,8 +13,8 @@ from inference.results import Result
 from utils.detections import Detections
 from utils.letterbox import KERNELS
 
-_AHEAD = 4  # inputs that wait for the network
-# Images that take turns in threads and caches together, where the network takes several at a time: 8 % faster.
+_AHEAD = 4  # inputs prepared ahead of the network
+# Minimum batch size if the network runs several images at a time: batches keep threads and caches together, 8 % faster.
 _GROUP = 4
 
 
@@ -29,14 +29,16 @@ def predict_frames(
     augment: bool = False,
     statistics: RunStatistics | None = None,
 ) -> Generator[Result | Failure, None, None]:
-    """A Result for each frame, in order, and a Failure for each image that could not be read.
+    """Yield a Result per frame, in order, and a Failure per image that could not be read. The caller closes `frames`.
 
-    letter_box: keep the aspect ratio; None: as the cfg says. kernel: see `utils.letterbox.network_input`. augment: run on the
-    mirrored image too. statistics: is brought up to date before each result. The caller closes `frames`.
+    letter_box: keep the aspect ratio; None: as set in the cfg.
+    kernel: see `utils.letterbox.network_input`.
+    augment: also run on the mirrored image.
+    statistics: updated before each result.
     """
     statistics = statistics or RunStatistics()
     model.expect(frames.total, parallel=frames.ahead)
-    # Frames of a live source are taken and prepared one by one at the last moment: ahead of time, they would be outdated.
+    # Frames of a live source are read and prepared one by one at the last moment; earlier, they would be outdated.
     if frames.ahead and model.streams > 1:
         batch_size = max(batch_size, _GROUP)
     ahead = max(_AHEAD, batch_size) if frames.ahead else 0

@@ -1,4 +1,4 @@
-"""Networks ready to run: forward pass and post-processing behind one interface, timed stage by stage."""
+"""Models ready to run: forward pass and postprocessing behind one interface, with timing per stage."""
 
 from __future__ import annotations
 
@@ -24,17 +24,17 @@ from utils.device import single_thread
 from utils.letterbox import KERNELS, Letterbox, Preprocessing
 
 T = TypeVar("T")
-Outputs = tuple[tuple[Tensor, ...], ...]  # of the heads, for the images and, with augment, for their mirror images
-# Waits for the outputs of a pass, its start and end (time.perf_counter).
+Outputs = tuple[tuple[Tensor, ...], ...]  # outputs of the heads, for the images and, with augment, their mirror images
+# Waits for a pass and returns its outputs, start and end (time.perf_counter).
 _Pass = Callable[[], tuple[Outputs, float, float]]
 Postprocess = Callable[[Outputs, Sequence[Letterbox]], list[Any]]
 
 
 class Runnable(Protocol):
-    """A Network, or what stands for one: an EngineNetwork or an exported model.
+    """A Network or a drop-in replacement for one: an EngineNetwork, a GraphedNetwork or an exported model.
 
-    Called with images (n, channels, height, width) it returns the outputs of the heads, or what an exported model makes of
-    them. Of the layers, only heads are used.
+    Calling it with images (n, channels, height, width) returns the outputs of the heads, or those of an exported model.
+    Only the heads among its layers are used.
     """
 
     @property
@@ -48,13 +48,17 @@ class Runnable(Protocol):
 
 @dataclass(frozen=True, kw_only=True)
 class NmsOptions:
-    """Which boxes are kept.
+    """Options that decide which boxes are kept.
 
-    conf: confidence threshold, exclusive as in the original. iou: NMS IoU threshold. agnostic: suppress across classes.
-    max_det: most boxes of an image, the best ones; None: all. classes: the classes wanted; None: all. single_class: call
-    every class 0, which implies agnostic. rank_above: also give each box's rank in the list that the original, at this
-    threshold, has after NMS. in_pixels: compare boxes in pixels instead of relative to the image, as the original's `valid`
-    does; greedynms and diounms depend on it.
+    conf: confidence threshold, exclusive as in the original.
+    iou: IoU threshold of NMS.
+    agnostic: suppress across classes.
+    max_det: maximum number of boxes per image, the best ones; None: all.
+    classes: class ids to keep; None: all.
+    single_class: treat all classes as class 0; implies agnostic.
+    rank_above: also return each box's rank in the original's list after NMS at this threshold.
+    in_pixels: compute overlaps in pixels instead of relative to the image, as the original's `valid` does; the results
+        of greedynms and diounms depend on it.
     """
 
     conf: float = 0.25
@@ -69,12 +73,17 @@ class NmsOptions:
 
 @dataclass(kw_only=True)
 class RunStatistics:
-    """What a run has done so far, complete or not.
+    """Counts and total times of a run, complete or not; times in seconds.
 
-    images: how many have passed. objects: detections of each class. failures: images that could not be read.
-    Seconds, added up: `waiting` for images, `preprocess` in the threads that prepare them, `inference` while the network was
-    at work, on one image or several, and `postprocess`, one entry for each way of post-processing. network_end: of the last
-    pass (time.perf_counter). interrupted: ended early by Ctrl-C.
+    images: images processed.
+    objects: detections per class id.
+    failures: images that could not be read.
+    waiting: time spent waiting for images.
+    preprocess: summed over the threads that prepare images.
+    inference: time in which the network was running, on one image or several.
+    postprocess: an entry for each postprocessing function.
+    network_end: end of the last pass (time.perf_counter).
+    interrupted: whether Ctrl-C ended the run.
     """
 
     images: int = 0
@@ -88,7 +97,7 @@ class RunStatistics:
     interrupted: bool = False
 
     def milliseconds(self, way: int = 0) -> dict[str, float]:
-        """Time of each stage per image; preparing images goes on beside the other stages."""
+        """Return the time of each stage per image; preprocessing overlaps with the other stages."""
         per_image = 1000 / max(1, self.images)
         return {
             "waiting": self.waiting * per_image,
@@ -99,9 +108,10 @@ class RunStatistics:
 
 
 class Step(NamedTuple, Generic[T]):
-    """A batch that went through the network. found: for each way of post-processing, a result for each image.
+    """A batch and its results.
 
-    speed: milliseconds per image of preprocess, inference and (first way) postprocess.
+    found: for each postprocessing function, a result per image.
+    speed: milliseconds per image for preprocess, inference and (by the first function) postprocess.
     """
 
     batch: Batch[T]
@@ -110,9 +120,10 @@ class Step(NamedTuple, Generic[T]):
 
 
 class Model(ABC):
-    """A network in evaluation mode on its device. Detector and Classifier are the two kinds.
+    """A network in evaluation mode on its device; base class of Detector and Classifier.
 
-    names: of the classes; by default class 0, class 1, ... half: 16-bit floats; the network must have been converted.
+    names: class names; default: class 0, class 1, ...
+    half: run in float16; the network must have been converted.
     Raises InputError for a cfg without a head.
     """
 
@@ -130,13 +141,13 @@ class Model(ABC):
 
     @property
     def engine(self) -> str:
-        """Engine and precision of the latest pass, for people: "PyTorch, fp32", "OpenVINO, bf16"."""
+        """Engine and precision of the last pass, as readable text: "PyTorch, fp32", "OpenVINO, bf16"."""
         if isinstance(self.network, EngineNetwork | ExportedModel):
             return self.network.engine
         return f"PyTorch, {'fp16' if self.dtype == torch.float16 else 'fp32'}"
 
     def preprocessing(self, letter_box: bool | None = None, kernel: str = KERNELS[0]) -> Preprocessing:
-        """How images become inputs. letter_box: keep the aspect ratio; None: as the cfg says."""
+        """Return the conversion of images into inputs. letter_box: keep the aspect ratio; None: as set in the cfg."""
         boxed = self.network.plan.net.letter_box if letter_box is None else letter_box
         centre = self.task == Classifier.task
         return Preprocessing(
@@ -144,22 +155,22 @@ class Model(ABC):
         )
 
     def forward(self, images: Tensor, *, augment: bool = False) -> Outputs:
-        """Outputs for images (b, channels, height, width); with `augment` also for their mirror images."""
+        """Return the outputs for images (b, channels, height, width) and, with `augment`, for their mirror images."""
         images = images.to(self.device, self.dtype)
         views = (images, images.flip(3)) if augment else (images,)
         return tuple(self.network(view) for view in views)
 
     def expect(self, images: int | None, *, parallel: bool = False) -> None:
-        """Announce how many images follow, None: no end is known; an engine is opened if they are worth it.
+        """Announce the number of images to come, None if unknown, so that an engine is opened if that pays off.
 
-        parallel: several may be in the network at a time, see `run`.
+        parallel: the network may process several at a time, see `run`.
         """
         if isinstance(self.network, EngineNetwork | ExportedModel):
             self.network.expect(images, parallel=parallel)
 
     @abstractmethod
     def postprocess(self, outputs: Outputs, letterboxes: Sequence[Letterbox], options: NmsOptions) -> list[Any]:
-        """A result for each image: Detections in its own pixels, or the probability of each class, float32 (classes,)."""
+        """Return a result per image: Detections in pixels of that image, or class probabilities, float32 (classes,)."""
 
     def predict(
         self,
@@ -171,10 +182,11 @@ class Model(ABC):
         batch_size: int = 8,
         augment: bool = False,
     ) -> list[Any]:
-        """A result for each image in memory, see `postprocess`.
+        """Return the result of `postprocess` for each image in memory.
 
-        images: of any sizes, what `data.frames.as_image` takes, such as uint8 (height, width, 3) RGB. batch_size: most
-        images in one forward pass. Raises InputError for what is no such image.
+        images: of any size and any type that `data.frames.as_image` accepts, such as uint8 (height, width, 3) RGB.
+        batch_size: maximum number of images per forward pass.
+        Raises InputError for anything that is not an image.
         """
         self.expect(len(images))
         frames = (Frame(image=as_image(each, f"image {n}"), path=f"image{n}") for n, each in enumerate(images))
@@ -192,10 +204,10 @@ class Model(ABC):
         warm_up: bool = False,
         parallel: bool = False,
     ) -> Generator[Step[T], None, None]:
-        """Every batch through the network and each way of post-processing, with the time of each stage in `statistics`.
+        """Run every batch through the network and each postprocessing function; add counts and times to `statistics`.
 
-        warm_up: run the first batch twice, the first time untimed, because the first run of a network sets it up.
-        parallel: take the next batches before a result is out, as many as keep the network busy.
+        warm_up: run the first batch an extra time, untimed, because a network's first pass includes its set-up.
+        parallel: start as many batches ahead of the result that is due as keep the network busy.
         """
         statistics = statistics or RunStatistics()
         statistics.postprocess = [0.0] * len(ways)
@@ -209,7 +221,7 @@ class Model(ABC):
                     warm_up = False
                 streams = self.streams if parallel and not augment else 1
                 running.append((batch, self._start(batch, augment, parallel=streams > 1)))
-                # Others keep the network busy meanwhile.
+                # Batches that keep the network busy while the oldest one is finished.
                 others = -(-streams // max(len(batch.items), 1)) if streams > 1 else 0
                 while len(running) > others:
                     yield self._finish(*running.popleft(), ways, statistics)
@@ -217,12 +229,12 @@ class Model(ABC):
             while running:
                 yield self._finish(*running.popleft(), ways, statistics)
         finally:
-            for _, wait in running:  # they read images and write outputs that would be freed
+            for _, wait in running:  # running passes still use memory that would be freed
                 wait()
 
     @property
     def streams(self) -> int:
-        """Images that the network works on at a time."""
+        """Number of images that the network processes at a time."""
         return self.network.streams if isinstance(self.network, EngineNetwork | ExportedModel) else 1
 
     @torch.inference_mode()
@@ -253,7 +265,7 @@ class Model(ABC):
         if not count:
             return Step(batch, [[] for _ in ways], {})
         found, times = [], [time.perf_counter()]
-        # Threads of such small work would go on waiting in a loop for more, and slow an engine down.
+        # After such small tasks, more threads would busy-wait for the next one and slow the engine down.
         with single_thread():
             for way, postprocess in enumerate(ways):
                 found.append(postprocess(outputs, batch.letterboxes))
@@ -261,7 +273,7 @@ class Model(ABC):
                 statistics.postprocess[way] += times[-1] - times[-2]
         statistics.images += count
         statistics.preprocess += batch.seconds
-        # Of passes that overlap, each counts from the end of the one before.
+        # If passes overlap, each one counts from the end of the previous one.
         inference = max(0.0, end - max(start, statistics.network_end))
         statistics.network_end = max(end, statistics.network_end)
         statistics.inference += inference
@@ -270,13 +282,13 @@ class Model(ABC):
 
 
 class Classifier(Model):
-    """A network without boxes: probabilities of classes."""
+    """A network that returns class probabilities instead of boxes."""
 
     task = "classify"
 
     @cached_property
     def tree(self) -> Any:
-        """The tree of classes of its [softmax], None without one."""
+        """The class tree of its [softmax], or None."""
         return next((tree for layer in self.network if (tree := getattr(layer, "tree", None)) is not None), None)
 
     def postprocess(
@@ -287,10 +299,10 @@ class Classifier(Model):
         *,
         leaves_only: bool = False,
     ) -> list[Any]:
-        """Probability of each class, float32 (classes,) on the CPU, for each image; of its mirror image too: the mean.
+        """Return class probabilities, float32 (classes,) on the CPU, per image; the mean over the views of an image.
 
-        Of a tree of classes they are those from the top down (tree.c hierarchy_predictions). leaves_only: 0 for classes
-        that have others below them, as the original measures.
+        With a class tree, conditional probabilities are multiplied from the root down (tree.c hierarchy_predictions).
+        leaves_only: set classes that have subclasses to 0, as the original does to measure accuracy.
         """
         found = torch.stack([self._probabilities(view[-1].float().flatten(1).cpu()) for view in outputs]).mean(0)
         if self.tree is not None and leaves_only:
@@ -302,14 +314,14 @@ class Classifier(Model):
 
 
 CROP_SHIFT = 32
-"""Pixels by which an image is larger than its ten crops."""
+"""Pixels by which an image is wider and higher than its ten crops."""
 
 
 class TenCropClassifier(Classifier):
-    """A classifier that averages ten crops of an image stretched to its input and 32 pixels more.
+    """A classifier that averages ten crops of an image stretched to 32 pixels more than its input size.
 
-    They are the original's (classifier.c validate_classifier_10): the top left crop, four that are shifted by 32 pixels to
-    either side, of which those to the left and above repeat edge pixels, and the same of the mirror image.
+    The crops are the original's (classifier.c validate_classifier_10): the top left one, four that are shifted from it
+    diagonally by 32 pixels, repeating edge pixels beyond the left and upper edge, and the same of the mirror image.
     """
 
     def preprocessing(self, letter_box: bool | None = None, kernel: str = KERNELS[0]) -> Preprocessing:
@@ -320,10 +332,10 @@ class TenCropClassifier(Classifier):
 
     @property
     def streams(self) -> int:
-        return 1  # `forward` cuts the crops
+        return 1  # crops are made in `forward`
 
     def forward(self, images: Tensor, *, augment: bool = False) -> Outputs:
-        """Outputs for the ten crops of images (b, channels, height + 32, width + 32)."""
+        """Return the outputs for the ten crops of images (b, channels, height + 32, width + 32)."""
         assert not augment, "the crops include the mirror image"
         images = images.to(self.device, self.dtype)
         return tuple(
@@ -332,7 +344,7 @@ class TenCropClassifier(Classifier):
 
 
 def _five_crops(images: Tensor, size_wh: tuple[int, int]) -> Iterator[Tensor]:
-    """Crops (b, channels, height, width); beyond the edges their pixels are repeated (image.c crop_image)."""
+    """Yield crops (b, channels, height, width); edge pixels are repeated beyond the edges (image.c crop_image)."""
     for right, down in ((-1, -1), (1, -1), (0, 0), (-1, 1), (1, 1)):
         columns, rows = (
             torch.arange(length, device=images.device).add(shift * CROP_SHIFT).clamp(0, length + CROP_SHIFT - 1)

@@ -1,4 +1,4 @@
-"""Draw, encode and write results, in a thread beside the network."""
+"""Draw, encode and write results in a thread of their own."""
 
 from __future__ import annotations
 
@@ -35,13 +35,13 @@ from utils.draw import annotate
 from utils.errors import InputError, RunError
 from utils.files import exists, write_text
 
-_WAITING = 8  # frames between the network and the writer
+_WAITING = 8  # results that wait for the writer at most
 JSON_NAME, CSV_NAME = "results.json", "results.csv"
-_LONGEST_GAP = 250  # frames of a live source that one frame may stand in for
+_LONGEST_GAP = 250  # maximum number of times that a frame of a live source is written
 
 
 def sizes_of_results(folder: Path) -> dict[str, int]:
-    """Bytes of the files in a run folder that grow during a run."""
+    """Return the sizes in bytes of the files in a run folder that grow during a run."""
     json = folder / JSON_NAME
     files = {JSON_NAME: part if exists(part := json_part(json)) else json, CSV_NAME: folder / CSV_NAME}
     return {name: path.stat().st_size for name, path in files.items() if exists(path)}
@@ -49,7 +49,7 @@ def sizes_of_results(folder: Path) -> dict[str, int]:
 
 @dataclass(frozen=True, kw_only=True)
 class RecordFlags:
-    """The flags of detect.py that say what is written and shown."""
+    """Flags of detect.py that select what is written and shown."""
 
     out: str | None
     no_save: bool
@@ -73,11 +73,15 @@ class RecordFlags:
 
 
 class Recorder:
-    """Context manager; `add` takes one result. Leaving it finishes every file, after Ctrl-C too.
+    """Context manager that writes the results passed to `add`. Leaving it completes every file, even after Ctrl-C.
 
-    seconds: time spent drawing and writing. out: the file of --out, whose extension the codec may have changed. journal: keeps
-    the run's progress; the files go on from where it stands. classifier: only the best classes are written, in results.csv.
-    Raises RunError, from `add` or at the end, when something cannot be written.
+    flags: what to write and show.
+    journal: records the run's progress; files are continued from there.
+    classifier: write only the best classes, to results.csv.
+    seconds: time spent drawing and writing.
+    out: the file of --out; its extension may have been changed to suit the codec.
+
+    Raises RunError, from `add` or at the end, if something cannot be written.
     """
 
     def __init__(
@@ -94,7 +98,7 @@ class Recorder:
         self._next_index = 0
         self._names = FileNames()
         self._journal, self._number = journal, -1
-        self._writers: dict[str, JsonWriter | CsvWriter] = {}  # by the names of their files, which grow
+        self._writers: dict[str, JsonWriter | CsvWriter] = {}  # by file name
         for path in journal.past if journal else ():
             self._names.of_source(path, video=is_video(path))
 
@@ -123,7 +127,7 @@ class Recorder:
             raise failed
 
     def add(self, result: Result | Failure) -> None:
-        """Queue a result; waits while the thread is several behind. Of a failure, only its number is noted."""
+        """Queue a result, waiting while the queue is full. Of a Failure only the number is noted."""
         if self._error is not None:
             raise self._error
         self._queue.put(result)
@@ -141,14 +145,14 @@ class Recorder:
                 ended = True
             finally:
                 self._close_video()
-        except Exception as error:  # the caller gets it
+        except Exception as error:  # raised again in the caller's thread
             foreign = isinstance(error, (OSError, cv2.error))
             self._error = RunError(f"results cannot be written: {error}") if foreign else error
-            while not ended and self._queue.get() is not None:  # keep the caller from waiting for room in the queue
+            while not ended and self._queue.get() is not None:  # drain the queue so that the caller never blocks
                 pass
 
     def _note(self, item: Result | Failure) -> None:
-        """Note, before anything of another image or video is written, that those before it are finished."""
+        """Note that all earlier images and videos are finished, before anything of the next one is written."""
         number = item.number if isinstance(item, Failure) else item.frame.number
         if self._journal is None or number == self._number:
             return
@@ -220,7 +224,10 @@ def _show(drawn: NDArray[np.uint8], *, wait: bool) -> None:
 
 
 def has_screen() -> bool:
-    """Whether a window can be opened; else OpenCV's Qt ends the process. QT_QPA_PLATFORM may name a platform without a screen."""
+    """Return whether a window can be opened; without a screen, OpenCV's Qt would abort the process.
+
+    QT_QPA_PLATFORM may select a platform that needs no screen.
+    """
     names = ("DISPLAY", "WAYLAND_DISPLAY", "QT_QPA_PLATFORM")
     return sys.platform != "linux" or any(map(os.environ.get, names))
 

@@ -1,4 +1,4 @@
-"""The result of one frame, and results as text and files: labels, COCO JSON, CSV, crops."""
+"""The result of one frame, and its output as console text, labels, COCO JSON, CSV and crops."""
 
 from __future__ import annotations
 
@@ -30,15 +30,17 @@ from utils.files import publish
 logger = logging.getLogger(__name__)
 
 _FRAME_NUMBER = re.compile(r"_\d+$")
-TOP = 5  # classes reported for each image by a classifier
+TOP = 5  # classes that a classifier reports per image
 
 
 @dataclass(frozen=True, kw_only=True)
 class Result:
-    """What a model found in one frame.
+    """Detections or class probabilities of one frame.
 
-    names: of the classes. detections: of a detector. probabilities: of a classifier, float32 (classes,); None for a detector.
-    speed: milliseconds of "preprocess", "inference" and "postprocess"; in a batch each image has its share.
+    names: class names.
+    detections: boxes of a detector; empty for a classifier.
+    probabilities: float32 (classes,) of a classifier; None for a detector.
+    speed: milliseconds of "preprocess", "inference" and "postprocess"; an image of a batch gets its share.
     """
 
     frame: Frame
@@ -48,12 +50,12 @@ class Result:
     speed: dict[str, float] = field(default_factory=dict)
 
     def top(self) -> list[tuple[str, float]]:
-        """Name and probability of the most probable classes of a classifier, best first."""
+        """Return name and probability of a classifier's most probable classes, best first."""
         assert self.probabilities is not None, "a detector has no probabilities"
         return [(self.names[each], float(self.probabilities[each])) for each in best_classes(self.probabilities)]
 
     def lines(self, style: str) -> list[str]:
-        """Lines for the console. style: "darknet" is the original's wording, "short" a line per image and none for video frames."""
+        """Return console lines. style: "darknet", the original's wording, or "short", a line per image, none for video frames."""
         frame, milliseconds = self.frame, self.speed["inference"]
         if self.probabilities is not None:
             place = frame.path if frame.video is None else f"{frame.path} frame {frame.index}"
@@ -70,17 +72,17 @@ class Result:
 
 
 def best_classes(probabilities: NDArray[np.float32], count: int = TOP) -> list[int]:
-    """The most probable classes of probabilities (classes,), best first; of equal ones the first class."""
+    """Return the most probable classes of probabilities (classes,), best first; ties go to the lower class id."""
     best: list[int] = np.argsort(-probabilities, kind="stable")[:count].tolist()
     return best
 
 
 def found_text(class_ids: NDArray[np.int64], names: Sequence[str], most: int | None = None) -> str:
-    """How many of which class: "2 dog, 1 cat", or "no objects". class_ids: (n,). most: classes that are named."""
+    """Return counts per class, "2 dog, 1 cat", or "no objects". class_ids: (n,). most: maximum number of classes to name."""
     ids, first, counts = np.unique(class_ids, return_index=True, return_counts=True)
     order = np.lexsort((first, -counts))
     if most is not None and len(order) == most + 1:
-        most += 1  # "1 of 1 other class" would take the room of its name
+        most += 1  # "1 of 1 other class" would be no shorter than its name
     parts = [f"{counts[place]} {names[ids[place]]}" for place in order[:most]]
     if other := len(order) - len(parts):
         parts.append(f"{counts[order[most:]].sum()} of {other} other classes")
@@ -88,15 +90,15 @@ def found_text(class_ids: NDArray[np.int64], names: Sequence[str], most: int | N
 
 
 def shown(names: Sequence[str], class_id: int) -> bool:
-    """Whether the original reports a class: its name does not begin with dont_show (image.c get_actual_detections)."""
+    """Return whether the original reports a class: not if its name starts with dont_show (image.c get_actual_detections)."""
     return not names[class_id].startswith("dont_show")
 
 
 def darknet_lines(found: Detections, names: Sequence[str], *, ext_output: bool = False) -> list[str]:
-    """The lines that the original prints for an image, such as "dog: 99%" (image.c draw_detections_v3).
+    """Return the lines that the original prints for an image, such as "dog: 99%" (image.c draw_detections_v3).
 
-    Boxes come from left to right; a box with several classes has a line for each, the best one first, then by class id.
-    Classes that are not `shown` have none. ext_output: with left edge, top edge, width and height.
+    Boxes are sorted from left to right; a box with several classes has a line for each, the best first, then by class id.
+    Classes that are not `shown` are left out. ext_output: add left edge, top edge, width and height.
     """
     left = found.xyxy[:, 0]
     groups = found.ranks if found.ranks is not None else np.unique(found.xyxy, axis=0, return_inverse=True)[1].ravel()
@@ -116,17 +118,17 @@ def darknet_lines(found: Detections, names: Sequence[str], *, ext_output: bool =
 
 
 def box_text(left: float, top: float, width: float, height: float) -> str:
-    """What the original's -ext_output adds to a line."""
+    """Return the text that the original's -ext_output adds to a line."""
     return f"\t(left_x: {left:4.0f}   top_y: {top:4.0f}   width: {width:4.0f}   height: {height:4.0f})"
 
 
 def _c_round(value: float) -> float:
-    """C's round(): halves away from zero, keeping the sign of zero."""
+    """Round like C's round(): halves away from zero, keeping the sign of zero."""
     return math.copysign(math.floor(abs(value) + 0.5), value)
 
 
 def label_text(found: Detections, size_wh: tuple[int, int], *, with_scores: bool = False) -> str:
-    """Detections of an image of `size_wh` pixels as lines: class, cx, cy, w, h relative to the image [, score]."""
+    """Return a label line per detection: class, cx, cy, w, h relative to the image of `size_wh` pixels [, score]."""
     low, high = found.xyxy[:, :2], found.xyxy[:, 2:]
     rows = np.concatenate([(low + high) / 2, high - low], axis=1) / np.array([*size_wh, *size_wh])
     if with_scores:
@@ -136,9 +138,9 @@ def label_text(found: Detections, size_wh: tuple[int, int], *, with_scores: bool
 
 
 class FileNames:
-    """Names for the files made of each source of a run: its stem, with a number if another source has that name already.
+    """Unique output file names for the sources of a run: the stem, with a number if it is taken; case is ignored.
 
-    Frames of a video add their number. Names are different without regard to case, too.
+    Video frames append their frame number.
     """
 
     def __init__(self) -> None:
@@ -147,22 +149,22 @@ class FileNames:
         self._taken: set[str] = set()
         self._videos: set[str] = set()  # "clip", whose frames are "clip_0", ...
         self._like_frames: set[str] = set()  # "clip", if an image is called "clip_12"
-        self._of_number: dict[int, str] = {}  # 12: "012", or "12" if that comes first
+        self._of_number: dict[int, str] = {}  # 12 -> "012", or "12" if that comes first
 
     def of_frame(self, frame: Frame) -> str:
         name = self.of_source(frame.path, video=frame.video is not None)
         return name if frame.video is None else f"{name}_{frame.index}"
 
     def of_source(self, path: str, *, video: bool = False) -> str:
-        """The name for the image or video `path`."""
+        """Return the name for the image or video `path`."""
         if path not in self._names:
             self._names[path] = self._free_name(path, video)
         return self._names[path]
 
     def image_id(self, frame: Frame) -> int | str:
-        """COCO's id of an image, or of the video of a frame: the number that its name is, else the name.
+        """Return the COCO image id of an image, or of a frame's video: its name as a number if it is one, else the name.
 
-        Of names that are the same number the first one gets it.
+        If several names are the same number (12, 012), only the first gets it.
         """
         name = self.of_source(frame.path, video=frame.video is not None)
         return int(name) if name.isdecimal() and self._of_number[int(name)] == name else name
@@ -194,7 +196,7 @@ class FileNames:
 
 
 def _stream_name(path: str) -> str:
-    """A name for the recording of a video file, a camera number or a URL."""
+    """Return a name for the recording of a video file, camera or URL."""
     if path.isdigit():
         return f"camera{path}"
     if "://" in path:
@@ -204,10 +206,11 @@ def _stream_name(path: str) -> str:
 
 
 class JsonWriter:
-    """One COCO result list for the whole run, with file_name and, for video, frame and time_s in every entry.
+    """Writer of one COCO result list for the whole run, with file_name and, for video, frame and time_s in every entry.
 
-    category_id is the class index of the cfg. The file appears whole when the run ends, also when it is interrupted; until
-    then it is called `<name>.part`. kept: bytes to keep of an earlier part of the run. keep_part: after a failure, too.
+    category_id is the class index of the cfg. The file is written as `<name>.part` and renamed when the run ends or is
+    interrupted.
+    kept: bytes to keep from an earlier part of the run. keep_part: keep `<name>.part` after a failure.
     """
 
     def __init__(self, path: Path, names: FileNames, kept: int = 0, *, keep_part: bool = False) -> None:
@@ -260,12 +263,12 @@ class JsonWriter:
 
 
 def json_part(path: Path) -> Path:
-    """Where the results of an unfinished run are."""
+    """Return the path of the results while the run is unfinished."""
     return path.with_name(f"{path.name}.part")
 
 
 class CsvWriter:
-    """Rows for each image, written after every image so that another program can follow. kept: as of JsonWriter."""
+    """CSV writer that flushes after every image so that another program can follow. kept: see JsonWriter."""
 
     def __init__(
         self,
@@ -297,7 +300,7 @@ class CsvWriter:
 
 
 def detection_csv(path: Path, kept: int = 0) -> CsvWriter:
-    """A row for each detection."""
+    """Return a writer of one row per detection."""
     columns = ("file_name", "frame", "time_s", "class_id", "name", "score", "x1", "y1", "x2", "y2")
     return CsvWriter(path, columns, _detection_rows, kept)
 
@@ -310,7 +313,7 @@ def _detection_rows(result: Result) -> Iterator[Sequence[Any]]:
 
 
 def class_csv(path: Path, kept: int = 0) -> CsvWriter:
-    """A row for each of the most probable classes."""
+    """Return a writer of one row for each of a frame's most probable classes."""
     return CsvWriter(path, ("file", "frame", "rank", "class", "probability"), _class_rows, kept, end="\n")
 
 
@@ -320,9 +323,9 @@ def _class_rows(result: Result) -> Iterator[Sequence[Any]]:
 
 
 def save_crops(folder: Path, result: Result, name: str | None = None) -> list[Path]:
-    """Write each object as `folder/<class>/<name>_<number>.jpg` and return the paths; boxes outside of the image are left out.
+    """Write a crop of each object to `folder/<class>/<name>_<number>.jpg` and return the paths.
 
-    name: default: the image's stem.
+    Boxes outside the image are skipped. name: default: the image's stem.
     """
     name = result.frame.stem if name is None else name
     frame, paths = result.frame, []
@@ -335,5 +338,5 @@ def save_crops(folder: Path, result: Result, name: str | None = None) -> list[Pa
 
 
 def _file_name(name: str) -> str:
-    """A class name without characters that file systems refuse."""
+    """Return a class name with characters that file systems reject replaced by "_"."""
     return "".join(letter if letter.isalnum() or letter in " -_." else "_" for letter in name).strip(". ") or "_"
