@@ -38,7 +38,7 @@ def iou(a_cxcywh: Tensor, b_cxcywh: Tensor) -> Tensor:
 
 
 def giou(a_cxcywh: Tensor, b_cxcywh: Tensor) -> Tensor:
-    """IoU minus the fraction of the enclosing box that neither covers, in [-1, 1]. arXiv:1902.09630, box_giou."""
+    """IoU minus the fraction of the enclosing box that neither box covers, in [-1, 1]. arXiv:1902.09630, box_giou."""
     overlap, union = _iou_and_union(a_cxcywh, b_cxcywh)
     width, height = _enclosing(a_cxcywh, b_cxcywh)
     hull = width * height
@@ -53,12 +53,12 @@ def diou(a_cxcywh: Tensor, b_cxcywh: Tensor, exponent: float = DIOU_EXPONENT) ->
     """
     overlap, _ = _iou_and_union(a_cxcywh, b_cxcywh)
     distance = _distance(a_cxcywh, b_cxcywh)
-    # At 0 the power has no finite slope: the clamp gives it none.
+    # The power has no finite slope at 0; clamping makes the gradient 0 there.
     return overlap - distance.clamp(min=torch.finfo(distance.dtype).tiny) ** exponent
 
 
 def ciou(a_cxcywh: Tensor, b_cxcywh: Tensor) -> Tensor:
-    """IoU minus relative centre distance minus a penalty for unlike aspect ratios; `b` is the ground truth. box_ciou."""
+    """DIoU with exponent 1 minus a penalty for different aspect ratios; `b` is the ground truth. Source: box_ciou."""
     overlap, _ = _iou_and_union(a_cxcywh, b_cxcywh)
     width_a, height_a = a_cxcywh[..., 2], a_cxcywh[..., 3]
     width_b, height_b = b_cxcywh[..., 2], b_cxcywh[..., 3]
@@ -71,12 +71,12 @@ def ciou(a_cxcywh: Tensor, b_cxcywh: Tensor) -> Tensor:
 
 
 def pairwise(measure: Measure, a_cxcywh: Tensor, b_cxcywh: Tensor) -> Tensor:
-    """(n, m): `measure` of every box of (n, 4) with every box of (m, 4)."""
+    """Return `measure` of every box of (n, 4) with every box of (m, 4), as (n, m)."""
     return measure(a_cxcywh[:, None, :], b_cxcywh[None, :, :])
 
 
 def _iou_and_union(a: Tensor, b: Tensor) -> tuple[Tensor, Tensor]:
-    """box_iou and box_union: a negative extent of the intersection counts as none, areas are width times height."""
+    """box_iou and box_union: intersections of negative width or height are empty; areas are width times height."""
     ax, ay, aw, ah = a.unbind(-1)
     bx, by, bw, bh = b.unbind(-1)
     width = torch.minimum(ax + aw / 2, bx + bw / 2) - torch.maximum(ax - aw / 2, bx - bw / 2)
@@ -103,5 +103,5 @@ def _distance(a: Tensor, b: Tensor) -> Tensor:
 
 
 def _ratio(numerator: Tensor, denominator: Tensor) -> Tensor:
-    """Quotient of numbers that are not negative; 0 / 0 is 0. One pass faster than a mask, and it has a gradient."""
+    """Quotient of non-negative numbers, with 0 / 0 = 0; differentiable, and one pass faster than a mask."""
     return numerator / denominator.clamp(min=torch.finfo(denominator.dtype).tiny)

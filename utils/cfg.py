@@ -28,7 +28,7 @@ _MAX_CHARACTERS = 16 * 1024 * 1024
 
 
 class Entry(NamedTuple):
-    """A line `key=value` without blanks; `line` counts from 1."""
+    """A line `key=value` with whitespace removed; `line` counts from 1."""
 
     key: str
     value: str
@@ -45,34 +45,34 @@ class RawSection:
     entries: tuple[Entry, ...]
 
     def find(self, key: str) -> Entry | None:
-        """The entry that counts for `key`: the first one (option_list.c option_find)."""
+        """Return the entry that is used for `key`: the first one (option_list.c option_find)."""
         return self.effective.get(key)
 
     @functools.cached_property
     def effective(self) -> dict[str, Entry]:
-        """Key -> the entry that counts for it."""
+        """Key -> the entry that is used for it."""
         found: dict[str, Entry] = {}
         for entry in self.entries:
             found.setdefault(entry.key, entry)
         return found
 
     def error(self, text: str, entry: Entry | None = None) -> CfgError:
-        """A CfgError placed at this section, or at one of its entries."""
+        """Return a CfgError located at this section or at one of its entries."""
         return CfgError(self.path, entry.line if entry else self.line, f"[{self.name}] {text}")
 
 
 @dataclass(frozen=True)
 class Cfg:
-    """A cfg file: its exact text, and the sections parsed from it."""
+    """A cfg file: its exact text and the sections parsed from it."""
 
     path: str
     text: str
     sections: tuple[RawSection, ...]
 
     def with_values(self, section: int, values: Mapping[str, object]) -> Cfg:
-        """This cfg with some keys of a section set; all other lines, including comments, stay the same.
+        """Return a copy with some keys of a section set; all other lines, including comments, stay the same.
 
-        The effective line of a key is rewritten; a new key is added after the section's last entry.
+        The effective line of an existing key is rewritten; a new key is added after the section's last entry.
         """
         lines = self.text.split("\n")
         raw = self.sections[section]
@@ -92,13 +92,13 @@ class Cfg:
         return parse("\n".join(lines), self.path)
 
     def write(self, path: str | Path) -> None:
-        """Write the text; an unchanged cfg is written byte for byte as it was read."""
+        """Write the text; an unchanged cfg is identical to the file it was read from."""
         with atomic_write(path) as stream:
             stream.write(self.text.encode("utf-8", "surrogateescape"))
 
 
 def read(path: str | Path) -> Cfg:
-    """Read a cfg file, or the project's own of that name if there is none. Raises InputError (CfgError with the line)."""
+    """Read a cfg file; if there is none, the project's own of that name. Raises InputError (CfgError with the line)."""
     path = _own_or(Path(path))
     if not exists(path):
         near = difflib.get_close_matches(path.name, [each.name for each in path.parent.glob("*.cfg")], 1, 0.8)
@@ -109,8 +109,8 @@ def read(path: str | Path) -> Cfg:
 
 
 def _own_or(path: Path) -> Path:
-    """`path`, or for a file that does not exist the project's cfg of that name: "csppeleenet-efm.cfg" is found from any folder."""
-    own = _OWN / path.name.replace("prn31", "prn3l")  # what the CSPNet paper prints as PRN31 has three scales
+    """Return `path`, or the project's cfg of that name if it does not exist, so that these are found from any folder."""
+    own = _OWN / path.name.replace("prn31", "prn3l")  # PRN with 3 levels, which the CSPNet paper prints as PRN31
     return own if str(path.parent) in (".", "cfg") and not exists(path) and is_file(own) else path
 
 

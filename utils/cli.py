@@ -1,4 +1,4 @@
-"""What the scripts share: exit codes, console logging, and the flags that several of them have."""
+"""Shared parts of the scripts: exit codes, console logging and common flags."""
 
 from __future__ import annotations
 
@@ -44,14 +44,14 @@ def run_script(
     *,
     bad_input: int = EXIT_BAD_INPUT,
 ) -> int:
-    """Run a script's `main` and turn its outcome into an exit code with one clear line on stderr.
+    """Run a script's `main`; return its exit code and report an error as one line on stderr.
 
-    0: success, 1: the run failed, `bad_input` (2): bad input, 130: Ctrl-C or SIGTERM. `main` sees both signals as
-    KeyboardInterrupt, in a background process too.
+    0: success, 1: the run failed, `bad_input` (2): bad input, 130: Ctrl-C or SIGTERM. Both signals raise
+    KeyboardInterrupt in `main`, in a background process too.
     """
     keep_freed_memory()
     if isinstance(sys.stdout, io.TextIOWrapper) and sys.stdout.errors == "strict":
-        sys.stdout.reconfigure(errors="backslashreplace")  # for paths and class names that the code page cannot express
+        sys.stdout.reconfigure(errors="backslashreplace")  # for paths and class names that cannot be encoded
     logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stderr)
     try:
         with _handling(signal.default_int_handler):
@@ -65,7 +65,7 @@ def run_script(
     except KeyboardInterrupt:
         print("interrupted", file=sys.stderr)
         return EXIT_INTERRUPTED
-    except BrokenPipeError:  # whoever read our output closed it, as `| head` does
+    except BrokenPipeError:  # the reader of the output closed the pipe, as `| head` does
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return EXIT_PIPE_CLOSED
     except Exception as error:
@@ -76,13 +76,13 @@ def run_script(
 
 
 def out_of_memory(error: Exception) -> bool:
-    """Whether Python, PyTorch, OpenCV or an engine could not allocate memory; only the first two have a type for it."""
+    """Return whether Python, PyTorch, OpenCV or an engine ran out of memory; only the first two have a type for that."""
     return isinstance(error, MemoryError) or any(text in str(error) for text in _NO_MEMORY)
 
 
 @contextmanager
 def _handling(handle: Callable[[int, FrameType | None], Any]) -> Iterator[None]:
-    """SIGINT and SIGTERM call `handle` in the block; only the main thread can install handlers."""
+    """Call `handle` on SIGINT and SIGTERM in the block; no effect outside the main thread, which alone can set handlers."""
     if threading.current_thread() is not threading.main_thread():
         yield
         return
@@ -96,17 +96,17 @@ def _handling(handle: Callable[[int, FrameType | None], Any]) -> Iterator[None]:
 
 @dataclass
 class StopRequest:
-    """made: SIGINT or SIGTERM came."""
+    """made: whether SIGINT or SIGTERM has been received."""
 
     made: bool = False
 
 
 @contextmanager
 def stop_request(on_request: Callable[[], None] | None = None) -> Iterator[StopRequest]:
-    """In the block the first SIGINT or SIGTERM only makes the request, a second one raises KeyboardInterrupt.
+    """Turn the first SIGINT or SIGTERM in the block into a request to stop; a second one raises KeyboardInterrupt.
 
-    For loops over the work of threads: KeyboardInterrupt is raised between any two instructions, and inside a queue it can leave
-    the queue unusable, so that threads wait for each other for ever. on_request: is called in the signal handler.
+    For loops that consume the work of threads: KeyboardInterrupt can be raised between any two instructions and, inside
+    a queue, leave threads deadlocked. on_request: called in the signal handler.
     """
     request = StopRequest()
 
@@ -121,7 +121,7 @@ def stop_request(on_request: Callable[[], None] | None = None) -> Iterator[StopR
         yield request
 
 
-# Flags of the original and those that do the same here, first the one that suits most; "": nothing is needed.
+# Flags of the original -> equivalent flags here, the most common first; "": not needed.
 _ORIGINAL_FLAGS = {
     "-thresh": ("--pr-conf", "--conf-thres"),
     "-iou_thresh": ("--match-iou",),
@@ -147,7 +147,7 @@ _ORIGINAL_FLAGS = {
 
 
 class _Parser(argparse.ArgumentParser):
-    """Answers a flag of the original with the one that does the same here."""
+    """A parser whose error for a flag of the original names the equivalent flag here."""
 
     def parse_known_args(self, args: Any = None, namespace: Any = None) -> Any:
         for word in sys.argv[1:] if args is None else args:
@@ -165,7 +165,7 @@ class _Parser(argparse.ArgumentParser):
 
 
 def script_parser(prog: str, description: str | None) -> argparse.ArgumentParser:
-    """A parser for the script `prog` ("detect.py", "python -m compose"), with --version; its docstring becomes the help."""
+    """Return a parser with --version for the script `prog` ("detect.py", "python -m compose"). description: its docstring."""
     formatter = argparse.RawDescriptionHelpFormatter
     text = as_typed(f"{description or ''}")
     parser = _Parser(prog=as_typed(prog), description=text, formatter_class=formatter)
@@ -174,7 +174,7 @@ def script_parser(prog: str, description: str | None) -> argparse.ArgumentParser
 
 
 def as_typed(text: str) -> str:
-    """`text` with commands as they are typed here: "python detect.py" in a clone, "cspyolo detect" once installed."""
+    """Return `text` with commands as typed here: "python detect.py" in a clone, "cspyolo detect" once installed."""
     if not PACKAGE:
         return text
     text = re.sub(r"(?:python )?\b(detect|train|test|info|convert|export|serve|darknet)\.py\b", r"cspyolo \1", text)
@@ -182,7 +182,7 @@ def as_typed(text: str) -> str:
 
 
 def number(kind: Callable[[str], _Number], least: float, most: float, name: str) -> Callable[[str], _Number]:
-    """The type of a flag that takes a number from `least` to `most`; its error calls it `name`."""
+    """Return the type of a flag for a number from `least` to `most`, which error messages call `name`."""
 
     def read(text: str) -> _Number:
         value = kind(text)
@@ -258,13 +258,13 @@ _ALIASES = {"--no-save": ("--nosave",), "--no-plots": ("--noplots",)}
 
 
 class AddFlag(Protocol):
-    """Adds a flag to a parser; what is not given comes from the shared declaration of that flag, if there is one."""
+    """A function that adds a flag; settings not given are those of the shared flag of that name, if there is one."""
 
     def __call__(self, *names: str, **settings: Any) -> argparse.Action: ...
 
 
 def flags_of(parser: argparse._ActionsContainer) -> AddFlag:
-    """A function like `parser.add_argument` in which shared flags need their name only."""
+    """Return a function like `parser.add_argument` that needs only the name of a shared flag."""
 
     def add(*names: str, **settings: Any) -> argparse.Action:
         spellings = (*names, *_ALIASES.get(names[0], ()))
@@ -274,13 +274,13 @@ def flags_of(parser: argparse._ActionsContainer) -> AddFlag:
 
 
 def input_size(img_size: Sequence[int]) -> tuple[int, int] | None:
-    """Width and height of the --img-size values; None without any. Raises InputError for more than two."""
+    """Return width and height of the --img-size values, None without any. Raises InputError for more than two."""
     if len(img_size) > 2:
         raise InputError(f"--img-size: found {len(img_size)} numbers, expected one, or width and height")
     return (img_size[0], img_size[-1]) if img_size else None
 
 
 def options_from(record: type[_Record], parser: argparse.ArgumentParser, arguments: Sequence[str] | None) -> _Record:
-    """The parsed flags as a frozen record with a field for each flag; lists become tuples."""
+    """Return the parsed flags as a frozen record with a field for each flag; lists become tuples."""
     values = vars(parser.parse_args(arguments))
     return record(**{key: tuple(value) if isinstance(value, list) else value for key, value in values.items()})

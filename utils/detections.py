@@ -18,7 +18,7 @@ class Detections:
 
     xyxy: float32 (n, 4), left, top, right, bottom in pixels of the original image (not clipped to it).
     scores: float32 (n,), objectness times class probability, in [0, 1].
-    class_ids: int64 (n,). A box with several classes above the threshold is listed once for each.
+    class_ids: int64 (n,). A box with several classes above the threshold is listed once per class.
     ranks: int64 (n,) on request: position of the box in the original's list (see inference/detector.py).
     """
 
@@ -40,7 +40,7 @@ class Detections:
             yield box, float(score), int(class_id)
 
     def select(self, chosen: NDArray[np.bool_] | NDArray[np.int64] | slice) -> Detections:
-        """The detections at a mask, at indices or in a slice."""
+        """Return the detections selected by a mask, indices or a slice."""
         return Detections(
             xyxy=self.xyxy[chosen],
             scores=self.scores[chosen],
@@ -49,13 +49,13 @@ class Detections:
         )
 
     def clipped(self, size_wh: tuple[int, int]) -> Detections:
-        """The detections with their boxes clipped to an image of `size_wh` pixels."""
+        """Return the detections with their boxes clipped to an image of `size_wh` pixels."""
         return replace(self, xyxy=np.clip(self.xyxy, 0, np.array(size_wh * 2, np.float32)))
 
     def to_dict(self, names: Sequence[str] = ()) -> dict[str, Any]:
-        """The arrays under their names in the library supervision: sv.Detections(**found.to_dict()).
+        """Return the arguments of the library supervision's Detections: sv.Detections(**found.to_dict()).
 
-        names: of the classes; adds data["class_name"].
+        names: class names; adds data["class_name"].
         """
         values = {"xyxy": self.xyxy, "confidence": self.scores, "class_id": self.class_ids}
         if not names:
@@ -74,8 +74,8 @@ class GroundTruth:
     xyxy: float64 (n, 4), left, top, right, bottom in pixels of the original image (not clipped to it).
     class_ids: int64 (n,).
     crowd: bool (n,), COCO's `iscrowd`: the box covers a group; detecting it is neither right nor wrong.
-    difficult: bool (n,), Pascal VOC's `difficult`: it does not count as an object, and detecting it is no error.
-    areas_px: float64 (n,), area that determines small, medium or large in COCO's protocol (of the mask if known).
+    difficult: bool (n,), Pascal VOC's `difficult`: the box does not count as an object, and detecting it is no error.
+    areas_px: float64 (n,), area that decides between small, medium and large in COCO's protocol (of the mask if known).
     size_wh: width and height of the image in pixels.
     """
 

@@ -13,7 +13,7 @@ from utils.errors import InputError
 
 
 def select_device(text: str = "") -> torch.device:
-    """The device that --device names: "" (a GPU if available), "cpu", "0", "cuda:1", "mps". Raises InputError."""
+    """Return the device for a --device value: "" (a GPU if available), "cpu", "0", "cuda:1", "mps". Raises InputError."""
     name = text.strip().lower()
     if not name:
         return _exact(torch.device("cuda:0" if torch.cuda.is_available() else "cpu"))
@@ -36,7 +36,7 @@ def select_device(text: str = "") -> torch.device:
 
 
 def _exact(device: torch.device) -> torch.device:
-    """Have float32 mean float32: cuDNN would round to TF32, with 10 bits. --half and --amp are the ways to be faster."""
+    """Disable cuDNN's rounding of float32 to TF32 (10 bits of mantissa); --half and --amp trade precision for speed."""
     if device.type == "cuda":
         torch.backends.cudnn.allow_tf32 = torch.backends.cuda.matmul.allow_tf32 = False
     return device
@@ -44,7 +44,7 @@ def _exact(device: torch.device) -> torch.device:
 
 @contextmanager
 def single_thread() -> Iterator[None]:
-    """Work of PyTorch on the CPU inside takes a single thread."""
+    """Limit PyTorch on the CPU to a single thread in the block."""
     usual = torch.get_num_threads()
     torch.set_num_threads(1)
     try:
@@ -54,9 +54,9 @@ def single_thread() -> Iterator[None]:
 
 
 def stay_single(usual: int) -> None:
-    """Let work of PyTorch in the calling thread, one of a pool, take no other threads from the network.
+    """Limit PyTorch in the calling thread, one of a pool, to that thread, leaving the others to the network.
 
-    Every thread has its own number. Setting it also sets that of threads to come, which another thread sets back to `usual`.
+    Every thread has its own limit. Setting it also sets the limit of future threads; another thread resets that to `usual`.
     """
     torch.get_num_threads()  # the first call in a thread sets it to the usual one
     torch.set_num_threads(1)

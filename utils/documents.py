@@ -1,4 +1,4 @@
-"""JSON and YAML from files that anybody may have written: plain values, or one error with the line."""
+"""JSON and YAML from untrusted files: plain values, or one error with the line."""
 
 from __future__ import annotations
 
@@ -15,20 +15,20 @@ _DEEPEST = 100
 
 
 def parse_json(text: str | bytes, path: str, part: str = "") -> Any:
-    """The value of a JSON text; `part` names it if it is not the whole file. Raises InputError."""
+    """Parse a JSON text; `part` names it if it is not the whole file. Raises InputError."""
     try:
         return json.loads(text)
     except (
         ValueError,
         RecursionError,
-    ) as error:  # ValueError: also a number of thousands of digits, and bytes that are no text
+    ) as error:  # ValueError: also a number of thousands of digits, and bytes that cannot be decoded
         line = getattr(error, "lineno", None)
         place = f"{path}: {part} is" if part else f"{path}:{line}:" if line else f"{path}:"
         raise InputError(f"{place} not valid JSON: {error}") from None
 
 
 def parse_yaml(text: str, place: str) -> Any:
-    """The value of a YAML text: no tags but YAML's own, no aliases that expand without end. Raises InputError."""
+    """Parse a YAML text with standard tags only and without alias bombs. Raises InputError."""
     if len(text) > _MOST_CHARACTERS:
         raise InputError(f"{place}: has {len(text):,} characters, expected at most {_MOST_CHARACTERS:,} of YAML")
     yaml = need("yaml", "pyyaml")
@@ -45,7 +45,7 @@ def parse_yaml(text: str, place: str) -> Any:
 
 
 def _check_size(yaml: Any, events: Iterable[Any]) -> None:
-    """Raises ValueError for a text that is nested too deeply or too large once aliases are replaced by what they stand for."""
+    """Raise ValueError for a text that is nested too deeply, or too large once its aliases are expanded."""
     sizes: dict[str, int] = {}  # number of values, by anchor
     around: list[tuple[str | None, int]] = [(None, 0)]  # anchor and number of values so far of each open collection
     for event in events:

@@ -37,10 +37,10 @@ def annotate(
     labels: bool = True,
     scores: bool = True,
 ) -> Image:
-    """A copy of `image`, uint8 (height, width, 3) RGB, with a box and a label for each detection.
+    """Return a copy of `image`, uint8 (height, width, 3) RGB, with a box and a label for each detection.
 
-    thickness: of lines in pixels; None: proportional to the image. The best detections are on top, and labels on top of
-    all boxes.
+    The best detections are drawn on top, labels on top of all boxes.
+    thickness: of lines in pixels; None: proportional to the image.
     """
     best_last = detections.select(slice(None, None, -1))
     texts = [class_name(names, i) + (f" {score:.2f}" if scores else "") for _, score, i in best_last]
@@ -55,9 +55,9 @@ def draw_boxes(
     texts: Sequence[str],
     thickness: int | None = None,
 ) -> Image:
-    """A copy of `image` with boxes (n, 4) in pixels and a label for each; no labels if `texts` is empty.
+    """Return a copy of `image` with boxes (n, 4) in pixels and a label for each; no labels if `texts` is empty.
 
-    Later labels are placed first and are drawn on top.
+    Later labels are placed first and drawn on top.
     """
     drawn = image.copy()
     line = thickness or line_thickness(image.shape[1], image.shape[0])
@@ -70,13 +70,13 @@ def draw_boxes(
 
 
 def class_name(names: Sequence[str], class_id: int) -> str:
-    """Name of a class, or "class 7" if it has none."""
+    """Return the name of a class, or "class 7" if it has none."""
     return names[class_id] if class_id < len(names) and names[class_id] else f"class {class_id}"
 
 
 @lru_cache(maxsize=4096)
 def class_colour(class_id: int) -> Colour:
-    """RGB of a class, the same in every run. Consecutive classes differ strongly in hue."""
+    """Return the RGB colour of a class, the same in every run; consecutive classes differ strongly in hue."""
     hue = (0.02 + class_id * _GOLDEN) % 1.0
     lightness, saturation = ((0.50, 0.85), (0.62, 0.75), (0.38, 0.80))[class_id % 3]
     red, green, blue = colorsys.hls_to_rgb(hue, lightness, saturation)
@@ -84,12 +84,12 @@ def class_colour(class_id: int) -> Colour:
 
 
 def line_thickness(width_px: int, height_px: int) -> int:
-    """Line thickness in pixels for an image of this size."""
+    """Return the line thickness in pixels for an image of this size."""
     return max(1, round((width_px + height_px) / 2 * 0.0035))
 
 
 def printable(text: str) -> str:
-    """`text` in characters that OpenCV can draw: before OpenCV 5, accents are dropped and other characters become "?"."""
+    """Return `text` as OpenCV can draw it: before OpenCV 5, accents are dropped and other characters become "?"."""
     text = "".join(c if c.isprintable() else "?" for c in text)
     if _OPENCV_DRAWS_UNICODE:
         return text
@@ -98,7 +98,7 @@ def printable(text: str) -> str:
 
 
 def _inside(box: NDArray[np.floating], image: Image) -> Box:
-    """The box in whole pixels, clipped to the image."""
+    """Return the box in whole pixels, clipped to the image."""
     height, width = image.shape[:2]
     finite = np.nan_to_num(box.astype(np.float64), nan=0, posinf=1e9, neginf=-1e9)
     clipped = np.clip(finite, 0, [width - 1, height - 1, width - 1, height - 1])
@@ -107,7 +107,7 @@ def _inside(box: NDArray[np.floating], image: Image) -> Box:
 
 
 def _labels(image: Image, places: Sequence[Box], colours: Sequence[Colour], texts: Sequence[str], line: int) -> None:
-    """Draw a filled tab with its text at each box, where it hides no other tab if possible."""
+    """Draw a filled tab with the text of each box, if possible where it covers no other tab."""
     height, width = image.shape[:2]
     scale = max(_MIN_TEXT_PX, _TEXT_SHARE * (width + height) / 2) / _FONT_PX
     weight = max(1, round(scale * 1.6))
@@ -128,7 +128,7 @@ def _labels(image: Image, places: Sequence[Box], colours: Sequence[Colour], text
 
 
 def _tabs(place: Box, tab_wh: tuple[int, int], image_wh: tuple[int, int], line: int) -> list[Box]:
-    """Positions of a tab in order of preference: above the box, inside it, below it, at its left or right edge."""
+    """Return positions of a tab in order of preference: above the box, inside, below, at its left or right edge."""
     left, top, right, bottom = place
     wide, high = tab_wh
     lowest = image_wh[1] - high
@@ -141,7 +141,7 @@ def _tabs(place: Box, tab_wh: tuple[int, int], image_wh: tuple[int, int], line: 
 
 
 def _is_free(tab: Box, taken: NDArray[np.int64]) -> bool:
-    """Whether a tab overlaps none of `taken`, (n, 4)."""
+    """Return whether a tab overlaps none of `taken`, (n, 4)."""
     left, top, right, bottom = tab
     apart = (left >= taken[:, 2]) | (right <= taken[:, 0]) | (top >= taken[:, 3]) | (bottom <= taken[:, 1])
     return bool(apart.all())
@@ -160,7 +160,7 @@ _EMPTY, _AROUND = 255, 114
 
 
 class GridImage(NamedTuple):
-    """An image of a grid, uint8 (height, width, 3) RGB; xyxy: (n, 4) in pixels; texts: labels of the boxes."""
+    """An image of a grid, uint8 (height, width, 3) RGB. xyxy: (n, 4) in pixels. texts: labels of the boxes."""
 
     image: Image
     xyxy: NDArray[np.floating]
@@ -169,7 +169,7 @@ class GridImage(NamedTuple):
 
 
 def image_grid(shown: Sequence[GridImage]) -> Image:
-    """The first 16 images in a square grid, uint8 RGB. Cells have the median aspect ratio of the images."""
+    """Return the first 16 images in a square grid, uint8 RGB. Cells have the median aspect ratio of the images."""
     shown = shown[:MAX_GRID_IMAGES]
     assert shown, "no images for a grid"
     columns = math.ceil(math.sqrt(len(shown)))
@@ -183,7 +183,7 @@ def image_grid(shown: Sequence[GridImage]) -> Image:
 
 
 def _cell(shown: GridImage, size_wh: tuple[int, int]) -> Image:
-    """The image with its boxes, resized to fit and centred in a cell. Boxes are drawn after resizing."""
+    """Return the image resized to fit and centred in a cell. Boxes are drawn after resizing."""
     height, width = shown.image.shape[:2]
     scale = min(size_wh[0] / width, size_wh[1] / height)
     fitted_wh = [max(1, min(round(side * scale), most)) for side, most in zip((width, height), size_wh, strict=True)]
@@ -212,10 +212,13 @@ def comparison(
     hits: NDArray[np.bool_],
     right: NDArray[np.bool_],
 ) -> Image:
-    """Two panels side by side, uint8 RGB: labels (green found, red missed, grey not counted), predictions (green
-    right, orange wrong).
+    """Return two panels side by side, uint8 RGB, with labels and predictions.
 
-    image: uint8 (height, width, 3), RGB. hits: bool (labels,), found. right: bool (detections,).
+    Labels are green (found), red (missed) or grey (not counted); predictions are green (correct) or orange (wrong).
+
+    image: uint8 (height, width, 3), RGB.
+    hits: bool (labels,), whether each label was found.
+    right: bool (detections,), whether each prediction is correct.
     """
     scale = _HEIGHT_PX / image.shape[0]
     size_wh = (max(1, round(image.shape[1] * scale)), _HEIGHT_PX)

@@ -1,7 +1,7 @@
-"""The errors that end a run, each with its exit code.
+"""The errors that end a run.
 
-Scripts map them (utils/cli.py): a mistake of the user is exit code 2, a failed run is 1, Ctrl-C is 130. A bug of our own
-is an AssertionError and keeps its traceback.
+Scripts turn them into exit codes (utils/cli.py): 2 for invalid user input, 1 for a failed run, 130 for Ctrl-C. A bug in
+the project itself is an AssertionError and keeps its traceback.
 """
 
 from __future__ import annotations
@@ -10,22 +10,22 @@ from pathlib import Path
 
 
 class InputError(Exception):
-    """A mistake of the user: a bad cfg, weights file, label, image, video or flag.
+    """Invalid user input: a bad cfg, weights file, label, image, video or flag.
 
-    The message names the place, the value found and what was expected.
+    The message names the place, the value found and the expected one.
     """
 
 
 class RunError(Exception):
-    """A run that started properly and could not be finished."""
+    """A run that started properly but could not be finished."""
 
 
 class DataLoadingError(RunError):
-    """No more data can be loaded; the results so far are sound and worth saving."""
+    """No more data can be loaded; the results so far are valid and worth saving."""
 
 
 class CfgError(InputError):
-    """A mistake in a cfg-like file, reported as ``file:line: text``."""
+    """An error in a cfg-like file, reported as `file:line: text`."""
 
     def __init__(self, path: str | Path, line: int | None, text: str) -> None:
         self.path = str(path)
@@ -34,7 +34,7 @@ class CfgError(InputError):
 
 
 class HeadWidthError(CfgError):
-    """A head that needs another width of the layer before it, which is cfg section number `section`: `key` must be `width`."""
+    """A head that needs another width of the layer before it: `key` of cfg section number `section` must be `width`."""
 
     def __init__(self, error: CfgError, section: int, key: str, width: int) -> None:
         Exception.__init__(self, str(error))

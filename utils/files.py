@@ -1,4 +1,4 @@
-"""Text files in, whole files out, and run folders."""
+"""Reading of text files, atomic writing of files, and run folders."""
 
 from __future__ import annotations
 
@@ -20,20 +20,21 @@ try:
 except ImportError:  # Windows
     fcntl = None  # type: ignore[assignment]
 
-# For names that come from the user: Path's methods raise OSError for one that is too long, or without permission to look.
+# For user-supplied names: Path's methods raise OSError for a name that is too long or a folder without permission.
 exists, is_file, is_folder = os.path.exists, os.path.isfile, os.path.isdir
 
-# Some network file systems cannot, and a folder without read permission cannot be opened.
+# Errors of syncing a folder that are ignored: some network file systems cannot, nor can folders without read permission.
 _NO_FOLDER_SYNC = frozenset({errno.EINVAL, errno.ENOTSUP, errno.EACCES})
 
 
 @contextmanager
 def atomic_write(path: str | Path, *, durable: bool = True) -> Iterator[BinaryIO]:
-    """A binary stream to a temporary file beside `path`, renamed to `path` when the block succeeds.
+    """Yield a binary stream to a temporary file next to `path`, which is renamed to `path` when the block succeeds.
 
-    On any exception the temporary file is removed and an existing file stays as it was. After a crash or a power loss the
-    file is the old or the new one, whole; with `durable` it is the new one once the block has ended. Without, writing many
-    files takes half the time. Raises InputError for a folder, RunError if the folder cannot be written or the disk is full.
+    On any exception the temporary file is removed and an existing file stays as it was. After a crash or power loss the
+    file is either the old or the complete new one; with `durable`, it is the new one once the block has ended. Writing
+    many files without it takes half the time.
+    Raises InputError if `path` is a folder, RunError if the folder is not writable or the disk is full.
     """
     path = _file_name(path)
     temporary = path.with_name(f".{path.name}.{secrets.token_hex(4)}.part")
@@ -61,11 +62,11 @@ def atomic_write(path: str | Path, *, durable: bool = True) -> Iterator[BinaryIO
 
 @contextmanager
 def staged(path: str | Path) -> Iterator[Path]:
-    """A path of the same name in a temporary folder beside `path`; its files move there when the block succeeds.
+    """Yield a path of the same name in a temporary folder next to `path`; all files in it are moved if the block succeeds.
 
-    On any exception the temporary folder is removed and existing files stay as they were. `path` itself moves last: where it
-    exists after a crash, the files beside it belong to it. InputError and RunError name `path` in place of the temporary
-    one. Raises RunError if the folder cannot be written or the disk is full.
+    On any exception the temporary folder is removed and existing files stay as they were. `path` itself is moved last:
+    if it exists after a crash, the files that belong to it do too. InputError and RunError name `path` instead of the
+    temporary one. Raises RunError if the folder is not writable or the disk is full.
     """
     path = Path(path)
     try:
@@ -94,7 +95,7 @@ def _file_name(path: str | Path) -> Path:
 
 
 def publish(temporary: Path, path: Path) -> None:
-    """Rename a complete file of the same folder to `path`, so that it survives a power loss. Raises OSError or RunError."""
+    """Rename a complete file in the same folder to `path`, durably. Raises OSError or RunError."""
     _sync(temporary)
     temporary.replace(path)
     sync_folder(path.parent)
@@ -110,7 +111,7 @@ def remove_unfinished(folder: Path) -> None:
 
 
 def make_folder(folder: Path) -> None:
-    """Create `folder` and its parents so that they survive a power loss."""
+    """Create `folder` and its parents durably."""
     missing = [each for each in (folder, *folder.parents) if not each.exists()]
     if missing:
         folder.mkdir(parents=True, exist_ok=True)
@@ -119,7 +120,7 @@ def make_folder(folder: Path) -> None:
 
 
 def sync_folder(folder: Path) -> None:
-    """Bring the names in a folder to the disk, where its file system can. Raises RunError."""
+    """Flush the names in a folder to the disk if its file system can. Raises RunError."""
     if os.name == "nt":
         return
     try:
@@ -134,7 +135,7 @@ def sync_folder(folder: Path) -> None:
 
 
 def _lock(stream: BinaryIO) -> bool:
-    """Mark a file as being written while it is open; False if another process is writing it, or on a file system without locks."""
+    """Lock a file while it is open; return False if another process has it locked, or the file system has no locks."""
     if fcntl is None:
         return True
     try:
@@ -145,7 +146,7 @@ def _lock(stream: BinaryIO) -> bool:
 
 
 def _sync(path: Path) -> None:
-    """Bring a file, or all that a folder holds, to the disk."""
+    """Flush a file, or all files in a folder, to the disk."""
     if path.is_dir():
         for each in path.iterdir():
             _sync(each)
@@ -167,13 +168,13 @@ def _named(temporary: Path, path: Path) -> Iterator[Path]:
 
 
 def write_text(path: str | Path, text: str, *, durable: bool = True) -> None:
-    """Write `text` as UTF-8, whole or not at all; see `atomic_write`."""
+    """Write `text` as UTF-8, completely or not at all; see `atomic_write`."""
     with atomic_write(path, durable=durable) as stream:
         stream.write(text.encode("utf-8"))
 
 
 def read_bytes(path: str | Path) -> bytes:
-    """The content of a file. Raises OSError, also for a device: some, such as /dev/zero, never end."""
+    """Return the content of a file. Raises OSError, also for devices, some of which never end (/dev/zero)."""
     with Path(path).open("rb") as stream:
         if stat.S_ISCHR(os.fstat(stream.fileno()).st_mode):
             raise OSError(errno.EINVAL, "is a device, not a file", str(path))
@@ -181,11 +182,11 @@ def read_bytes(path: str | Path) -> bytes:
 
 
 def read_text(path: str | Path, what: str, *, exact: bool = False, paths: bool = False) -> str:
-    """Text of a file the user named; `what` ("cfg", "names", ...) is for the message. Raises InputError.
+    """Return the text of a user's file; `what` ("cfg", "names", ...) is for the message. Raises InputError.
 
-    UTF-8, or UTF-16 with a byte order mark; the mark is dropped. Other bytes are an error, unless the text holds `paths`:
-    they are kept through `surrogateescape`, so that they still name the file. `exact`: keep everything, to write the
-    text back unchanged.
+    The encoding is UTF-8, or UTF-16 with a byte order mark, which is dropped. Other bytes are an error unless the text
+    contains `paths`; then `surrogateescape` keeps them, so that they still name the file.
+    exact: keep everything, to write the text back unchanged.
     """
     try:
         data = read_bytes(path)
@@ -197,7 +198,7 @@ def read_text(path: str | Path, what: str, *, exact: bool = False, paths: bool =
 
 
 def decoded(data: bytes, path: str | Path, what: str, *, paths: bool = False) -> str:
-    """The text in bytes of the file `path`; see `read_text`. Raises InputError."""
+    """Decode the bytes of the file `path`; see `read_text`. Raises InputError."""
     try:
         text = data.decode(encoding_of(data), "surrogateescape" if paths else "strict")
     except UnicodeDecodeError as error:
@@ -211,12 +212,12 @@ def decoded(data: bytes, path: str | Path, what: str, *, paths: bool = False) ->
 
 
 def encoding_of(data: bytes) -> str:
-    """Codec of a text: UTF-16 where a byte order mark says so, as some Windows programs write it; else UTF-8."""
+    """Return the codec of a text: UTF-16 with a byte order mark, as some Windows programs write it; else UTF-8."""
     return "utf-16" if data.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)) else "utf-8-sig"
 
 
 def newest(folder: str | Path, pattern: str) -> Path | None:
-    """The file in `folder` that was changed last, of those whose path matches; None if there is none."""
+    """Return the most recently modified file in `folder` whose path matches `pattern`, or None."""
     return max(Path(folder).glob(pattern), key=lambda path: path.stat().st_mtime, default=None)
 
 

@@ -23,10 +23,10 @@ from utils.boxes import cxcywh_to_xyxy
 
 @dataclass(frozen=True, kw_only=True)
 class Letterbox:
-    """How an image is resized to the network's input: stretched, or letterboxed.
+    """Geometry of resizing an image to the network's input, stretched or letterboxed.
 
-    image_wh, network_wh: width and height in pixels, all positive. letter_box: keep the aspect ratio (the cfg's
-    letter_box=1). Boxes are cxcywh_rel: centre and size relative to the width and height of the image or of the input.
+    Boxes are cxcywh_rel: centre and size relative to the width and height of the image or of the input.
+    image_wh, network_wh: width and height in pixels, all positive. letter_box: keep the aspect ratio (letter_box=1 in a cfg).
     """
 
     image_wh: tuple[int, int]
@@ -37,7 +37,7 @@ class Letterbox:
     def resized_wh(self) -> tuple[int, int]:
         """Size of the resized image inside the network's input, in integer arithmetic (letterbox_image, src/image.c).
 
-        At least 1, where the original gets an empty image from an extreme aspect ratio.
+        At least 1; at extreme aspect ratios the original gets an empty image.
         """
         (width, height), (net_w, net_h) = self.image_wh, self.network_wh
         if not self.letter_box:
@@ -53,7 +53,7 @@ class Letterbox:
         return (net_w - inner_w) // 2, (net_h - inner_h) // 2
 
     def to_image_rel(self, cxcywh_rel: Tensor) -> Tensor:
-        """Boxes (..., 4) of the network's input as boxes (..., 4) of the image, both relative, not clipped.
+        """Convert boxes (..., 4) relative to the network's input to boxes (..., 4) relative to the image, not clipped.
 
         Like correct_yolo_boxes, this halves an odd border to x.5 pixels, while letterbox_image rounds down.
         """
@@ -62,21 +62,24 @@ class Letterbox:
         return torch.cat(((cxcywh_rel[..., :2] - shift) / ratio, cxcywh_rel[..., 2:] / ratio), -1)
 
     def to_image(self, cxcywh_rel: Tensor) -> Tensor:
-        """Boxes (..., 4) of the network's input as left, top, right, bottom in pixels of the image, not clipped."""
+        """Convert boxes (..., 4) relative to the network's input to xyxy (..., 4) in pixels of the image, not clipped."""
         return cxcywh_to_xyxy(self.to_image_rel(cxcywh_rel)) * cxcywh_rel.new_tensor(self.image_wh).repeat(2)
 
 
 KERNELS = ("darknet", "opencv")
 
-GRAY = 0.5  # letterbox_image fills the border with it
+GRAY = 0.5  # border colour of letterbox_image
 
 
 @dataclass(frozen=True, kw_only=True)
 class Preprocessing:
-    """How images become inputs of one network.
+    """A callable that converts images into inputs of one network.
 
-    network_wh: its input in pixels. channels: 3 (RGB) or 1 (grayscale). letter_box: keep the aspect ratio. kernel: see
-    `network_input`. centre: take the middle of the image only, as classifiers do (see `centre_crop`).
+    network_wh: input size in pixels.
+    channels: 3 (RGB) or 1 (grayscale).
+    letter_box: keep the aspect ratio.
+    kernel: see `network_input`.
+    centre: use only the centre of the image, as classifiers do (see `centre_crop`).
     """
 
     network_wh: tuple[int, int]
@@ -86,7 +89,7 @@ class Preprocessing:
     centre: bool = False
 
     def __call__(self, image: NDArray[np.uint8]) -> tuple[NDArray[np.float32], Letterbox]:
-        """uint8 (H, W, 3) RGB, or gray (H, W, 1), to float32 (channels, height, width) in [0, 1], and where it lies in it."""
+        """Convert uint8 (H, W, 3) RGB or gray (H, W, 1) to float32 (channels, height, width) in [0, 1] and its Letterbox."""
         if self.channels == 1 and image.shape[2] == 3:
             image = to_gray(image)
         wh = (image.shape[1], image.shape[0])
@@ -97,10 +100,11 @@ class Preprocessing:
 
 
 def network_input(image: NDArray[np.uint8], letterbox: Letterbox, kernel: str = "darknet") -> NDArray[np.float32]:
-    """The image as the network reads it: uint8 (H, W, C) to float32 (C, height, width) of the network in [0, 1].
+    """Convert uint8 (H, W, C) to the network's input, float32 (C, height, width) in [0, 1]. C is 3 (RGB) or 1.
 
-    C is 3 (RGB) or 1. `letterbox` says whether it is stretched or letterboxed. kernel: "darknet" is the original's rule
-    exactly, "opencv" is cv2.resize's (what the original does when it is built with OpenCV; it rounds to whole levels).
+    letterbox: stretch or letterbox the image.
+    kernel: "darknet" follows the original exactly; "opencv" uses cv2.resize, as the original does when it is built with
+        OpenCV, and rounds to whole levels.
     """
     height, width, channels = image.shape
     assert image.dtype == np.uint8 and (width, height) == letterbox.image_wh, f"{image.shape} is not {letterbox}"
@@ -115,10 +119,10 @@ def network_input(image: NDArray[np.uint8], letterbox: Letterbox, kernel: str = 
 
 
 def centre_crop(image: NDArray[np.uint8], network_wh: tuple[int, int], kernel: str = "darknet") -> NDArray[np.float32]:
-    """A classifier's input, the centre of the image: uint8 (H, W, C) to float32 (C, height, width) in [0, 1].
+    """Convert the centre of uint8 (H, W, C) to a classifier's input, float32 (C, height, width) in [0, 1].
 
-    The shorter side is resized to the network's width, then the centre is cropped; where the network is higher, edge pixels
-    are repeated (resize_min and crop_image in image.c, as predict_classifier in classifier.c calls them).
+    The shorter side is resized to the network's width, then the centre is cropped, repeating edge pixels where the input
+    is higher (resize_min and crop_image in image.c, called by predict_classifier in classifier.c).
     """
     height, width, _ = image.shape
     shorter = min(width, height)
@@ -129,27 +133,27 @@ def centre_crop(image: NDArray[np.uint8], network_wh: tuple[int, int], kernel: s
 
 
 def _middle(length: int, wanted: int) -> NDArray[np.int64]:
-    first = int((length - wanted) / 2)  # towards zero, as C divides
+    first = int((length - wanted) / 2)  # rounded towards zero, as in C
     return np.clip(np.arange(first, first + wanted), 0, length - 1)
 
 
 def to_gray(image: NDArray[np.uint8]) -> NDArray[np.uint8]:
-    """uint8 (h, w, 3) RGB to uint8 (h, w, 1), for networks of one channel."""
+    """Convert uint8 (h, w, 3) RGB to uint8 (h, w, 1), for networks with one channel."""
     return np.asarray(cv2.cvtColor(image, cv2.COLOR_RGB2GRAY), np.uint8)[..., None]
 
 
 def resize_opencv(image: NDArray[np.uint8], size_wh: tuple[int, int]) -> NDArray[np.float32]:
-    """cv2.resize, bilinear: uint8 (H, W, C) to float32 (C, h, w) in [0, 1]."""
+    """Resize uint8 (H, W, C) to float32 (C, h, w) in [0, 1] with cv2.resize, bilinear."""
     resized = np.asarray(cv2.resize(image, size_wh, interpolation=cv2.INTER_LINEAR), np.uint8)
     planes = resized.reshape(size_wh[1], size_wh[0], -1)  # cv2 drops an axis of 1
     return _planes(planes, planes.shape[2]).div_(255).numpy()
 
 
-_BAND = 128  # rows whose columns are interpolated at a time, so that they stay in the processor's cache
+_BAND = 128  # rows interpolated at a time, so that they stay in the CPU cache
 
 
 def resize_darknet(image: NDArray[np.uint8], size_wh: tuple[int, int]) -> NDArray[np.float32]:
-    """resize_image of src/image.c: uint8 (H, W, C) to float32 (C, h, w) in [0, 1]; columns first, then rows, as there."""
+    """Resize uint8 (H, W, C) to float32 (C, h, w) in [0, 1] like resize_image of src/image.c: columns first, then rows."""
     height, width, channels = image.shape
     w, h = size_wh
     if (width, height) == size_wh:
@@ -163,7 +167,7 @@ def resize_darknet(image: NDArray[np.uint8], size_wh: tuple[int, int]) -> NDArra
     for top in range(0, len(image), _BAND):
         left, right = _take_columns(image[top : top + _BAND], columns.low_high).chunk(2, dim=2)
         torch.lerp(left, right, torch.from_numpy(columns.weights[1]), out=part[:, top : top + _BAND])
-    # The rows of all planes are one table, of which each output row is the weighted sum of two, in a single pass.
+    # The rows of all planes form one table; each output row is the weighted sum of two of its rows, in a single pass.
     of_planes = np.arange(channels)[:, None, None] * len(image) + low_high.T
     resized = torch.nn.functional.embedding_bag(
         torch.from_numpy(of_planes.reshape(-1, 2)),
@@ -183,10 +187,10 @@ class _Taps(NamedTuple):
 
 @lru_cache(maxsize=64)
 def _taps(size_in: int, size_out: int, *, last_fades: bool = False) -> _Taps:
-    """What resize_image samples along one axis, in float32 as there, which determines the rounding.
+    """Return the samples of resize_image along one axis, computed in float32 like there to get the same rounding.
 
-    The last output is the last input, but rounding may place it just before. last_fades: resize_image omits the second
-    addend in the last row, which is nearly black then; this quirk of the original is kept.
+    The last output is the last input, though rounding may place it just before. last_fades: reproduce a quirk of
+    resize_image, which omits the second addend in the last row and can make it nearly black.
     """
     if size_out == 1 or size_in == 1:
         only = np.full((2, size_out), size_in - 1 if size_out == 1 else 0)
@@ -203,9 +207,9 @@ def _taps(size_in: int, size_out: int, *, last_fades: bool = False) -> _Taps:
 
 
 def _take_columns(image: NDArray[np.uint8], low_high: NDArray[np.int64]) -> Tensor:
-    """The columns `low`, then `high`, of uint8 (H, W, C): float32 (C, H, 2 * w), still 0..255.
+    """Return the columns `low`, then `high`, of uint8 (H, W, C) as float32 (C, H, 2 * w), still 0..255.
 
-    They are gathered as 32-bit pixels, which is several times faster than gathering floats.
+    Pixels are gathered as 32-bit values, which is several times faster than gathering floats.
     """
     columns, channels = low_high.ravel(), image.shape[2]
     if channels == 1:
@@ -216,7 +220,7 @@ def _take_columns(image: NDArray[np.uint8], low_high: NDArray[np.int64]) -> Tens
 
 
 def _planes(image: NDArray[np.uint8], channels: int) -> Tensor:
-    """The first `channels` of uint8 (H, W, C) as float32 (channels, H, W), still 0..255."""
+    """Return the first `channels` of uint8 (H, W, C) as float32 (channels, H, W), still 0..255."""
     planes = torch.empty(channels, *image.shape[:2])
     for plane, of_bytes in zip(planes, cv2.split(image), strict=False):
         plane.copy_(torch.from_numpy(of_bytes))

@@ -1,4 +1,4 @@
-"""Free memory, peak memory, and how the allocator treats freed memory."""
+"""Free and peak memory, and the allocator's handling of freed memory."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ _LIMIT, _USED = Path("/sys/fs/cgroup/memory.max"), Path("/sys/fs/cgroup/memory.c
 
 
 def free_memory() -> int | None:
-    """Bytes available without swapping, within the limit of the container (cgroup v2); None if unknown."""
+    """Return the bytes available without swapping, within the container's limit (cgroup v2); None if unknown."""
     available = _available()
     limit, used = _number(_LIMIT), _number(_USED)
     if available is None or limit is None or used is None:
@@ -21,7 +21,7 @@ def free_memory() -> int | None:
 
 
 def peak_memory() -> int | None:
-    """Peak resident memory of this process in bytes; None if unknown."""
+    """Return the peak resident memory of this process in bytes; None if unknown."""
     if importlib.util.find_spec("resource") is None:
         return None
     import resource
@@ -40,7 +40,7 @@ def _available() -> int | None:
 
 
 def _number(path: Path) -> int | None:
-    """The number in a file; None if there is no file, or "max" in it."""
+    """Return the number in a file; None if the file is missing or says "max"."""
     try:
         text = path.read_text().strip()
     except OSError:
@@ -56,8 +56,8 @@ _TRIM_THRESHOLD, _TOP_PAD = 2**31 - 1, 128 << 20
 def keep_freed_memory() -> None:
     """Keep freed blocks of up to 32 MiB in this process, on Linux with the GNU C library; a no-op elsewhere.
 
-    By default every activation and image returns to the system when it is freed, and the system clears its pages again a
-    moment later. That makes a training step on the CPU about an eighth slower and takes twice the time to resize an image.
+    By default every activation and image is returned to the system when freed, and the system clears the pages again a
+    moment later. That slows a training step on the CPU by about an eighth and doubles the time to resize an image.
     """
     if not sys.platform.startswith("linux"):
         return

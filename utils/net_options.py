@@ -1,8 +1,8 @@
-"""The keys of [net], one option class for each audience.
+"""The keys of [net], with one option class per purpose.
 
 [net] configures the network's input, the schedule, the batches and the augmentation. Their code lives in packages that do
-not import each other, but whether a key is known depends on all of them, so the classes are here together. Defaults are
-those of parser.c parse_net_options.
+not import each other, but whether a key is known depends on all of them, so the classes are defined here together.
+Defaults are those of parser.c parse_net_options.
 """
 
 from __future__ import annotations

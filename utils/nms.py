@@ -19,10 +19,10 @@ from utils import boxes
 from utils.boxes import Measure, pairwise
 
 PAIRS = 1 << 21  # maximum number of pairs compared at once
-RIVALS = 100  # and their maximum mean per candidate; beyond it blocks, which need no gather, are faster
+RIVALS = 100  # maximum mean number of pairs per candidate; beyond it blocks, which need no gather, are faster
 BLOCK = 256  # candidates resolved together
 CHUNK = 256  # survivors compared with a block at a time; a tile of 256 x 256 fits into the CPU cache
-LIMIT = 1e9  # coordinates are clamped to it (exp may overflow), so that areas stay finite in float32
+LIMIT = 1e9  # coordinates are clamped to it (exp may overflow) so that areas stay finite in float32
 
 
 class Suppressed(NamedTuple):
@@ -43,13 +43,14 @@ def suppress(
     agnostic: bool = False,
     max_det: int | None = None,
 ) -> Suppressed:
-    """Non-maximum suppression within each class, or across all classes if `agnostic`.
+    """Suppress boxes within each class, or across all classes if `agnostic`.
 
     cxcywh: (n, 4), relative to the image's width and height (greedynms and diounms depend on the unit).
-    scores: (n, classes); 0 where a score is below the confidence threshold. A box with several scores is one candidate
-    for each. Equal scores keep the order of the rows.
+    scores: (n, classes); 0 where a score is below the confidence threshold. A box is one candidate per score above 0.
+        Equal scores keep the order of the rows.
     kind: the cfg's nms_kind: "default" (do_nms_sort) and "cornersnms" compare IoU, "greedynms" the original's DIoU,
-    "diounms" DIoU with exponent `beta` (diounms_sort). max_det: maximum number of results.
+        "diounms" DIoU with exponent `beta` (diounms_sort).
+    max_det: maximum number of results.
     """
     assert cxcywh.shape == (len(scores), 4), f"boxes are {tuple(cxcywh.shape)}, scores {tuple(scores.shape)}"
     box_index, class_id = (scores > 0).nonzero(as_tuple=True)
@@ -59,18 +60,18 @@ def suppress(
     order = order[group[order].argsort(stable=True)]
     alive = _survivors(finite(cxcywh)[box_index[order]], group[order], _measure(kind, beta), threshold)
     kept = order[alive]
-    kept = kept.sort().values  # row order, which equal scores keep
+    kept = kept.sort().values  # in row order, which the stable sort keeps for equal scores
     kept = kept[score[kept].argsort(descending=True, stable=True)][:max_det]
     return Suppressed(box_index[kept], class_id[kept], score[kept])
 
 
 def finite(boxes: Tensor) -> Tensor:
-    """The boxes as float32 within LIMIT; what is not a number becomes 0."""
+    """Return the boxes as float32, clamped to LIMIT, with NaN replaced by 0."""
     return boxes.float().nan_to_num(nan=0).clamp(-LIMIT, LIMIT)
 
 
 def _measure(kind: str, beta: float) -> Measure:
-    """The overlap that diounms_sort compares with the threshold; "default" is do_nms_sort."""
+    """Return the overlap measure that diounms_sort, or do_nms_sort for "default", compares with the threshold."""
     table: dict[str, Measure] = {
         "default": boxes.iou,
         "cornersnms": boxes.iou,
@@ -81,7 +82,7 @@ def _measure(kind: str, beta: float) -> Measure:
 
 
 def _survivors(cxcywh: Tensor, group: Tensor, measure: Measure, threshold: float) -> Tensor:
-    """Indices of the survivors; candidates (n, 4) are sorted by group, then by descending score."""
+    """Return the indices of the survivors; candidates (n, 4) are sorted by group, then by descending score."""
     position = torch.arange(len(group), device=group.device)
     rivals = position - torch.searchsorted(group, group)  # better candidates of the same group
     if int(rivals.sum()) <= min(PAIRS, RIVALS * len(group)):
@@ -90,7 +91,7 @@ def _survivors(cxcywh: Tensor, group: Tensor, measure: Measure, threshold: float
 
 
 def _survivors_by_pairs(cxcywh: Tensor, position: Tensor, rivals: Tensor, measure: Measure, threshold: float) -> Tensor:
-    """`_survivors` for few candidates per group: compares all pairs within groups at once."""
+    """`_survivors` for few candidates per group: compare all pairs within groups at once."""
     weak = position.repeat_interleave(rivals)
     ends = rivals.cumsum(0)
     strong = torch.arange(len(weak), device=weak.device) - (ends - position).repeat_interleave(rivals)
@@ -107,13 +108,13 @@ def _survivors_by_pairs(cxcywh: Tensor, position: Tensor, rivals: Tensor, measur
 
 
 def _survivors_by_blocks(cxcywh: Tensor, group: Tensor, measure: Measure, threshold: float) -> Tensor:
-    """Indices of the survivors; candidates (n, 4) are sorted by group, then by descending score."""
+    """Return the indices of the survivors; candidates (n, 4) are sorted by group, then by descending score."""
     first_of_group = torch.searchsorted(group, group)
     kept = group.new_empty(len(group))
     count = 0
     for start in range(0, len(group), BLOCK):
         block = slice(start, start + BLOCK)
-        # Earlier survivors are sorted, too: only the tail that shares the block's first group matters.
+        # Earlier survivors are sorted too: only the tail in the block's first group matters.
         earlier = int(torch.searchsorted(kept[:count], first_of_group[start]))
         removed = _removed_by(cxcywh[kept[earlier:count]], cxcywh[block], measure, threshold)
         removed &= group[block] == group[start]
@@ -125,7 +126,7 @@ def _survivors_by_blocks(cxcywh: Tensor, group: Tensor, measure: Measure, thresh
 
 
 def _removed_by(strong: Tensor, weak: Tensor, measure: Measure, threshold: float) -> Tensor:
-    """(len(weak),) bool: overlaps any of `strong` by more than the threshold."""
+    """Return bool (len(weak),): whether any of `strong` overlaps the box by more than the threshold."""
     removed = weak.new_zeros(len(weak), dtype=torch.bool)
     for chunk in strong.split(CHUNK):
         if len(chunk):

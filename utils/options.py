@@ -1,10 +1,10 @@
-"""Typed options: a frozen dataclass whose fields are the keys of a cfg section.
+"""Typed options: frozen dataclasses whose fields are the keys of a cfg section.
 
-A field defines its key: type, default, range, spelling in the file and meaning. The reader, the report of keys, the
-writer of cfg text and the generated documentation all use the fields.
+A field defines its key: type, default, range, spelling in the file and meaning. The reader, the report of unused keys,
+the writer of cfg text and the generated documentation all use the fields.
 
 Numbers are read like the original's atoi and atof, which stop at a trailing comment (`steps=100 # later`); text that they
-would misread silently (`three`, `0,001`) is an error.
+would silently misread (`three`, `0,001`) is an error.
 """
 
 from __future__ import annotations
@@ -42,18 +42,20 @@ def option(
     otherwise: str | None = None,
     aliases: Mapping[str, str] | None = None,
 ) -> Any:
-    """A field of an Options class.
+    """Declare a field of an Options class.
 
-    default: value if the key is absent. key: spelling in the file, if different from the field's name.
-    least, most: inclusive range of the number (of each number of a list). choices: allowed words; any other is an error,
-    or is replaced by `otherwise` with a warning where the original does so.
+    default: value if the key is absent.
+    doc: meaning, for the documentation.
+    key: spelling in the file if it differs from the field's name.
+    least, most: inclusive range of the number (of each number of a list).
+    choices: allowed words; any other is an error, or replaced by `otherwise` with a warning where the original does so.
     """
     limits = {"least": least, "most": most, "choices": choices, "otherwise": otherwise, "aliases": aliases}
     return field(default=default, metadata={"doc": doc, "key": key, **limits})
 
 
 def ignored(default: Any, reason: str, *, key: str | None = None) -> Any:
-    """A field that the original knows but that has no effect here; the reason is for the report."""
+    """Declare a field that the original knows but that has no effect here; the report shows the reason."""
     return field(default=default, metadata={"doc": reason, "key": key, "ignored": reason})
 
 
@@ -76,7 +78,7 @@ class Options:
 
     @classmethod
     def keys(cls) -> dict[str, dataclasses.Field[Any]]:
-        """Spelling in the file -> field."""
+        """Return a map from the spelling in the file to the field."""
         return {key: item for key, (item, _, _) in _known(cls).items()}
 
 
@@ -85,7 +87,7 @@ _KNOWN: dict[type[Options], _Known] = {}
 
 
 def _known(cls: type[Options]) -> _Known:
-    """Spelling in the file -> (field, type of its value or of its list's values, whether it is a list)."""
+    """Map the spelling in the file to (field, type of its value or of its list's values, whether it is a list)."""
     if cls not in _KNOWN:
         hints = get_type_hints(cls)
         _KNOWN[cls] = {key_of(item): (item, *_value_type(hints[item.name])) for item in dataclasses.fields(cls)}
@@ -100,12 +102,12 @@ def _value_type(hint: Any) -> tuple[type, bool]:
 
 
 def key_of(item: dataclasses.Field[Any]) -> str:
-    """Spelling of a field in the cfg file."""
+    """Return the spelling of a field in the cfg file."""
     return item.metadata.get("key") or item.name
 
 
 def report_keys(raw: RawSection, audiences: Iterable[type[Options]]) -> dict[str, list[Entry]]:
-    """The entries of a section as {"understood", "ignored", "unknown", "repeated"}."""
+    """Return the entries of a section, grouped as "understood", "ignored", "unknown" and "repeated"."""
     known = {key: item for audience in audiences for key, item in audience.keys().items()}
     report: dict[str, list[Entry]] = {"understood": [], "ignored": [], "unknown": [], "repeated": []}
     for entry in raw.entries:
@@ -133,7 +135,7 @@ def warn(raw: RawSection, entry: Entry | None, text: str) -> None:
 
 @contextmanager
 def count_repeats() -> Iterator[None]:
-    """Give equal warnings of this block once, at its end, with the place of the first and their number."""
+    """Log equal warnings of the block once, at its end, with the place of the first and their number."""
     found: dict[tuple[str, str], list[CfgError]] = {}
     token = _repeats.set(found)
     try:

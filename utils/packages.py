@@ -1,4 +1,4 @@
-"""Optional packages: the module, or the command that installs it."""
+"""Imports of optional packages."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from typing import Any
 from utils.errors import InputError
 
 _TELEMETRY = {"openvino": ("openvino_telemetry",)}
-"""Packages that report usage to their makers when the first one is imported, unless they are missing."""
+"""Package -> telemetry packages that report its use to its makers, unless they are missing."""
 
 
 def is_installed(module: str) -> bool:
@@ -18,7 +18,7 @@ def is_installed(module: str) -> bool:
 
 
 def need(module: str, package: str) -> Any:
-    """The module. Raises InputError with the pip command if the package is not installed."""
+    """Import and return a module. Raises InputError with the pip command if the package is not installed."""
     for telemetry in _TELEMETRY.get(module, ()):
         sys.modules.setdefault(telemetry, None)  # type: ignore[arg-type] # an import of it fails, and nothing is sent
     try:

@@ -1,4 +1,4 @@
-"""Matplotlib figures without a display; matplotlib is imported only when something is drawn."""
+"""Matplotlib figures that need no display; matplotlib is imported on first use."""
 
 from __future__ import annotations
 
@@ -10,10 +10,10 @@ from utils.files import atomic_write
 
 
 def figure(width_in: float, height_in: float, *, edges_in: tuple[float, float, float, float] | None = None) -> Any:
-    """A matplotlib Figure of a size in inches. Raises InputError if matplotlib is not installed.
+    """Return a matplotlib Figure of a size in inches. Raises InputError if matplotlib is not installed.
 
-    edges_in: left, bottom, right and top margins in inches. Fixed margins draw several times faster than matplotlib's
-    automatic layout.
+    edges_in: left, bottom, right and top margins in inches. Fixed margins are drawn several times faster than
+        matplotlib's automatic layout.
     """
     try:
         from matplotlib.backends.backend_agg import FigureCanvasAgg
@@ -31,7 +31,7 @@ def figure(width_in: float, height_in: float, *, edges_in: tuple[float, float, f
 
 
 def save(chart: Any, path: str | Path, dots_per_inch: int = 120) -> None:
-    """Write a figure atomically, as JPEG or PNG according to the suffix."""
+    """Write a figure atomically, as JPEG or PNG depending on the suffix."""
     kind = "jpeg" if Path(path).suffix in {".jpg", ".jpeg"} else "png"
     with atomic_write(path) as stream:
         chart.savefig(stream, format=kind, dpi=dots_per_inch)

@@ -27,16 +27,16 @@ T = TypeVar("T")
 
 TIMEOUT = "CSPYOLO_TIMEOUT"  # environment variable: seconds after which a silent process counts as lost
 _TIMEOUT = 1800.0
-_POLL = 0.2  # seconds between two looks at whether the main process has finished
+_POLL = 0.2  # seconds between checks whether the main process has finished
 _BUCKET = 2**24  # elements of one buffer
 
 
 @dataclass(frozen=True)
 class Processes:
-    """Rank of this process among `count`, and its device, if torchrun started it.
+    """The processes of a training: rank of this one among `count`, and its device if torchrun started it.
 
     All processes must call the methods in the same order; with one process they do nothing. They raise RunError if
-    another process died. store: a key-value store that all of them reach.
+    another process died. store: a key-value store shared by all of them.
     """
 
     rank: int = 0
@@ -46,7 +46,7 @@ class Processes:
     _meetings: Iterator[int] = field(default_factory=itertools.count)
 
     def __deepcopy__(self, memo: object) -> Processes:
-        """Itself: a copied network is connected to the same processes."""
+        """Return the object itself: a copied network is connected to the same processes."""
         return self
 
     @property
@@ -63,11 +63,11 @@ class Processes:
         self._by_buffers(tensors, lambda buffer: distributed.broadcast(buffer, source))
 
     def any(self, flag: bool) -> bool:
-        """Whether any process sets the flag."""
+        """Return whether any process sets the flag."""
         return flag if self.count == 1 else any(self.gather(flag))
 
     def await_main(self) -> None:
-        """Wait until the main process is here, however long that takes: the sums above give up after a while."""
+        """Wait until the main process arrives, however long that takes; the sums above have a timeout."""
         if self.store is None:
             return
         key = str(next(self._meetings))
@@ -77,20 +77,20 @@ class Processes:
             time.sleep(_POLL)
 
     def first(self, make: Callable[[], T]) -> T:
-        """The result of `make`, which the main process calls before the others do."""
+        """Return the result of `make`, which the main process calls before the others do."""
         made = [make()] if self.main else []
         self.await_main()
         return made[0] if made else make()
 
     def gather(self, number: float) -> list[float]:
-        """The number of each process, by rank."""
+        """Return the number of each process, by rank."""
         numbers = torch.zeros(self.count, dtype=torch.float64, device=self.device)
         numbers[self.rank] = number
         self.add([numbers])
         return [float(each) for each in numbers.tolist()]
 
     def send(self, content: bytes, source: int = 0) -> bytes:
-        """The bytes that the process of rank `source` gives."""
+        """Return the `content` passed by the process of rank `source`."""
         length = int(max(self.gather(len(content) if self.rank == source else 0)))
         data = torch.frombuffer(bytearray(content or length), dtype=torch.uint8).to(self.device)
         self.share([data], source)
@@ -126,7 +126,7 @@ def _buckets(tensors: Sequence[Tensor]) -> Iterator[list[Tensor]]:
 
 @contextmanager
 def joined(device: str = "") -> Iterator[Processes]:
-    """The processes that torchrun started, connected by NCCL (one GPU each) or Gloo; only this one without torchrun.
+    """Connect the processes that torchrun started by NCCL (one GPU each) or Gloo; without torchrun there is only this one.
 
     device: "cpu" for Gloo. Raises InputError if the machine has fewer GPUs than processes, and for a bad TIMEOUT.
     """

@@ -1,4 +1,4 @@
-"""Files of torch.save, loaded safely: no code in them is executed."""
+"""Safe loading of files written by torch.save: no code in them is executed."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import zipfile
 import zlib
 from collections.abc import Mapping
 from pathlib import Path
-from pickle import UnpicklingError  # only the name of torch.load's refusal; nothing is unpickled here
+from pickle import UnpicklingError  # raised by torch.load; nothing is unpickled here
 from typing import Any
 
 import torch
@@ -19,13 +19,13 @@ from utils.files import atomic_write
 _MOST_PACKED = 2**26  # bytes; only the code of TorchScript is compressed
 _PACKINGS = (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED)  # all that PyTorch reads
 _ZIP_START = b"PK\x03\x04"
-# What PyTorch's reader raises for a pickle whose parts do not fit together.
+# Raised by PyTorch's reader for an inconsistent pickle.
 DAMAGE = (RuntimeError, ValueError, TypeError, LookupError, AttributeError, AssertionError, ArithmeticError, EOFError,
            NotImplementedError, MemoryError, RecursionError)  # fmt: skip
 
 
 def is_torch_file(path: str | Path) -> bool:
-    """Whether a file is one of PyTorch's, by content. Raises InputError if it cannot be read."""
+    """Return whether the content of a file is PyTorch's. Raises InputError if it cannot be read."""
     try:
         with Path(path).open("rb") as stream:
             return stream.read(len(_ZIP_START)) == _ZIP_START
@@ -42,7 +42,7 @@ def save_torch_file(content: Mapping[str, Any], path: str | Path) -> None:
 
 
 def check_archive(path: str | Path, what: str) -> None:
-    """Raises InputError for a PyTorch file with a damaged part, or with parts that unpack to more than code ever needs."""
+    """Raise InputError for a PyTorch file with a damaged part, or with more compressed data than code ever needs."""
     try:
         with zipfile.ZipFile(path) as archive:
             parts = archive.infolist()
@@ -61,19 +61,19 @@ def check_archive(path: str | Path, what: str) -> None:
 
 
 def is_plain_floats(tensor: Any) -> bool:
-    """Whether this is an ordinary tensor of floats in memory, not a sparse one or one without content."""
+    """Return whether this is an ordinary dense tensor of floats in memory."""
     is_dense = isinstance(tensor, torch.Tensor) and tensor.layout == torch.strided and tensor.device.type == "cpu"
     return is_dense and tensor.is_floating_point()
 
 
 def load_torch_file(path: str | Path, what: str = "checkpoint") -> Any:
-    """The content, on the CPU: tensors and plain values only.
+    """Load a file of tensors and plain values onto the CPU.
 
     Raises InputError for a file that is damaged, truncated, or contains other objects.
     """
     check_archive(path, what)
     try:
-        with Path(path).open("rb") as stream:  # given a path, PyTorch chooses another reader by the file's name
+        with Path(path).open("rb") as stream:  # given a path, PyTorch would select the reader by its name
             return torch.load(stream, map_location="cpu", weights_only=True)
     except (UnpicklingError, *DAMAGE) as error:
         reason = str(error).split("\n", 1)[0] or type(error).__name__

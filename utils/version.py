@@ -1,3 +1,3 @@
-"""The version of the project; packaging, --version and cspyolo.__version__ read it here."""
+"""The project's version, used by packaging, --version and cspyolo.__version__."""
 
 VERSION = "0.2.0"
