@@ -1,1 +1,1 @@
-"""Images and labels in: formats, data sets, augmentation, loaders, frame sources."""
+"""Input of images and labels: formats, data sets, augmentation, loaders, frame sources."""

@@ -17,11 +17,10 @@ _SIDE_RATIO = 4.0
 
 @dataclass(frozen=True, kw_only=True)
 class AnchorFit:
-    """How well anchors fit boxes.
+    """Quality of anchors for a set of boxes.
 
     mean_iou: mean over the boxes of the IoU with the best anchor, both at the same centre ("avg IoU" of the original).
-    recall: best possible recall, the fraction of boxes with an anchor that differs by less than a factor of 4 in width
-    and height.
+    recall: best possible recall, the fraction of boxes with an anchor within a factor of 4 in both width and height.
     """
 
     mean_iou: float
@@ -32,13 +31,13 @@ class AnchorFit:
 
 
 def shape_iou(sizes_wh: NDArray[np.float64], anchors_wh: NDArray[np.float64]) -> NDArray[np.float64]:
-    """IoU of boxes (n, 2) with anchors (k, 2) at the same centre: (n, k)."""
+    """Return the IoU (n, k) of boxes (n, 2) with anchors (k, 2) at the same centre."""
     common = np.minimum(sizes_wh[:, None], anchors_wh[None]).prod(axis=2)
     return common / (sizes_wh.prod(axis=1)[:, None] + anchors_wh.prod(axis=1)[None] - common)
 
 
 def anchor_fit(sizes_wh: ArrayLike, anchors_wh: ArrayLike) -> AnchorFit:
-    """Fit of anchors (k, 2) to boxes (n, 2), both in pixels of the network's input. Raises InputError without boxes."""
+    """Rate anchors (k, 2) for boxes (n, 2), both in pixels of the network's input. Raises InputError without boxes."""
     sizes, anchors = usable_sizes(sizes_wh), np.asarray(anchors_wh, np.float64).reshape(-1, 2)
     ratio = sizes[:, None] / anchors[None]
     worst = np.maximum(ratio, 1 / ratio).max(axis=2).min(axis=1)
@@ -48,7 +47,7 @@ def anchor_fit(sizes_wh: ArrayLike, anchors_wh: ArrayLike) -> AnchorFit:
 
 
 def usable_sizes(sizes_wh: ArrayLike) -> NDArray[np.float64]:
-    """The boxes with finite positive sides. Raises InputError if there are none."""
+    """Return the boxes with finite positive sides. Raises InputError if there are none."""
     sizes = np.asarray(sizes_wh, np.float64).reshape(-1, 2)
     sizes = sizes[(np.isfinite(sizes) & (sizes > 0)).all(axis=1)]
     if not len(sizes):
@@ -57,11 +56,11 @@ def usable_sizes(sizes_wh: ArrayLike) -> NDArray[np.float64]:
 
 
 def compute_anchors(sizes_wh: ArrayLike, count: int, *, seed: int = 0) -> NDArray[np.float64]:
-    """`count` anchors (count, 2) for boxes (n, 2), both in pixels of the network's input, smallest area first.
+    """Compute anchors (count, 2) for boxes (n, 2), both in pixels of the network's input, smallest area first.
 
-    k-means with distance 1 - IoU and the mean as centre, as in the original, which starts once from random boxes; this
-    starts several times by k-means++ and keeps the best mean IoU. Raises InputError if there are fewer distinct boxes
-    than anchors.
+    k-means with distance 1 - IoU and mean centres, as in the original. The original starts once from random boxes; this
+    starts several times by k-means++ and keeps the best mean IoU.
+    Raises InputError if there are fewer distinct boxes than anchors.
     """
     sizes = usable_sizes(sizes_wh)
     different = len(np.unique(sizes, axis=0))
@@ -74,7 +73,7 @@ def compute_anchors(sizes_wh: ArrayLike, count: int, *, seed: int = 0) -> NDArra
 
 
 def _spread_start(sizes: NDArray[np.float64], count: int, rng: np.random.Generator) -> NDArray[np.float64]:
-    """Starting centres by k-means++ (Arthur and Vassilvitskii, 2007)."""
+    """Choose initial centres by k-means++ (Arthur and Vassilvitskii, 2007)."""
     chosen = sizes[rng.integers(len(sizes), size=1)]
     while len(chosen) < count:
         distance = (1 - shape_iou(sizes, chosen).max(axis=1)) ** 2
@@ -96,9 +95,9 @@ def _kmeans(sizes: NDArray[np.float64], centres: NDArray[np.float64]) -> NDArray
 
 
 def anchor_masks(count: int, strides: Sequence[int]) -> tuple[tuple[int, ...], ...]:
-    """Indices of `count` anchors, sorted by area, for heads of these strides: the finest head has the smallest anchors.
+    """Distribute the indices of `count` anchors, sorted by area, over heads: the finest gets the smallest anchors.
 
-    Each head has the same number; the finer heads take the remainder.
+    Every head gets the same number; the finer heads take the remainder.
     Raises InputError if there are fewer anchors than heads.
     """
     if count < len(strides):

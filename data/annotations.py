@@ -1,6 +1,6 @@
-"""Labels in memory, the same for every file format.
+"""Labels in memory, independent of the file format.
 
-The readers of the formats return `Annotation`s, the writers take them; a `Dataset` lists the images of each split and
+The readers of the formats return `Annotation`s and the writers accept them; a `Dataset` lists the images of each split and
 reads the labels of one image. Boxes are relative to the image, like Darknet's labels.
 """
 
@@ -22,7 +22,10 @@ MALFORMED = "malformed label"
 
 @dataclass(frozen=True, kw_only=True)
 class Finding:
-    """A problem of a data set. kind: for counting. place: file. line: counted from 1, None for the whole file."""
+    """A problem in a data set.
+
+    kind: category, for counting. place: the file. line: counted from 1; None for the whole file.
+    """
 
     kind: str
     place: str
@@ -35,7 +38,7 @@ class Finding:
 
 
 def image_finding(image: Path, error: InputError) -> Finding:
-    """The finding for an image that cannot be read."""
+    """Return the finding for an image that cannot be read."""
     kind = "image unreadable" if exists(image) else "image missing"
     return Finding(kind=kind, place=str(image), text=str(error).removeprefix(f"{image}: "))
 
@@ -45,15 +48,15 @@ class Annotation:
     """The labels of one image; n may be 0 (background).
 
     image: path of the image.
-    size_wh: width and height in pixels where the label format records them, else None.
+    size_wh: width and height in pixels if the label format stores them, else None.
     cxcywh_rel: float64 (n, 4), centre and size relative to the image's width and height; not clipped to [0, 1].
     class_ids: int64 (n,), index into the data set's names; not checked against their number.
     crowd, difficult: bool (n,), COCO's `iscrowd` and Pascal VOC's `difficult`.
-    areas_px: float64 (n,), COCO's `area` in square pixels, NaN where the format has none.
-    lines: int64 (n,), 1-based line of each label in `label_path`, 0 where the format has no lines.
-    label_path: the file with the labels, None if there is none.
-    image_id: the image's id in its format (COCO), else None.
-    findings: problems; a malformed label is listed here and not among the boxes.
+    areas_px: float64 (n,), COCO's `area` in square pixels; NaN if the format has none.
+    lines: int64 (n,), 1-based line of each label in `label_path`; 0 if the format has no lines.
+    label_path: the file with the labels; None if there is none.
+    image_id: the image's id if the format has ids (COCO), else None.
+    findings: problems; a malformed label is listed here instead of among the boxes.
     """
 
     image: Path
@@ -79,7 +82,7 @@ class Annotation:
 
     @property
     def unusable(self) -> bool:
-        """Whether there are labels, but none that can be read: the image is no negative example."""
+        """Whether there are labels but none can be read, so that the image must not count as background."""
         return not len(self) and any(finding.kind == MALFORMED for finding in self.findings)
 
     @classmethod
@@ -98,7 +101,7 @@ class Annotation:
         image_id: int | None = None,
         findings: tuple[Finding, ...] = (),
     ) -> Annotation:
-        """From array-likes; omitted values are no crowd, not difficult, no area, no line."""
+        """Create an Annotation from array-likes; default: no crowd, not difficult, no area, no line."""
         ids = np.asarray(class_ids, np.int64).reshape(-1)
         n = len(ids)
         return cls(
@@ -116,7 +119,7 @@ class Annotation:
         )
 
     def select(self, chosen: NDArray[np.bool_] | NDArray[np.int64]) -> Annotation:
-        """The labels at a mask or at indices of the same image."""
+        """Return the labels selected by a mask or indices."""
         return replace(
             self,
             cxcywh_rel=self.cxcywh_rel[chosen],
@@ -128,7 +131,7 @@ class Annotation:
         )
 
     def ground_truth(self, size_wh: tuple[int, int]) -> GroundTruth:
-        """The labels in pixels of an image of `size_wh`; unknown areas are those of the boxes."""
+        """Return the labels in pixels of an image of `size_wh`; unknown areas are replaced by those of the boxes."""
         scale = np.array([*size_wh, *size_wh], np.float64)
         centre, half = self.cxcywh_rel[:, :2], self.cxcywh_rel[:, 2:] / 2
         xyxy = np.concatenate([centre - half, centre + half], axis=1) * scale
@@ -150,12 +153,12 @@ class Dataset:
     source: the file or folder it was opened from.
     names: class names, in order of class id.
     splits: images of each split ("train", "val", ...), in list order; duplicates are kept.
-    read: labels of one image; bad labels are findings, not errors.
-    category_ids: COCO's category id of each class id, where the data set has its own.
-    path_labels: texts that tell the class of a classifier's image by its path; see `labels_in_paths`.
+    read: reads the labels of one image; bad labels become findings, not errors.
+    category_ids: COCO's category id of each class id, if the data set has its own.
+    path_labels: text that identifies each class in the path of a classifier's image; see `labels_in_paths`.
     options: further keys of a `.data` file (`backup`, `eval`, ...).
     labelled: false for a test set whose labels are not public (COCO JSON without annotations).
-    findings: problems of the lists.
+    findings: problems with the lists.
     """
 
     source: Path
@@ -170,9 +173,9 @@ class Dataset:
 
     @property
     def labels_in_paths(self) -> tuple[str, ...]:
-        """The text that occurs in the image paths of each class: `path_labels`, or else the names."""
+        """The text that occurs in the image paths of each class: `path_labels`, by default the names."""
         return self.path_labels or self.names
 
     def annotations(self, split: str) -> Iterator[Annotation]:
-        """Labels of every image of a split, in order."""
+        """Yield the labels of every image of a split, in order."""
         return (self.read(image) for image in self.splits[split])

@@ -1,4 +1,4 @@
-"""Batches for inference: images from a list of files or from a source of frames, fitted to the network's input."""
+"""Batches for inference: images from a list of files or a source of frames, converted to the network's input."""
 
 from __future__ import annotations
 
@@ -27,11 +27,13 @@ _BATCHES_AHEAD = 2
 
 @dataclass(frozen=True, kw_only=True)
 class Batch(Generic[T]):
-    """images: float32 (b, channels, height, width) in [0, 1]. items, letterboxes: (b,), what each image is (its frame, or its
-    place in a list of files), and where it lies in the input.
+    """A batch of network inputs.
 
-    failures: images that could not be read, which are not among the images (b may be 0). seconds: time that reading
-    (from a list of files) and fitting took, added up over the threads.
+    images: float32 (b, channels, height, width) in [0, 1]; b may be 0.
+    items: (b,), the frame of each image, or its index in a list of files.
+    letterboxes: (b,), position of each image in the input.
+    failures: images that could not be read, which are not among `images`.
+    seconds: time spent reading (from a list of files) and preprocessing, summed over the threads.
     """
 
     images: torch.Tensor
@@ -50,7 +52,7 @@ class _Fitted(Generic[T]):
 
 
 def _batch(fitted: Sequence[_Fitted[T]], failures: Sequence[Failure]) -> Batch[T]:
-    """`seconds` is that of the images alone."""
+    """Return a batch whose `seconds` counts the images only."""
     pixels = [each.pixels for each in fitted]
     joined = pixels[0][None] if len(pixels) == 1 else np.stack(pixels) if pixels else np.zeros((0, 0, 0, 0), np.float32)
     return Batch(
@@ -65,9 +67,9 @@ def _batch(fitted: Sequence[_Fitted[T]], failures: Sequence[Failure]) -> Batch[T
 def batches_of(
     frames: Iterable[Frame | Failure], preprocess: Preprocessing, batch_size: int = 1, *, ahead: int = 0
 ) -> Generator[Batch[Frame], None, None]:
-    """Batches of up to `batch_size` frames, in order. Failures come with the batch that is filled when they occur.
+    """Yield batches of up to `batch_size` frames, in order. A Failure is part of the batch being filled when it occurs.
 
-    ahead: how many frames threads prepare in advance; 0: none, a frame is prepared when it is asked for.
+    ahead: number of frames that threads prepare in advance; 0: each frame is prepared on demand.
     """
 
     def fit(frame: Frame | Failure) -> _Fitted[Frame] | Failure:
@@ -92,9 +94,9 @@ def batches_of(
 
 
 class ImageLoader:
-    """Iterable over Batch[int] of image files. Threads read ahead; decoding and resizing release Python's lock.
+    """Iterable over Batch[int] of image files. Threads read ahead; decoding and resizing release the GIL.
 
-    workers: threads, at least 1.
+    workers: number of threads, at least 1.
     """
 
     def __init__(

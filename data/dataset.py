@@ -1,4 +1,4 @@
-"""Training samples by key: the same key always gives the same sample, in whatever process."""
+"""Training samples by key: the same key always yields the same sample, in any process."""
 
 from __future__ import annotations
 
@@ -23,11 +23,11 @@ from utils.detections import MASKED_TARGET
 from utils.errors import InputError
 
 ATTEMPTS = 20
-"""Images drawn for a sample before giving up."""
+"""Images tried for a sample before giving up."""
 
 
 class SampleKey(NamedTuple):
-    """What determines a sample, besides the seed: the iteration, its slot in the batch, and its size in pixels."""
+    """Everything that determines a sample except the seed: iteration, slot in the batch, and size in pixels."""
 
     iteration: int
     slot: int
@@ -36,10 +36,12 @@ class SampleKey(NamedTuple):
 
 
 class TrainSample(NamedTuple):
-    """image: uint8 (channels, height, width), RGB; None if no image could be read.
+    """A training sample.
 
-    ground_truth: float32 (max_boxes, 5), centre x, centre y, width, height relative to the image and class id, zero
-    rows after the last box; of a classifier (classes,), the target of each class.
+    image: uint8 (channels, height, width), RGB; None if no image could be read.
+    ground_truth: float32 (max_boxes, 5), centre x, centre y, width, height relative to the image and class id, with zero
+        rows after the last box; for a classifier (classes,), the target of each class.
+    findings: problems of the images and labels used.
     """
 
     image: NDArray[np.uint8] | None
@@ -51,8 +53,8 @@ class TrainSample(NamedTuple):
 class TrainingDataset(torch.utils.data.Dataset[TrainSample], ABC):
     """Random images with their ground truth, augmented. Images are drawn with replacement, as in the original.
 
-    An image that cannot be read is reported and another one drawn instead. A subclass gives the ground truth of one
-    image, and the form in which it is batched.
+    An image that cannot be read is reported and another one drawn instead. Subclasses provide the ground truth of an
+    image and the form in which it is batched.
     """
 
     images: Sequence[Path]
@@ -71,11 +73,11 @@ class TrainingDataset(torch.utils.data.Dataset[TrainSample], ABC):
         return TrainSample(image, self._batched(sample.ground_truth if sample else None), tuple(findings))
 
     def files(self, key: SampleKey) -> list[Path]:
-        """Images that the sample of a key is made of."""
+        """Return the images that the sample of a key is made of."""
         return [self.images[index] for index in self._make(key)[2]]
 
     def _make(self, key: SampleKey) -> tuple[Sample | None, list[Finding], list[int]]:
-        """The augmented sample, None if no image could be read; what was found wrong; indices of the images used."""
+        """Return the augmented sample (None if no image could be read), findings, and indices of the images used."""
         findings: list[Finding] = []
         used: list[int] = []
         size_wh = key.width, key.height
@@ -102,11 +104,11 @@ class TrainingDataset(torch.utils.data.Dataset[TrainSample], ABC):
 
     @abstractmethod
     def _ground_truth(self, image: Path, findings: list[Finding]) -> NDArray[np.float32] | None:
-        """Ground truth as in `Sample`, None if the image cannot be used; what is wrong is added to the findings."""
+        """Return ground truth as in `Sample`, None if the image cannot be used; add problems to the findings."""
 
     @abstractmethod
     def _batched(self, ground_truth: NDArray[np.float32] | None) -> NDArray[np.float32]:
-        """Ground truth as in `TrainSample`; all zeros for None."""
+        """Return ground truth as in `TrainSample`; all zeros for None."""
 
     def _image(self, index: int) -> Image:
         cached = self.cache[index] if self.cache is not None else None
@@ -121,8 +123,8 @@ class _NoReadableImage(Exception):
 class DetectionDataset(TrainingDataset):
     """Samples with boxes. Crowd and difficult boxes are left out, as in the original's label converters.
 
-    Labels that cannot be used are reported and left out, and so are images whose labels are all malformed.
-    read: labels of an image.
+    Unusable labels are reported and left out, as are images whose labels are all malformed.
+    read: reads the labels of an image.
     """
 
     augment: DetectionAugment
@@ -149,14 +151,14 @@ class DetectionDataset(TrainingDataset):
 class ClassHierarchy:
     """A tree of classes (data.c fill_hierarchy).
 
-    parents: the class above each class, -1 at the top. group_sizes: number of siblings of each group, in class order.
+    parents: parent of each class; -1 for a root. group_sizes: size of each group of siblings, in class order.
     """
 
     parents: Sequence[int]
     group_sizes: Sequence[int]
 
     def with_ancestors(self, target: NDArray[np.float32]) -> NDArray[np.float32]:
-        """The target (classes,) with 1 for every ancestor of its classes."""
+        """Return the target (classes,) with 1 for every ancestor of its classes."""
         filled, parents = target.copy(), np.asarray(self.parents)
         above = np.unique(parents[filled != 0])
         while (above >= 0).any():
@@ -165,19 +167,19 @@ class ClassHierarchy:
         return filled
 
     def masked(self, target: NDArray[np.float32]) -> NDArray[np.float32]:
-        """The target with `MASKED_TARGET` in every group of siblings that has no class of it."""
+        """Return the target with `MASKED_TARGET` in every group of siblings without a class of the image."""
         starts = np.concatenate([[0], np.cumsum(self.group_sizes)[:-1]])
         empty = ~np.logical_or.reduceat(target != 0, starts)
         return np.where(np.repeat(empty, self.group_sizes), np.float32(MASKED_TARGET), target)
 
 
 def class_of_path(path: str, labels: Sequence[str]) -> int:
-    """The first class whose label occurs in the path, -1 if none does (classifier.c validate_classifier_single)."""
+    """Return the first class whose label occurs in the path, or -1 (classifier.c validate_classifier_single)."""
     return next((number for number, label in enumerate(labels) if label in path), -1)
 
 
 def class_target(path: str, labels: Sequence[str], label_smooth_eps: float) -> NDArray[np.float32]:
-    """1 - eps for each label that occurs in the path, eps / (classes - 1) for the others (fill_truth_smooth)."""
+    """Return 1 - eps for each label that occurs in the path, eps / (classes - 1) for the others (fill_truth_smooth)."""
     found = np.array([label in path for label in labels])
     other = label_smooth_eps / (len(labels) - 1) if len(labels) > 1 else 0.0
     return np.where(found, 1 - label_smooth_eps, other).astype(np.float32)
@@ -185,10 +187,10 @@ def class_target(path: str, labels: Sequence[str], label_smooth_eps: float) -> N
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class ClassificationDataset(TrainingDataset):
-    """Samples of images whose classes follow from their paths (load_labels_paths, src/data.c).
+    """Samples of images whose paths determine their classes (load_labels_paths, src/data.c).
 
     labels: one text per class; an image belongs to each class whose label occurs anywhere in its path. A path with
-    none or several of them is reported and used as it is, as in the original.
+        none or several of them is reported but used, as in the original.
     """
 
     labels: Sequence[str]
@@ -212,7 +214,7 @@ class ClassificationDataset(TrainingDataset):
 
 
 def collate(samples: Sequence[TrainSample]) -> tuple[torch.Tensor, torch.Tensor, tuple[Finding, ...]]:
-    """Images (b, channels, height, width), ground truth and findings; b = 0 if a sample has no image."""
+    """Return images (b, channels, height, width), ground truth and findings; b = 0 if a sample has no image."""
     images = [sample.image for sample in samples if sample.image is not None]
     complete = len(images) == len(samples)
     return (

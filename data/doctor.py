@@ -1,6 +1,6 @@
-"""The dataset doctor: checks every image and label of a split before training or evaluation.
+"""The dataset doctor: check every image and label of a split before training or evaluation.
 
-Images are not decoded; their headers tell size and orientation (data/image.py).
+Images are not decoded; size and orientation are read from their headers (data/image.py).
 """
 
 from __future__ import annotations
@@ -34,18 +34,22 @@ CONSEQUENCES = {
     "size differs": "boxes are placed by the size that the labels state",
     "class count": "the names count",
 }
-_SLACK_PX = 1.5  # rounding to whole pixels, and counting them from 0 or from 1, are no errors
+_SLACK_PX = 1.5  # tolerates rounding to whole pixels, and counting from 0 or from 1
 _SAME = 1e-6
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class DatasetReport:
-    """What a split contains, and what is wrong with it.
+    """Contents and problems of a split.
 
-    images: images in the list. readable: bool (images,). background: readable images without labels.
-    turned: images that reading turns upright (EXIF orientation).
-    class_counts: int64 (classes,), labels of each class. sizes_wh: int64 (readable images, 2) in pixels.
-    cxcywh_rel: float64 (labels, 4), all usable labels. class_ids: int64 (labels,). per_image: labels of each image.
+    images: number of images in the list.
+    readable: bool (images,).
+    background: number of readable images without labels.
+    turned: number of images that are rotated on reading (EXIF orientation).
+    class_counts: int64 (classes,), number of labels of each class.
+    sizes_wh: int64 (readable images, 2), in pixels.
+    cxcywh_rel, class_ids: float64 (labels, 4) and int64 (labels,), all usable labels.
+    per_image: number of labels of each image.
     """
 
     split: str
@@ -72,7 +76,7 @@ class DatasetReport:
         return {kind: counter[kind] for kind in CONSEQUENCES if counter[kind]}
 
     def require_labels(self, source: object) -> None:
-        """Raises InputError without a usable label or image, and names the first thing that is wrong, missing images first."""
+        """Raise InputError without a usable label or image, naming the first problem, missing images first."""
         if self.labels and self.readable.any():
             return
         what = "no usable labels" if self.readable.any() else f"none of the {self.images} images can be read"
@@ -114,7 +118,7 @@ def check_dataset(dataset: Dataset, split: str, *, workers: int = 4) -> DatasetR
 
 
 def _check_image(dataset: Dataset, classes: int, image: Path) -> tuple[Annotation, ImageHeader | None, list[Finding]]:
-    """Usable labels, header (None if unreadable) and findings of one image."""
+    """Return the usable labels, header (None if unreadable) and findings of one image."""
     annotation = dataset.read(image)
     findings = list(annotation.findings)
     header = None
@@ -143,7 +147,7 @@ def _box_findings(annotation: Annotation, classes: int, size_wh: tuple[int, int]
     beyond = annotation.class_ids >= classes if classes else np.zeros(len(annotation), np.bool_)
     degenerate = (size <= 0).any(axis=1)
     outside = ((centre - size / 2 < -slack) | (centre + size / 2 > 1 + slack)).any(axis=1)
-    # A degenerate box is not reported a second time for lying outside.
+    # A degenerate box is not reported again for lying outside the image.
     kinds = {
         "class beyond names": (beyond, "class id {id} is not among the {classes} names"),
         "degenerate box": (degenerate, "box {box} has no area"),
@@ -161,7 +165,7 @@ def _box_findings(annotation: Annotation, classes: int, size_wh: tuple[int, int]
 
 
 def _repeats(annotation: Annotation) -> NDArray[np.bool_]:
-    """True for labels that repeat an earlier one."""
+    """Return a mask of the labels that repeat an earlier one."""
     rows = np.column_stack([annotation.class_ids, np.round(annotation.cxcywh_rel / _SAME)])
     repeats = np.ones(len(rows), np.bool_)
     repeats[np.unique(rows, axis=0, return_index=True)[1]] = False
@@ -176,7 +180,7 @@ def _duplicate_images(images: Iterable[Path], source: Path) -> Iterator[Finding]
 
 
 def report(d: DatasetReport, *, examples: int = 3) -> str:
-    """Text for the console: counts, and the first few findings of each kind with file and line."""
+    """Return the text for the console: counts, and the first few findings of each kind with file and line."""
     present = int((d.class_counts > 0).sum())
     lines = [
         f"{d.split}: {d.images} images ({int(d.readable.sum())} readable, {d.background} background), "
@@ -198,7 +202,7 @@ def report(d: DatasetReport, *, examples: int = 3) -> str:
 
 
 def full_text(diagnosis: DatasetReport) -> str:
-    """Every finding on a line of tab-separated kind, place and text; then the number of labels of each class."""
+    """Return a line of tab-separated kind, place and text per finding, then the number of labels of each class."""
     rows = [f"{finding.kind}\t{finding}" for finding in diagnosis.findings]
     counts = zip(diagnosis.names, diagnosis.class_counts.tolist(), strict=False)
     return "\n".join([*rows, *(f"labels of class\t{name}\t{count}" for name, count in counts)]) + "\n"

@@ -1,4 +1,4 @@
-"""Evaluation sets: the images of a split, their ground truth, and their ids."""
+"""Evaluation sets: the images of a split with their ground truth and ids."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ _TOP = 5  # classifier.c train_classifier
 class EvaluationSet:
     """The images of a split, in list order, and their ground truth.
 
-    names: class names. category_ids: COCO's ids of those classes. single_class: all labels count as class 0.
+    names: class names. category_ids: COCO's ids of the classes. single_class: treat all labels as class 0.
     """
 
     dataset: Dataset
@@ -35,13 +35,15 @@ class EvaluationSet:
     single_class: bool = False
 
     def ground_truth(self, index: int, size_wh: tuple[int, int]) -> GroundTruth:
-        """Labels of an image of `size_wh` pixels."""
+        """Return the labels of an image of `size_wh` pixels."""
         boxes = self.dataset.read(self.images[index]).ground_truth(size_wh)
         return replace(boxes, class_ids=np.zeros_like(boxes.class_ids)) if self.single_class else boxes
 
     def image_ids(self, indices: Sequence[int]) -> list[int]:
-        """Ids of images for a results file: COCO's ids from the data set or, for COCO's classes, from the file names;
-        positions in the list, counted from 1, unless every image of the split has an id of its own.
+        """Return the ids of images for a results file.
+
+        These are COCO's ids from the data set or, for COCO's classes, from the file names; unless every image of the split
+        has an id of its own, they are positions in the list, counted from 1.
         """
         own: list[int | None] = []
         if self.dataset.category_ids is not None:
@@ -56,9 +58,9 @@ class EvaluationSet:
 def make_evaluation_set(
     dataset: Dataset, split: str, classes: int, cfg: str, *, single_class: bool = False
 ) -> EvaluationSet:
-    """The evaluation set of a split, for a network of `classes` classes from the file `cfg`.
+    """Return the evaluation set of a split for a network with `classes` classes from the file `cfg`.
 
-    Raises InputError if the data set has another number of classes, or no images.
+    Raises InputError if the data set has a different number of classes, or no images.
     """
     if dataset.names and len(dataset.names) != classes:
         raise InputError(
@@ -79,7 +81,7 @@ def make_evaluation_set(
 class ClassificationSet:
     """The images of a split, in list order, and their classes.
 
-    class_ids: (n,), -1 if no label occurs in the path. names: class names. top: k of the top-k accuracy.
+    class_ids: (n,), -1 if the path contains no label. names: class names. top: k of the top-k accuracy.
     """
 
     images: tuple[Path, ...]
@@ -88,14 +90,15 @@ class ClassificationSet:
     top: int
 
     def classes_of(self, indices: Sequence[int]) -> NDArray[np.int64]:
-        """Classes of the images at these indices."""
+        """Return the classes of the images at these indices."""
         return self.class_ids[np.asarray(indices, np.int64)]
 
 
 def make_classification_set(dataset: Dataset, split: str, classes: int, cfg: str) -> ClassificationSet:
-    """The classification set of a split, for a network of `classes` classes from the file `cfg`; k is `top` in .data.
+    """Return the classification set of a split for a network with `classes` classes from the file `cfg`.
 
-    Raises InputError if the data set has another number of classes, or no path contains a label.
+    k is the key `top` of the .data file.
+    Raises InputError if the data set has a different number of classes, or no path contains a label.
     """
     images = make_evaluation_set(dataset, split, classes, cfg)
     labels = dataset.labels_in_paths or images.names

@@ -5,8 +5,8 @@
             if isinstance(item, Failure): ...   # reported and skipped
             else: item.image, item.index, item.time_s, item.video
 
-Files are decoded in a thread, ahead of the consumer. A camera or a stream gives its newest frame: a slow consumer gets
-fewer frames, but never old ones.
+Files are decoded in threads, ahead of the consumer. A camera or stream always yields its newest frame: a slow consumer
+gets fewer frames, but never old ones.
 """
 
 from __future__ import annotations
@@ -40,15 +40,15 @@ from utils.files import decoded, exists, is_file, read_text
 logger = logging.getLogger(__name__)
 
 RETRIES = 5
-RETRY_AFTER_S = 1.0  # before a broken stream is opened again, twice as long before each further attempt
-STUCK_S = 25  # without an answer from a camera's driver, which knows no timeout
+RETRY_AFTER_S = 1.0  # pause before a broken stream is reopened, doubled for each further attempt
+STUCK_S = 25  # time without a response of a camera's driver, which has no timeout of its own
 
 STDIN = "-"
-_NAMED = 3  # sources that a message names
-_AHEAD = 4  # images or frames of a video that are decoded ahead of the consumer
+_NAMED = 3  # sources listed in a message
+_AHEAD = 4  # images or video frames decoded ahead of the consumer
 _MAX_CAMERA = 2**31 - 1
-_STREAM_SUFFIXES = frozenset({".mjpg", ".mjpeg"})  # of the streams of network cameras
-_FILE_SCHEMES = frozenset({"http", "https", "ftp", "file"})  # which deliver files as well as streams
+_STREAM_SUFFIXES = frozenset({".mjpg", ".mjpeg"})  # of network camera streams
+_FILE_SCHEMES = frozenset({"http", "https", "ftp", "file"})  # can be files or streams
 _URL = re.compile(r"[a-z][a-z0-9+.-]*://", re.IGNORECASE)
 _GLOB = frozenset("*?[")
 
@@ -57,10 +57,13 @@ _GLOB = frozenset("*?[")
 class Frame:
     """One image on its way from the source to the drawn result.
 
-    image: uint8 (height, width, 3) RGB. path: the file, camera or stream it comes from.
-    index: number of the frame in its video or stream, from 0; 0 for an image. time_s: seconds from its start.
-    video: what is known of the video or stream; None for an image. live: it comes from a camera or stream.
-    number: of the image or video among those of the source, from 0.
+    image: uint8 (height, width, 3) RGB.
+    path: the file, camera or stream it comes from.
+    index: number of the frame in its video or stream, from 0; 0 for an image.
+    time_s: seconds from the start of the video or stream.
+    video: properties of the video or stream; None for an image.
+    live: whether it comes from a camera or stream.
+    number: position of the image or video in the source, from 0.
     """
 
     image: NDArray[np.uint8]
@@ -73,7 +76,7 @@ class Frame:
 
     @property
     def stem(self) -> str:
-        """Name for files made of this image; frames of a video carry their number."""
+        """Base name for output files; video frames include their frame number."""
         stem = Path(self.path).stem
         return stem if self.video is None else f"{stem}_{self.index}"
 
@@ -84,7 +87,7 @@ class Frame:
 
 @dataclass(frozen=True, kw_only=True)
 class Failure:
-    """An image or video that could not be read completely; `reason` is a sentence that names it. number: as of a Frame."""
+    """An image or video that could not be read completely; `reason` is a sentence that names it. number: see Frame."""
 
     path: str
     reason: str
@@ -92,11 +95,13 @@ class Failure:
 
 
 class Frames:
-    """Iterable, once, over Frame and Failure. total: expected number of frames, None if unknown.
+    """Iterable over Frame and Failure, usable once. Raises InputError at the end if there was no frame at all.
 
-    live: a camera or a stream. in_time: a video, camera or stream is among them. ahead: there is more than one image, so that
-    reading ahead in a thread pays. entries: paths of the images and videos.
-    Iterating raises InputError at the end if there was no frame at all.
+    total: expected number of frames; None if unknown.
+    live: whether the source is a camera or stream.
+    in_time: whether it contains a video, camera or stream.
+    ahead: whether there is more than one image, so that reading ahead in a thread pays off.
+    entries: paths of the images and videos.
     """
 
     def __init__(
@@ -134,24 +139,25 @@ class Frames:
         self.close()
 
     def stop(self) -> None:
-        """End the iteration after the current frame. A signal handler can call it."""
+        """End the iteration after the current frame. Safe to call from a signal handler."""
         self._stopped = True
         if isinstance(self._items, LiveFrames):
             self._items.stopped = True
 
     def close(self) -> None:
-        """End the thread and release file or camera."""
+        """Stop the thread and release the file or camera."""
         if isinstance(self._items, Generator | LiveFrames):
             self._items.close()
 
 
 def open_frames(source: Any, *, vid_stride: int = 1) -> Frames:
-    """Frames of an image, video, folder, glob pattern, `.txt` list, camera number, URL, image in memory, or list of these.
+    """Open an image, video, folder, glob pattern, `.txt` list, camera number, URL, image in memory, or list of these.
 
-    A folder contributes the files directly in it, the pattern `folder/**` those of its subfolders too; `-` reads a list from
-    standard input. An image in memory is what `as_image` takes, or a batch of these (an array or tensor of 4 dimensions).
-    A camera or a stream has to be the only source. vid_stride: take every Nth frame of a video or stream.
-    Raises InputError when there is no such source or nothing in it.
+    A folder contributes the files directly in it, the pattern `folder/**` also those in subfolders; `-` reads a list from
+    standard input. An image in memory is anything that `as_image` accepts, or a batch of these (an array or tensor of 4
+    dimensions). A camera or stream must be the only source.
+    vid_stride: use every Nth frame of a video or stream.
+    Raises InputError if the source does not exist or is empty.
     """
     if vid_stride < 1:
         raise InputError(f"vid-stride: cannot be {vid_stride}, expected 1 or more")
@@ -179,7 +185,7 @@ def open_frames(source: Any, *, vid_stride: int = 1) -> Frames:
 
 
 def frames_of(entries: Sequence[str | Frame], name: str, vid_stride: int = 1) -> Frames:
-    """Frames of image and video files, and images in memory; `name` stands for them in messages."""
+    """Return the frames of image and video files and images in memory, called `name` in messages."""
     in_time = any(isinstance(each, str) and is_video(each) for each in entries)
     total = _count(entries, vid_stride)
     paths = tuple(each if isinstance(each, str) else each.path for each in entries)
@@ -187,7 +193,7 @@ def frames_of(entries: Sequence[str | Frame], name: str, vid_stride: int = 1) ->
 
 
 def _live_device(source: str) -> int | str | None:
-    """Camera number or URL of a stream; None for files. Raises InputError for a URL that cannot be read."""
+    """Return the camera number or stream URL; None for files. Raises InputError for a URL that cannot be read."""
     if source.isascii() and source.isdigit() and not exists(source):
         if int(source) > _MAX_CAMERA:
             raise InputError(f"{source}: no such file or folder, and no camera number")
@@ -196,20 +202,20 @@ def _live_device(source: str) -> int | str | None:
 
 
 def is_video(path: str) -> bool:
-    """Whether a file is a video by its name; URLs are those of videos."""
+    """Return whether a path is a video by its suffix; all URLs are."""
     return bool(_URL.match(path)) or Path(path).suffix.lower() in VIDEO_SUFFIXES
 
 
 def find_files(source: str) -> list[str]:
-    """Images and videos that `source` names, sorted, or in the order of the list; never empty.
+    """Return the images and videos of `source`, sorted, or in the order of the list; never empty. Raises InputError.
 
-    A folder contributes the images and videos directly in it. An existing name may contain `*`, `?` or `[`. `-` is a list
-    on standard input. Raises InputError.
+    A folder contributes the images and videos directly in it. The name of an existing file may contain `*`, `?` or `[`.
+    `-` is a list on standard input.
     """
     if source == STDIN:
         text = decoded(sys.stdin.buffer.read(), "standard input", "list", paths=True)
         return _not_empty(_entries_of_list(text, "standard input"), "standard input", "list names no")
-    if not source:  # an unset variable; Path would take the working directory
+    if not source:  # an unset variable; Path("") would be the working directory
         raise InputError("source: is empty, expected an image, video, folder, list, camera or stream")
     path = Path(source)
     try:
@@ -240,7 +246,7 @@ def _not_empty(paths: Sequence[str | Path], source: str, what: str, hint: str = 
 
 
 def _entries_of_list(text: str, place: str) -> list[str | Path]:
-    """Paths, and URLs of videos, in the text of a list. Raises InputError with the line of another URL."""
+    """Return the paths and video URLs in the text of a list. Raises InputError with the line of any other URL."""
     for number, line in enumerate(text.splitlines(), 1):
         if not _URL.match(entry := line.strip()):
             continue
@@ -260,15 +266,15 @@ def _in_memory(value: Any, number: int) -> Frame:
 
 
 def as_image(value: Any, place: str) -> NDArray[np.uint8]:
-    """An image in memory as uint8 (height, width, 3) RGB; `place` names it in the error.
+    """Convert an image in memory to uint8 (height, width, 3) RGB; `place` names it in the error.
 
-    Taken are such arrays, PIL images, and PyTorch tensors (3, height, width), of uint8 or of floats in [0, 1].
+    Accepts such arrays, PIL images, and PyTorch tensors (3, height, width) of uint8 or of floats in [0, 1].
     Raises InputError for anything else.
     """
     if hasattr(value, "convert"):  # PIL
-        if value.mode in ("I", "F"):  # 32 bits of unknown range, which PIL would cut off at 255
+        if value.mode in ("I", "F"):  # 32 bits of unknown range, which PIL would clip at 255
             raise InputError(f"{place}: is a PIL image of mode {value.mode}, expected one of 8 or 16 bits")
-        if value.mode.startswith("I;16"):  # the upper 8 bits, as of a file
+        if value.mode.startswith("I;16"):  # keep the upper 8 bits, as `read_image` does
             value = np.repeat((np.asarray(value) >> 8).astype(np.uint8)[..., None], 3, axis=2)
         else:
             value = np.asarray(value.convert("RGB"))
@@ -287,7 +293,7 @@ def as_image(value: Any, place: str) -> NDArray[np.uint8]:
 
 
 def _is_live(url: str) -> bool:
-    """Whether a URL is that of a stream and not of a video file. Raises InputError for that of an image, and for no URL."""
+    """Return whether a URL is a stream rather than a video file. Raises InputError for an image or an invalid URL."""
     try:
         address = urlparse(url)
     except ValueError as error:
@@ -299,7 +305,7 @@ def _is_live(url: str) -> bool:
 
 
 def _silence_opencv() -> None:
-    """Our own messages report bad files. Where OpenCV's log level is set depends on its version; FFmpeg has its own."""
+    """Silence OpenCV and FFmpeg, since bad files are reported here; where OpenCV's log level is set depends on its version."""
     os.environ.setdefault("OPENCV_FFMPEG_LOGLEVEL", "-8")
     if hasattr(cv2, "setLogLevel"):
         cv2.setLogLevel(0)
@@ -308,7 +314,7 @@ def _silence_opencv() -> None:
 
 
 def _read_all(entries: Sequence[str | Frame], stride: int) -> Generator[Frame | Failure, None, None]:
-    """Threads read ahead, unless there is a single image."""
+    """Yield all entries; threads read ahead unless there is a single image."""
     with closing(map_ahead(_read_one, enumerate(entries), _AHEAD if len(entries) > 1 else 0)) as read:
         for number, each in enumerate(read):
             if not isinstance(each, str):
@@ -322,7 +328,7 @@ def _read_all(entries: Sequence[str | Frame], stride: int) -> Generator[Frame | 
 
 
 def _read_one(numbered: tuple[int, str | Frame]) -> str | Frame | Failure:
-    """The image of an entry; a video's path remains."""
+    """Return the image of an entry; the path of a video is returned unchanged."""
     number, entry = numbered
     if isinstance(entry, Frame) or is_video(entry):
         return entry
@@ -333,14 +339,14 @@ def _read_one(numbered: tuple[int, str | Frame]) -> str | Frame | Failure:
 
 
 def read_video(path: str, stride: int = 1, number: int = 0) -> Iterator[Frame]:
-    """Every `stride`-th frame of a video file. Raises InputError after the last good frame if the video is truncated."""
+    """Yield every `stride`-th frame of a video file. Raises InputError after the last good frame if it is truncated."""
     with open_video(path) as (capture, video):
         for index, image in video_frames(capture, video, stride):
             yield Frame(image=image, path=path, index=index, time_s=index / video.fps, video=video, number=number)
 
 
 def _count(entries: Sequence[str | Frame], stride: int) -> int | None:
-    """Total number of images and frames; None if unknown for a video."""
+    """Return the total number of images and frames; None if unknown for a video."""
     total = 0
     for path in entries:
         if isinstance(path, Frame) or not is_video(path):
@@ -351,17 +357,17 @@ def _count(entries: Sequence[str | Frame], stride: int) -> int | None:
                 if video.frames is None:
                     return None
                 total += -(-video.frames // stride)
-        except InputError:  # reported when it is read
+        except InputError:  # reported when the file is read
             continue
     return total
 
 
 class LiveFrames:
-    """The newest frames of a camera (number) or stream (URL): a thread reads continuously and keeps the last one.
+    """The newest frames of a camera (number) or stream (URL): a thread reads continuously and keeps the latest one.
 
-    A stream that breaks off, or gives no frame for TIMEOUT_S, is opened again up to RETRIES times, with growing pauses; after that
-    the last item is a Failure. Setting `stopped` ends the iteration within a second. `close` logs how many frames were dropped.
-    Raises InputError if it cannot be opened in the first place.
+    A stream that breaks off, or delivers no frame for TIMEOUT_S, is reopened up to RETRIES times with growing pauses;
+    after that the last item is a Failure. Setting `stopped` ends the iteration within a second. `close` logs how many
+    frames were dropped. Raises InputError if the device cannot be opened in the first place.
     """
 
     def __init__(self, device: int | str, name: str, stride: int) -> None:
@@ -375,7 +381,7 @@ class LiveFrames:
         self._changed = threading.Condition()
         self._newest: tuple[NDArray[np.uint8], int, float, Video] | None = None
         self._read_so_far = self._dropped = self._reconnects = 0
-        self._steps = 0  # calls of the driver that returned
+        self._steps = 0  # driver calls that have returned
         self._ended = self.stopped = False
         self._failure: str | None = None
         self._error: Exception | None = None
@@ -400,11 +406,11 @@ class LiveFrames:
         return Frame(image=image, path=self._name, index=index, time_s=time_s, video=video, live=True)
 
     def _wait(self) -> None:
-        """Until there is a frame, or the thread ended or is stuck."""
+        """Wait until there is a frame, or the thread has ended or is stuck."""
         steps, silent = self._steps, 0
         while self._newest is None and not (self._ended or self.stopped):
             self._changed.wait(1)
-            silent = silent + 1 if self._steps == steps else 0  # not by the clock: this process may have been stopped
+            silent = silent + 1 if self._steps == steps else 0  # not by the clock: this process may have been suspended
             steps = self._steps
             if silent > STUCK_S:
                 self._failure = f"the {self._what} has not answered for {STUCK_S} s after {self._read_so_far} frames"
@@ -412,7 +418,7 @@ class LiveFrames:
                 self._stop.set()
 
     def close(self) -> None:
-        """End the thread and release the device."""
+        """Stop the thread and release the device."""
         self._stop.set()
         self._thread.join(TIMEOUT_S)
         if self._dropped or self._reconnects:
@@ -424,7 +430,7 @@ class LiveFrames:
             self._read()
         except cv2.error as error:
             self._failure = f"the {self._what} cannot be read: {error.err}"
-        except Exception as error:  # the consumer gets it
+        except Exception as error:  # raised again in the consumer's thread
             self._error = error
         finally:
             self._capture.release()
@@ -459,7 +465,7 @@ class LiveFrames:
                 break
 
     def _pause(self, seconds: float) -> None:
-        """Wait, with a sign of life every second."""
+        """Wait, but count a step every second so that the thread does not seem stuck."""
         end = time.monotonic() + seconds
         while (left := end - time.monotonic()) > 0 and not self._stop.wait(min(left, 1)):
             self._steps += 1

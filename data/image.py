@@ -1,7 +1,7 @@
-"""Reading and writing image files: the right pixels, or one error that names the file and what is wrong with it.
+"""Reading and writing image files: correct pixels, or one error that names the file and what is wrong with it.
 
-Images are turned upright by their EXIF orientation, everywhere, as in the original when it is built with OpenCV. The
-environment variable CSPYOLO_EXIF=0 leaves them as they are stored, everywhere, worker processes included.
+Images are always rotated upright by their EXIF orientation, as in the original when it is built with OpenCV. The
+environment variable CSPYOLO_EXIF=0 disables that everywhere, including worker processes.
 """
 
 from __future__ import annotations
@@ -40,10 +40,11 @@ _PNM = re.compile(rb"P[1-6](?:\s|#[^\n]*\n)+(\d+)(?:\s|#[^\n]*\n)+(\d+)\s")
 
 
 class ImageHeader(NamedTuple):
-    """What an image file's header declares.
+    """Contents of an image file's header.
 
-    size_wh: in pixels. turned: whether reading turns the image upright; None if unknown (EXIF outside JPEG), size_wh is
-    then the stored size.
+    size_wh: in pixels.
+    turned: whether the image is rotated on reading; None if unknown (EXIF outside JPEG), in which case size_wh is the
+        stored size.
     """
 
     size_wh: tuple[int, int]
@@ -51,19 +52,19 @@ class ImageHeader(NamedTuple):
 
 
 def reads_upright() -> bool:
-    """Whether images are turned upright: unless CSPYOLO_EXIF is 0."""
+    """Return whether images are rotated upright: unless CSPYOLO_EXIF is 0."""
     return os.environ.get("CSPYOLO_EXIF") != "0"
 
 
 def image_size(path: str | Path) -> tuple[int, int]:
-    """Width and height in pixels of the upright image; see `image_header`."""
+    """Return width and height in pixels of the upright image; see `image_header`."""
     return image_header(path).size_wh
 
 
 def image_header(path: str | Path) -> ImageHeader:
-    """Size and orientation of an image: JPEG, PNG, BMP, GIF, PNM and WebP from the header, others by decoding.
+    """Return size and orientation of an image: JPEG, PNG, BMP, GIF, PNM and WebP from the header, others by decoding.
 
-    Raises InputError if the file is missing, empty, truncated or no image.
+    Raises InputError if the file is missing, empty, truncated or not an image.
     """
     try:
         with Path(path).open("rb") as stream:
@@ -80,7 +81,7 @@ def image_header(path: str | Path) -> ImageHeader:
 
 
 def declared_header(stream: BinaryIO, path: str | Path) -> ImageHeader | None:
-    """What the header declares; None for other formats. `path` is for the message.
+    """Read the header; return None for other formats. `path` is for the message.
 
     Raises InputError if the stream is empty, damaged or truncated.
     """
@@ -140,7 +141,7 @@ def _jpeg_header(stream: BinaryIO) -> ImageHeader:
 
 
 def _exif_orientation(segment: bytes) -> int:
-    """Orientation, 1 to 8, from the first directory of an EXIF segment; 1 if it has none."""
+    """Return the orientation, 1 to 8, from the first directory of an EXIF segment; 1 if it has none."""
     tiff = segment[6:]
     order = {b"II": "<", b"MM": ">"}.get(tiff[:2])
     if not segment.startswith(b"Exif\0\0") or order is None:
@@ -152,13 +153,13 @@ def _exif_orientation(segment: bytes) -> int:
             tag, _, _, value = struct.unpack_from(f"{order}HHIH", tiff, offset + 2 + 12 * number)
             if tag == _ORIENTATION_TAG:
                 return value if 1 <= value <= 8 else 1
-    except struct.error:  # cut off: decoders ignore it
+    except struct.error:  # truncated: decoders ignore it
         pass
     return 1
 
 
 def _png_has_exif(stream: BinaryIO) -> bool:
-    """Whether a chunk eXIf comes before the pixels, where OpenCV looks for it."""
+    """Return whether a chunk eXIf precedes the pixels, where OpenCV looks for it."""
     stream.seek(8)
     while len(start := stream.read(8)) == 8:
         length, kind = struct.unpack(">I4s", start)
@@ -169,7 +170,7 @@ def _png_has_exif(stream: BinaryIO) -> bool:
 
 
 def _chunks_fit(data: bytes) -> bool:
-    """Whether all chunks of a PNG file, up to its end marker, are as long as they say."""
+    """Return whether all chunks of a PNG file, up to its end marker, are as long as they declare."""
     place = 8
     while place + 8 <= len(data):
         length, kind = struct.unpack_from(">I4s", data, place)
@@ -192,7 +193,7 @@ def _webp_header(head: bytes) -> ImageHeader:
 
 
 def _check_end(stream: BinaryIO) -> None:
-    """Raises ValueError if a JPEG or PNG file lacks its end marker. Some cameras write padding after it."""
+    """Raise ValueError if a JPEG or PNG file lacks its end marker, which some cameras pad."""
     stream.seek(0)
     head = stream.read(4)
     end = stream.seek(0, os.SEEK_END)
@@ -205,11 +206,11 @@ def _check_end(stream: BinaryIO) -> None:
 
 
 def read_image(path: str | Path, channels: int = 3) -> Image:
-    """An image file as uint8 (height, width, channels), upright: RGB for 3 channels, grey for 1.
+    """Read an image file as uint8 (height, width, channels), upright: RGB for 3 channels, grey for 1.
 
-    Grey, palette and CMYK images become RGB, 16-bit ones keep their upper 8 bits, transparency is dropped, as in the
-    original's decoder. Raises InputError for a file that is missing, empty, truncated, no image, or larger than
-    MAX_PIXELS.
+    As in the original's decoder, grey, palette and CMYK images become RGB, 16-bit ones keep their upper 8 bits and
+    transparency is dropped.
+    Raises InputError for a file that is missing, empty, truncated, not an image, or larger than MAX_PIXELS.
     """
     assert channels in (1, 3), channels
     try:
@@ -220,7 +221,7 @@ def read_image(path: str | Path, channels: int = 3) -> Image:
         raise InputError(f"{path}: image cannot be read: {getattr(error, 'strerror', None) or error}") from None
     image = _decode(data, path)
     if channels == 1:
-        from utils.letterbox import to_gray  # loads PyTorch, which a process that only decodes does without
+        from utils.letterbox import to_gray  # imports PyTorch, which decoding does not need
 
         return to_gray(image)
     return image
@@ -231,12 +232,12 @@ def _decode(data: bytes, path: str | Path) -> Image:
     if header is not None and header.size_wh[0] * header.size_wh[1] > MAX_PIXELS:
         width, height = header.size_wh
         raise InputError(f"{path}: image is {width}x{height} pixels, expected at most {MAX_PIXELS} in all")
-    if data.startswith(b"\x89PNG") and not _chunks_fit(data):  # OpenCV allocates whatever a chunk claims
+    if data.startswith(b"\x89PNG") and not _chunks_fit(data):  # OpenCV allocates any length that a chunk declares
         raise InputError(f"{path}: image is damaged: a chunk of the PNG file claims more bytes than there are")
     try:
         orientation = 0 if reads_upright() else cv2.IMREAD_IGNORE_ORIENTATION
         bgr = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_COLOR | orientation)
-    except cv2.error as error:  # OpenCV's own limit of pixels, and codecs that it was built without
+    except cv2.error as error:  # OpenCV's own pixel limit, or a codec that it was built without
         raise InputError(f"{path}: image cannot be decoded: {error.err}") from None
     if bgr is None:
         what = "image is damaged or truncated" if header else "no image of a known format"
@@ -245,13 +246,13 @@ def _decode(data: bytes, path: str | Path) -> Image:
 
 
 def jpeg(image: Image, quality: int) -> bytes:
-    """The JPEG file of a uint8 image: RGB (height, width, 3) or grey (height, width)."""
+    """Encode a uint8 image as JPEG: RGB (height, width, 3) or grey (height, width)."""
     bgr = image[..., ::-1] if image.ndim == 3 else image
     return cv2.imencode(".jpg", bgr, [cv2.IMWRITE_JPEG_QUALITY, quality])[1].tobytes()
 
 
 def save_image(path: str | Path, image: Image) -> None:
-    """Write a uint8 RGB image in the format of the path's extension, whole or not at all. Raises InputError for another one."""
+    """Write a uint8 RGB image atomically, in the format of the path's extension. Raises InputError for an unknown one."""
     suffix = Path(path).suffix.lower()
     if suffix not in WRITABLE_SUFFIXES:
         raise InputError(f"{path}: cannot write this format, expected {', '.join(sorted(WRITABLE_SUFFIXES))}")

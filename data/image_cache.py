@@ -1,4 +1,4 @@
-"""A cache of decoded images, in memory or in a file, for training faster than images can be decoded."""
+"""A cache of decoded images, in memory or in a file, for training that is faster than decoding."""
 
 from __future__ import annotations
 
@@ -27,26 +27,29 @@ RAM, DISK = "ram", "disk"
 _SHARE = 0.8
 """Fraction of the free memory or disk space that a cache may take."""
 _AHEAD = 64
-"""Images decoded at the same time or waiting to be stored."""
+"""Images being decoded or waiting to be stored at a time."""
 _SHARED_MEMORY = Path("/dev/shm")
 _MAGIC = {upright: np.frombuffer(mark, np.int64) for upright, mark in ((True, b"IMAGES02"), (False, b"STORED02"))}
 _COLUMNS = 5
 
 
 class _Table(NamedTuple):
-    """Of each image: width and height (0 if it cannot be read), and modification time (ns) and size of its file."""
+    """Width and height of each image (0 if it cannot be read), and modification time (ns) and size of its file."""
 
     sizes_wh: NDArray[np.int64]
     files: NDArray[np.int64]
 
     def offsets(self, channels: int) -> NDArray[np.int64]:
-        """Where the pixels of each image begin, (images + 1,); the last one is the total."""
+        """Return the offset of each image's pixels, (images + 1,); the last one is the total."""
         return np.concatenate([[0], (self.sizes_wh.prod(axis=1) * channels).cumsum()])
 
 
 @dataclass(frozen=True, kw_only=True)
 class CacheOptions:
-    """kind: RAM or DISK. folder: of the cache file. shared: use shared memory, because workers are not forked."""
+    """Cache settings.
+
+    kind: RAM or DISK. folder: of the cache file. shared: use shared memory, for workers that are not forked.
+    """
 
     kind: str
     folder: Path
@@ -54,10 +57,10 @@ class CacheOptions:
 
 
 class ImageCache:
-    """Images by index; None for one that cannot be read, or whose size differs from the one in its header.
+    """Images by index; None for an image that cannot be read, or whose size differs from the one in its header.
 
-    pixels: the pixels of all images in sequence: a tensor, which forked workers share, others if it is in shared memory;
-    or a file, which is memory-mapped again in each process the cache is sent to.
+    pixels: the pixels of all images in sequence, in a tensor, which forked workers share, and others too if it is in shared
+        memory; or in a file, which each process that receives the cache memory-maps.
     """
 
     def __init__(
@@ -71,7 +74,7 @@ class ImageCache:
         return len(self._readable)
 
     def __getitem__(self, index: int) -> Image | None:
-        """uint8 (height, width, channels), read-only."""
+        """Return an image, uint8 (height, width, channels), read-only."""
         if not self._readable[index]:
             return None
         width, height = self._table.sizes_wh[index]
@@ -92,7 +95,7 @@ class ImageCache:
 
 
 def open_cache(images: Sequence[Path], channels: int, options: CacheOptions) -> ImageCache | None:
-    """A cache of the images; None, with a warning, if they do not fit."""
+    """Return a cache of the images; None, with a warning, if they do not fit."""
     table = _table(images)
     path = _path(images, channels, options.folder)
     if options.kind == DISK and (kept := _reopened(path, table, channels)) is not None:
@@ -113,7 +116,7 @@ def open_cache(images: Sequence[Path], channels: int, options: CacheOptions) -> 
 
 
 def _room(options: CacheOptions) -> tuple[int | None, str]:
-    """Free bytes (None if unknown), and where."""
+    """Return the free bytes (None if unknown) and a description of where they are."""
     if options.kind == DISK:
         folder = options.folder.absolute()
         existing = next(each for each in (folder, *folder.parents) if each.is_dir())
@@ -140,7 +143,7 @@ def _in_memory(images: Sequence[Path], table: _Table, channels: int, *, shared: 
 
 
 def _on_disk(images: Sequence[Path], table: _Table, channels: int, path: Path) -> ImageCache | None:
-    """Write a new file: header, `_Table` with a further column `readable`, pixels."""
+    """Write a new file: header, `_Table` with an additional column `readable`, pixels."""
     logger.info("writing the image cache %s", path)
     readable = np.zeros(len(images), np.bool_)
     offsets = table.offsets(channels)
@@ -163,14 +166,14 @@ def _on_disk(images: Sequence[Path], table: _Table, channels: int, path: Path) -
 
 
 def _write_header(stream: BinaryIO, table: _Table, readable: NDArray[np.bool_]) -> int:
-    """Returns the offset of the pixels."""
+    """Write the header and return the offset of the pixels."""
     rows = np.column_stack([table.sizes_wh, table.files, readable.astype(np.int64)])
     stream.write(np.concatenate([_MAGIC[reads_upright()], [len(rows)], rows.ravel()]).astype("<i8").tobytes())
     return stream.tell()
 
 
 def _reopened(path: Path, table: _Table, channels: int) -> ImageCache | None:
-    """The cache in an existing file, unless an image has changed since it was written."""
+    """Return the cache in an existing file, unless an image has changed since it was written."""
     if not path.exists():
         return None
     count = len(table.files)
@@ -186,13 +189,13 @@ def _reopened(path: Path, table: _Table, channels: int) -> ImageCache | None:
 
 
 def _path(images: Sequence[Path], channels: int, folder: Path) -> Path:
-    """The cache file of these images."""
+    """Return the path of the cache file for these images."""
     key = "\n".join([str(channels), *(str(image.absolute()) for image in images)])
     return folder / f"{hashlib.sha256(key.encode('utf-8', 'surrogateescape')).hexdigest()[:16]}.images"
 
 
 def _decoded(images: Sequence[Path], table: _Table, channels: int) -> Iterator[Image | None]:
-    """The images in order, decoded by several threads, a few at a time."""
+    """Yield the images in order, decoded by several threads, a few at a time."""
 
     def decode(index: int) -> Image | None:
         try:

@@ -1,4 +1,4 @@
-"""Endless training batches, determined by seed and iteration, not by the number of workers or processes."""
+"""Endless training batches that depend on seed and iteration, but not on the number of workers or processes."""
 
 from __future__ import annotations
 
@@ -31,8 +31,8 @@ class TrainBatch:
     """One forward pass; an iteration (one weight update) has `subdivisions` of them.
 
     images: uint8 (b, channels, height, width), RGB, 0..255; the network expects them divided by 255.
-    ground_truth: float32 (b, max_boxes, 5), cxcywh relative to the image and class id, zero rows after the last box;
-        of a classifier (b, classes).
+    ground_truth: float32 (b, max_boxes, 5), cxcywh relative to the image and class id, with zero rows after the last box;
+        for a classifier (b, classes).
     iteration, subdivision: counted from 0.
     """
 
@@ -48,10 +48,10 @@ class TrainBatch:
 
 @dataclass(frozen=True, kw_only=True)
 class BatchPlan:
-    """Which samples make up each batch.
+    """Assignment of samples to batches.
 
     rank, world_size: this process and the number of processes that share each batch; each takes every world_size-th
-    sample.
+        sample.
     """
 
     shapes: BatchShapes
@@ -60,7 +60,7 @@ class BatchPlan:
     world_size: int = 1
 
     def keys(self, iteration: int, subdivision: int) -> list[SampleKey]:
-        """Samples of one forward pass of this process."""
+        """Return the samples of one forward pass of this process."""
         shape = self.shapes.at(iteration)
         first = subdivision * shape.mini_batch
         slots = range(first + self.rank, first + shape.mini_batch, self.world_size)
@@ -86,10 +86,10 @@ def _forward_passes(start: int, subdivisions: int) -> Iterator[tuple[int, int]]:
 
 
 class TrainLoader:
-    """Endless iterable over TrainBatch from iteration `start` on; every new iterator begins at `start`.
+    """Endless iterable over TrainBatch; every iterator begins at iteration `start`.
 
-    workers: processes that prepare batches in advance; 0: this process prepares them. findings: what could not be used so
-    far, and how often.
+    workers: number of processes that prepare batches in advance; 0: this process prepares them.
+    findings: problems so far, with counts.
     """
 
     def __init__(
@@ -104,13 +104,13 @@ class TrainLoader:
             num_workers=workers,
             pin_memory=pin_memory,
             worker_init_fn=_init_worker,
-            generator=torch.Generator(),  # PyTorch's global one belongs to the network and is part of the checkpoint
+            generator=torch.Generator(),  # the global one belongs to the network and is part of the checkpoint
         )
 
     def __iter__(self) -> Iterator[TrainBatch]:
         """Raises DataLoadingError when no image can be read or a worker process died."""
         if self._workers:
-            cv2.setNumThreads(1)  # a forked worker would wait forever for OpenCV's threads in the parent process
+            cv2.setNumThreads(1)  # a forked worker would wait forever for OpenCV threads of the parent process
         loaded = _start(self._loader)
         for iteration, subdivision in _forward_passes(self.start, self.plan.subdivisions):
             images, ground_truth, findings = self._next(loaded)
@@ -130,7 +130,7 @@ class TrainLoader:
             raise DataLoadingError(f"{text} ({error or type(error).__name__})") from error
 
     def files(self, batch: TrainBatch) -> list[Path]:
-        """Image files that a batch was made of; they are found by drawing it again."""
+        """Return the image files that a batch was made of, by drawing it again."""
         keys = self.plan.keys(batch.iteration, batch.subdivision)
         return [path for key in keys for path in self._dataset.files(key)]
 
@@ -145,10 +145,10 @@ class TrainLoader:
 
 
 def _start(loader: DataLoader[Any]) -> Iterator[Any]:
-    """The loader's iterator, without PyTorch's handler of SIGCHLD.
+    """Return the loader's iterator, without PyTorch's SIGCHLD handler.
 
-    That handler raises wherever the main process happens to be when a worker dies, for example while it writes a file.
-    Without it the iterator itself raises as soon as it waits for a batch.
+    That handler raises wherever the main process happens to be when a worker dies, for example while writing a file.
+    Without it, the iterator itself raises the next time it waits for a batch.
     """
     if not hasattr(signal, "SIGCHLD") or threading.current_thread() is not threading.main_thread():
         return iter(loader)
@@ -159,16 +159,16 @@ def _start(loader: DataLoader[Any]) -> Iterator[Any]:
 
 
 def _worker_died(error: RuntimeError | OSError | EOFError) -> bool:
-    """Whether a worker died or its connection broke; errors raised inside a worker begin with "Caught"."""
+    """Return whether a worker died or its connection broke; errors raised inside a worker begin with "Caught"."""
     text = str(error)
     return text.startswith("DataLoader worker") if isinstance(error, RuntimeError) else not text.startswith("Caught")
 
 
 def _init_worker(worker: int) -> None:
-    """Set up a worker: one OpenCV thread each (PyTorch limits its own), and signals left to the main process.
+    """Set up a worker: one OpenCV thread (PyTorch limits its own), and signals left to the main process.
 
-    A terminal or a batch system sends SIGINT and SIGTERM to the whole process group, but it is the main process that
-    stops the workers. One that it does not stop ends itself after a while, as Python waits for its workers at exit.
+    Terminals and batch systems send SIGINT and SIGTERM to the whole process group, but the main process stops the
+    workers. A worker that it does not stop exits by itself after a while, since Python waits for its workers at exit.
     """
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     if hasattr(signal, "alarm"):

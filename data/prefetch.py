@@ -1,4 +1,4 @@
-"""Iterators that threads run a few items ahead of their consumer, in order."""
+"""Ordered iterators that threads run a few items ahead of the consumer."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ T = TypeVar("T")
 R = TypeVar("R")
 
 WORKERS = max(1, min(4, (os.cpu_count() or 1) // 2))
-"""Threads that decode or fit images. Each takes a few milliseconds of work at a time from a network that wants all cores."""
+"""Threads that decode or preprocess images. They compete with the network, which uses all cores, so they are few."""
 
 _END = object()
 
@@ -24,9 +24,9 @@ _END = object()
 def map_ahead(
     function: Callable[[T], R], items: Iterable[T], ahead: int, workers: int = WORKERS
 ) -> Generator[R, None, None]:
-    """`function` of each item, in order. Threads work on up to `ahead` items in advance; with 0, the consumer's works on demand.
+    """Yield `function` of each item, in order. `items` is iterated in the consumer's thread.
 
-    `items` is iterated in the consumer's thread.
+    ahead: number of items that threads process in advance; 0: the consumer's thread processes each item on demand.
     """
     if not ahead:
         yield from map(function, items)
@@ -45,9 +45,9 @@ def map_ahead(
 
 
 def prefetch(items: Iterable[T], ahead: int) -> Generator[T, None, None]:
-    """The items, up to `ahead` of which a thread produces in advance; an exception in `items` is raised in its place.
+    """Yield the items, up to `ahead` of which a thread produces in advance.
 
-    If `items` is a generator, it is closed when this one ends or is closed.
+    An exception in `items` is raised in order. If `items` is a generator, it is closed when this one ends or is closed.
     """
     iterator, pool = iter(items), ThreadPoolExecutor(1, "prefetch")
     waiting: deque[Future[Any]] = deque(pool.submit(next, iterator, _END) for _ in range(ahead))

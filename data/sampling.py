@@ -1,6 +1,6 @@
-"""Which images a training batch is made of, and the size of its input.
+"""Selection of the images of a training batch, and of its input size.
 
-Images are drawn uniformly, as in the original, or by class balance, or by aspect ratio. The size is fixed, multi-scale
+Images are drawn uniformly, as in the original, by class balance, or by aspect ratio. The size is fixed, multi-scale
 (`random`, train_detector in the original's src/detector.c), or follows the aspect ratio of the batch's images.
 """
 
@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from data.augment.base import scale
 
 PERIOD = 10
-"""Iterations for which a random size is kept."""
+"""Number of iterations for which a random size is kept."""
 _FULL_SIZE_AT_END = 100
 _PLAIN_COEFFICIENT = 1.4
 
@@ -24,10 +24,11 @@ _PLAIN_COEFFICIENT = 1.4
 def class_balanced_weights(
     images: int, image_of: NDArray[np.int64], class_ids: NDArray[np.int64]
 ) -> NDArray[np.float64]:
-    """Probability of each image if first a class is drawn, then an image that contains it; (images,), sum 1.
+    """Return the probability of each image, (images,), sum 1, if a class is drawn first, then an image that contains it.
 
-    image_of, class_ids: (labels,), the image and the class of each label. Images without labels keep their share of
-    the data set. Source: class-aware sampling, Shen, Lin, Huang, Relay Backpropagation, ECCV 2016.
+    Images without labels keep their share of the data set.
+    image_of, class_ids: (labels,), image and class of each label.
+    Source: class-aware sampling, Shen, Lin, Huang, Relay Backpropagation, ECCV 2016.
     """
     pairs = np.unique(np.column_stack([image_of, class_ids]), axis=0)
     _, position, images_with = np.unique(pairs[:, 1], return_inverse=True, return_counts=True)
@@ -40,17 +41,17 @@ def class_balanced_weights(
 
 @dataclass(frozen=True, eq=False)
 class AspectGroups:
-    """Images grouped by aspect ratio. shapes: int (groups, 2), the network's input of each; group: int (images,)."""
+    """Images grouped by aspect ratio. shapes: int (groups, 2), input size of each group. group: int (images,)."""
 
     shapes: NDArray[np.int64]
     group: NDArray[np.int64]
 
 
 def group_by_aspect(sizes_wh: NDArray[np.int64], net_wh: tuple[int, int], step: int, min_images: int) -> AspectGroups:
-    """Groups of at least `min_images` images (if there are that many), with inputs that are multiples of `step` pixels.
+    """Form groups of at least `min_images` images (if there are that many), with input sizes in multiples of `step` pixels.
 
-    sizes_wh: (images, 2), zero where unknown. The longer side of every input is that of `net_wh`, the shorter one
-    follows from the median image of the group.
+    The longer side of every input is that of `net_wh`; the shorter one follows from the median image of the group.
+    sizes_wh: (images, 2), zero if unknown.
     """
     ratios = np.where(sizes_wh.min(axis=1) > 0, sizes_wh[:, 0] / np.maximum(sizes_wh[:, 1], 1), net_wh[0] / net_wh[1])
     order = np.argsort(ratios, kind="stable")
@@ -74,9 +75,10 @@ def _shapes(ratios: NDArray[np.float64], longest: int, step: int) -> NDArray[np.
 
 
 class ImageSampler:
-    """Draws image indices with replacement.
+    """A sampler that draws image indices with replacement.
 
-    weights: (count,), probability of each image, default uniform. groups: draw from the group of the batch's shape only.
+    weights: (count,), probability of each image; default: uniform.
+    groups: draw only from the group with the shape of the batch.
     """
 
     def __init__(
@@ -96,7 +98,7 @@ class ImageSampler:
         return totals / totals.sum()
 
     def __call__(self, rng: np.random.Generator, size_wh: tuple[int, int]) -> int:
-        """An index. size_wh: the network's input for the sample."""
+        """Draw an index. size_wh: the network's input size for the sample."""
         if self._uniform:
             return int(rng.integers(self.count))
         indices, cumulative = self._members[self._of_shape.get(size_wh, 0)]
@@ -113,7 +115,7 @@ class BatchShape(NamedTuple):
 
 
 class BatchShapes(Protocol):
-    """The shape of the batches of each iteration, a function of seed and iteration alone."""
+    """The shape of the batches of each iteration, which depends only on seed and iteration."""
 
     def at(self, iteration: int) -> BatchShape:
         """Shape of the batches of an iteration, counted from 0."""
@@ -125,7 +127,7 @@ class MultiScaleShapes:
     """Batches of one fixed size, or multi-scale.
 
     width, height, mini_batch: from the cfg (mini_batch = batch / subdivisions).
-    random: key of the last head; 0: fixed, 1: factors up to 1.4, else factors up to `random`.
+    random: key of the last head; 0: fixed size, 1: factors up to 1.4, else factors up to `random`.
     resize_step, dynamic_minibatch, max_batches: keys of [net].
     """
 
@@ -146,10 +148,10 @@ class MultiScaleShapes:
     def at(self, iteration: int) -> BatchShape:
         """Shape of the batches of an iteration, counted from 0.
 
-        Every ten iterations a factor is drawn as `scale`, and both sides become round(factor * side / step + 1)
-        steps: one step more than the factor asks for, except that a factor below 1 never enlarges. The first ten
-        iterations (to fail early if memory is short) and the last hundred (for the batch statistics) use the largest
-        size. With dynamic_minibatch smaller sizes get larger batches.
+        Every ten iterations a factor is drawn by `scale`, and both sides become round(factor * side / step + 1) steps:
+        one more than the factor implies, except that a factor below 1 never enlarges. The first ten iterations (to fail
+        early if memory is short) and the last hundred (for the batch statistics) use the largest size. With
+        dynamic_minibatch, smaller sizes get larger batches.
         """
         if not self.random:
             return self._fixed
@@ -186,7 +188,7 @@ class MultiScaleShapes:
 
 @dataclass(frozen=True, eq=False)
 class RectShapes:
-    """Batches of the shapes of aspect-ratio groups. shares: (groups,), probability of each."""
+    """Batches in the shapes of aspect-ratio groups. shares: (groups,), probability of each group."""
 
     shapes: NDArray[np.int64]
     shares: NDArray[np.float64]
@@ -198,7 +200,7 @@ class RectShapes:
         return self._shape(int(self.shapes.prod(axis=1).argmax()))
 
     def at(self, iteration: int) -> BatchShape:
-        """Shape of the batches of an iteration, counted from 0; the first is the largest, to fail early if memory is short."""
+        """Return the shape for an iteration, counted from 0; the first is the largest, to fail early if memory is short."""
         if iteration == 0:
             return self.largest
         draw = np.random.default_rng((self.seed, iteration)).random()

@@ -1,4 +1,4 @@
-"""Opening a data set; extension and content determine its format."""
+"""Opening of data sets in any format, detected by extension and content."""
 
 from __future__ import annotations
 
@@ -19,17 +19,17 @@ logger = logging.getLogger(__name__)
 
 DATA_SPLITS = {"train": "train", "valid": "val", "test": "test", "trainval": "trainval"}
 ONLY_SPLIT = "all"
-# What replaces a split that a data set lacks. The original, too, evaluates on `train` if there is no `valid`.
+# Replacements for a missing split. The original also evaluates on `train` if there is no `valid`.
 _FALLBACKS = {"val": ("test", ONLY_SPLIT, "train"), "test": ("val", ONLY_SPLIT), "train": ("trainval", ONLY_SPLIT)}
 
 
 def open_data(path: str | Path, split: str | None = None, *, names: str | Path | None = None) -> Dataset:
-    """The data set at `path`, or only one split of it.
+    """Open the data set at `path`, or only one split of it. Raises InputError.
 
-    `.data` (Darknet), `.yaml` (Ultralytics), `.json` (COCO), a folder with Annotations (Pascal VOC) or with COCO's JSON
-    files (only the one of the split is read), a folder with ImageNet's layout (split/class/image) or with CIFAR-10's batches,
-    a folder of images, or a `.txt` list of images. names: a names file that
-    replaces the data set's own. A missing split is replaced by a similar one, with a warning. Raises InputError.
+    Formats: `.data` (Darknet), `.yaml` (Ultralytics), `.json` (COCO), a folder with Annotations (Pascal VOC) or with COCO's
+    JSON files (only that of the split is read), a folder with ImageNet's layout (split/class/image) or with CIFAR-10's
+    batches, a folder of images, or a `.txt` list of images. A missing split is replaced by a similar one, with a warning.
+    names: a names file that replaces the data set's own.
     """
     path = Path(path)
     own_names = darknet.read_names(names) if names is not None else None
@@ -37,7 +37,7 @@ def open_data(path: str | Path, split: str | None = None, *, names: str | Path |
         if is_folder(path) and (files := annotation_files(path)):
             path = choose(files, split, _FALLBACKS.get(split or "", ()))
         dataset = _opener(path)(path, own_names)
-    except OSError as error:  # a folder without permission, or a disk that fails
+    except OSError as error:  # a folder without permission, or a failing disk
         raise InputError(f"{error.filename or path}: cannot be read: {error.strerror or error}") from None
     return dataset if split is None else _only(dataset, split)
 
@@ -75,7 +75,7 @@ def _only(dataset: Dataset, split: str) -> Dataset:
 
 
 def images_in(folder: Path) -> tuple[Path, ...]:
-    """All images below a folder, sorted by path. Raises InputError if there are none."""
+    """Return all images below a folder, sorted by path. Raises InputError if there are none."""
     found = sorted(path for path in folder.rglob("*") if path.suffix.lower() in IMAGE_SUFFIXES)
     if not found:
         raise InputError(f"{folder}: no images, expected files such as .jpg or .png")
@@ -95,7 +95,7 @@ def _list_or_folder(path: Path) -> tuple[Path, ...]:
 
 
 def _open_darknet(path: Path, names: tuple[str, ...] | None) -> Dataset:
-    """`.data`: entries are relative to the working directory (as in the original), the file's folder or its parent."""
+    """Open a `.data` file; its entries are relative to the working directory, as in the original, its folder or the parent."""
     options = darknet.parse_data(read_text(path, "data", paths=True), str(path))
     bases = (Path(), path.parent, path.parent.parent)
     labels = _path_labels(path, options, bases)
@@ -127,7 +127,7 @@ def _open_darknet(path: Path, names: tuple[str, ...] | None) -> Dataset:
 
 
 def _path_labels(path: Path, options: Mapping[str, str], bases: Iterable[Path]) -> tuple[str, ...]:
-    """What a classifier looks for in paths instead of the names (key `labels`, classifier.c train_classifier)."""
+    """Return the texts that identify classes in image paths instead of the names (key `labels`, classifier.c train_classifier)."""
     if "labels" not in options:
         return ()
     return darknet.read_names(_first_existing(options["labels"], bases, f"{path}: labels"))
@@ -195,7 +195,7 @@ def _open_coco(path: Path, names: tuple[str, ...] | None) -> Dataset:
 
 
 def _coco_folder(path: Path, content: coco.Json) -> Path:
-    """Where the images of a JSON file are: its own folder or one of COCO's usual ones; its own if none has them."""
+    """Return the folder with the images of a JSON file: its own or one of COCO's usual ones; its own if none has them."""
     tail = path.stem.rpartition("_")[2]
     here, above = path.parent, path.parent.parent
     folders = [here, here / tail, here / "images", above / tail, above / "images" / tail, above / "images", above]

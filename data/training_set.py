@@ -33,7 +33,7 @@ SPLIT = "train"
 
 @dataclass(frozen=True, kw_only=True)
 class BoxOptions:
-    """Keys of the last head with boxes that concern training images; see BoxSection in models/heads/base.py."""
+    """Keys of the last head with boxes that apply to training images; see BoxSection in models/heads/base.py."""
 
     classes: int
     jitter: float
@@ -44,7 +44,7 @@ class BoxOptions:
 
 @dataclass(frozen=True, eq=False)
 class RectOptions:
-    """For rectangular training. sizes_wh: (images, 2), zero where unknown. stride: of the network, in pixels."""
+    """Settings of rectangular training. sizes_wh: (images, 2), zero if unknown. stride: of the network, in pixels."""
 
     sizes_wh: NDArray[np.int64]
     stride: int
@@ -52,9 +52,13 @@ class RectOptions:
 
 @dataclass(frozen=True, kw_only=True)
 class LoaderOptions:
-    """How batches are made. cache: of decoded images. dihedral, albumentations: further augmentation.
+    """Settings of the training loader.
 
-    weights: (images,), probability of each image, default uniform. rect: batches of images of similar aspect ratio.
+    start: first iteration.
+    cache: cache of decoded images.
+    dihedral, albumentations: additional augmentation.
+    weights: (images,), probability of each image; default: uniform.
+    rect: form batches of images with similar aspect ratios.
     rank, world_size: this process and the number of processes that share each batch.
     """
 
@@ -84,9 +88,13 @@ def training_loader(
     options: LoaderOptions,
     hierarchy: ClassHierarchy | None = None,
 ) -> TrainLoader:
-    """Endless batches from split `train`. net: section [net]. boxes: None for a classifier, whose classes are the names.
+    """Return a loader of endless batches from split `train`.
 
-    hierarchy: of a classifier's classes. Raises InputError for options that exclude each other and unsupported channels.
+    net: section [net].
+    boxes: keys of the last head; None for a classifier, which has a class per name.
+    hierarchy: tree of a classifier's classes.
+
+    Raises InputError for options that exclude each other and for unsupported channels.
     """
     if channels not in (1, 3):
         raise InputError(f"[net] channels={channels}: expected 3, or 1 for grey images")
@@ -168,7 +176,7 @@ def _detection_augment(
 
 
 def _check_rect(net: RawSection, boxes: BoxOptions | None, *, letter_box: bool) -> None:
-    """Raises InputError where something else determines the shape of the input."""
+    """Raise InputError if another option determines the shape of the input."""
     if boxes is None:
         raise InputError("--rect is for detectors; a classifier crops its images to a square")
     if mixing_of(AugmentOptions.from_raw(net)) in {Mixing.MOSAIC, Mixing.CUTMIX_OR_MOSAIC}:
@@ -188,7 +196,7 @@ def _shapes_text(groups: AspectGroups) -> str:
 
 
 def single_class(dataset: Dataset) -> Dataset:
-    """The data set with a single class, "object"."""
+    """Return the data set with a single class, "object"."""
     return replace(dataset, names=("object",), path_labels=(), read=partial(_read_as_one_class, dataset.read))
 
 

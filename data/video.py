@@ -1,4 +1,4 @@
-"""Video files: reading frame by frame, and writing in a thread, under a temporary name until complete."""
+"""Video files: reading frame by frame, and writing in a thread, with a temporary name until complete."""
 
 from __future__ import annotations
 
@@ -30,25 +30,28 @@ VIDEO_SUFFIXES = frozenset(
     | {".mjpeg", ".mjpg", ".y4m"}
 )
 DEFAULT_FPS = 25.0
-TIMEOUT_S = 10.0  # in which a URL must give its next frame
+TIMEOUT_S = 10.0  # for the next frame of a URL
 _MAX_READ_FPS = 1000.0  # a larger value is a time base that the container reports as a frame rate
-_STALLED = 0.9  # of the timeout, after which a video that ends is one that stalled
+_STALLED = 0.9  # fraction of the timeout; a video that ends after waiting longer has stalled
 _MISSING = 0.02
-"""Fraction of the frames that a container may announce in excess: most only estimate their number."""
+"""Fraction of announced frames that may be missing: most containers only estimate their number."""
 
 DEFAULT_CODEC = "mp4v"
-"""Used without the package av; with it, the default is H.264, which browsers play."""
+"""Default codec without the package av; with it, the default is H.264, which browsers play."""
 _H264_CODECS, _H264_FILES = ("h264", "avc1", "x264"), (".mp4", ".m4v", ".mov", ".mkv")
 _FALLBACKS = ((DEFAULT_CODEC, ".mp4"), ("avc1", ".mp4"), ("MJPG", ".avi"))
-_QUEUED = 8  # frames between the caller and the encoder
-_MIN_FPS, _MAX_FPS = 0.1, 240.0  # what players and containers accept
+_QUEUED = 8  # frames that wait for the encoder at most
+_MIN_FPS, _MAX_FPS = 0.1, 240.0  # accepted by players and containers
 
 
 @dataclass(frozen=True, kw_only=True)
 class Video:
-    """path: file, URL or camera number. fps: frames per second, DEFAULT_FPS if unknown. size_wh: in pixels.
+    """Properties of a video or stream.
 
-    frames: number of frames that the container announces; None if unknown.
+    path: file, URL or camera number.
+    fps: frames per second; DEFAULT_FPS if unknown.
+    size_wh: in pixels.
+    frames: number of frames according to the container; None if unknown.
     """
 
     path: str
@@ -58,7 +61,7 @@ class Video:
 
 
 def describe(capture: cv2.VideoCapture, path: str) -> Video:
-    """Properties of an open capture."""
+    """Return the properties of an open capture."""
     fps = float(capture.get(cv2.CAP_PROP_FPS))
     count = float(capture.get(cv2.CAP_PROP_FRAME_COUNT))
     width, height = capture.get(cv2.CAP_PROP_FRAME_WIDTH), capture.get(cv2.CAP_PROP_FRAME_HEIGHT)
@@ -72,7 +75,7 @@ def describe(capture: cv2.VideoCapture, path: str) -> Video:
 
 @contextmanager
 def open_video(path: str) -> Iterator[tuple[cv2.VideoCapture, Video]]:
-    """A capture of a file or URL, and its properties. Raises InputError if it cannot be opened."""
+    """Open a file or URL; yield the capture and its properties. Raises InputError if it cannot be opened."""
     if "://" not in path:
         if not is_file(path):
             raise InputError(f"{path}: no such video")
@@ -89,16 +92,16 @@ def open_video(path: str) -> Iterator[tuple[cv2.VideoCapture, Video]]:
 
 
 def open_capture(url: str) -> cv2.VideoCapture:
-    """A capture of a URL that gives up opening or reading after TIMEOUT_S."""
+    """Open a URL, with TIMEOUT_S as the timeout for opening and reading."""
     limit = int(1000 * TIMEOUT_S)
     timeouts = [cv2.CAP_PROP_OPEN_TIMEOUT_MSEC, limit, cv2.CAP_PROP_READ_TIMEOUT_MSEC, limit]
     return cv2.VideoCapture(url, cv2.CAP_FFMPEG, timeouts)
 
 
 def video_frames(capture: cv2.VideoCapture, video: Video, stride: int = 1) -> Iterator[tuple[int, Image]]:
-    """(index, uint8 (h, w, 3) RGB) of every `stride`-th frame, counted from 0.
+    """Yield (index, uint8 (h, w, 3) RGB) of every `stride`-th frame, counted from 0.
 
-    Raises InputError after the last frame if there was none, if many of the announced frames are missing, or if a URL stalls.
+    Raises InputError at the end if there was no frame, if many of the announced frames are missing, or if a URL stalls.
     """
     number, waited = 0, 0.0
     while True:
@@ -121,16 +124,17 @@ def video_frames(capture: cv2.VideoCapture, video: Video, stride: int = 1) -> It
 
 
 class VideoWriter:
-    """Writes frames to a video file of constant frame rate and the first frame's size.
+    """Context manager that writes a video file with a constant frame rate and the size of the first frame.
 
         with VideoWriter("runs/detect/exp/street.mp4", fps=25) as video:
             video.write(image)
         video.path  # the file written
 
     codec: four letters; None: H.264 with the package av, else DEFAULT_CODEC.
-    Encoding runs in a thread. When the block ends, even by an error or Ctrl-C, the frames so far are a complete file;
-    without frames there is no file. If the codec is not available, another one and the suffix of its container are
-    used. `write` and `close` raise RunError if the video cannot be written.
+
+    Encoding runs in a thread. When the block ends, even by an error or Ctrl-C, the frames so far form a complete file;
+    without frames there is no file. If the codec is not available, another one is used, with the suffix of its container.
+    `write` and `close` raise RunError if the video cannot be written.
     """
 
     def __init__(self, path: str | Path, fps: float, codec: str | None = None) -> None:
@@ -140,12 +144,12 @@ class VideoWriter:
         self._codec = codec or _usual_codec(self.path)
         self._queue: queue.Queue[Image | None] = queue.Queue(_QUEUED)
         self._error: Exception | None = None
-        self._ended = False  # all frames have been taken from the queue
+        self._ended = False  # whether the queue has been read to its end
         self._thread: threading.Thread | None = threading.Thread(target=self._run, name="video writer", daemon=True)
         self._thread.start()
 
     def write(self, image: Image) -> None:
-        """Add a frame, uint8 (height, width, 3) RGB, which the caller must not change any more."""
+        """Add a frame, uint8 (height, width, 3) RGB, which the caller must not modify afterwards."""
         assert self._thread is not None, "the video is closed"
         if self._error is not None:
             raise self._error
@@ -176,7 +180,7 @@ class VideoWriter:
             self._encode(first)
         except (cv2.error, OSError) as error:
             self._error = RunError(f"{self.path}: video cannot be written: {error}")
-        except Exception as error:  # the caller gets it, and must not block on a full queue
+        except Exception as error:  # raised again in the caller's thread, which must not block on a full queue
             self._error = error
         if self._error is not None:
             while not self._ended and self._queue.get() is not None:
@@ -211,7 +215,7 @@ class VideoWriter:
         self.path.parent.mkdir(parents=True, exist_ok=True)
         wanted = (self._codec, self.path.suffix or ".mp4")
         for codec, suffix in dict.fromkeys((wanted, *_FALLBACKS)):
-            temporary = self.path.with_name(f".{self.path.stem}.part{suffix}")  # the suffix chooses the container
+            temporary = self.path.with_name(f".{self.path.stem}.part{suffix}")  # the suffix selects the container
             encoder = _open_encoder(temporary, codec, self._fps, size_wh)
             if encoder is not None:
                 self.path = self.path.with_suffix(suffix)
@@ -223,7 +227,7 @@ class VideoWriter:
 
 
 class _Encoder(Protocol):
-    """Writes RGB images of one size; `release` completes the file and can be called again."""
+    """An encoder of RGB images of one size; `release` completes the file and may be called again."""
 
     def write(self, image: Image) -> None: ...
 
@@ -236,7 +240,7 @@ def _usual_codec(path: Path) -> str:
 
 
 def _open_encoder(path: Path, codec: str, fps: float, size_wh: tuple[int, int]) -> _Encoder | None:
-    """An encoder for `path`, whose suffix chooses the container; None if the codec is not available for it."""
+    """Return an encoder for `path`, whose suffix selects the container; None if the codec is not available for it."""
     if codec.lower() in _H264_CODECS and path.suffix.lower() in _H264_FILES and is_installed("av"):
         import av
 
@@ -262,7 +266,7 @@ class _OpenCv:
 
 
 class _H264:
-    """H.264 as browsers play it: 4:2:0, even sides (an odd one gets its last row or column twice), the index at the start."""
+    """H.264 as browsers play it: 4:2:0, even sides (by repeating the last row or column), the index at the start."""
 
     def __init__(self, path: Path, fps: float, size_wh: tuple[int, int]) -> None:
         import av
@@ -290,13 +294,13 @@ class _H264:
         try:
             self._file.mux(self._stream.encode(frame))
         except self._error as error:
-            self._open = False  # PyAV crashes when a file without a header is written to
+            self._open = False  # PyAV crashes on writing to a file without a header
             self._file.close()
             raise OSError(str(error)) from error
 
 
 def readable_frames(path: Path) -> int:
-    """Frames of a video file: as its container says, or counted, which decodes them; 0 if the first cannot be read."""
+    """Return the number of frames of a video, from its container or by decoding; 0 if the first cannot be read."""
     try:
         with open_video(str(path)) as (capture, video):
             if not capture.grab():

@@ -1,4 +1,4 @@
-"""Writing a data set in any of the formats that data/sources.py opens."""
+"""Writing of data sets in Darknet, COCO, Ultralytics and Pascal VOC format."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ Splits = Mapping[str, list[Annotation]]
 
 @dataclass(frozen=True)
 class Conversion:
-    """A written data set: its files, its images and labels, and how many labels the format cannot express."""
+    """A written data set: its files, numbers of images and labels, and of labels that the format cannot express, by kind."""
 
     files: tuple[Path, ...]
     images: int
@@ -32,7 +32,7 @@ class Conversion:
 def write_data(dataset: Dataset, target: str | Path, *, copy: bool = False) -> Conversion:
     """Write a data set to `target`: `.data` (Darknet), `.json` (COCO), `.yaml` (Ultralytics), or a folder (Pascal VOC).
 
-    Formats with labels beside the images get links to the images, or copies with `copy`. Raises InputError for an
+    Formats with labels next to the images get links to the images, or copies with `copy`. Raises InputError for an
     unknown extension or a target that exists, RunError if it cannot be written.
     """
     target = Path(target)
@@ -68,7 +68,7 @@ def write_data(dataset: Dataset, target: str | Path, *, copy: bool = False) -> C
 
 
 def _not_converted(suffix: str, splits: Splits, classes: int) -> dict[str, int]:
-    """Number of labels that the format cannot express, by kind."""
+    """Return the number of labels that the format cannot express, by kind."""
     difficult = {split: sum(int(a.difficult.sum()) for a in images) for split, images in splits.items()}
     annotations = _all(splits)
     counts = {
@@ -92,7 +92,7 @@ def _size_of(annotation: Annotation) -> tuple[int, int]:
 
 
 def _link_images(annotations: Iterable[Annotation], folder: Path, copy: bool) -> dict[Path, Path]:
-    """Link or copy every image into `folder`; images of the same name get a number. Returns the new paths."""
+    """Link or copy every image into `folder` and return the new paths; images of the same name get a number."""
     places: dict[Path, Path] = {}
     taken: set[str] = set()
     for annotation in annotations:
@@ -111,7 +111,7 @@ def _link_images(annotations: Iterable[Annotation], folder: Path, copy: bool) ->
             if copy:
                 with image.open("rb") as source, atomic_write(place, durable=False) as target:
                     shutil.copyfileobj(source, target)
-            elif not (place.is_symlink() and place.readlink() == image.resolve()):  # of a conversion that was killed
+            elif not (place.is_symlink() and place.readlink() == image.resolve()):  # left by a killed conversion
                 place.symlink_to(image.resolve())
         sync_folder(folder)
     except OSError as error:
@@ -127,7 +127,7 @@ def _all(splits: Splits) -> list[Annotation]:
 
 
 def _write_each(texts: Iterable[tuple[Path, str]]) -> None:
-    """Write text files, all of which are on the disk when this returns."""
+    """Write text files and flush all of them to the disk."""
     folders = set()
     for path, text in texts:
         write_text(path, text, durable=False)
@@ -137,7 +137,7 @@ def _write_each(texts: Iterable[tuple[Path, str]]) -> None:
 
 
 def _write_darknet(dataset: Dataset, splits: Splits, target: Path, copy: bool) -> list[Path]:
-    """Labels beside the images, where the original finds them, too."""
+    """Write labels next to the images, where the original finds them too."""
     folder = target.parent.resolve()
     places = _link_images(_all(splits), folder / target.stem, copy)
     _write_each(
@@ -174,7 +174,7 @@ def _write_difficult(annotations: list[Annotation], places: Mapping[Path, Path],
 
 
 def _write_coco(dataset: Dataset, splits: Splits, target: Path, _: bool) -> list[Path]:
-    """One JSON file per split; several are told apart by the split's name before the extension."""
+    """Write one JSON file per split; if there are several, the split's name precedes the extension."""
     files = []
     for split, images in splits.items():
         path = target if len(splits) == 1 else target.with_name(f"{target.stem}_{split}{target.suffix}")

@@ -19,10 +19,11 @@ from utils.packages import need
 
 
 class AlbumentationsAugment:
-    """Albumentations transforms of an image and its boxes; picklable, and deterministic given the generator.
+    """Albumentations transforms of an image and its boxes; picklable, and deterministic for a given generator.
 
-    description: from `albumentations.to_dict`. Boxes are clipped to the image and dropped if less than a pixel wide or
-    high remains. An image resized by the transforms is resized back.
+    Boxes are clipped to the image and dropped if they become less than a pixel wide or high. An image resized by the
+    transforms is resized back.
+    description: from `albumentations.to_dict`.
     """
 
     def __init__(self, description: Mapping[str, Any], source: str) -> None:
@@ -57,7 +58,7 @@ class AlbumentationsAugment:
         return Sample(np.ascontiguousarray(changed.reshape(image.shape)), boxes[large_enough])
 
     def _build(self) -> Any:
-        os.environ.setdefault("NO_ALBUMENTATIONS_UPDATE", "1")  # otherwise it looks for a newer version online
+        os.environ.setdefault("NO_ALBUMENTATIONS_UPDATE", "1")  # otherwise it checks for a newer version online
         albumentations = need("albumentations", "albumentations")
         try:
             loaded = albumentations.from_dict(self.description)
@@ -77,7 +78,7 @@ def _box_rows(xyxy: Any, class_ids: Any) -> BoxRows:
 
 
 def read_albumentations(path: str | Path) -> AlbumentationsAugment:
-    """Transforms from a .yaml, .yml or .json file written by `albumentations.save`. Raises InputError."""
+    """Read transforms from a .yaml, .yml or .json file written by `albumentations.save`. Raises InputError."""
     text = read_text(path, "augmentation")
     description = parse_yaml(text, str(path))  # JSON is YAML
     if not isinstance(description, dict):

@@ -1,4 +1,4 @@
-"""What all augmentations share: a sample, and the original's random primitives on numpy's Generator (src/utils.c)."""
+"""Shared parts of all augmentations: samples, and the original's random functions (src/utils.c) on numpy's Generator."""
 
 from __future__ import annotations
 
@@ -14,8 +14,8 @@ from data.image import Image
 class Sample(NamedTuple):
     """An image, uint8 (height, width, channels), and its ground truth.
 
-    ground_truth: of a detector float32 (n, 5), centre x, centre y, width, height relative to the image, and class id;
-    of a classifier float32 (classes,), the target of each class.
+    ground_truth: for a detector float32 (n, 5), centre x, centre y, width, height relative to the image, and class id;
+        for a classifier float32 (classes,), the target of each class.
     """
 
     image: Image
@@ -27,30 +27,30 @@ class Sample(NamedTuple):
 
 
 DrawSample = Callable[[np.random.Generator], Sample]
-"""Gives a random image of the data set with its ground truth, not augmented."""
+"""Draws a random image of the data set with its ground truth, not augmented."""
 
 
 def as_image(array: Any) -> Image:
-    """An OpenCV result with the channel axis, which OpenCV drops from grey images."""
+    """Restore the channel axis, which OpenCV drops from grey images."""
     return np.asarray(array, np.uint8).reshape(*array.shape[:2], -1)
 
 
 def uniform(rng: np.random.Generator, low: float, high: float) -> float:
-    """Uniform between two numbers given in either order (rand_uniform_strong)."""
+    """Draw uniformly between two numbers given in either order (rand_uniform_strong)."""
     return min(low, high) + float(rng.random()) * abs(high - low)
 
 
 def integer(rng: np.random.Generator, low: int, high: int) -> int:
-    """Uniform integer, both ends included, ends in either order (rand_int)."""
+    """Draw a uniform integer between two inclusive limits given in either order (rand_int)."""
     return int(rng.integers(min(low, high), max(low, high) + 1))
 
 
 def scale(rng: np.random.Generator, limit: float) -> float:
-    """A factor, uniform on [1, limit], or with probability 1/2 the inverse of such a factor (rand_scale)."""
+    """Draw a factor, uniform on [1, limit], or with probability 1/2 its inverse (rand_scale)."""
     factor = uniform(rng, 1.0, limit)
     return factor if coin(rng) else 1.0 / factor
 
 
 def coin(rng: np.random.Generator) -> bool:
-    """True with probability 1/2 (random_gen() % 2)."""
+    """Return True with probability 1/2 (random_gen() % 2)."""
     return bool(rng.integers(2))

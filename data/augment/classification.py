@@ -29,14 +29,14 @@ class View(NamedTuple):
 
 @dataclass(frozen=True, kw_only=True)
 class ClassificationAugment:
-    """Makes a training sample. min_crop, max_crop: keys of [net], limits of the shorter side in pixels."""
+    """A callable that makes training samples. min_crop, max_crop: keys of [net], limits of the shorter side in pixels."""
 
     options: AugmentOptions
     min_crop: int
     max_crop: int
 
     def __call__(self, draw: DrawSample, rng: np.random.Generator, net_wh: tuple[int, int]) -> Sample:
-        """A sample of size `net_wh`; every other one is mixed if the options ask for it."""
+        """Make a sample of size `net_wh`, mixed with probability 1/2 if the options enable it."""
         mixing = mixing_of(self.options)
         sample = self._single(draw, rng, net_wh)
         if mixing is not Mixing.NONE and coin(rng):
@@ -62,10 +62,10 @@ class ClassificationAugment:
         return Sample(image, source.ground_truth)
 
     def draw_view(self, rng: np.random.Generator, size_wh: tuple[int, int], side: int) -> View:
-        """A view of an image of `size_wh` (random_augment_image, src/image.c).
+        """Draw a view of an image of `size_wh` (random_augment_image, src/image.c).
 
-        aspect as `scale`; shorter side a uniform integer from `min_crop` to `max_crop`; angle uniform; translation up
-        to half of what the scaled image has beyond the square of `side` pixels.
+        aspect by `scale`; shorter side a uniform integer from `min_crop` to `max_crop`; angle uniform; translation up to
+        half of what the scaled image extends beyond the square of `side` pixels.
         """
         width, height = size_wh
         aspect = scale(rng, self.options.aspect or 1.0)
@@ -78,7 +78,7 @@ class ClassificationAugment:
 
 
 def render_view(image: Image, view: View, side: int) -> Image:
-    """The square of `side` pixels of a view: bilinear, black outside the image (rotate_crop_image)."""
+    """Render a view as a square of `side` pixels: bilinear, black outside the image (rotate_crop_image)."""
     height, width = image.shape[:2]
     turn = np.array([[np.cos(view.angle), -np.sin(view.angle)], [np.sin(view.angle), np.cos(view.angle)]])
     to_source = turn @ np.diag([view.aspect / view.scale, 1 / view.scale])
@@ -88,7 +88,7 @@ def render_view(image: Image, view: View, side: int) -> Image:
 
 
 def distort_exact(image: Image, distortion: Distortion) -> Image:
-    """Hue (wraps around), saturation and exposure in floating point (distort_image, src/image.c)."""
+    """Change hue (wraps around), saturation and exposure in floating point (distort_image, src/image.c)."""
     if image.shape[2] < 3:
         return as_image(cv2.convertScaleAbs(image, alpha=distortion.exposure))
     hsv = cv2.cvtColor(image.astype(np.float32) / 255, cv2.COLOR_RGB2HSV)
@@ -105,7 +105,7 @@ def _mixup(samples: list[Sample], rng: np.random.Generator) -> Sample:
 
 
 def _cutmix(samples: list[Sample], rng: np.random.Generator) -> Sample:
-    """A rectangle of 30 to 80 % of each side from the second image; targets by area."""
+    """Paste a rectangle of 30 to 80 % of each side from the second image; weight the targets by area."""
     first, second = samples
     height, width = first.image.shape[:2]
     cut_width = integer(rng, int(width * 0.3), int(width * 0.8))
@@ -119,7 +119,7 @@ def _cutmix(samples: list[Sample], rng: np.random.Generator) -> Sample:
 
 
 def _mosaic(samples: list[Sample], rng: np.random.Generator) -> Sample:
-    """Four quadrants, each the same part of its own image; targets by area."""
+    """Combine four quadrants, each the same part of its own image; weight the targets by area."""
     height, width = samples[0].image.shape[:2]
     cut_x, cut_y = draw_mosaic_cut(rng, (width, height))
     image = samples[0].image.copy()

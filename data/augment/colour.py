@@ -27,7 +27,7 @@ class Distortion:
 
 
 def draw_distortion(rng: np.random.Generator, options: AugmentOptions) -> Distortion:
-    """hue ~ U(-hue, hue); saturation and exposure as `scale`, where 0 means unchanged (load_thread, src/data.c)."""
+    """Draw hue ~ U(-hue, hue), saturation and exposure by `scale`; 0 means unchanged (load_thread, src/data.c)."""
     return Distortion(
         hue=uniform(rng, -options.hue, options.hue),
         saturation=scale(rng, options.saturation or 1.0),
@@ -36,7 +36,7 @@ def draw_distortion(rng: np.random.Generator, options: AugmentOptions) -> Distor
 
 
 def distort(image: Image, distortion: Distortion) -> Image:
-    """Change hue, saturation and exposure in 8-bit HSV (hue 0..179); only the exposure of grey images.
+    """Change hue, saturation and exposure in 8-bit HSV (hue 0..179); for grey images, only the exposure.
 
     As in the original, a hue shifted below red is clamped to red, while one shifted beyond 179 wraps around.
     """
@@ -55,12 +55,12 @@ def _table(values: NDArray[np.floating]) -> NDArray[np.uint8]:
 
 
 def draw_blur(rng: np.random.Generator, blur: int) -> int:
-    """0 (no blur), 1 (blur the background) or `blur` (kernel size for the whole image), each with probability 1/3."""
+    """Draw 0 (no blur), 1 (blur the background) or `blur` (kernel size for the whole image), each with probability 1/3."""
     return (0, 1, blur)[rng.integers(3)] if blur else 0
 
 
 def limit_blur(blur: int, boxes: BoxRows, net_wh: tuple[int, int]) -> int:
-    """A smaller kernel if the smallest object is less than eight times its size; no blur without objects.
+    """Return a smaller kernel if the smallest object is less than eight times its size; 0 without objects.
 
     A kernel reduced to 1 means a blurred background from then on, as in load_data_detection (src/data.c).
     """
@@ -71,7 +71,7 @@ def limit_blur(blur: int, boxes: BoxRows, net_wh: tuple[int, int]) -> int:
 
 
 def apply_blur(image: Image, blur: int, boxes: BoxRows) -> Image:
-    """Gaussian blur; with `blur` 1 the boxes (n, 5) stay sharp."""
+    """Apply Gaussian blur; with `blur` 1 the boxes (n, 5) stay sharp."""
     if not blur:
         return image
     kernel = _BACKGROUND_KERNEL if blur == 1 else blur // 2 * 2 + 1
@@ -83,7 +83,7 @@ def apply_blur(image: Image, blur: int, boxes: BoxRows) -> Image:
 
 
 def _covered(boxes: BoxRows, width: int, height: int) -> NDArray[np.bool_]:
-    """(height, width) mask of the pixels inside any box, as the 2-D cumulative sum of the boxes' corners."""
+    """Return a mask (height, width) of the pixels inside any box, as the 2-D cumulative sum of the boxes' corners."""
     scale = np.array([width, height])
     low = ((boxes[:, :2] - boxes[:, 2:4] / 2) * scale).astype(np.int64)
     high = np.clip(low + (boxes[:, 2:4] * scale).astype(np.int64), 0, scale)
@@ -97,7 +97,7 @@ def _covered(boxes: BoxRows, width: int, height: int) -> NDArray[np.bool_]:
 
 
 def draw_noise(rng: np.random.Generator, gaussian_noise: int) -> int:
-    """Standard deviation of the noise: `gaussian_noise` (at most 127) with probability 1/2, else 0."""
+    """Draw the standard deviation of the noise: `gaussian_noise` (at most 127) with probability 1/2, else 0."""
     return min(gaussian_noise, 127) if gaussian_noise and coin(rng) else 0
 
 

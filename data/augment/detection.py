@@ -43,10 +43,12 @@ logger = logging.getLogger(__name__)
 
 @dataclass(frozen=True, kw_only=True)
 class DetectionAugment:
-    """Makes a training sample from as many images as it needs.
+    """A callable that makes training samples from as many images as it needs.
 
-    options, letter_box: keys of [net]. jitter, resize, classes, max_boxes: keys of the last head (`max_boxes` is `max`).
-    dihedral: mirror and transpose finished samples. albumentations: further transforms, applied to the finished sample.
+    options, letter_box: keys of [net].
+    jitter, resize, classes, max_boxes: keys of the last head (`max_boxes` is `max`).
+    dihedral: mirror and transpose finished samples.
+    albumentations: further transforms of finished samples.
     """
 
     options: AugmentOptions
@@ -66,7 +68,7 @@ class DetectionAugment:
 
     @property
     def mixing(self) -> Mixing:
-        """The kind that applies to a detector: cutmix is for classifiers only."""
+        """The kind of mixing for a detector; cutmix is for classifiers only."""
         mixing = mixing_of(self.options)
         return {Mixing.CUTMIX: Mixing.NONE, Mixing.CUTMIX_OR_MOSAIC: Mixing.MOSAIC}.get(mixing, mixing)
 
@@ -78,7 +80,7 @@ class DetectionAugment:
             logger.warning("[net] angle=%g has no effect on a detector, only on a classifier", self.options.angle)
 
     def __call__(self, draw: DrawSample, rng: np.random.Generator, net_wh: tuple[int, int]) -> Sample:
-        """A sample of size `net_wh`; every other one is mixed if the options ask for it."""
+        """Make a sample of size `net_wh`, mixed with probability 1/2 if the options enable it."""
         mixing = self.mixing if coin(rng) else Mixing.NONE
         make = {Mixing.MIXUP: self._mixup, Mixing.MOSAIC: self._mosaic}.get(mixing, self._single)
         sample = make(draw, rng, net_wh)
@@ -107,7 +109,7 @@ class DetectionAugment:
             if coin(rng):
                 margins = margins_to_corner(margins, quadrant, flip=flip)
             window = crop_window(margins, source.size_wh, flip=flip)
-            margins = replace(margins, left=window.left, top=window.top)  # reset where margins leave nothing
+            margins = replace(margins, left=window.left, top=window.top)  # `crop_window` may have reset them
             where = quadrant_placement(
                 margins, quadrant, flip=flip, size_wh=source.size_wh, net_wh=net_wh, cut_xy=cut_xy
             )
@@ -136,7 +138,7 @@ class DetectionAugment:
         net_wh: tuple[int, int],
         part: tuple[slice, slice] | None = None,
     ) -> Sample:
-        """The window at the network's size after colour, blur and noise; only its `part` (rows, columns) if given."""
+        """Render the window at the network's size with colour, blur and noise; only its `part` (rows, columns) if given."""
         distortion = draw_distortion(rng, self.options)
         blur = draw_blur(rng, self.options.blur)
         noise = draw_noise(rng, int(self.options.gaussian_noise))
@@ -145,7 +147,7 @@ class DetectionAugment:
         )
         blur = limit_blur(blur, boxes, net_wh)
         image = crop_and_resize(source.image, window, net_wh)
-        if part and not blur:  # colour changes are per pixel: skip those that stay invisible
+        if part and not blur:  # colour changes are per pixel: skip invisible ones
             image = np.ascontiguousarray(image[part])
         image = apply_blur(distort(image, distortion), blur, boxes)
         if part and blur:

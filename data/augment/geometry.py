@@ -1,6 +1,6 @@
 """Jitter, resize, letterbox and flip of a detector's image and boxes: crop a window, resize it to the network's input.
 
-A window may reach beyond the image; the outside is filled with the image's mean colour. All of this follows
+A window may extend beyond the image; the outside is filled with the image's mean colour. All of this follows
 load_data_detection in the original's src/data.c (built with OpenCV), including its truncation to whole pixels.
 Boxes are float32 (n, 5): centre x, centre y, width, height, all relative to the image, and class id.
 """
@@ -41,7 +41,7 @@ class CropWindow:
 
 
 def draw_margins(rng: np.random.Generator, size_wh: tuple[int, int], *, jitter: float, resize: float) -> Margins:
-    """Random margins for an image of `size_wh` pixels.
+    """Draw random margins for an image of `size_wh` pixels.
 
     Each side moves independently by U(-1, 1) * int(jitter * length). `resize` adds a second margin, drawn once for
     left and top and once for right and bottom, uniform between the margins that make the image `resize` times smaller
@@ -69,7 +69,7 @@ def _side_margins(
 
 
 def letterbox_margins(margins: Margins, size_wh: tuple[int, int], net_wh: tuple[int, int]) -> Margins:
-    """Margins widened on two opposite sides until the window without jitter has the network's aspect ratio."""
+    """Widen the margins on two opposite sides until the window without jitter has the network's aspect ratio."""
     width, height = size_wh
     net_ratio = net_wh[0] / net_wh[1]
     if (width / height) / net_ratio > 1:
@@ -80,7 +80,7 @@ def letterbox_margins(margins: Margins, size_wh: tuple[int, int], net_wh: tuple[
 
 
 def crop_window(margins: Margins, size_wh: tuple[int, int], *, flip: bool) -> CropWindow:
-    """The window that remains inside the margins; the whole image if nothing remains."""
+    """Return the window inside the margins; the whole image if nothing remains."""
     width = size_wh[0] - margins.left - margins.right
     height = size_wh[1] - margins.top - margins.bottom
     if min(width, height, size_wh[0] - margins.left, size_wh[1] - margins.top) <= 0:
@@ -89,7 +89,7 @@ def crop_window(margins: Margins, size_wh: tuple[int, int], *, flip: bool) -> Cr
 
 
 def crop_and_resize(image: Image, window: CropWindow, net_wh: tuple[int, int]) -> Image:
-    """The window, resized to `net_wh` (bilinear) and mirrored (image_data_augmentation, src/image_opencv.cpp)."""
+    """Crop the window, resize it to `net_wh` (bilinear) and flip it (image_data_augmentation, src/image_opencv.cpp)."""
     height, width = image.shape[:2]
     if (window.left, window.top, window.width, window.height) != (0, 0, width, height):
         image = _window_pixels(image, window)
@@ -122,10 +122,10 @@ def crop_boxes(
     max_boxes: int,
     rng: np.random.Generator,
 ) -> BoxRows:
-    """Boxes of an image of `size_wh` relative to its crop window, clipped to it, in random order.
+    """Return the boxes of an image of `size_wh` relative to its crop window, clipped to it, in random order.
 
-    Of the first `max_boxes` shuffled boxes, those outside the image or centred at (0, 0), those whose class is not
-    below `classes`, and those less than a pixel wide or high at `net_wh` are dropped. The limit applies before the
+    Only the first `max_boxes` shuffled boxes are used, without those outside the image or centred at (0, 0), those whose
+    class is not below `classes`, and those less than a pixel wide or high at `net_wh`. The limit applies before the
     filter, as in the original (fill_truth_detection, correct_boxes).
     """
     boxes = boxes[rng.permutation(len(boxes))]
@@ -157,7 +157,7 @@ def _relative_to(boxes: BoxRows, window: CropWindow, size_wh: tuple[int, int]) -
 
 
 def turned(image: Image, boxes: BoxRows, rng: np.random.Generator) -> tuple[Image, BoxRows]:
-    """The image and its boxes mirrored along both axes and transposed, each with probability 1/2; transposed if square."""
+    """Mirror an image and its boxes along each axis and, if it is square, transpose them, each with probability 1/2."""
     boxes = boxes.copy()
     for axis in (0, 1):
         if coin(rng):
@@ -170,7 +170,7 @@ def turned(image: Image, boxes: BoxRows, rng: np.random.Generator) -> tuple[Imag
 
 
 def pad_boxes(boxes: BoxRows, max_boxes: int) -> BoxRows:
-    """(max_boxes, 5): a zero row after the last box tells the loss where the list ends."""
+    """Pad the boxes to (max_boxes, 5); a zero row marks the end of the list for the loss."""
     rows = np.zeros((max_boxes, 5), np.float32)
     rows[: len(boxes)] = boxes[:max_boxes]
     return rows

@@ -1,4 +1,4 @@
-"""MixUp, CutMix and mosaic: which one [net] asks for, and the original's mosaic of four images (src/data.c)."""
+"""MixUp, CutMix and mosaic: selection by the keys of [net], and the original's mosaic of four images (src/data.c)."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from utils.net_options import AugmentOptions
 
 
 class Mixing(enum.IntEnum):
-    """How several images become one; the values are those of the `mixup` key."""
+    """Ways to combine several images; the values are those of the `mixup` key."""
 
     NONE = 0
     MIXUP = 1
@@ -25,7 +25,7 @@ class Mixing(enum.IntEnum):
 
 
 def mixing_of(options: AugmentOptions) -> Mixing:
-    """`cutmix` and `mosaic` override `mixup` (parse_net_options, src/parser.c). Raises InputError."""
+    """Return the kind of mixing; `cutmix` and `mosaic` override `mixup` (parse_net_options, src/parser.c). Raises InputError."""
     if options.cutmix or options.mosaic:
         if options.cutmix and options.mosaic:
             return Mixing.CUTMIX_OR_MOSAIC
@@ -41,7 +41,7 @@ QUADRANTS = (0, 1, 2, 3)
 
 @dataclass(frozen=True, kw_only=True)
 class Placement:
-    """How one image of the network's size fills a quadrant of the mosaic; all in pixels.
+    """Placement of one image of the network's size in a quadrant of the mosaic; all in pixels.
 
     cut_xy: where the four quadrants meet. shift_xy: translation of the image and its boxes.
     """
@@ -68,13 +68,13 @@ class Placement:
 
 
 def draw_mosaic_cut(rng: np.random.Generator, net_wh: tuple[int, int]) -> tuple[int, int]:
-    """Where the four quadrants meet: each coordinate a uniform integer in the middle 60 % of its side."""
+    """Draw the point where the four quadrants meet: each coordinate a uniform integer in the middle 60 % of its side."""
     limits = [(int(np.float32(side) * np.float32(0.2)), int(np.float32(side) * np.float32(0.8))) for side in net_wh]
     return integer(rng, *limits[0]), integer(rng, *limits[1])
 
 
 def margins_to_corner(margins: Margins, quadrant: int, *, flip: bool) -> Margins:
-    """The margins of each axis moved to one side, so that the quadrant shows as much of the image as possible."""
+    """Move the margins of each axis to one side, so that the quadrant shows as much of the image as possible."""
     horizontal, vertical = margins.left + margins.right, margins.top + margins.bottom
     to_left = bool(quadrant & 1) != flip
     margins = replace(margins, left=horizontal if to_left else 0, right=0 if to_left else horizontal)
@@ -91,7 +91,7 @@ def quadrant_placement(
     net_wh: tuple[int, int],
     cut_xy: tuple[int, int],
 ) -> Placement:
-    """Placement of an image of `size_wh` that was cropped by `margins` and resized to `net_wh`.
+    """Place an image of `size_wh` that was cropped by `margins` and resized to `net_wh`.
 
     Its corner touches the cut, except that added margins (the mean colour) are shifted out of the quadrant if possible.
     """
@@ -108,10 +108,10 @@ def _shift(before: int, after: int, length: int, net_length: int, cut: int, *, f
 
 
 def mosaic_boxes(boxes: BoxRows, placement: Placement, *, bound: bool) -> BoxRows:
-    """Boxes of an image in the mosaic, clipped to its quadrant (`bound`) or to the mosaic (blend_truth_mosaic).
+    """Move the boxes of an image into the mosaic, clipped to its quadrant (`bound`) or the mosaic (blend_truth_mosaic).
 
     Boxes that are outside the mosaic, at most one pixel wide or high, or as large as the mosaic are dropped. Without
-    `bound` a box remains even if another quadrant hides it, as in the original.
+    `bound`, a box is kept even if another quadrant hides it, as in the original.
     """
     size = np.array(placement.net_wh, np.float32)
     centre = boxes[:, :2] + np.array(placement.shift_xy, np.float32) / size
@@ -136,5 +136,5 @@ def mosaic_boxes(boxes: BoxRows, placement: Placement, *, bound: bool) -> BoxRow
 def _edges(
     centre: NDArray[np.float32], side: NDArray[np.float32], size: NDArray[np.float32]
 ) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-    """Left-top and right-bottom in pixels, truncated toward zero like the original's ints."""
+    """Return left-top and right-bottom in pixels, truncated toward zero like the original's ints."""
     return ((centre - side / 2) * size).astype(np.int64), ((centre + side / 2) * size).astype(np.int64)

@@ -1,1 +1,1 @@
-"""One file per label format on disk; each holds the reader and its writer."""
+"""Label formats on disk, one file per format with its reader and writer."""

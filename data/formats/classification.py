@@ -1,4 +1,4 @@
-"""Data sets for classifiers: ImageNet's folders of classes, and CIFAR-10's batches, which are unpacked into such folders."""
+"""Data sets for classifiers: ImageNet's class folders, and CIFAR-10's batches, which are unpacked into such folders."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ SPLIT_FOLDERS = {"train": "train", "val": "val", "valid": "val", "validation": "
 _NO_CLASSES = {"images", "labels", "annotations", "jpegimages", "masks"}  # of detection data sets
 UNPACKED = "images"
 _CIFAR_BATCH = re.compile(r"(data_batch_[1-5]|test_batch)(\.bin)?")
-# What the unpickler and NumPy raise for a pickle whose parts do not fit together.
+# Raised by the unpickler and NumPy for an inconsistent pickle.
 _DAMAGE = (EOFError, ValueError, TypeError, LookupError, AttributeError, ArithmeticError, SystemError, MemoryError,
            RecursionError, ImportError)  # fmt: skip
 _SIDE = 32
@@ -35,7 +35,10 @@ _CIFAR_CLASSES = 10
 
 
 class ClassFolders(NamedTuple):
-    """names: of the classes, sorted. labels: the text that occurs in the paths of each class. splits: images of each split."""
+    """A data set of class folders.
+
+    names: class names, sorted. labels: text that identifies each class in image paths. splits: images of each split.
+    """
 
     names: tuple[str, ...]
     labels: tuple[str, ...]
@@ -43,20 +46,23 @@ class ClassFolders(NamedTuple):
 
 
 def split_folders(folder: Path) -> dict[str, Path]:
-    """The folder of each split if `folder` has ImageNet's layout (split/class/image), else nothing."""
+    """Return the folder of each split if `folder` has ImageNet's layout (split/class/image), else an empty dict."""
     found = {split: folder / name for name, split in reversed(SPLIT_FOLDERS.items()) if _classes_in(folder / name)}
     return {split: found[split] for split in dict.fromkeys(SPLIT_FOLDERS.values()) if split in found}
 
 
 def _classes_in(folder: Path) -> list[Path]:
-    """Folders of classes in the folder of a split; none if it belongs to a detection data set."""
+    """Return the class folders in the folder of a split; none if it belongs to a detection data set."""
     inner = sorted(path for path in folder.iterdir() if path.is_dir()) if is_folder(folder) else []
     with_boxes = any(path.name.lower() in _NO_CLASSES or any(path.glob("*.txt")) for path in inner)
     return [] if with_boxes else inner
 
 
 def read_class_folders(folder: Path) -> ClassFolders:
-    """Images of a folder in ImageNet's layout. Raises InputError for classes that differ or cannot be told from the paths."""
+    """Read a folder in ImageNet's layout.
+
+    Raises InputError if the splits have different classes or the paths do not identify the classes.
+    """
     folders = split_folders(folder)
     classes = {split: tuple(each.name for each in _classes_in(path)) for split, path in folders.items()}
     first, names = next(iter(classes.items()))
@@ -79,12 +85,12 @@ def read_class_folders(folder: Path) -> ClassFolders:
 
 
 def is_cifar(folder: Path) -> bool:
-    """Whether a folder holds batches of CIFAR-10, of the Python or of the binary version."""
+    """Return whether a folder contains CIFAR-10 batches in the Python or binary version."""
     return any(_batches(folder, "train")) or any(_batches(folder, "test"))
 
 
 def unpack_cifar(folder: Path) -> Path:
-    """The folder inside `folder` with CIFAR-10's images as PNG files in folders of classes; written once.
+    """Unpack CIFAR-10's images once, as PNG files in class folders inside `folder`, and return their folder.
 
     Raises InputError for damaged batches, RunError if the images cannot be written.
     """
@@ -168,9 +174,9 @@ def _is_name(name: object) -> bool:
 
 
 class _ArrayUnpickler(pickle.Unpickler):
-    """Reads lists, dictionaries, strings, numbers and NumPy arrays, and refuses everything that could run code.
+    """An unpickler of lists, dictionaries, strings, numbers and NumPy arrays that rejects everything that could run code.
 
-    NumPy itself would crash on an array or a type with a state that does not fit.
+    Arrays are not built by NumPy, which would crash on an array or a type with an inconsistent state.
     """
 
     def find_class(self, module: str, name: str) -> Any:
@@ -180,13 +186,13 @@ class _ArrayUnpickler(pickle.Unpickler):
             return _PickledArray
         if (module, name) == ("numpy", "dtype"):
             return _PickledType
-        if (module, name) == ("_codecs", "encode"):  # bytes in pickles that Python 3 wrote for Python 2
+        if (module, name) == ("_codecs", "encode"):  # bytes in pickles written by Python 3 for Python 2
             return _encoded
         raise pickle.UnpicklingError(f"{module}.{name} is not data")
 
 
 class _Pickled:
-    """What a pickle says of an object, as plain data."""
+    """A pickled object as plain data."""
 
     def __init__(self, *arguments: object) -> None:
         self.arguments = arguments
@@ -202,7 +208,7 @@ class _PickledType(_Pickled):
 
 class _PickledArray(_Pickled):
     def pixels(self, path: Path, count: int) -> NDArray[np.uint8]:
-        """Raises InputError unless this is an array of `count` images."""
+        """Return the pixels. Raises InputError unless this is an array of `count` images."""
         try:
             _, shape, kind, by_column, content = self.state
             (name, *_), shape = kind.arguments, tuple(shape)
@@ -225,7 +231,7 @@ def _encoded(text: str, encoding: str) -> bytes:
 
 
 def _unpickled(path: Path) -> dict[str, Any]:
-    """The dictionary in a file of the Python version. Raises InputError for anything else in it."""
+    """Read the dictionary in a file of the Python version. Raises InputError for anything else."""
     try:
         content = _ArrayUnpickler(io.BytesIO(path.read_bytes()), encoding="latin1").load()
     except (pickle.UnpicklingError, *_DAMAGE) as error:

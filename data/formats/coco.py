@@ -17,25 +17,25 @@ from utils.files import read_text
 
 Json = dict[str, Any]
 
-_MOST = 1e15  # of a number of pixels
+_MOST = 1e15  # maximum number of pixels
 
 # COCO's category ids of its 80 classes: 1 to 90 without those that were planned but never labelled.
 COCO_IDS = tuple(i for i in range(1, 91) if i not in {12, 26, 29, 30, 45, 66, 68, 69, 71, 83})
 
 
 def is_coco(names: Sequence[str]) -> bool:
-    """Whether these are COCO's 80 classes, in COCO's or in Darknet's spelling (sofa, tvmonitor, ...)."""
+    """Return whether these are COCO's 80 classes, in COCO's or Darknet's spelling (sofa, tvmonitor, ...)."""
     return len(names) == len(COCO_IDS) and names[0] == "person" and names[-1] == "toothbrush"
 
 
 def image_id_of(path: Path) -> int | None:
-    """COCO's id of an image from its name: COCO_val2014_000000000042.jpg and 000000000042.jpg are 42."""
+    """Return COCO's id of an image from its name: 42 for COCO_val2014_000000000042.jpg and 000000000042.jpg."""
     digits = path.stem.rpartition("_")[2]
     return int(digits) if digits.isdecimal() else None
 
 
 def read_json(path: Path) -> Json:
-    """The content of a COCO JSON file; annotations may be missing. Raises InputError."""
+    """Read a COCO JSON file; annotations may be missing. Raises InputError."""
     content = parse_json(read_text(path, "annotation"), str(path))
     if not isinstance(content, dict):
         raise InputError(f"{path}: is a JSON {type(content).__name__}, expected COCO's object with 'images'")
@@ -50,10 +50,10 @@ def read_json(path: Path) -> Json:
 def parse_coco(
     content: Json, place: str, folder: Path
 ) -> tuple[list[Annotation], tuple[str, ...], tuple[int, ...], tuple[Finding, ...]]:
-    """Labels of every image, class names, category ids, and findings.
+    """Return the labels of every image, class names, category ids, and findings.
 
-    folder: of relative `file_name`s. Class ids follow the order of the category ids, which maps COCO's ids up to 90 to
-    its 80 classes.
+    Class ids follow the order of the category ids, which maps COCO's ids up to 90 to its 80 classes.
+    folder: base of relative `file_name`s.
     """
     categories = sorted(
         (entry["id"], str(entry.get("name", entry["id"])))
@@ -121,7 +121,7 @@ def _images(entries: list[Any], place: str, findings: list[Finding]) -> dict[int
 def _box(
     entry: Any, images: dict[int, tuple[str, tuple[int, int]]], class_of: dict[int, int]
 ) -> tuple[int, tuple[list[float], int, bool, float]]:
-    """Image id and (cxcywh_rel, class id, crowd, area). Raises ValueError."""
+    """Return image id and (cxcywh_rel, class id, crowd, area). Raises ValueError."""
     if not isinstance(entry, dict):
         raise ValueError("is no object")
     image_id, category_id, bbox = entry.get("image_id"), entry.get("category_id"), entry.get("bbox")
@@ -149,9 +149,9 @@ def format_coco(
     category_ids: Sequence[int] | None,
     folder: Path,
 ) -> str:
-    """Text of a COCO JSON file. Images below `folder` are named relative to it; images without ids are numbered.
+    """Return the text of a COCO JSON file. Images below `folder` are named relative to it; images without ids are numbered.
 
-    Difficult objects become ordinary ones, as the format has no such flag. Pixels are rounded to 1e-9.
+    Difficult objects become ordinary ones, as the format has no such flag. Coordinates are rounded to 1e-9 pixels.
     """
     ids = list(category_ids) if category_ids else list(range(1, len(names) + 1))
     pairs = list(annotations)
@@ -190,7 +190,7 @@ _PATTERNS = ("instances*.json", "annotations/instances*.json", "*/_annotations.c
 
 
 def split_of(path: Path) -> str | None:
-    """The split that a word of the file's or folder's name begins with: instances_val2017.json, valid/_annotations.coco.json."""
+    """Return the split from the file or folder name: instances_val2017.json, valid/_annotations.coco.json."""
     for name in (path.stem, path.parent.name):
         for split in SPLITS:
             if re.search(rf"(?<![a-z]){split}", name.lower()) or split.capitalize() in name:
@@ -199,12 +199,12 @@ def split_of(path: Path) -> str | None:
 
 
 def annotation_files(folder: Path) -> tuple[Path, ...]:
-    """The COCO JSON files of a folder, by their usual names."""
+    """Return the COCO JSON files in a folder, by their usual names."""
     return tuple(path for pattern in _PATTERNS for path in sorted(folder.glob(pattern)))
 
 
 def choose(files: Sequence[Path], split: str | None, fallbacks: Sequence[str]) -> Path:
-    """The file of a split or of the first of `fallbacks`, or the only file. Raises InputError if it is ambiguous."""
+    """Return the file of a split or of the first of `fallbacks`, or the only file. Raises InputError if it is ambiguous."""
     for wanted in (split, *fallbacks):
         found = [path for path in files if split_of(path) == wanted]
         if len(found) == 1:

@@ -32,10 +32,10 @@ _REAL = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?", re.ASCII)
 
 
 def label_candidates(image: Path) -> tuple[Path, ...]:
-    """Where the labels of an image may be, in order of preference.
+    """Return the possible label files of an image, in order of preference.
 
-    The image's own folder; where the original looks; the last `/images/` replaced by `/labels/`, as in Ultralytics data
-    sets.
+    In the image's folder; where the original looks; with the last `/images/` replaced by `/labels/`, as in Ultralytics
+    data sets.
     """
     posix = image.as_posix()
     head, found, tail = posix.rpartition("/images/")
@@ -44,7 +44,7 @@ def label_candidates(image: Path) -> tuple[Path, ...]:
 
 
 def original_label_path(image: Path) -> Path:
-    """Where the original reads and writes the labels of an image (replace_image_to_label, src/utils.c)."""
+    """Return the path where the original reads and writes the labels of an image (replace_image_to_label, src/utils.c)."""
     posix = image.as_posix()
     for folder, labels in _ORIGINAL_FOLDERS:
         posix = posix.replace(folder, labels, 1)
@@ -56,7 +56,7 @@ def _text_beside(posix: str) -> Path:
 
 
 class _Rows(NamedTuple):
-    """Labels of a text: cxcywh_rel, class id and line number of each, and what could not be read."""
+    """Labels of a text: cxcywh_rel, class id and line number of each, and findings."""
 
     boxes: list[list[float]]
     class_ids: list[int]
@@ -65,9 +65,9 @@ class _Rows(NamedTuple):
 
 
 def parse_labels(text: str, place: str) -> _Rows:
-    """Labels of a label file; a malformed line is skipped, where the original stops reading (read_boxes, src/data.c).
+    """Parse a label file; malformed lines are skipped, whereas the original stops reading there (read_boxes, src/data.c).
 
-    A sixth value, the confidence that `detect.py --save-conf` writes, is ignored.
+    A sixth value, the confidence written by `detect.py --save-conf`, is ignored.
     """
     rows = _Rows([], [], [], [])
     for number, line in enumerate(text.splitlines(), 1):
@@ -101,9 +101,9 @@ def _bad_label(words: Sequence[str]) -> str | None:
 
 
 def format_labels(annotation: Annotation, *, difficult: bool = False) -> str:
-    """Text of a label file: the ordinary objects, or the difficult ones. Crowds have no place in the format.
+    """Return the text of a label file: the ordinary objects, or the difficult ones. The format has no crowds.
 
-    Up to 17 digits, so that reading gives the same float64 values.
+    Numbers have up to 17 digits, so that reading restores the same float64 values.
     """
     chosen = (annotation.difficult == difficult) & ~annotation.crowd
     rows = zip(annotation.class_ids[chosen].tolist(), annotation.cxcywh_rel[chosen].tolist(), strict=True)
@@ -112,7 +112,7 @@ def format_labels(annotation: Annotation, *, difficult: bool = False) -> str:
 
 @dataclass(frozen=True)
 class TextLabels:
-    """Reads the labels of an image from its text file. difficult: label files of images with difficult objects."""
+    """A reader of labels from the image's text file. difficult: label files of images with difficult objects."""
 
     difficult: Mapping[Path, Path] = field(default_factory=dict)
 
@@ -149,7 +149,7 @@ def _text_if_there(path: Path) -> str | None:
 
 
 def parse_data(text: str, place: str) -> dict[str, str]:
-    """Options of a `.data` file. The first value of a repeated key counts, as in the original (option_find)."""
+    """Parse the options of a `.data` file. The first value of a repeated key is used, as in the original (option_find)."""
     options: dict[str, str] = {}
     for number, line in enumerate(text.splitlines(), 1):
         bare = line.strip()
@@ -163,15 +163,15 @@ def parse_data(text: str, place: str) -> dict[str, str]:
 
 
 def format_data(options: Mapping[str, str]) -> str:
-    """Text of a `.data` file."""
+    """Return the text of a `.data` file."""
     return "".join(f"{key} = {value}\n" for key, value in options.items())
 
 
 def read_names(path: str | Path) -> tuple[str, ...]:
-    """Class names in the order of their ids, of a names file or of the one that a .data file names.
+    """Read class names, in order of class id, from a names file, or from the one that a .data file refers to.
 
-    That one is relative to the working directory (as in the original), the .data file's folder or its parent. Raises InputError
-    if it is missing or empty.
+    The latter is relative to the working directory (as in the original), the .data file's folder or its parent.
+    Raises InputError if it is missing or empty.
     """
     if Path(path).suffix == ".data":
         options = parse_data(read_text(path, "data file"), str(path))
@@ -186,24 +186,24 @@ def read_names(path: str | Path) -> tuple[str, ...]:
 
 
 def format_list(entries: Iterable[object]) -> str:
-    """Text of a list of images or of a `.names` file."""
+    """Return the text of a list of images or of a `.names` file."""
     return "".join(f"{entry}\n" for entry in entries)
 
 
 def parse_list(text: str) -> list[str]:
-    """Entries of a list file, as they are."""
+    """Return the entries of a list file, unchanged."""
     return [bare for line in text.splitlines() if (bare := line.strip())]
 
 
 def read_list(path: Path) -> tuple[Path, ...]:
-    """Paths of a list file, one per line."""
+    """Read the paths in a list file, one per line."""
     entries = parse_list(read_text(path, "list", paths=True))
     base = list_base(entries, path)
     return tuple(base / entry for entry in entries)
 
 
 def read_difficult(path: Path, images: Sequence[Path]) -> dict[Path, Path]:
-    """The label file of the difficult objects of each image: a list, line by line beside `images`. Raises InputError."""
+    """Read the list of label files of difficult objects, one line per image in `images`. Raises InputError."""
     hard = read_list(path)
     if len(hard) != len(images):
         raise InputError(f"{path}: has {len(hard)} lines, expected {len(images)} as in valid")
@@ -211,9 +211,9 @@ def read_difficult(path: Path, images: Sequence[Path]) -> dict[Path, Path]:
 
 
 def list_base(entries: Sequence[str], path: Path) -> Path:
-    """What relative entries of the list file `path` are relative to, by the first one.
+    """Return the folder that entries of the list file `path` are relative to, judging by the first one.
 
-    The working directory, as in the original, or the folder of the list.
+    This is the working directory, as in the original, or the folder of the list.
     """
     first = entries[0] if entries else ""
     here = (Path(first).is_absolute() or exists(first)) and not first.startswith("./")
@@ -221,7 +221,7 @@ def list_base(entries: Sequence[str], path: Path) -> Path:
 
 
 def class_names(path: str | Path | None, classes: int, cfg: str | Path) -> tuple[str, ...]:
-    """Names of the `classes` of `cfg` from a names file; "class 0", "class 1", ... without one.
+    """Read the names of the `classes` of `cfg` from a names file; without one, return "class 0", "class 1", ...
 
     Raises InputError if the file has a different number of names.
     """

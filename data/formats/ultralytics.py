@@ -14,7 +14,7 @@ _MOST_CLASSES = 100_000
 
 
 def parse_yaml(text: str, place: str) -> tuple[tuple[str, ...], dict[str, tuple[str, ...]], str]:
-    """Class names, entries of each split and the root folder as written. Raises InputError."""
+    """Return class names, entries of each split, and the root folder as written. Raises InputError."""
     content = documents.parse_yaml(text, place)
     if not isinstance(content, dict):
         raise InputError(f"{place}: expected keys such as train, val and names")
@@ -47,7 +47,7 @@ def _names(content: Mapping[str, Any], place: str) -> tuple[str, ...]:
 
 
 def format_yaml(names: Sequence[str], splits: Mapping[str, Sequence[str]], root: str) -> str:
-    """Text of a YAML file; `splits` are folders or lists, relative to `root`."""
+    """Return the text of a YAML file; `splits` are folders or lists, relative to `root`."""
     content: dict[str, Any] = {"path": root}
     for split, entries in splits.items():
         content[split] = entries[0] if len(entries) == 1 else list(entries)

@@ -1,4 +1,4 @@
-"""Pascal VOC: an XML file of labels for each image, lists of image names in ImageSets/Main.
+"""Pascal VOC: an XML file of labels per image, and lists of image names in ImageSets/Main.
 
 Pixels are counted from 1. Boxes follow the original's scripts/voc_label.py: centre minus one, size xmax - xmin.
 """
@@ -23,7 +23,7 @@ VOC_NAMES = (
 )
 _FLAGGED = re.compile(r"\s(-1|0|1)$")
 _SIDE = re.compile(r"0*[1-9]\d{0,8}", re.ASCII)
-_MOST = 1e15  # of a number of pixels
+_MOST = 1e15  # maximum number of pixels
 _EDGES = ("xmin", "ymin", "xmax", "ymax")
 
 
@@ -35,7 +35,7 @@ class _Element:
     children: list[_Element] = field(default_factory=list)
 
     def find(self, path: str) -> _Element | None:
-        """The first descendant at a path such as `size/width`."""
+        """Return the first descendant at a path such as `size/width`."""
         here: _Element | None = self
         for tag in path.split("/"):
             here = next((child for child in here.children if child.tag == tag), None) if here else None
@@ -53,7 +53,7 @@ class _XmlError(ValueError):
 
 
 def _parse_xml(data: bytes) -> _Element:
-    """Tree of elements with line numbers. Raises ValueError for bad XML, and for entities that the file declares."""
+    """Parse into a tree of elements with line numbers. Raises ValueError for bad XML and for entity declarations."""
     root = _Element("", 0)
     open_elements = [root]
     parser = expat.ParserCreate()
@@ -76,13 +76,13 @@ def _parse_xml(data: bytes) -> _Element:
     parser.CharacterDataHandler, parser.EntityDeclHandler = characters, entity
     try:
         parser.Parse(data, True)
-    except (expat.ExpatError, LookupError) as error:  # LookupError: an encoding that nobody knows
+    except (expat.ExpatError, LookupError) as error:  # LookupError: unknown encoding
         raise _XmlError(str(error), getattr(error, "lineno", None)) from None
     return root
 
 
 def parse_annotation(data: bytes, place: str, image: Path, class_of: Mapping[str, int]) -> Annotation:
-    """Labels of an XML file; an object or a file that cannot be read becomes a finding."""
+    """Parse the labels of an XML file; an object or a file that cannot be read becomes a finding."""
     try:
         root = _parse_xml(data)
     except ValueError as error:
@@ -148,7 +148,7 @@ def _class_id(thing: _Element, class_of: Mapping[str, int]) -> int:
 
 
 def names_in(data: bytes) -> set[str]:
-    """Class names in an XML file; none if it is not valid."""
+    """Return the class names in an XML file; none if it is not valid."""
     try:
         root = _parse_xml(data)
     except ValueError:
@@ -158,7 +158,7 @@ def names_in(data: bytes) -> set[str]:
 
 
 def format_annotation(annotation: Annotation, size_wh: tuple[int, int], names: tuple[str, ...]) -> str:
-    """Text of an XML file. Crowds have no place in the format."""
+    """Return the text of an XML file. The format has no crowds."""
     width, height = size_wh
     out = [
         "<annotation>",
@@ -184,7 +184,7 @@ def format_annotation(annotation: Annotation, size_wh: tuple[int, int], names: t
 
 @dataclass(frozen=True)
 class XmlLabels:
-    """Reads the labels of an image from `annotations`/NAME.xml."""
+    """A reader of labels from `annotations`/NAME.xml."""
 
     annotations: Path
     names: tuple[str, ...]
@@ -200,13 +200,13 @@ class XmlLabels:
 
 
 def order_names(used: Iterable[str]) -> tuple[str, ...]:
-    """The 20 names of Pascal VOC if no other name is used, else the used names in alphabetical order."""
+    """Return the 20 names of Pascal VOC if no other name is used, else the used names in alphabetical order."""
     found = set(used)
     return VOC_NAMES if found and found <= set(VOC_NAMES) else tuple(sorted(found))
 
 
 def read_sets(folder: Path) -> dict[str, tuple[str, ...]]:
-    """Image names of every split in `folder`/ImageSets/Main, without the per-class lists (name and flag)."""
+    """Read the image names of every split in `folder`/ImageSets/Main, except per-class lists (name and flag)."""
     sets: dict[str, tuple[str, ...]] = {}
     for path in sorted((folder / "ImageSets" / "Main").glob("*.txt")):
         rows = tuple(bare for line in read_text(path, "image set").splitlines() if (bare := line.strip()))

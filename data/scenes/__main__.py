@@ -20,7 +20,7 @@ from data.scenes.painting import Scene, lay_out, photographed
 from data.video import DEFAULT_CODEC, VideoWriter
 from utils.cli import EXIT_OK, above_zero, run_script, script_parser, whole
 
-SAMPLES_SEED = 2026  # not the default of data sets, so that no detector has been trained on the samples
+SAMPLES_SEED = 2026  # not the default of data sets, so that no detector is trained on the samples
 SAMPLES = {  # surface and size
     "scene1": ("wood", (640, 480)),
     "scene2": ("mat", (480, 480)),
@@ -28,7 +28,7 @@ SAMPLES = {  # surface and size
     "scene4": ("steel", (640, 480)),
 }
 CLIP, CLIP_FPS, CLIP_FRAMES = "scenes.mp4", 15.0, 75
-_CLIP_WH, _CLIP_STEP = (416, 320), 12  # pixels: a frame, and how far the belt moves in it
+_CLIP_WH, _CLIP_STEP = (416, 320), 12  # pixels: frame size, and movement of the belt per frame
 
 
 def parse_arguments(arguments: Sequence[str] | None) -> argparse.Namespace:
@@ -67,7 +67,7 @@ def _write_samples(folder: Path) -> None:
 
 
 def sample_scene(name: str) -> Scene:
-    """A sample image and what is in it."""
+    """Return a sample image and its labels."""
     surface, size_wh = SAMPLES[name]
     rng = np.random.default_rng((SAMPLES_SEED, list(SAMPLES).index(name)))
     scene = lay_out(rng, size_wh, surface, 0.32 * max(size_wh), fill=1)
@@ -75,7 +75,7 @@ def sample_scene(name: str) -> Scene:
 
 
 def clip_frames() -> Iterator[NDArray[np.uint8]]:
-    """Frames of the clip: parts on a belt that moves to the left under a camera that stands still."""
+    """Yield the frames of the clip: parts on a belt that moves to the left under a fixed camera."""
     width, height = _CLIP_WH
     way = _CLIP_STEP * (CLIP_FRAMES - 1)
     belt = lay_out(

@@ -21,17 +21,19 @@ from utils.files import read_text, staged
 logger = logging.getLogger(__name__)
 
 VERSION = 2
-"""Raised whenever the same seed would give other images."""
+"""To be increased whenever the same seed would give different images."""
 _DATA_FILE = "scenes.data"
 
 
 def make_scenes(folder: str | Path, count: int, seed: int = 0, size: int = 416) -> Path:
-    """Path of the `.data` file of a data set of drawn scenes in `folder`, which is made if it is not there yet.
+    """Return the `.data` file of a data set of drawn scenes in `folder`, creating the data set if it does not exist.
 
-    count: images in split train; val gets a fifth as many other ones. size: side of the square images in pixels.
-    Images are JPEG files with Darknet labels beside them, and depend on seed, size and their number alone. The folder
-    appears under its name when it is complete. Raises InputError if it holds anything but the data set asked for,
-    RunError if it cannot be written.
+    count: number of images in split train; val gets a fifth as many others.
+    seed: each image depends only on seed, size and its number.
+    size: side of the square images in pixels.
+
+    Images are JPEG files with Darknet labels next to them. The folder appears under its name when it is complete.
+    Raises InputError if it contains anything but the requested data set, RunError if it cannot be written.
     """
     if count < 1 or size < 32:
         raise InputError(f"cannot draw {count} scenes of {size} pixels, expected at least 1 of at least 32")
@@ -56,7 +58,7 @@ def make_scenes(folder: str | Path, count: int, seed: int = 0, size: int = 416) 
                 (unfinished / _DATA_FILE).write_text(darknet.format_data(options))
             logger.info("%s: %d drawn scenes with %d classes", folder, count + validation, len(NAMES))
         except RunError:
-            if not folder.exists():  # else another process was faster
+            if not folder.exists():  # otherwise another process was faster
                 raise
     path = folder / _DATA_FILE
     found = darknet.parse_data(read_text(path, "data"), str(path)).get("drawn") if path.is_file() else None

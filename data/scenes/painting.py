@@ -1,4 +1,4 @@
-"""Painting one scene: parts under one light on a surface, with shadows, then what a camera adds."""
+"""Rendering of one scene: parts under one light on a surface, with shadows and camera effects."""
 
 from __future__ import annotations
 
@@ -13,10 +13,10 @@ from data.scenes.parts import NAMES, PARTS, Map, relief
 
 Vector = NDArray[np.float64]
 
-_LEAST_INSIDE = 0.6  # of a part's area
+_LEAST_INSIDE = 0.6  # fraction of a part's area inside the image
 _GAP = 0.04  # between two parts, in units
 _LEAST_SIDE_PX = 6
-_ATTEMPTS = 6  # places tried for a part
+_ATTEMPTS = 6  # positions tried for a part
 
 METALS = {
     "steel": (0.80, 0.83, 0.87),
@@ -38,15 +38,17 @@ SURFACES = {
     "wood": ((0.66, 0.51, 0.36), (0.44, 0.33, 0.25), (0.79, 0.68, 0.53)),
     "mat": ((0.84, 0.83, 0.80), (0.25, 0.47, 0.51), (0.66, 0.71, 0.76), (0.40, 0.43, 0.53)),
 }
-"""Colours of each kind of surface, linear in what the image shows, 1 is white."""
+"""Colours of each kind of surface, linear in the pixel values; 1 is white."""
 
 _BALL, _TILE = 64, 1024
-_BULGE = 0.22  # how far a flat face leans at its ends, so that reflections run across it
+_BULGE = 0.22  # slope of a flat face at its ends, so that reflections vary across it
 
 
 class Scene(NamedTuple):
-    """image: uint8 (height, width, 3), RGB. cxcywh_rel: float64 (n, 4), around what is inside the image of each part.
+    """A rendered image and its labels.
 
+    image: uint8 (height, width, 3), RGB.
+    cxcywh_rel: float64 (n, 4), boxes around the visible area of each part.
     class_ids: int64 (n,), index into parts.NAMES.
     """
 
@@ -56,16 +58,16 @@ class Scene(NamedTuple):
 
 
 def paint_scene(rng: np.random.Generator, size_wh: tuple[int, int]) -> Scene:
-    """A scene of some parts on a random surface."""
+    """Draw a scene of some parts on a random surface."""
     unit = max(size_wh) * float(np.exp(rng.uniform(np.log(0.26), np.log(0.42))))
     scene = lay_out(rng, size_wh, str(rng.choice(list(SURFACES))), unit, fill=float(rng.uniform(0.3, 1)))
     return scene._replace(image=photographed(scene.image, rng))
 
 
 def lay_out(rng: np.random.Generator, size_wh: tuple[int, int], surface: str, unit: float, fill: float) -> Scene:
-    """Parts on a surface, before the camera.
+    """Draw parts on a surface, without camera effects.
 
-    unit: pixels of a part of length 1. fill: share of the area to use, 1 for as many parts as find room.
+    unit: pixels of a part of length 1. fill: fraction of the area to use; 1: as many parts as fit.
     """
     around, up = rng.uniform(0, 2 * np.pi), np.deg2rad(rng.uniform(48, 62))
     light = np.array([np.cos(around) * np.cos(up), np.sin(around) * np.cos(up), np.sin(up)])
@@ -89,7 +91,7 @@ def lay_out(rng: np.random.Generator, size_wh: tuple[int, int], surface: str, un
 def _place(
     rng: np.random.Generator, image: Map, taken: NDArray[np.bool_], name: str, unit: float, light: Vector
 ) -> Vector | None:
-    """Put a part at a random place and angle; the corners of what is inside the image, None if there is no room."""
+    """Draw a part at a random position and angle; return the corners of its visible area, None if there is no room."""
     part, size_wh = PARTS[name], np.array([image.shape[1], image.shape[0]])
     length, angle = part.length * unit * rng.uniform(0.9, 1.1), rng.uniform(0, 2 * np.pi)
     reach = int(0.54 * length + 0.2 * unit) + 2
@@ -119,7 +121,7 @@ def _place(
 
 
 def _shadow(cover: Map, light: Vector, unit: float) -> Map:
-    """Light left on the surface around a part: dark close to it, soft on the side away from the lamp."""
+    """Return the light left on the surface around a part: dark close to it, soft on the side away from the lamp."""
     shift = -light[:2] * 0.17 * unit
     matrix = np.array([[1, 0, shift[0]], [0, 1, shift[1]]])
     cast = cv2.warpAffine(_blur(cover, 0.03 * unit), matrix, cover.shape[::-1])
@@ -128,7 +130,7 @@ def _shadow(cover: Map, light: Vector, unit: float) -> Map:
 
 
 def _shaded(rng: np.random.Generator, patch: Map, turn: Vector, light: Vector, material: str) -> Map:
-    """Colours of a part: what a ball of the material shows where its surface leans the same way."""
+    """Return the colours of a part, looked up on a ball of the same material where the surface has the same normal."""
     rise = np.linspace(-_BULGE, _BULGE, len(patch), dtype=np.float32)
     normal = patch[..., :2] @ turn.T.astype(np.float32) + np.dstack(np.meshgrid(rise, rise))
     at = (normal * (_BALL / 2 - 1) + (_BALL - 1) / 2).astype(np.float32)
@@ -139,14 +141,14 @@ def _shaded(rng: np.random.Generator, patch: Map, turn: Vector, light: Vector, m
 
 @functools.lru_cache(64)
 def _ball(light: tuple[float, float, float], material: str) -> Map:
-    """A ball of a material under the lamp: its colour for every direction that a surface can face."""
+    """Return a ball of a material under the lamp: its colour for every direction that a surface can face."""
     axis = np.linspace(-1, 1, _BALL, dtype=np.float32) * _BALL / (_BALL - 2)
     x, y = np.meshgrid(axis, axis)
     z = np.sqrt(np.maximum(1 - x * x - y * y, 0))
     lean = np.maximum(np.hypot(x, y), 1)
     x, y = x / lean, y / lean
     facing = x * light[0] + y * light[1] + z * light[2]
-    mirrored = 2 * z * facing - light[2]  # cosine between the mirrored view and the lamp
+    mirrored = 2 * z * facing - light[2]  # cosine between the reflected view and the lamp
     if material in PLASTICS:
         glow = 0.36 + 0.62 * np.clip(facing, 0, 1)
         gloss = 0.10 * _step(mirrored, 0.5, 0.95) + 0.5 * _step(mirrored, 0.93, 1.0)
@@ -166,7 +168,7 @@ def _step(values: Map, low: float, high: float) -> Map:
 
 @functools.cache
 def _tile(kind: str) -> Map:
-    """A large map of noise in 0..1 around 0.5, always the same: grain of materials and surfaces."""
+    """Return a large map of noise in 0..1 around 0.5, always the same: grain of materials and surfaces."""
     noise: Map = np.random.default_rng(len(kind)).standard_normal((_TILE, _TILE), dtype=np.float32)
     if kind == "wood":
         rings = _blur(noise, 130, 11)
@@ -192,14 +194,14 @@ def _blur(values: Map, sigma_x: float, sigma_y: float = 0) -> Map:
 
 
 def _crop(rng: np.random.Generator, tile: Map, shape: tuple[int, ...]) -> Map:
-    """A piece of a tile from a random place; a tile that is too small goes on with its mirror image."""
+    """Crop a tile at a random position; a tile that is too small is extended by its mirror image."""
     tile = np.pad(tile, [(0, max(side - _TILE, 0)) for side in shape[:2]], "symmetric") if max(shape) > _TILE else tile
     top, left = (int(rng.integers(max(_TILE - side, 0) + 1)) for side in shape[:2])
     return tile[top : top + shape[0], left : left + shape[1]]
 
 
 def _surface(rng: np.random.Generator, size_wh: tuple[int, int], kind: str) -> Map:
-    """What the parts lie on."""
+    """Draw the surface under the parts."""
     colours = SURFACES[kind]
     colour = np.array(colours[rng.integers(len(colours))]) * rng.uniform(0.85, 1.12) * rng.uniform(0.95, 1.05, 3)
     grain = _crop(rng, _tile(kind), size_wh[::-1])
@@ -208,7 +210,7 @@ def _surface(rng: np.random.Generator, size_wh: tuple[int, int], kind: str) -> M
 
 
 def photographed(image: NDArray[np.uint8], rng: np.random.Generator) -> NDArray[np.uint8]:
-    """What a camera and its light add: uneven light, darker corners, slight blur, noise, white balance."""
+    """Add camera effects: uneven light, darker corners, slight blur, noise, white balance."""
     height, width = image.shape[:2]
     x, y = np.meshgrid(np.linspace(-1, 1, 24), np.linspace(-1, 1, 24))
     tilt = rng.uniform(-0.13, 0.13, 2)
@@ -220,6 +222,6 @@ def photographed(image: NDArray[np.uint8], rng: np.random.Generator) -> NDArray[
 
 
 def _to_bytes(image: Map) -> NDArray[np.uint8]:
-    """Levels 0..255 of colours, the brightest compressed in place of being cut off."""
+    """Convert colours to levels 0..255, compressing the brightest instead of clipping them."""
     soft = np.where(image > 0.8, 1 - 0.2 * np.exp(-(image - 0.8) / 0.2), image)
     return np.asarray(np.rint(255 * soft), np.uint8)

@@ -1,4 +1,4 @@
-"""The machine parts of drawn scenes: relief maps, computed once and turned, scaled and lit for every scene."""
+"""The machine parts of drawn scenes: relief maps, computed once, then rotated, scaled and lit for every scene."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ Map = NDArray[Any]
 """float32 (height, width), with or without channels."""
 
 SIDE = 320
-"""Pixels of a relief map, which shows [-1, 1] x [-1, 1]."""
+"""Side of a relief map in pixels; it covers [-1, 1] x [-1, 1]."""
 _OVERSAMPLE = 2
 _FINE = SIDE * _OVERSAMPLE
 _PIXEL = 2 / _FINE
@@ -22,7 +22,7 @@ _LEVELS = 4
 
 
 class Part(NamedTuple):
-    """draw: its height map. length: its largest extent beside the other parts. materials: what it is made of."""
+    """A kind of part. draw: returns its height map. length: largest extent relative to other parts. materials: choices."""
 
     draw: Callable[[], Map]
     length: float
@@ -30,7 +30,7 @@ class Part(NamedTuple):
 
 
 def _grid() -> tuple[Map, Map]:
-    """x to the right and y down of every fine pixel."""
+    """Return x (to the right) and y (down) of every fine pixel."""
     axis = ((np.arange(_FINE) + 0.5) * _PIXEL - 1).astype(np.float32)
     x, y = np.meshgrid(axis, axis)
     return x, y
@@ -59,25 +59,25 @@ def _hexagon(radius: float) -> NDArray[np.bool_]:
 
 
 def _smooth(mask: NDArray[np.bool_], radius: float) -> NDArray[np.bool_]:
-    """The mask with rounded corners."""
+    """Round the corners of a mask."""
     return cv2.GaussianBlur(mask.astype(np.float32), (0, 0), radius / _PIXEL) > 0.5
 
 
 def _plate(mask: NDArray[np.bool_], height: float, bevel: float) -> Map:
-    """A flat piece with rounded edges; -1 where nothing is."""
+    """Return the height of a flat piece with rounded edges; -1 outside."""
     inside = cv2.distanceTransform(mask.astype(np.uint8), cv2.DIST_L2, 5) * _PIXEL
     edge = 1 - np.clip(inside / bevel, 0, 1)
     return np.where(mask, height - bevel * (1 - np.sqrt(1 - edge * edge)), -1).astype(np.float32)
 
 
 def _turned(radius: Map) -> Map:
-    """A body of revolution around the x axis, by its radius at every pixel; -1 where nothing is."""
+    """Return the height of a body of revolution around the x axis, given its radius at every pixel; -1 outside."""
     square = radius * np.abs(radius) - _Y * _Y
     return np.where(square > 0, np.sqrt(np.maximum(square, 0)), -1).astype(np.float32)
 
 
 def _tube(points: NDArray[np.float64], radius: float) -> Map:
-    """A round wire along points (n, 3)."""
+    """Return the height of a round wire along points (n, 3)."""
     height = np.full((_FINE, _FINE), -1, np.float32)
     reach = int(radius / _PIXEL) + 1
     offset = np.arange(-reach, reach + 1) * _PIXEL
@@ -91,7 +91,7 @@ def _tube(points: NDArray[np.float64], radius: float) -> Map:
 
 
 def _thread(radius: float, pitch: float) -> Map:
-    """Radius of a screw thread: a helix, so the crests lean."""
+    """Return the radius of a screw thread: a helix, so the crests are slanted."""
     phase = (_X + 0.35 * pitch * np.clip(_Y / radius, -1, 1)) / pitch
     return (radius * (0.87 + 0.26 * np.abs(phase - np.round(phase)))).astype(np.float32)
 
@@ -211,14 +211,16 @@ NAMES: tuple[str, ...] = tuple(PARTS)
 
 
 def relief(name: str, length_px: float) -> Map:
-    """The map (side, side, 4) of a part to be shown at a length, at most twice as large: surface normal x and y, how
-    much light reaches the place, and coverage."""
+    """Return the map (side, side, 4) of a part for a length in pixels, at most twice as large.
+
+    Channels: surface normal x and y, fraction of light that reaches the surface, and coverage.
+    """
     return _reliefs(name)[int(np.clip(np.log2(SIDE / max(length_px, 1)), 0, _LEVELS - 1))]
 
 
 @functools.cache
 def _reliefs(name: str) -> list[Map]:
-    """The maps of a part, each half as large as the one before."""
+    """Return the maps of a part, each half as large as the previous one."""
     height = PARTS[name].draw().astype(np.float32)
     cover = (height > -0.5).astype(np.float32)
     ground = cv2.GaussianBlur(np.maximum(height, 0), (0, 0), 2.2)
