@@ -93,7 +93,7 @@ class YOLO:
 
     @property
     def task(self) -> str:
-        """ "detect" or "classify"."""
+        """Kind of model, "detect" or "classify"."""
         return self._model().task
 
     @property
