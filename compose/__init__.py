@@ -1,4 +1,4 @@
-"""For maintainers: writes the model families in `cfg/` as Darknet cfg text from backbones and heads.
+"""For maintainers: composes the model families in `cfg/`, as Darknet cfg text, from backbones and heads.
 
-Users read and edit the cfg files themselves; nothing that runs or trains a model imports this package.
+Users read and edit the cfg files themselves; no code that runs or trains a model imports this package.
 """

@@ -20,7 +20,7 @@ from utils.errors import InputError
 from utils.files import write_text
 
 RENAMED = {"prn31": "prn3l", "efm-pelee": "efm", "efm-ref": "efm", "gfm-pelee": "gfm"}
-"""Old parts of names, which --pair and NAME still accept."""
+"""Renamed parts of names, old to new; --pair and NAME still accept the old ones."""
 
 
 def parse_arguments(arguments: Sequence[str] | None) -> argparse.Namespace:
@@ -62,7 +62,7 @@ def _chosen(options: argparse.Namespace) -> Mapping[str, Model]:
 
 
 def _current(name: str) -> str:
-    """Today's name of a model or head that was renamed."""
+    """The current name of a model or head that may have been renamed."""
     for old, new in RENAMED.items():
         name = name.replace(old, new)
     return name

@@ -8,9 +8,9 @@ from compose.net import Map, Net
 def two_way_dense(
     net: Net, x: Map, bottleneck: int, growth: int = 32, *, group_width: int | None = None
 ) -> tuple[Map, Map]:
-    """The two new maps of PeleeNet's dense layer, one and two 3x3 convolutions deep, of growth / 2 channels each.
+    """The two new maps of PeleeNet's dense layer, one and two 3x3 convolutions deep, with growth / 2 channels each.
 
-    With `group_width` the 3x3 convolutions are grouped, with so many channels per group (PeleeNeXt).
+    With `group_width`, the 3x3 convolutions are grouped, with this many channels per group (PeleeNeXt).
     """
     half = growth // 2
     groups = bottleneck // group_width if group_width else 1
@@ -30,7 +30,7 @@ def two_way_block(
 
 
 def dense_block(net: Net, x: Map, layers: int, bottleneck: int, growth: int) -> Map:
-    """DenseNet's block: 1x1, then 3x3; each output is concatenated with its input."""
+    """DenseNet's block: layers of a 1x1 and a 3x3, each concatenating its output with its input."""
     for _ in range(layers):
         new = net.conv(net.conv(x, bottleneck), growth, 3)
         x = net.route(new, x)
@@ -44,13 +44,13 @@ def squeeze_excite(net: Net, x: Map, hidden: int) -> Map:
 
 
 def spatial_pyramid(net: Net, x: Map) -> Map:
-    """SPP: `x` and its max pooling over 5x5, 9x9 and 13x13 windows, widest first."""
+    """SPP: concatenates max pooling of `x` over 13x13, 9x9 and 5x5 windows with `x` itself."""
     pools = [net.maxpool(x, size, stride=1) for size in (5, 9, 13)]
     return net.route(*reversed(pools), x)
 
 
 def tower(net: Net, x: Map, width: int, depth: int) -> Map:
-    """`depth` convolutions: 1x1 to `width` and 3x3 to twice `width` in turn."""
+    """`depth` convolutions, alternating between 1x1 to `width` and 3x3 to twice `width`."""
     for layer in range(depth):
         x = net.conv(x, 2 * width, 3) if layer % 2 else net.conv(x, width)
     return x

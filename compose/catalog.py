@@ -1,4 +1,4 @@
-"""Every cfg of the project (file name, backbone, head, input size, training settings), and its text."""
+"""The catalog of the project's cfgs (file name, backbone, head, input size, training settings), and their text."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ ORIGINS: Mapping[Origin, str] = {
 
 @dataclass(frozen=True)
 class Model:
-    """One cfg: keys of BACKBONES and HEADS, input side in pixels, training settings, default activation."""
+    """A cfg: key of BACKBONES, key of HEADS, input side in pixels, training settings, default activation."""
 
     backbone: str
     head: str
@@ -157,9 +157,9 @@ MODELS: Mapping[str, Model] = {
 
 
 def compose_text(name: str, model: Model) -> str:
-    """The whole cfg: header comment, [net], layers.
+    """The complete cfg: header comment, [net], layers.
 
-    Raises InputError when a part is unknown, or when backbone and head do not fit.
+    Raises InputError if a part is unknown, or if backbone and head do not fit together.
     """
     if model.backbone not in BACKBONES:
         raise InputError(f"no backbone {model.backbone!r}, expected one of: {', '.join(BACKBONES)}")

@@ -1,4 +1,4 @@
-"""Builds a network layer by layer and writes it as Darknet cfg text: all layer numbers are computed here."""
+"""Builds a network layer by layer and writes it as Darknet cfg text; all layer numbers are computed here."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ Value = int | float | str
 class Map:
     """The output of a layer: index, channels, side in pixels at the cfg's (square) input size, and stride.
 
-    The stride is the product of the strides passed so far: input pixels per pixel of this map.
+    The stride is the number of input pixels per pixel of this map: the product of all strides so far.
     """
 
     index: int
@@ -30,7 +30,7 @@ class Map:
 
 @dataclass(frozen=True)
 class Section:
-    """One `[type]` section; `comment` goes above it."""
+    """A `[type]` section; `comment` goes above it."""
 
     type: str
     options: Mapping[str, Value]
@@ -41,9 +41,9 @@ class Section:
 class Net:
     """A network under construction.
 
-    Every method appends one layer and returns its Map. Darknet's convolutions and poolings read the previous layer, so
-    one that is given an older Map gets a `[route]` first. References within a `part` are relative (`-4`), references to
-    an earlier part absolute (`61`), so that each part can be edited on its own.
+    Every method appends a layer and returns its Map. Darknet's convolution and pooling layers read the previous layer, so
+    if one is given an older Map, a `[route]` is added first. References within a `part` are relative (`-4`), references to
+    an earlier part absolute (`61`), so that each part can be edited separately.
     """
 
     side: int
@@ -54,7 +54,7 @@ class Net:
 
     @property
     def input(self) -> Map:
-        """The image; only the first layer may read it."""
+        """The input image; only the first layer may read it."""
         return Map(-1, 3, self.side)
 
     @contextmanager
@@ -80,7 +80,7 @@ class Net:
         activation: str | None = None,
         normalize: bool = True,
     ) -> Map:
-        """Convolution with padding size // 2, batch norm unless `normalize` is false, and an activation."""
+        """Convolution with padding size // 2, batch norm if `normalize`, and an activation."""
         if source.channels % groups or filters % groups:
             raise InputError(f"{groups} groups do not divide {source} into {filters} filters")
         options: dict[str, Value] = {"batch_normalize": 1} if normalize else {}
@@ -92,7 +92,7 @@ class Net:
         return self._after(source, "convolutional", options, channels=filters, side=side, stride=source.stride * stride)
 
     def maxpool(self, source: Map, size: int = 2, *, stride: int = 2, padding: int | None = None) -> Map:
-        """Max pooling; without `padding` Darknet pads size - 1 in total, so the stride alone sets the output size."""
+        """Max pooling; by default Darknet pads size - 1 in total, so only the stride determines the output size."""
         options: dict[str, Value] = {"size": size, "stride": stride}
         if padding is not None:
             options["padding"] = padding
@@ -101,7 +101,7 @@ class Net:
         return self._after(source, "maxpool", options, side=side, stride=source.stride * stride)
 
     def maxout(self, source: Map, channels: int) -> Map:
-        """The largest of every `source.channels / channels` channels; `source` itself when the counts are equal."""
+        """Maximum over every `source.channels / channels` channels; `source` itself if the counts are equal."""
         if source.channels == channels:
             return source
         if source.channels % channels:
@@ -139,10 +139,10 @@ class Net:
         return self._append("route", options, replace(source, channels=source.channels // parts))
 
     def subsample(self, source: Map, stride: int) -> Map:
-        """Every `stride`-th pixel of every `stride`-th row, taken by [reorg3d] and a grouped [route] without arithmetic.
+        """Every `stride`-th pixel of every `stride`-th row, taken without arithmetic by [reorg3d] and a grouped [route].
 
-        The published residual networks add a larger map to a smaller one. [shortcut] once subsampled the larger map
-        like this (blas.c shortcut_cpu); today's shortcut_layer.c refuses it.
+        The published residual networks add a larger map to a smaller one. [shortcut] used to subsample the larger map
+        like this (blas.c shortcut_cpu); the current shortcut_layer.c rejects it.
         """
         channels, side = source.channels * stride**2, source.side // stride
         changes = {"channels": channels, "side": side, "stride": source.stride * stride}
@@ -169,11 +169,11 @@ class Net:
         return self._after(source, "yolo", options)
 
     def _after(self, source: Map, kind: str, options: Mapping[str, Value], **changes: int) -> Map:
-        """A layer that reads `source` as the previous one; changes: what its output does not have in common with it."""
+        """Append a layer that reads `source` as the previous layer; changes: attributes in which its output differs."""
         return self._append(kind, options, replace(self._previous(source), **changes))
 
     def _append(self, kind: str, options: Mapping[str, Value], output: Map) -> Map:
-        """A layer with an output like `output`."""
+        """Append a layer with an output like `output`."""
         if output.side < 1:
             raise InputError(f"layer {len(self.layers)} [{kind}] would be {output.side} pixels wide")
         self.layers.append(Section(kind, options, self._comment))
@@ -181,7 +181,7 @@ class Net:
         return replace(output, index=len(self.layers) - 1)
 
     def _previous(self, source: Map) -> Map:
-        """`source`, through a [route] if it is not the previous layer."""
+        """Make `source` the previous layer, by a [route] if necessary."""
         if source.index == len(self.layers) - 1:
             return source
         assert source.index >= 0, "only the first layer may read the image"
@@ -217,7 +217,7 @@ class Features:
         return self.maps[max(self.maps)]
 
     def take(self, head: str, strides: Sequence[int], *, at_least: int = 1) -> tuple[Map, ...]:
-        """The maps at `strides`; InputError naming both sides when one is missing or narrower than `at_least`."""
+        """The maps at `strides`. Raises InputError, naming backbone and head, if one is missing or narrower than `at_least`."""
         offered = ", ".join(f"/{stride} ({self.maps[stride].channels} channels)" for stride in sorted(self.maps))
         wanted = ", ".join(f"/{stride}" for stride in strides)
         sides = f"head {head} reads {wanted}, backbone {self.backbone} offers {offered}"
@@ -232,7 +232,7 @@ class Features:
 
 
 Origin = Literal["cfg", "public", "figure", "derived", "fitted"]
-"""Where a layer table comes from; compose.catalog.ORIGINS says it in words."""
+"""Where a layer table comes from; compose.catalog.ORIGINS explains each."""
 Builder = TypeVar("Builder", bound=Callable[..., object])
 
 

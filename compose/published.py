@@ -1,4 +1,4 @@
-"""What the papers print for each model (papers.txt), and how close the project's cfg comes to it.
+"""The numbers printed in the papers for each model (papers.txt), and how close the project's cfgs come to them.
 
 Sources: CSPNet (arXiv 1911.11929) and the README of WongKinYiu/CrossStagePartialNetworks, the results page of
 WongKinYiu/PartialResidualNetworks, VoVNet (arXiv 1904.09730) and the README of stigma0617/VoVNet.pytorch.
@@ -12,21 +12,21 @@ from pathlib import Path
 from typing import Literal
 
 Reach = Literal["digits", "near", "apart"]
-"""All printed digits; within NEAR; or further away. The last two need a note."""
+"""Equal in all printed digits, within NEAR, or further apart. The last two need a note."""
 NEAR = 0.003
 Counted = Literal["weights", "stored"]
-"""Parameters as CSPNet counts them (convolution weights), or everything a .weights file stores (the PRN repository)."""
+"""Parameters as CSPNet counts them (convolution weights), or all floats of a .weights file (the PRN repository)."""
 REACHES: Mapping[str, Reach] = {"~": "near", "!": "apart"}
 Status = Literal["exact", "contradicted", "open", "no count", "quoted"]
 OPEN = "open: "
-"""How the note of an open row begins."""
+"""Start of the note of an open row."""
 AUTHORS_CFG = "the authors' cfg "
-"""How the note of a row begins whose count a published cfg gives that this project does not have: `NAME: BFLOPs`, and more."""
+"""Start of the note of a row whose count is that of a published cfg not in this project; then `NAME: BFLOPs`, and more."""
 
 
 @dataclass(frozen=True)
 class Printed:
-    """A number as printed, and how close our count is held to it."""
+    """A printed number, and how close our count must be to it."""
 
     text: str
     reach: Reach = "digits"
@@ -36,20 +36,20 @@ class Printed:
         return float(self.text)
 
     def agrees(self, value: float) -> bool:
-        """Whether `value`, in the unit of the text, is as close as `reach` says."""
+        """Whether `value`, in the unit of the text, is exactly as close as `reach` states."""
         if self.reach == "apart":
             return abs(value / self.value - 1) > NEAR
         return self.matches_digits(value) or (self.reach == "near" and abs(value / self.value - 1) <= NEAR)
 
     def matches_digits(self, value: float) -> bool:
-        """Whether `value`, rounded to as many decimals, reads the same."""
+        """Whether `value`, rounded to the printed number of decimals, reads the same."""
         decimals = len(self.text.partition(".")[2])
         return f"{value:.{decimals}f}" == self.text
 
 
 @dataclass(frozen=True)
 class Row:
-    """A printed row. `model` is the name of our cfg, empty when there is none; `side` is 0 when it is not printed."""
+    """A printed row. `model` is the name of our cfg, empty if there is none; `side` is 0 if it is not printed."""
 
     label: str
     model: str
@@ -62,7 +62,7 @@ class Row:
 
     @property
     def status(self) -> Status:
-        """What became of the printed counts. tests/compose holds each to what it says."""
+        """How our counts relate to the printed ones; tests/compose verifies this for each row."""
         printed = [number for number in (self.parameters, self.bflops) if number]
         if self.note.startswith(OPEN):
             return "open"
@@ -82,9 +82,9 @@ class Table:
 
 
 def _read_table(block: str) -> Table:
-    """One table of papers.txt: its title, `name: value` lines, and a line for each row.
+    """Read a table of papers.txt: its title, `name: value` lines, and a line for each row.
 
-    A count that ends in ~ is held to be near, one that ends in ! to be apart; s marks stored values.
+    A count that ends in ~ must be near, one that ends in ! apart; s marks stored values.
     """
     title, *lines = block.strip().splitlines()
     about = dict(line.split(": ", 1) for line in lines if " | " not in line)
@@ -117,7 +117,7 @@ TABLES = tuple(_read_table(block) for block in _TEXT.split("\n== ")[1:])
 (TABLE_5,) = (table for table in TABLES if table.title.startswith("CSPNet Table 5"))
 
 UNIT = 2 * 32 * 32 * 104 * 104 / 1e9
-"""BFLOPs of a 1x1 convolution of 32 to 32 channels at 104x104, the unit in which the bars of Figure 7 are round."""
+"""BFLOPs of a 1x1 convolution from 32 to 32 channels at 104x104; in this unit the bars of Figure 7 are round numbers."""
 BARS: Mapping[int, float] = {
     0: 3.375, 2: 1, 3: 2, 4: 4.5, 5: 2, 6: 2, 17: 9, 19: 4, 20: 2, 21: 2, 42: 9, 44: 4, 45: 2, 46: 2, 87: 9, 89: 4, 90: 2,
     91: 2, 112: 2.25, 113: 6.25, 114: 2.5, 115: 9, 116: 0.5, 117: 0, 118: 0, 119: 2, 120: 9, 121: 0.5, 122: 0.03, 123: 2.25,
@@ -125,7 +125,7 @@ BARS: Mapping[int, float] = {
     136: 9, 137: 3.98, 138: 0, 139: 4.5, 140: 0, 141: 0, 142: 2, 143: 9, 144: 1.99, 145: 0, 146: 4.5, 147: 0.5, 148: 2.25,
     149: 0.5, 150: 0,
 }  # fmt: skip
-"""CSPPeleeNet-EFM in Figure 7: measured bars in UNITs by the figure's layer number, 0 for one that cannot be seen."""
+"""CSPPeleeNet-EFM in Figure 7: height of each bar in UNITs by the figure's layer number; 0 for invisible ones."""
 
 _CSP, _PRN_REPOSITORY, _DARKNET = "CrossStagePartialNetworks", "PartialResidualNetworks", "darknet"
 PUBLISHED_CFGS: Mapping[str, tuple[str, str]] = {
@@ -150,4 +150,4 @@ PUBLISHED_CFGS: Mapping[str, tuple[str, str]] = {
     "csresnext50-panet-spp": (_CSP, "csresnext50-panet-spp"),
     "csresnext50-panet-spp-original-optimal": (_CSP, "csresnext50-panet-spp-original-optimal"),
 }
-"""Our cfgs that have a twin: the repository (of WongKinYiu, darknet of AlexeyAB) and its cfg. Same function, same weights."""
+"""Our cfgs with a published twin (same function, same weights): its repository (by WongKinYiu or AlexeyAB) and its cfg."""

@@ -1,4 +1,4 @@
-"""Write docs/models.md: the papers' tables beside the project's counts and measured latency.
+"""Write docs/models.md: the papers' tables next to the project's counts and measured latency.
 
 python -m compose.report [--check]
 """
@@ -54,7 +54,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def report() -> str:
-    """The whole page."""
+    """The complete page."""
     latency = json.loads(LATENCY.read_text(encoding="utf-8"))
     filled = {
         "latency": latency["about"],
@@ -81,7 +81,7 @@ def _twins() -> str:
 
 
 def _statuses() -> str:
-    """How many rows of each table have which status."""
+    """The number of rows with each status, per table."""
     statuses = typing.get_args(Status)
     found = [(table.title, Counter(row.status for row in table.rows)) for table in TABLES]
     total = ("all", sum((counts for _, counts in found), Counter[Status]()))
@@ -107,7 +107,7 @@ def _published_table(table: Table, latency: Mapping[str, Any]) -> str:
 def _published_row(
     row: Row, latency: Mapping[str, float], engines: Sequence[str], fps: Mapping[str, Mapping[str, float]]
 ) -> tuple[str, ...]:
-    """The cells of a row, "–" for what is not printed and for what of ours there is not."""
+    """The cells of a row; "–" for anything not printed or not available for our cfg."""
     stored, key = row.counted == "stored", f"{row.model}@{row.side}"
     sums = totals(_plan(row.model, row.side)) if row.model else {}
     parameters = sums["params" if stored else "conv_weights"] / 1e6 if sums else None
@@ -127,7 +127,7 @@ def _published_row(
 
 
 def _compared(printed: Printed | None, value: float | None, mark: str = "") -> tuple[str, str, str]:
-    """Printed, ours with one digit more, and the sign."""
+    """The printed number, ours with one more digit, and the sign that compares them."""
     if value is None:
         return printed.text if printed else "–", "–", ""
     if printed is None:
@@ -144,12 +144,12 @@ def _origin(name: str) -> str:
 
 
 def figure_layers(plan: Plan) -> list[Step]:
-    """The layers that Figure 7 numbers."""
+    """The layers that are numbered in Figure 7."""
     return [step for step in plan.steps if step.section.names[0] in ("convolutional", "maxpool", "upsample", "yolo")]
 
 
 def bflops(step: Step) -> float:
-    """Its BFLOPs as CSPNet's tables count."""
+    """BFLOPs of a layer as counted in CSPNet's tables."""
     return (step.cost.operations - step.cost.elementwise) / 1e9
 
 

@@ -1,4 +1,4 @@
-"""The `[net]` sections: input and training settings as the papers and the authors' public cfgs state them."""
+"""The `[net]` sections: input and training settings from the papers and the authors' public cfgs."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from compose.net import Value
 
 Settings = dict[str, Value]
 Training = Callable[[int], Settings]
-"""From the input side in pixels to the options of [net]."""
+"""Maps the input side in pixels to the options of [net]."""
 
 IMAGENET_IMAGES = 1_281_167
 AUGMENTATION: Settings = {"angle": 7, "hue": ".1", "saturation": ".75", "exposure": ".75", "aspect": ".75"}
@@ -21,7 +21,7 @@ def _input(side: int, batch: int, subdivisions: int) -> Settings:
 def imagenet(side: int, *, steps: int = 1_600_000, subdivisions: int = 4) -> Settings:
     """CSPNet section 4.1, dense networks: batch 128, 1.6 M steps of the poly policy from 0.1.
 
-    The paper prints weight decay 0.005. The authors' public cfgs, which are followed here, have 0.0005, and training
+    The paper prints a weight decay of 0.005. These settings follow the authors' public cfgs, which have 0.0005, and training
     crops of 128 to 448 pixels at any input size.
     """
     return {
@@ -40,24 +40,24 @@ def imagenet(side: int, *, steps: int = 1_600_000, subdivisions: int = 4) -> Set
 
 
 def published_imagenet(side: int) -> Settings:
-    """The authors' public cfgs: half as many steps."""
+    """`imagenet` as in the authors' public cfgs, with half as many steps."""
     return imagenet(side, steps=800_000)
 
 
 def light_imagenet(side: int) -> Settings:
-    """The same in one pass over the batch: the Darknet Reference, ResNet-10 and DenseNet-201."""
+    """`published_imagenet` without subdivisions: Darknet Reference, ResNet-10 and DenseNet-201."""
     return imagenet(side, steps=800_000, subdivisions=1)
 
 
 def halved_imagenet(side: int) -> Settings:
-    """The same in two passes over the batch: MobileNet-v2 and ResNet-101."""
+    """`published_imagenet` with two subdivisions: MobileNet-v2 and ResNet-101."""
     return imagenet(side, steps=800_000, subdivisions=2)
 
 
 def efficientnet_imagenet(side: int) -> Settings:
-    """EfficientNet: batch 120, learning rate 0.256 falling by 4 % every 10,000 steps.
+    """EfficientNet: batch 120, learning rate 0.256, reduced by 4 % every 10,000 steps.
 
-    Its cfg gives `decay` twice, 0.0005 and 0.00005; the original reads the first (option_list.c option_find).
+    The authors' cfg sets `decay` twice, to 0.0005 and 0.00005; the original reads the first (option_list.c option_find).
     """
     return {
         **_input(side, 120, 4),
@@ -75,9 +75,9 @@ def efficientnet_imagenet(side: int) -> Settings:
 
 
 def vovnet_imagenet(side: int) -> Settings:
-    """VoVNet's code: 90 epochs of batch 256, learning rate 0.1, a tenth after every 30 epochs, weight decay 0.0001.
+    """VoVNet's code: 90 epochs, batch 256, learning rate 0.1, divided by 10 every 30 epochs, weight decay 0.0001.
 
-    Its random resized crops are torchvision's; Darknet's nearest setting are crops of 128 to 448 pixels.
+    It uses torchvision's random resized crops; Darknet's closest setting is crops of 128 to 448 pixels.
     """
     thirty = 30 * IMAGENET_IMAGES // 256
     return {
@@ -95,7 +95,7 @@ def vovnet_imagenet(side: int) -> Settings:
 
 
 def cifar(side: int) -> Settings:
-    """DenseNet on CIFAR: 300 epochs of batch 64, learning rate 0.1, a tenth at one half and at three quarters."""
+    """DenseNet on CIFAR: 300 epochs, batch 64, learning rate 0.1, divided by 10 after one half and three quarters."""
     steps = 300 * 50_000 // 64
     return {
         **_input(side, 64, 1),
@@ -131,15 +131,15 @@ def coco(side: int, *, steps: int = 500_500, subdivisions: int = 16) -> Settings
 
 
 def coco_original(side: int) -> Settings:
-    """YOLOv3's own length. Its cfgs ship with batch 1, for inference; these train."""
+    """`coco` with the length of YOLOv3's training. Its published cfgs have batch 1, for inference; these can train."""
     return coco(side, steps=500_200)
 
 
 def coco_light(side: int) -> Settings:
-    """The PRN and tiny detectors: half as many subdivisions."""
+    """`coco` for the PRN and tiny detectors, with half as many subdivisions."""
     return coco(side, steps=500_200, subdivisions=8)
 
 
 def coco_optimal(side: int) -> Settings:
-    """The later recipe published as "original-optimal": mosaic, higher learning rate and momentum."""
+    """The later recipe, published as "original-optimal": mosaic, higher learning rate and momentum."""
     return coco(side, subdivisions=8) | {"momentum": 0.949, "learning_rate": 0.00261, "mosaic": 1}

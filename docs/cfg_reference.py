@@ -1,4 +1,4 @@
-"""Generates docs/cfg-reference.md: every section and key of a cfg, from the typed sections that read it.
+"""Generate docs/cfg-reference.md, which lists every section and key of a cfg, from the classes that read it.
 
 python -m docs.cfg_reference [--check]
 """
@@ -68,7 +68,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def reference() -> str:
-    """The whole page."""
+    """The complete page."""
     words = ", ".join(f"`{word}`" for word in ACTIVATIONS)
     parts = [INTRODUCTION, _contents(), *_net(), *_every_layer(), ACTIVATIONS_TEXT.format(words=words), *_layers()]
     return "\n".join(parts)
@@ -113,7 +113,7 @@ def _first(section: type[LayerSection]) -> str:
 
 
 def _docstring(options: type[Options]) -> str:
-    """First paragraph of the class's docstring."""
+    """First paragraph of the docstring of a class."""
     return inspect.cleandoc(options.__doc__ or "").split("\n\n")[0].replace("\n", " ")
 
 
@@ -123,7 +123,7 @@ def _same(section: type[Options], other: type[Options], key: str) -> bool:
 
 
 def _tables(options: type[Options], left_out: Collection[str]) -> Iterator[str]:
-    """A table of the keys with an effect, and one of those without."""
+    """A table of keys with an effect, and one of keys without."""
     hints = get_type_hints(options)
     fields = [item for key, item in options.keys().items() if key not in left_out]
     acting = [_row(item, hints[item.name]) for item in fields if "ignored" not in item.metadata]

@@ -1,16 +1,16 @@
-"""Run the examples of README and docs as a reader would: every block of commands or Python, in order, from the root.
+"""Run the examples in README and docs as a reader would: every block of commands or Python, in order, from the root.
 
 python3 -m docs.examples
 
-Meant for a fresh clone (`.ci/readme` makes one): the first command of README creates the environment that all others use.
-Blocks marked `sh` and `python` run as they are. An HTML comment right above a block, invisible on the page, changes that:
+Meant for a fresh clone (`.ci/readme` makes one): the first command in README creates the environment that all others use.
+Blocks marked `sh` and `python` run as they are. An HTML comment directly above a block, invisible on the page, changes this:
 
     <!-- example: not run, REASON -->     skip the block; the reason is required
     <!-- example: add FLAGS -->           add FLAGS to each command, to keep it short or to find a free port
     <!-- example: until TEXT -->          press Ctrl-C as soon as the command prints TEXT
 
-The shipped detector and sample images stand in for the reader's own files, such as yolov4.weights or street.jpg. Only the
-standard library is used, because this runs before the environment exists.
+The shipped detector and sample images stand in for the reader's own files, such as yolov4.weights or street.jpg. This uses
+only the standard library, because it runs before the environment exists.
 """
 
 from __future__ import annotations
@@ -44,7 +44,10 @@ _DATA = "classes = 10\ntrain = drawn/scenes-train.txt\nvalid = drawn/scenes-val.
 class Example:
     """A command or a block of Python.
 
-    line: its line in the page. skip: why it is not run. add: extra flags. until: output that ends it.
+    line: line number in the page.
+    skip: why it is not run; empty if it is.
+    add: extra flags.
+    until: output after which to interrupt it.
     """
 
     page: str
@@ -64,11 +67,11 @@ class Example:
 
 
 class Failed(Exception):
-    """An example does not do what its page says."""
+    """An example does not do what the page says."""
 
 
 def examples(page: Path) -> Iterator[Example]:
-    """All commands and Python blocks of a page. Raises ValueError for a malformed mark."""
+    """Yield all commands and Python blocks of a page. Raises ValueError for a malformed HTML comment."""
     text, name = page.read_text("utf-8"), page.relative_to(ROOT).as_posix() if page.is_relative_to(ROOT) else page.name
     for block in _BLOCK.finditer(text):
         marks = _marks(block[1], f"{name}:{text.count(chr(10), 0, block.start()) + 1}")
@@ -103,9 +106,9 @@ def pages() -> list[Path]:
 
 
 def first_steps() -> Iterator[Example]:
-    """The commands that detect.py suggests at its end; see inference/first_look.py."""
+    """Yield the commands that detect.py suggests when it is done; see inference/first_look.py."""
     own = Path(ENVIRONMENT) / "bin" / "python"
-    python = str(own) if own.exists() else sys.executable  # this program itself runs without the project's requirements
+    python = str(own) if own.exists() else sys.executable  # this script itself runs without the project's requirements
     ask = "from inference.first_look import STEPS; print(*(step.script for step in STEPS), sep='\\n')"
     for script in subprocess.check_output([python, "-c", ask], text=True, cwd=ROOT).splitlines():
         until = "http://" if script == "serve.py" else ""
@@ -145,7 +148,7 @@ def stand_ins(environment: dict[str, str]) -> None:
 
 def run(example: Example, environment: dict[str, str]) -> None:
     """Run one example. Raises Failed with its output."""
-    if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:  # in a background job, and children inherit it
+    if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:  # as in a background job; children would inherit it
         signal.signal(signal.SIGINT, signal.default_int_handler)
     command = ["python", "-"] if example.kind == "python" else ["bash", "-euo", "pipefail", "-c", example.command]
     process = subprocess.Popen(
@@ -180,13 +183,13 @@ def _interrupted(process: subprocess.Popen[str], until: str) -> str:
 
 
 def active(environment: dict[str, str]) -> dict[str, str]:
-    """The environment after `source .venv/bin/activate`."""
+    """The environment variables after `source .venv/bin/activate`."""
     folder = Path(ENVIRONMENT).resolve()
     return environment | {"VIRTUAL_ENV": str(folder), "PATH": f"{folder / 'bin'}{os.pathsep}{environment['PATH']}"}
 
 
 def follow(chosen: Sequence[Path]) -> None:
-    """Run every example of the pages, and after README the commands that detect.py suggests. Raises Failed."""
+    """Run all examples of the pages and, after README, the commands that detect.py suggests. Raises Failed."""
     environment = dict(os.environ)
     for page in chosen:
         for example in chain(examples(page), first_steps() if page.name == "README.md" else ()):

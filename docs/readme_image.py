@@ -1,4 +1,4 @@
-"""Make README's image: what `python detect.py` writes for the sample images, joined into one.
+"""Make the image in README from what `python detect.py` writes for the sample images.
 
 python -m docs.readme_image
 """
@@ -39,7 +39,7 @@ def _read(path: Path) -> NDArray[np.uint8]:
 
 
 def _row(images: Sequence[NDArray[np.uint8]]) -> NDArray[np.uint8]:
-    """Images side by side at one height, WIDTH_PX wide together."""
+    """Join images side by side at a common height, to a total width of WIDTH_PX."""
     shapes = [image.shape[1] / image.shape[0] for image in images]
     height = round(WIDTH_PX / sum(shapes))
     widths = np.diff([0, *np.rint(np.cumsum(shapes) * WIDTH_PX / sum(shapes)).astype(int)])

@@ -1,4 +1,4 @@
-"""Detect in a folder of images, in batches, and write one JSON line for each image as it is done.
+"""Detect objects in a folder of images, in batches, and write a line of JSON for each image as it is finished.
 
 python examples/batch_job.py data/samples found.jsonl
 """
@@ -11,7 +11,7 @@ from pathlib import Path
 from cspyolo import YOLO
 
 source, out = sys.argv[1:3]
-model = YOLO()  # the shipped detector; YOLO("my.cfg", "my.weights", names="my.names") for yours
+model = YOLO()  # the shipped detector; for your own: YOLO("my.cfg", "my.weights", names="my.names")
 with Path(out).open("w", encoding="utf-8") as lines:
     for result in model(source, batch=8, stream=True):
         lines.write(result.to_json() + "\n")

@@ -16,7 +16,7 @@ from models.features import Features
 
 
 class Fpn(nn.Module):
-    """The pyramid of the FPN paper: each level by 1x1 to one width, plus the coarser level upsampled, then 3x3."""
+    """The pyramid of the FPN paper: a 1x1 to a common width, plus the upsampled coarser level, followed by a 3x3."""
 
     def __init__(self, backbone: Features, width: int = 128) -> None:
         super().__init__()
@@ -38,7 +38,7 @@ class Fpn(nn.Module):
 
 parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
 parser.add_argument("--cfg", default="cfg/csppeleenet.cfg")
-parser.add_argument("--weights", help="of the classifier; random without")
+parser.add_argument("--weights", help="weights of the classifier; default: random")
 parser.add_argument("--levels", nargs="+", default=("c3", "c4", "c5"))
 parser.add_argument("--img-size", type=int, default=224)
 options = parser.parse_args()
@@ -49,7 +49,7 @@ images = torch.rand(2, 3, options.img_size, options.img_size)
 for name, level in pyramid(images).items():
     print(f"{name}: stride {pyramid.strides[name]}, {tuple(level.shape)}")
 optimizer = torch.optim.SGD(pyramid.parameters(), lr=0.01)
-for step in range(3):  # your head and loss; here every level learns the mean of its pixels' brightness
+for step in range(3):  # replace by your head and loss; here every level learns the mean brightness of the image
     loss = torch.stack(
         [mse_loss(level.mean((1, 2, 3)), images.mean((1, 2, 3))) for level in pyramid(images).values()]
     ).sum()

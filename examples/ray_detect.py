@@ -1,10 +1,10 @@
-"""Detect in a list of millions of images on a Ray cluster. Run it again after a failure, and it goes on with what is missing.
+"""Detect objects in millions of images on a Ray cluster. After a failure, run it again to process what is missing.
 
 python examples/ray_detect.py images.txt found --model my.cfg --weights my.weights --names my.names --workers 8
 
-`found` gets one Parquet file for every `--shard` images, in the order of the list: path, width, height, and lists of
+`found` receives a Parquet file for every `--shard` images, in the order of the list: path, width, height, and lists of
 class_id, score and box (left, top, right, bottom in pixels); `error` says why an image could not be read. A file appears
-whole when its images are done. On several machines, list and images and `found` are on shared storage.
+once all of its images are done. With several machines, put the list, the images and `found` on shared storage.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ SCHEMA = pa.schema(
 
 
 class Detector:
-    """One per worker process: opens the model once, then takes shards."""
+    """A worker process: opens the model once, then processes shards."""
 
     def __init__(self, model: str, weights: str | None, names: str | None, device: str) -> None:
         self.model = YOLO(model, weights, names=names, device=device)
@@ -69,7 +69,7 @@ def main() -> int:
     parser.add_argument("--cpus", type=float, default=1, help="CPU cores per worker, default 1")
     parser.add_argument("--gpus", type=float, default=0, help="GPUs per worker, default 0")
     parser.add_argument("--shard", type=int, default=1000, help="images per file, default 1000")
-    parser.add_argument("--address", help="of the Ray cluster; default: this machine alone")
+    parser.add_argument("--address", help="address of the Ray cluster; default: this machine only")
     options = parser.parse_args()
     paths = options.list.read_text().splitlines()
     options.out.mkdir(parents=True, exist_ok=True)
@@ -85,7 +85,7 @@ def main() -> int:
     done = (
         ray.data.from_items(missing, override_num_blocks=len(missing))
         .map(
-            Detector,  # type: ignore[arg-type]  # Ray takes a class here and makes an instance in each worker
+            Detector,  # type: ignore[arg-type]  # Ray expects a class here and creates an instance in each worker
             fn_constructor_args=(options.model, options.weights, options.names, "0" if options.gpus else "cpu"),
             compute=ray.data.ActorPoolStrategy(size=options.workers),
             num_cpus=options.cpus,

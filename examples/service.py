@@ -1,4 +1,4 @@
-"""A FastAPI service that keeps a model loaded: POST an image to /detect, get its objects as JSON.
+"""A FastAPI service that keeps a model loaded: POST an image to /detect and get its objects as JSON.
 
 pip install fastapi uvicorn python-multipart
 uvicorn examples.service:app
@@ -17,13 +17,13 @@ from fastapi import FastAPI, File, HTTPException
 from cspyolo import YOLO
 
 app = FastAPI(title="cspyolo")
-model = YOLO()  # the shipped detector; YOLO("my.cfg", "my.weights", names="my.names") for yours
+model = YOLO()  # the shipped detector; for your own: YOLO("my.cfg", "my.weights", names="my.names")
 one_at_a_time = threading.Lock()
 
 
 @app.post("/detect")
 def detect(image: Annotated[bytes, File()], conf: float = 0.25) -> dict[str, Any]:
-    """Objects in an uploaded JPEG, PNG or WebP."""
+    """Detect objects in an uploaded JPEG, PNG or WebP image."""
     array = cv2.imdecode(np.frombuffer(image, np.uint8), cv2.IMREAD_COLOR)
     if array is None:
         raise HTTPException(415, "expected a JPEG, PNG or WebP image")

@@ -1,4 +1,4 @@
-"""Detect in a video or camera, frame by frame, with boxes and the frame rate drawn into a window or a file.
+"""Detect objects in a video or camera stream, frame by frame, and show or write it with boxes and the frame rate.
 
 python examples/video_loop.py data/samples/scenes.mp4 --out boxes.mp4
 python examples/video_loop.py 0
@@ -18,7 +18,7 @@ parser.add_argument("source", help="video, camera number or stream")
 parser.add_argument("--out", help="video file to write; default: show a window, q closes it")
 options = parser.parse_args()
 
-model = YOLO()  # the shipped detector; YOLO("my.cfg", "my.weights", names="my.names") for yours
+model = YOLO()  # the shipped detector; for your own: YOLO("my.cfg", "my.weights", names="my.names")
 writer, start = None, time.perf_counter()
 for count, result in enumerate(model(options.source, stream=True), start=1):
     drawn = result.plot()

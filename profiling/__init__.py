@@ -1,1 +1,1 @@
-"""time, energy and per-layer cost of a network, for info.py."""
+"""Latency, energy and per-layer cost of a network, for info.py."""

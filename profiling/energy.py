@@ -1,4 +1,4 @@
-"""Energy of a forward pass from the processor's own counters: NVML for NVIDIA GPUs, RAPL for CPUs."""
+"""Energy of a forward pass, from the hardware's counters: NVML for NVIDIA GPUs, RAPL for CPUs."""
 
 from __future__ import annotations
 
@@ -13,13 +13,13 @@ from typing import Any
 import torch
 
 RAPL = Path("/sys/class/powercap")
-SAMPLE_S = 0.1  # as VoVNet's authors sample nvidia-smi
+SAMPLE_S = 0.1  # the interval at which VoVNet's authors sample nvidia-smi
 IDLE_S, BUSY_S = 1.0, 3.0
 
 
 @dataclass(frozen=True)
 class EnergyCounter:
-    """A counter of energy used: its name, and joules since a fixed moment in the past."""
+    """An energy counter: its name, and a function that returns the joules used since a fixed point in time."""
 
     name: str
     joules: Callable[[], float]
@@ -27,7 +27,7 @@ class EnergyCounter:
 
 @dataclass(frozen=True)
 class EnergyUse:
-    """Mean power of the processor when idle and when busy; joules of one pass beyond what the idle processor uses."""
+    """Mean idle and busy power of the processor, joules per pass in addition to idle power, and the number of passes."""
 
     idle_watts: float
     busy_watts: float
@@ -42,7 +42,10 @@ def measure_energy(
     clock: Callable[[], float] = time.perf_counter,
     sleep: Callable[[float], None] = time.sleep,
 ) -> EnergyUse:
-    """Idle for IDLE_S, then call `run`, one pass each, for BUSY_S, as VoVNet does it: power over passes per second."""
+    """Measure energy as in VoVNet, power divided by passes per second.
+
+    Idles for IDLE_S, then calls `run`, which makes one pass, for BUSY_S.
+    """
     idle_watts, _, _ = _mean_power(counter, lambda: sleep(SAMPLE_S), IDLE_S, clock)
     busy_watts, passes, seconds = _mean_power(counter, run, BUSY_S, clock)
     return EnergyUse(idle_watts, busy_watts, max(0.0, busy_watts - idle_watts) * seconds / passes, passes)
@@ -51,7 +54,7 @@ def measure_energy(
 def _mean_power(
     counter: EnergyCounter, run: Callable[[], object], at_least_s: float, clock: Callable[[], float]
 ) -> tuple[float, int, float]:
-    """Watts, calls of `run`, and seconds they took."""
+    """Mean watts, number of calls of `run`, and the seconds that they took."""
     start, before, passes, seconds = clock(), counter.joules(), 0, 0.0
     while seconds < at_least_s:
         run()
@@ -61,7 +64,7 @@ def _mean_power(
 
 
 def sampled_counter(name: str, watts: Callable[[], float]) -> EnergyCounter:
-    """A counter for a processor that tells only its power, which a thread reads every SAMPLE_S."""
+    """A counter for a processor that reports only its power, which a thread samples every SAMPLE_S."""
     used, last = 0.0, (time.perf_counter(), watts())
     lock = threading.Lock()
 
@@ -83,16 +86,16 @@ def sampled_counter(name: str, watts: Callable[[], float]) -> EnergyCounter:
 
 
 def energy_counter(device: torch.device, rapl: Path = RAPL) -> EnergyCounter | None:
-    """The counter of the processor behind `device`, or None if there is none that may be read."""
+    """The energy counter for `device`; None if there is none that can be read."""
     if device.type == "cuda":
         return _nvml(device.index or 0)
     return _rapl(rapl) if device.type == "cpu" else None
 
 
 def _nvml(index: int) -> EnergyCounter | None:
-    """Total energy of a GPU since the driver was loaded (nvmlDeviceGetTotalEnergyConsumption); samples of its power before Volta.
+    """Energy of a GPU since the driver was loaded (nvmlDeviceGetTotalEnergyConsumption); before Volta, from power samples.
 
-    The GPU is looked up by its bus, because CUDA and NVML may count GPUs in another order.
+    The GPU is looked up by PCI bus, because CUDA and NVML may number GPUs differently.
     """
     try:
         nvml = ctypes.CDLL("libnvidia-ml.so.1")
@@ -122,7 +125,7 @@ def _nvml(index: int) -> EnergyCounter | None:
 
 
 def _rapl(folder: Path) -> EnergyCounter | None:
-    """Energy of all CPU packages (intel-rapl:N, also used for AMD); the files are often readable by root only."""
+    """Energy of all CPU packages (intel-rapl:N, also on AMD); often only root can read the files."""
     files = sorted(path / "energy_uj" for path in folder.glob("intel-rapl:*") if path.name.count(":") == 1)
     try:
         ranges = [int((path.parent / "max_energy_range_uj").read_text()) for path in files]

@@ -1,4 +1,4 @@
-"""Cost and memory access of each layer as a chart, after CSPNet's Figures 7 and 8."""
+"""A chart of cost and memory access per layer, after Figures 7 and 8 of CSPNet."""
 
 from __future__ import annotations
 
@@ -13,9 +13,9 @@ from utils.plotting import figure, save
 
 
 def plot_layers(path: str | Path, plans: Sequence[Plan]) -> None:
-    """Write a PNG: BFLOPs of each layer of all plans together, then a row with sizes for each plan.
+    """Write a PNG: at the top, BFLOPs per layer of all plans together; below, a row of sizes for each plan.
 
-    Raises InputError when matplotlib is not installed.
+    Raises InputError if matplotlib is not installed.
     """
     models = [(Path(plan.cfg.path).stem, layer_loads(plan)) for plan in plans]
     heights = [3.2] + [2.2] * len(models)

@@ -11,14 +11,14 @@ from torch import Tensor
 
 from models.network import Network
 
-# Uniform weights of variance 2/3 per input, halved in power by a rectifier, keep their power under this variance.
+# With uniform weights of variance 2/3 per input and a rectifier that halves the power, this variance keeps it constant.
 STEADY_VARIANCE = 1 / 3
 
 
 def settle_statistics(network: Network) -> Network:
-    """Set rolling statistics under which random weights neither overflow nor fade to denormal numbers, which are slow.
+    """Set rolling statistics with which random weights neither overflow nor fade to denormal numbers, which are slow.
 
-    A fresh network has zeros there, as in the original; a trained one does not need this.
+    In a new network the statistics are zero, as in the original; a trained network does not need this.
     """
     with torch.no_grad():
         for _, item in network.stored():
@@ -32,7 +32,7 @@ WARM_UP = 3
 
 @torch.inference_mode()
 def time_forward(network: Callable[[Tensor], object], images: Tensor, runs: int) -> float:
-    """Median seconds of `runs` passes of `images`, after WARM_UP untimed ones."""
+    """Median seconds of `runs` passes over `images`, after WARM_UP untimed ones."""
     forward = forward_pass(network, images)
     for _ in range(WARM_UP):
         forward()
@@ -45,7 +45,7 @@ def time_forward(network: Callable[[Tensor], object], images: Tensor, runs: int)
 
 
 def forward_pass(network: Callable[[Tensor], object], images: Tensor) -> Callable[[], None]:
-    """A function that runs the network and returns when it is done."""
+    """A function that runs the network and returns once the result is ready."""
 
     @torch.inference_mode()
     def forward() -> None:

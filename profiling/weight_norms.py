@@ -1,4 +1,4 @@
-"""How much each convolution uses each earlier layer: mean absolute filter weights, after VoVNet's Figure 2."""
+"""How much each convolution uses each earlier layer: mean absolute filter weights, after Figure 2 of VoVNet."""
 
 from __future__ import annotations
 
@@ -15,7 +15,11 @@ from utils.plotting import figure, save
 
 @dataclass(frozen=True)
 class WeightNorms:
-    """layer: a convolution. sources: mean absolute weight on the channels of each layer that it reads, -1: the image."""
+    """Weight norms of a convolution.
+
+    layer: its index.
+    sources: mean absolute weight on the channels of each layer that it reads, by index; -1 is the image.
+    """
 
     layer: int
     sources: dict[int, float]
@@ -25,7 +29,7 @@ class WeightNorms:
 
 
 def weight_norms(network: Network) -> list[WeightNorms]:
-    """Of every convolution. Concatenations, pooling, upsampling and dropout are looked through to what they pass on."""
+    """Weight norms of all convolutions; sources are traced back through concatenation, pooling, upsampling and dropout."""
     plan, origins, found = network.plan, channel_origins(network.plan), []
     weights = {
         index: item.tensor.detach().abs().cpu().numpy()
@@ -36,7 +40,7 @@ def weight_norms(network: Network) -> list[WeightNorms]:
         inputs = np.array(origins[plan.steps[index].sources[0]])
         filters, depth = magnitudes.shape[:2]
         groups = len(inputs) // depth
-        if depth * groups != len(inputs) or filters % groups:  # not a convolution over its first input
+        if depth * groups != len(inputs) or filters % groups:  # not a convolution of its first input
             continue
         means = magnitudes.reshape(groups, filters // groups, depth, -1).mean((1, 3)).reshape(-1)
         sources = {int(source): float(means[inputs == source].mean()) for source in dict.fromkeys(inputs.tolist())}
@@ -45,7 +49,7 @@ def weight_norms(network: Network) -> list[WeightNorms]:
 
 
 def channel_origins(plan: Plan) -> dict[int, Sequence[int]]:
-    """The layer that computed each output channel of each layer, -1 for those of the image."""
+    """For each layer, the index of the layer that computed each of its output channels; -1 for the image."""
     found: dict[int, Sequence[int]] = {-1: (-1,) * plan.input.channels}
     for step in plan.steps:
         found[step.index] = step.section.origins(step.site, [found[source] for source in step.sources])
@@ -53,7 +57,7 @@ def channel_origins(plan: Plan) -> dict[int, Sequence[int]]:
 
 
 def weight_norms_text(norms: Sequence[WeightNorms]) -> str:
-    """A line for each convolution that reads several layers: the share of each source in the largest."""
+    """A line for each convolution that reads several layers: the norm of each source relative to the largest."""
     lines = ["layer   mean |w| of each source layer, and relative to the largest of them"]
     for each in norms:
         if len(each.sources) > 1:
@@ -64,9 +68,9 @@ def weight_norms_text(norms: Sequence[WeightNorms]) -> str:
 
 
 def plot_weight_norms(path: str | Path, norms: Sequence[WeightNorms]) -> None:
-    """Write a PNG: a column for each convolution that reads several layers, a row for each source, the largest value 1.
+    """Write a PNG: a column for each convolution that reads several layers, a row for each source; the largest value is 1.
 
-    Raises InputError when matplotlib is not installed.
+    Raises InputError if matplotlib is not installed.
     """
     several = [each for each in norms if len(each.sources) > 1]
     sources = sorted({source for each in several for source in each.sources})

@@ -1,1 +1,1 @@
-"""Train a network as its cfg says: loop, optimizers, schedule, checkpoints."""
+"""Training as described by the cfg: loop, optimizers, learning rate schedule, checkpoints."""

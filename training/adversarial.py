@@ -1,5 +1,7 @@
-"""Self-adversarial training: images changed so that the network no longer sees the objects (network_kernels.cu
-train_network_datum_gpu, backward_network_gpu). The original has it in its GPU build only."""
+"""Self-adversarial training: perturbs images so that the network no longer detects their objects.
+
+After network_kernels.cu train_network_datum_gpu and backward_network_gpu; only the original's GPU build has it.
+"""
 
 from __future__ import annotations
 
@@ -11,7 +13,11 @@ from torch import Tensor
 
 @dataclass(frozen=True, kw_only=True)
 class AdversarialPerturbation:
-    """Which forward passes are attacked, and how strongly. rate: adversarial_lr of [net]; burn_in, max_batches: the schedule's."""
+    """Decides which forward passes are attacked, and how strongly.
+
+    rate: adversarial_lr of [net].
+    burn_in, max_batches: those of the schedule.
+    """
 
     rate: float
     burn_in: int
@@ -21,7 +27,7 @@ class AdversarialPerturbation:
     def step(self, updates: int, number: int) -> float:
         """Step size for forward pass `number` of an iteration, after `updates` weight updates; 0: no attack.
 
-        After burn_in every other pass is attacked, at random, with a step that grows in proportion to the iteration.
+        After burn_in, a random half of the passes is attacked, with a step that grows in proportion to the iteration.
         """
         if updates <= self.burn_in or random.Random(f"{self.seed} {updates} {number}").random() < 0.5:
             return 0.0
@@ -29,5 +35,5 @@ class AdversarialPerturbation:
 
 
 def perturb(images: Tensor, gradient: Tensor, step: float) -> Tensor:
-    """Images (n, channels, height, width) in [0, 1], one step down the gradient; NaN becomes 0, as on the GPU."""
+    """Move images (n, channels, height, width) in [0, 1] one step down the gradient; NaN becomes 0, as on the GPU."""
     return (images - step * gradient).nan_to_num(nan=0.0).clamp(0, 1)

@@ -1,4 +1,4 @@
-"""Charts of a training: results.png, and chart.png like the original's. matplotlib is loaded when one is drawn."""
+"""Charts of a training run: results.png, and chart.png like the original's. matplotlib is only imported to draw one."""
 
 from __future__ import annotations
 
@@ -11,12 +11,12 @@ from utils.plotting import figure, save
 _LOSS = "loss"
 _NOT_DRAWN = {"iteration", "average_loss", "width", "height"}
 _COLUMNS = 4
-_STEEP = 20.0  # ratio of the largest to the smallest loss from which on the axis is logarithmic
-_FEW = 100  # points up to which each gets a marker
+_STEEP = 20.0  # a loss whose maximum exceeds its minimum by this factor gets a logarithmic axis
+_FEW = 100  # up to this many points, each gets a marker
 
 
 def write_chart(history: TrainingHistory, path: str | Path, *, max_batches: int, max_loss: float, metric: str) -> None:
-    """chart.png: average loss, clipped at `max_loss`, and the metric, over all iterations of the training."""
+    """Write chart.png: the average loss, clipped at `max_loss`, and the metric, over all iterations."""
     chart = figure(10, 10)
     axes = chart.add_subplot()
     x, loss = history.series("average_loss")
@@ -40,9 +40,9 @@ def write_chart(history: TrainingHistory, path: str | Path, *, max_batches: int,
 
 
 def write_results(history: TrainingHistory, path: str | Path) -> None:
-    """results.png: a small chart for each column of results.csv.
+    """Write results.png: a small chart for each column of results.csv.
 
-    Losses that fall steeply have a logarithmic axis; metrics have one from 0 to 1.
+    Losses that fall steeply get a logarithmic axis; metrics get an axis from 0 to 1.
     """
     names = [name for name in history.names if name not in _NOT_DRAWN]
     rows = -(-len(names) // _COLUMNS)

@@ -1,6 +1,6 @@
 """Checkpoints (last.pt, best.pt): everything a run needs to resume, as tensors and plain Python values.
 
-They are read with torch.load(weights_only=True), so that a file cannot run code, and written whole or not at all.
+They are read with torch.load(weights_only=True), so a file cannot run code, and written atomically.
 """
 
 from __future__ import annotations
@@ -28,10 +28,14 @@ from utils.torch_files import is_torch_file, load_torch_file, save_torch_file
 class Checkpoint:
     """The state of a run after `iteration` weight updates.
 
-    cfg: text of the fitted cfg; names: class names. model, optimizer, ema, scaler: their state_dicts (ema and scaler empty when
-    off). trained: the state_dict of the network in training where model is the average of its weights, otherwise empty.
-    random: states of the random generators. loader: seed and position of the data. history: rows of results.csv, average loss
-    and the state of the evaluations. settings: the flags.
+    cfg: text of the fitted cfg.
+    names: class names.
+    model, optimizer, ema, scaler: their state_dicts; ema and scaler are empty if off.
+    trained: state_dict of the network in training if `model` is the average of its weights, otherwise empty.
+    random: states of the random generators.
+    loader: seed of the data loader and position in the data.
+    history: rows of results.csv, average loss, and the state of the evaluations.
+    settings: the flags of train.py.
     """
 
     cfg: str
@@ -51,19 +55,19 @@ class Checkpoint:
 
 
 def save_checkpoint(checkpoint: Checkpoint, path: str | Path) -> None:
-    """Write a checkpoint, whole or not at all. Raises RunError (disk full, ...)."""
+    """Write a checkpoint atomically. Raises RunError if writing fails."""
     content = {item.name: getattr(checkpoint, item.name) for item in dataclasses.fields(checkpoint)}
     save_torch_file(content | {"format": RUN_FORMAT}, path)
 
 
 def load_checkpoint(path: str | Path) -> Checkpoint:
-    """Read a checkpoint onto the CPU. Raises InputError for a file that is not one, is cut short, or holds more than data."""
+    """Read a checkpoint onto the CPU. Raises InputError if it is no checkpoint, is truncated, or holds more than data."""
     if not is_torch_file(path):
         raise InputError(f"{path}: is no checkpoint, expected a last.pt or best.pt")
     content = load_torch_file(path)
     if not isinstance(content, dict) or content.pop("format", None) != RUN_FORMAT:
         raise InputError(f"{path}: is a PyTorch file, but no checkpoint of a training run")
-    content.setdefault("trained", {})  # earlier checkpoints lack it
+    content.setdefault("trained", {})  # missing in older checkpoints
     wrong = {item.name for item in dataclasses.fields(Checkpoint)} ^ set(content)
     if wrong:
         raise InputError(f"{path}: the checkpoint is of another version: {', '.join(sorted(map(str, wrong)))}")
@@ -76,7 +80,7 @@ def load_checkpoint(path: str | Path) -> Checkpoint:
 
 
 def require_types(record: type, values: Mapping[str, Any], place: str) -> None:
-    """Raises InputError for a value that is not what the annotation of its field in a dataclass says, or of no field."""
+    """Raise InputError for a value that does not match its field in the dataclass `record`, or that has no field."""
     hints = get_type_hints(record)
     for name, value in values.items():
         if name not in hints:
@@ -101,12 +105,12 @@ def _fits(value: Any, hint: Any) -> bool:
         )
     if base is float:
         return type(value) in (int, float)
-    return type(value) is base  # a bool is no int
+    return type(value) is base  # not isinstance: a bool would pass for an int
 
 
 @contextmanager
 def fitting(place: str, what: str) -> Iterator[None]:
-    """What code that takes over a checkpoint's state raises, because it does not belong to this run, becomes an InputError."""
+    """Turn errors raised inside this context, by loading state that does not belong to this run, into an InputError."""
     try:
         yield
     except (RuntimeError, ValueError, TypeError, LookupError, AttributeError, ArithmeticError) as error:
@@ -115,7 +119,7 @@ def fitting(place: str, what: str) -> Iterator[None]:
 
 
 def require_alike(saved: Any, own: Any, what: str) -> None:
-    """Raises ValueError for a state whose structure differs from that of the run's own: keys, lengths, shapes, kinds of values."""
+    """Raise ValueError if the structure of `saved` (keys, lengths, shapes, types of values) differs from that of `own`."""
     if isinstance(own, dict):
         missing = set(own) - set(saved if isinstance(saved, dict) else ())
         if missing or not isinstance(saved, dict):
@@ -141,7 +145,7 @@ def _is_number(value: Any) -> bool:
 
 
 def require_cfg(checkpoint: Checkpoint, path: str | Path, cfg: cfg_text.Cfg) -> None:
-    """Raises InputError, with the first difference, if `cfg` differs from the checkpoint's in more than comments."""
+    """Raise InputError, naming the first difference, if `cfg` differs from the checkpoint's in more than comments."""
     theirs = cfg_text.parse(checkpoint.cfg, f"{path} (its cfg)")
     for mine, other in zip(cfg.sections, theirs.sections, strict=False):
         found = {entry.key: entry.value for entry in reversed(mine.entries)}
@@ -163,7 +167,7 @@ def random_state() -> dict[str, Any]:
 
 
 def restore_random_state(state: dict[str, Any]) -> None:
-    """The reverse of `random_state`; GPU states are ignored on another number of GPUs."""
+    """Inverse of `random_state`; GPU states are ignored if the number of GPUs has changed."""
     require_alike({**state, "cuda": []}, {**random_state(), "cuda": []}, "random state")
     version, values, gauss = state["python"]
     random.setstate((version, tuple(values), gauss))
@@ -174,10 +178,12 @@ def restore_random_state(state: dict[str, Any]) -> None:
 
 @dataclass(frozen=True, kw_only=True)
 class Saver:
-    """Hook that writes `last.pt` and `<stem>_last.weights` every `last_every` iterations, `<stem>_<iteration>.weights` every
-    `keep_every`, as the original does (detector.c train_detector).
+    """Hook that saves checkpoints and weights at the original's intervals (detector.c train_detector).
 
-    checkpoint: gives the run's state. write_weights: writes a weights file. keep_every 0: none are kept.
+    checkpoint: returns the state of the run.
+    write_weights: writes a weights file.
+    last_every: iterations between writes of `last.pt` and `<stem>_last.weights`.
+    keep_every: iterations between writes of `<stem>_<iteration>.weights`; 0: none.
     """
 
     folder: Path
@@ -194,7 +200,7 @@ class Saver:
             self.save("last")
 
     def remove_unfinished(self) -> None:
-        """Remove temporary files that a killed run left here or in the folder above."""
+        """Remove temporary files that a killed run left in the run folder or its parent."""
         for folder in (self.folder, self.folder.parent):
             remove_unfinished(folder)
 
@@ -204,6 +210,6 @@ class Saver:
         self.write_weights(self.folder / f"{self.stem}_{which}.weights")
 
     def final(self) -> None:
-        """Write the state at the end of the training."""
+        """Save the state at the end of training."""
         self.save("last")
         self.write_weights(self.folder / f"{self.stem}_final.weights")

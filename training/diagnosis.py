@@ -1,4 +1,4 @@
-"""Why a loss or a gradient is not finite: the first layer in which it shows, and what to check."""
+"""Explains a loss or gradient that is not finite: the first layer where it appears, and what to check."""
 
 from __future__ import annotations
 
@@ -14,7 +14,12 @@ _MAX_FILES = 8
 
 @dataclass(frozen=True)
 class Context:
-    """What was being computed. iteration: from 1. rate: learning rate. targets, files: ground truth and images of the batches."""
+    """What was being computed.
+
+    iteration: counted from 1.
+    rate: learning rate.
+    targets, files: ground truth and image files of the batches.
+    """
 
     iteration: int
     rate: float
@@ -26,14 +31,14 @@ Layers = Sequence[tuple[str, nn.Module]]
 
 
 def explain_loss(layers: Layers, forward: Callable[[], object], context: Context) -> str:
-    """Message for a loss that is not finite. `forward` computes it once more, to find the layer."""
+    """Message for a loss that is not finite. `forward` is called to compute it again and find the layer."""
     weights = next((name for name, layer in layers if _not_finite(layer.parameters())), None)
     place = f"the weights of layer {weights}" if weights else _first_output(layers, forward)
     return _message("loss", place, context)
 
 
 def explain_gradients(layers: Layers, context: Context) -> str:
-    """Message for a gradient that is not finite. Gradients run from the last layer to the first: it began in the last one."""
+    """Message for a gradient that is not finite. It arose in the last affected layer, since gradients flow backwards."""
     wrong = [name for name, layer in layers if _not_finite(w.grad for w in layer.parameters())]
     return _message("gradient", f"layer {wrong[-1]}" if wrong else "no single layer", context)
 

@@ -1,4 +1,4 @@
-"""What a training has logged: average loss, losses and metrics by iteration, as results.csv and for TensorBoard."""
+"""The log of a training run: average loss, losses and metrics by iteration, as results.csv and for TensorBoard."""
 
 from __future__ import annotations
 
@@ -19,14 +19,14 @@ logger = logging.getLogger(__name__)
 _COLUMNS = ("iteration", "loss", "average_loss", "rate", "width", "height", "images_per_second")
 _TERM = "loss_"
 _TENSORBOARD = "tensorboard"
-_ROWS = 2000  # approximate maximum, however long the training
+_ROWS = 2000  # approximate maximum, regardless of the length of training
 
 
 @dataclass
 class TrainingHistory:
-    """Rows of means over `interval` iterations, or up to an evaluation, whose results are added to the row.
+    """Rows of means, each over `interval` iterations or up to an evaluation, whose results are added to the row.
 
-    average: the original's avg loss, 0.9 of the old value and 0.1 of the new (detector.c train_detector).
+    average: the original's avg loss, 0.9 times the old value plus 0.1 times the new (detector.c train_detector).
     """
 
     interval: int = 1
@@ -39,7 +39,7 @@ class TrainingHistory:
         return cls(interval=max(1, max_batches // _ROWS))
 
     def add(self, update: Update) -> None:
-        """Add an update; a row is complete at the end of an interval."""
+        """Add an update; each interval ends with a complete row."""
         self.average = update.loss if self.average < 0 else 0.9 * self.average + 0.1 * update.loss
         self._open.append(update)
         if update.iteration % self.interval == 0:
@@ -51,7 +51,7 @@ class TrainingHistory:
         self.rows[-1] |= metrics
 
     def series(self, name: str) -> tuple[list[float], list[float]]:
-        """Iterations and values of a column, without rows that lack it."""
+        """Iterations and values of a column, skipping rows without a value."""
         points = [(row["iteration"], row[name]) for row in self.rows if name in row]
         return [x for x, _ in points], [y for _, y in points]
 
@@ -62,11 +62,11 @@ class TrainingHistory:
 
     @property
     def metrics(self) -> list[str]:
-        """The columns that evaluations gave."""
+        """The columns that come from evaluations."""
         return [name for name in self.names if name not in _COLUMNS and not name.startswith(_TERM)]
 
     def write(self, path: str | Path) -> None:
-        """Write results.csv, whole or not at all."""
+        """Write results.csv atomically."""
         text = io.StringIO()
         writer = csv.DictWriter(text, self.names, lineterminator="\n")
         writer.writeheader()
@@ -84,7 +84,7 @@ class TrainingHistory:
         self.average, self.rows, self._open = float(state["average"]), rows, []
 
     def _close(self) -> None:
-        """Complete the row that was begun, if one was."""
+        """Complete the current row, if one has been started."""
         updates, self._open = self._open, []
         if not updates:
             return
@@ -110,16 +110,16 @@ def _mean(values: list[float]) -> float:
 
 
 def board_wanted(asked: bool | None) -> bool:
-    """Whether to write scalars; None: if TensorBoard is installed. Raises InputError if asked for a package that is missing."""
+    """Whether to write scalars; `asked` None: if TensorBoard is installed. Raises InputError if asked for but not installed."""
     if asked:
         need(_TENSORBOARD, _TENSORBOARD)
     return is_installed(_TENSORBOARD) if asked is None else asked
 
 
 class Board:
-    """Writes the rows of `history` to `folder` as TensorBoard scalars, each once.
+    """Writes each row of `history` once to `folder`, as TensorBoard scalars.
 
-    Scalars after the last row, which a killed run wrote and then lost, are hidden.
+    Scalars after the last row are hidden: a killed run wrote them after its last checkpoint.
     """
 
     def __init__(self, folder: Path, history: TrainingHistory) -> None:
@@ -133,7 +133,7 @@ class Board:
             raise InputError(f"{folder}: TensorBoard needs a name in UTF-8, expected one or --no-tensorboard") from None
 
     def write(self) -> None:
-        """Write new rows; call it after an evaluation, whose results go into the latest row."""
+        """Write new rows; call this after an evaluation, whose results belong to the latest row."""
         if self._broken:
             return
         try:
@@ -141,12 +141,12 @@ class Board:
                 for name, value in row.items():
                     if name != "iteration":
                         self._writer.add_scalar(name, value, int(row["iteration"]))
-        except OSError as error:  # of an earlier row: TensorBoard writes in a thread
+        except OSError as error:  # from an earlier row: TensorBoard writes in a thread
             self._give_up(error)
         self._written = len(self.history.rows)
 
     def close(self) -> None:
-        """Write the rest."""
+        """Write the remaining rows and close."""
         self.write()
         try:
             self._writer.close()
@@ -154,7 +154,7 @@ class Board:
             self._give_up(error)
 
     def _give_up(self, error: OSError) -> None:
-        """Go on without TensorBoard, as when the disk is full or the run folder has disappeared."""
+        """Continue without TensorBoard, for example when the disk is full or the run folder has disappeared."""
         if not self._broken:
             logger.warning("TensorBoard's scalars cannot be written any more: %s", error.strerror or error)
         self._broken = True

@@ -1,4 +1,4 @@
-"""The training loop: batches in, weight updates out. It is given everything it works with and touches no files."""
+"""The training loop: takes batches and makes weight updates. It receives everything it needs and touches no files."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ class Trainable(Protocol):
 
 @dataclass(kw_only=True)
 class Precision:
-    """dtype: of the forward pass. scaler: for float16, whose small gradients vanish otherwise."""
+    """Data type of the forward pass, and the gradient scaler that float16 needs so that small gradients do not vanish."""
 
     dtype: torch.dtype = torch.float32
     scaler: torch.amp.GradScaler | None = None
@@ -52,7 +52,7 @@ class Precision:
 def clip_norm(gradients: list[Tensor], limit: float) -> bool:
     """Scale all gradients by one factor so that their joint norm is at most `limit` (0: no limit).
 
-    Returns False, and changes nothing, if one of them is not finite.
+    Returns False, without changing anything, if one of them is not finite.
     """
     if not gradients:
         return True
@@ -67,9 +67,12 @@ def clip_norm(gradients: list[Tensor], limit: float) -> bool:
 
 @dataclass(frozen=True, kw_only=True)
 class Update:
-    """One weight update. loss: per image, as the original reports it; terms: its parts, averaged over heads with targets.
+    """A completed weight update.
 
-    seconds: of the computation; waited: seconds spent waiting for its batches.
+    loss: per image, as the original reports it.
+    terms: parts of the loss, averaged over heads with targets.
+    seconds: computing time.
+    waited: seconds spent waiting for the batches.
     """
 
     iteration: int
@@ -83,12 +86,17 @@ class Update:
 
 
 class Trainer:
-    """Makes weight updates. iteration: updates made so far; seen: images, counted as the original does: iteration * batch.
+    """Makes weight updates.
 
-    batch: images per update; subdivisions: forward passes per update, which are split further, with a warning, when memory
-    runs out. files: the image files of a batch, for messages. max_norm: largest joint norm of all weights' gradients, averaged
-    over the images of a batch; 0: no limit. adversary: perturbs images. processes: those that share each batch; `update` is
-    given this one's part.
+    batch: images per update.
+    subdivisions: forward passes per update; split further, with a warning, if memory runs out.
+    files: returns the image files of a batch, for messages.
+    max_norm: largest joint norm of all gradients, averaged over the images of a batch; 0: no limit.
+    adversary: perturbs images.
+    processes: the processes that share each batch; `update` receives this process's part.
+
+    iteration: updates made so far.
+    seen: images trained on, counted as the original does: iteration * batch.
     """
 
     def __init__(
@@ -121,7 +129,7 @@ class Trainer:
         return self.iteration * self.batch
 
     def update(self, batches: Sequence[TrainBatch], waited: float = 0.0) -> Update:
-        """One weight update from the batches of one iteration. Raises RunError when loss or gradient is not finite."""
+        """Make a weight update from the batches of one iteration. Raises RunError if loss or gradient is not finite."""
         start = time.perf_counter()
         rate = self.schedule.rate(self.iteration + 1)
         self._seed_process()
@@ -143,13 +151,13 @@ class Trainer:
         )
 
     def _gradients(self, batches: Sequence[TrainBatch], rate: float) -> tuple[float, dict[str, float]]:
-        """Gradients summed over the batches; cost and its terms summed over the images."""
+        """Accumulate gradients over the batches; returns cost and terms, summed over the images."""
         while True:
             self.optimizer.zero_grad(set_to_none=True)
             try:
                 return self._passes(batches, rate)
             except torch.OutOfMemoryError:
-                if self.processes.count > 1:  # all processes make the same number of passes
+                if self.processes.count > 1:  # all processes must make the same number of passes
                     raise RunError(f"out of memory at {_size(batches)}: raise --subdivisions") from None
                 largest = max(len(batch.images) for batch in batches)
                 if self.pieces >= largest:
@@ -187,18 +195,18 @@ class Trainer:
             return self.network.losses(images, labels, seen)
 
     def _attacked(self, images: Tensor, labels: Tensor, seen: int, step: float) -> Tensor:
-        scaled = self.precision.scaler is not None  # gradients of float16 would vanish
+        scaled = self.precision.scaler is not None  # float16 gradients would vanish
         with contextlib.nullcontext() if scaled else self.precision.autocast(self.device):
             return perturb(images, self.network.attack(images, labels, seen), step)
 
     def _seed_process(self) -> None:
-        """Seed random layers by iteration and process, so that resuming needs no other process's state."""
+        """Seed random layers by iteration and process, so that resuming does not need the states of other processes."""
         if self.processes.count > 1:
             place = self.iteration * self.processes.count + self.processes.rank
             torch.manual_seed(((self.schedule.seed << 40) + place) % 2**63)
 
     def _reduced(self, images: int, loss: float, terms: dict[str, float]) -> tuple[int, float, dict[str, float]]:
-        """Images, cost and terms summed over processes; gradients are summed in place, rolling statistics averaged."""
+        """Sum images, cost and terms over processes; gradients are summed and rolling statistics averaged in place."""
         if self.processes.count == 1:
             return images, loss, terms
         names = list(terms)  # the same in all processes
@@ -232,7 +240,7 @@ class Trainer:
         if scaler is not None:
             scaler.unscale_(self.optimizer)
         finite = clip_norm(self._weight_gradients(), self.max_norm * images)
-        if scaler is not None:  # skips an update that is not finite, and lowers the scale
+        if scaler is not None:  # it skips an update that is not finite and lowers its scale
             scaler.step(self.optimizer, self.iteration + 1, rate, images)
             scaler.update()
         elif not finite:

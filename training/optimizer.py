@@ -1,7 +1,7 @@
-"""Weight updates: the original's SGD with momentum and Adam (convolutional_kernels.cu, blas_kernels.cu), AdamW, and two
-moving averages of the weights: the original's, and one that suits short runs.
+"""Weight updates: the original's SGD and Adam, AdamW, and two moving averages of the weights.
 
-The rules are those of the original's GPU build. Gradients are sums over the images of a batch, not means.
+SGD with momentum and Adam follow the original's GPU build (convolutional_kernels.cu, blas_kernels.cu). Gradients are sums over
+the images of a batch, not means. One moving average is the original's, the other suits short runs.
 """
 
 from __future__ import annotations
@@ -18,19 +18,19 @@ from models.network import Network
 from models.training import TrainedTensor
 from utils.net_options import ScheduleOptions
 
-LAST_PART = 1000  # iterations at the end that train on from the moving average
+LAST_PART = 1000  # number of last iterations, which continue from the moving average
 _RULES = ("rate_factor", "decay", "adam", "centred", "update_limit", "weight_limit", "first_iteration")
 
 
 class DarknetOptimizer(torch.optim.Optimizer):
     """SGD: update = momentum * update - gradient - decay * batch * w; w += rate / batch * update.
 
-    Adam: d = -gradient - decay * batch * w feeds both moments, and w += rate * m' / (sqrt(v') + eps), where the moments are
-    corrected by the iteration, not by the number of updates made. It decays biases and scales too. Shortcut weights are
-    always updated by SGD, without decay and with updates limited to [-1, 1].
+    Adam: d = -gradient - decay * batch * w enters both moments; w += rate * m' / (sqrt(v') + eps), with moments corrected by
+    the iteration, not by the number of updates made. Biases and scales decay too. Shortcut weights are always updated by
+    SGD, without decay and with updates limited to [-1, 1].
 
-    A tensor without a gradient is updated as if the gradient were zero: it decays. Iterations that do not update a tensor
-    (dont_update, burnin_update) drop its gradients; the original accumulates them and applies them all at once.
+    A tensor without a gradient is updated as if the gradient were zero, so it decays. Iterations that do not update a tensor
+    (dont_update, burnin_update) drop its gradients; the original accumulates them and later applies them all at once.
     """
 
     def __init__(self, tensors: Iterable[TrainedTensor], options: ScheduleOptions) -> None:
@@ -45,7 +45,12 @@ class DarknetOptimizer(torch.optim.Optimizer):
 
     @torch.no_grad()
     def step(self, iteration: int, rate: float, batch: int) -> None:  # type: ignore[override]
-        """One weight update. iteration: from 1. rate: learning rate before factors of layers. batch: number of images."""
+        """Make a weight update.
+
+        iteration: counted from 1.
+        rate: learning rate, before the factors of the layers.
+        batch: number of images.
+        """
         for group in self.param_groups:
             group["lr"] = rate * group["rate_factor"]
             if iteration < group["first_iteration"]:
@@ -60,7 +65,7 @@ class DarknetOptimizer(torch.optim.Optimizer):
     def _update(
         self, group: dict[str, Any], weights: list[Tensor], gradients: list[Tensor], iteration: int, batch: int
     ) -> None:
-        """Change the weights of a group by its rules."""
+        """Update the weights of a parameter group."""
         if not group["adam"]:
             self._sgd(group, weights, gradients, batch)
             return
@@ -86,7 +91,7 @@ class DarknetOptimizer(torch.optim.Optimizer):
     def _step_by_moments(
         self, group: dict[str, Any], weights: list[Tensor], directions: list[Tensor], count: int, rate: float
     ) -> None:
-        """w += rate * m' / (sqrt(v') + eps), with moments of `directions` that are corrected by `count` updates."""
+        """w += rate * m' / (sqrt(v') + eps), with moments of `directions`, bias-corrected for `count` updates."""
         first, second = self._states(weights, "first"), self._states(weights, "second")
         beta1, beta2 = group["betas"]
         torch._foreach_mul_(first, beta1)
@@ -106,8 +111,10 @@ class DarknetOptimizer(torch.optim.Optimizer):
 
 
 def means_of_outputs(updates: list[Tensor]) -> list[Tensor]:
-    """Means over all but the first dimension (blas_kernels.cu gradient_centralization_gpu); zero where the number of inputs is
-    not a multiple of 32, for which the original's kernel does nothing."""
+    """Means over all but the first dimension (blas_kernels.cu gradient_centralization_gpu).
+
+    Zero if the number of inputs is not a multiple of 32, because then the original's kernel does nothing.
+    """
     return [
         u.mean(tuple(range(1, u.dim())), keepdim=True) if u[0].numel() % 32 == 0 else u.new_zeros(()) for u in updates
     ]
@@ -116,8 +123,8 @@ def means_of_outputs(updates: list[Tensor]) -> list[Tensor]:
 class AdamW(DarknetOptimizer):
     """w *= 1 - rate * decay, for weights only; then w -= rate * m' / (sqrt(v') + eps).
 
-    The moments m and v are of the gradient's mean over the images of a batch, and are corrected by the updates made with them.
-    B1, B2, eps and decay are those of [net]; biases, scales and shortcut weights do not decay.
+    m and v are moments of the mean gradient over the images of a batch, corrected for the number of updates of each tensor.
+    B1, B2, eps and decay come from [net]; biases, scales and shortcut weights do not decay.
     """
 
     def _update(
@@ -133,11 +140,11 @@ class AdamW(DarknetOptimizer):
 
 
 class Ema:
-    """average = alpha * average + (1 - alpha) * weights, from the middle of training on (network.c train_network_waitkey,
-    ema_update, ema_apply).
+    """The original's moving average of the weights (network.c train_network_waitkey, ema_update, ema_apply).
 
-    A thousand iterations before the end the average replaces the weights; the last iterations adapt the batch-norm
-    statistics to it. A training of 2,000 iterations or fewer is too short for it.
+    From the middle of training on, average = alpha * average + (1 - alpha) * weights. A thousand iterations before the end,
+    the average replaces the weights, and the remaining iterations adapt the batch-norm statistics to it. It has no effect
+    in a training of 2,000 iterations or fewer.
     """
 
     def __init__(self, tensors: Mapping[str, Tensor], alpha: float, max_batches: int) -> None:
@@ -169,10 +176,10 @@ class Ema:
 
 
 class RunningAverage:
-    """`network` is a moving average of the weights and rolling statistics of the network in training, from its first update on.
+    """Moving average (`network`) of the weights and rolling statistics of the network in training, from the first update on.
 
-    average = d * average + (1 - d) * weights with d = min(decay, (1 + n) / (10 + n)) after n updates, so that the random
-    weights of the beginning are soon forgotten.
+    average = d * average + (1 - d) * weights with d = min(decay, (1 + n) / (10 + n)) after n updates, so the random initial
+    weights are soon forgotten.
     """
 
     def __init__(self, trained: Network, decay: float) -> None:

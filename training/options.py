@@ -1,4 +1,4 @@
-"""The flags of train.py as one record, and the files that keep it."""
+"""The flags of train.py as one record, and how it is stored."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ _OLD_NAMES = {
 
 @dataclass(frozen=True, kw_only=True)
 class TrainOptions:
-    """See `python train.py --help`, which has the defaults too. None: as the cfg says, or off."""
+    """The flags of train.py; `python train.py --help` explains them. None means the value in the cfg, or off."""
 
     cfg: str | None
     recipe: str | None
@@ -75,12 +75,12 @@ class TrainOptions:
     exist_ok: bool
 
     def plain(self) -> dict[str, Any]:
-        """As lists and simple values."""
+        """The options as lists and simple values."""
         values = dataclasses.asdict(self)
         return {key: list(value) if isinstance(value, tuple) else value for key, value in values.items()}
 
     def with_plain(self, values: Mapping[str, Any]) -> TrainOptions:
-        """These options with those that `plain` gave, perhaps an earlier version's, in their place."""
+        """A copy with the values of `plain`, which an earlier version may have written."""
         typed: dict[str, Any] = {
             _OLD_NAMES.get(key, key): tuple(v) if isinstance(v, list) else v for key, v in values.items()
         }
@@ -88,7 +88,7 @@ class TrainOptions:
 
 
 def write_record(path: Path, options: TrainOptions, cfg: Cfg) -> None:
-    """opt.yaml: the flags, and [net] of the fitted cfg."""
+    """Write opt.yaml: the flags, and [net] of the fitted cfg."""
     lines = ["flags:", *(f"  {key}: {json.dumps(value)}" for key, value in options.plain().items()), "net:"]
     lines += [f"  {entry.key}: {json.dumps(entry.value)}" for entry in cfg.sections[0].entries]
     write_text(path, "\n".join(lines) + "\n")

@@ -1,4 +1,4 @@
-"""Before the first update: the data set, the cfg fitted to it, and the initial weights."""
+"""Preparation of a training: the data set, the cfg fitted to it, and the initial weights."""
 
 from __future__ import annotations
 
@@ -33,14 +33,14 @@ from utils.torch_files import is_torch_file
 
 logger = logging.getLogger(__name__)
 
-KEPT_ANCHORS = "cfg"  # --anchors: those of the cfg, whatever the recipe says
+KEPT_ANCHORS = "cfg"  # value of --anchors that keeps those of the cfg, even if the recipe sets others
 SCENES, SCENES_COUNT = Path("runs") / "scenes", 1000
-_FITTED_KEYS = {"classes", "num", "anchors", "mask"}  # of heads; they go with the data or with --anchors
+_FITTED_KEYS = {"classes", "num", "anchors", "mask"}  # head keys determined by the data or by --anchors
 
 
 @dataclass(frozen=True, kw_only=True)
 class DataSplits:
-    """The data set: train and val hold one split each, of that name; checked: the doctor's report on train."""
+    """The data set: the splits train and val, and the doctor's report on train (`checked`)."""
 
     train: Dataset
     val: Dataset
@@ -53,9 +53,10 @@ class DataSplits:
 
 
 def open_splits(path: str | None, names: str | None, *, single_cls: bool, validation: bool, workers: int) -> DataSplits:
-    """The data set at `path`, with class names from the file `names` if given; drawn scenes if `path` is None.
+    """Open the data set at `path`; the drawn scenes if `path` is None.
 
-    Raises InputError if there is nothing to learn from, or no validation set where `validation` needs one.
+    names: file of class names to use instead of the data set's.
+    Raises InputError if there is nothing to learn from, or no validation set although `validation` requires one.
     """
     if path is None:
         logger.info("no --data: training on drawn scenes in %s; use your own data with --data my.data", SCENES)
@@ -71,7 +72,7 @@ def open_splits(path: str | None, names: str | None, *, single_cls: bool, valida
 
 
 def require_labels(plan: Plan, splits: DataSplits) -> None:
-    """Report on the labels, for networks with boxes. Raises InputError if not one label can be used."""
+    """Report on the labels, for networks with boxes. Raises InputError if no label is usable."""
     if not plan.box_heads:
         return
     logger.info("%s", report(splits.checked))
@@ -79,12 +80,12 @@ def require_labels(plan: Plan, splits: DataSplits) -> None:
 
 
 def box_head(plan: Plan) -> BoxSection | None:
-    """The last head with boxes: its keys decide about the images of all of them, as in the original."""
+    """The last head with boxes; as in the original, its keys control the augmentation for all heads."""
     return plan.box_sections[-1] if plan.box_heads else None
 
 
 def fit_cfg(plan: Plan, options: TrainOptions, splits: DataSplits) -> Cfg:
-    """The cfg fitted to the classes of the data set, with the values that flags override. Raises InputError."""
+    """Fit the cfg to the classes of the data set, and apply the flags that override its values. Raises InputError."""
     classes = len(splits.train.names)
     if classes_of(plan) != classes:
         logger.info("%s: fitted from %d to %d classes", plan.cfg.path, classes_of(plan), classes)
@@ -101,7 +102,7 @@ def fit_cfg(plan: Plan, options: TrainOptions, splits: DataSplits) -> Cfg:
 
 
 def _with_keys(plan: Plan, words: Sequence[str]) -> Cfg:
-    """The cfg with the `key=value` words of --set: keys of [net], else of all heads with boxes that have them.
+    """Apply the `key=value` words of --set: to [net] if it has the key, else to all heads with boxes that have it.
 
     Raises InputError for a key that is unknown or has no effect, and for a value that cannot be read.
     """
@@ -109,7 +110,7 @@ def _with_keys(plan: Plan, words: Sequence[str]) -> Cfg:
     heads = {step.index + 1: step.section.keys() for step in plan.box_heads}
     known = {key: item for keys in heads.values() for key, item in keys.items()}
     known = {key: item for key, item in known.items() if key not in _FITTED_KEYS | LayerSection.keys().keys()} | net
-    values: dict[int, dict[str, str]] = {}  # by section of the cfg
+    values: dict[int, dict[str, str]] = {}  # by index of the section
     for word in words:
         key, _, value = word.partition("=")
         if not value or "\n" in word:
@@ -133,7 +134,7 @@ def _with_keys(plan: Plan, words: Sequence[str]) -> Cfg:
 
 
 def _net_values(plan: Plan, options: TrainOptions, images: int) -> dict[str, object]:
-    """The keys of [net] that have flags of their own; images: number of training images."""
+    """Values for the keys of [net] that have their own flags; images: number of training images."""
     size_wh = input_size(options.img_size) or (None, None)
     given = {
         "batch": options.batch_size,
@@ -151,14 +152,14 @@ def _net_values(plan: Plan, options: TrainOptions, images: int) -> dict[str, obj
 
 
 def training_length(options: TrainOptions, plan: Plan, images: int) -> int | None:
-    """Iterations by --iterations or --epochs."""
+    """Number of iterations from --iterations or --epochs; None without either."""
     if options.iterations is None and options.epochs is not None:
         return max(1, -(-options.epochs * images // max(1, options.batch_size or plan.net.batch)))
     return options.iterations
 
 
 def _of_length(schedule: ScheduleOptions, length: int) -> dict[str, object]:
-    """max_batches, and `steps` scaled with it."""
+    """max_batches, with `steps` scaled in proportion."""
     values: dict[str, object] = {"max_batches": length}
     if schedule.steps and schedule.max_batches:
         values["steps"] = ",".join(str(max(1, round(step * length / schedule.max_batches))) for step in schedule.steps)
@@ -171,7 +172,7 @@ def _of_length(schedule: ScheduleOptions, length: int) -> dict[str, object]:
 
 
 def _with_anchors(plan: Plan, anchors: str, checked: DatasetReport, seed: int) -> Cfg:
-    """The cfg with anchors computed from the labels by k-means: as many as --anchors says."""
+    """Replace the anchors by as many as --anchors requests, computed from the labels by k-means."""
     heads = anchor_heads(plan)
     if not heads:
         raise InputError(f"{plan.cfg.path}: --anchors {anchors}: the cfg has no head with anchors")
@@ -188,9 +189,9 @@ def _with_anchors(plan: Plan, anchors: str, checked: DatasetReport, seed: int) -
 
 
 def load_start(network: Network, path: str | Path, *, clear: bool) -> None:
-    """Load initial weights: the layers that match of a .weights file, a backbone (.conv.N), a .pt or .safetensors file.
+    """Load initial weights: the matching layers of a .weights file, a backbone (.conv.N), a .pt or .safetensors file.
 
-    When all layers match, `network` takes over the number of images seen, unless `clear`.
+    If all layers match, `network` also takes over the number of images seen, unless `clear`.
     """
     if Path(path).suffix == ".safetensors" or is_torch_file(path):
         source = load_model(path, LoadOptions(cfg=network.plan.cfg.path, own_cfg=True)).network

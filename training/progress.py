@@ -12,13 +12,15 @@ from training.history import TrainingHistory
 from training.loop import Update
 from utils.memory import peak_memory
 
-_SHORTEST = 100  # iterations of a bar, where epochs are shorter
+_SHORTEST = 100  # minimum number of iterations per bar
 
 
 class EpochBar:
-    """Hook: one tqdm bar per epoch, or per 100 iterations where an epoch is shorter, with loss, rate, size, speed and memory.
+    """Hook: a tqdm bar per epoch, or per 100 iterations if epochs are shorter, with loss, rate, size, speed and memory.
 
-    images: number of training images. batch: images per update. last: the final iteration.
+    images: number of training images.
+    batch: images per update.
+    last: the final iteration.
     """
 
     def __init__(self, history: TrainingHistory, images: int, batch: int, last: int) -> None:
@@ -58,7 +60,7 @@ class DarknetLines:
 
     def __init__(self, history: TrainingHistory, last: int, write: Callable[[str], None] = print) -> None:
         self.history, self.last, self.write = history, last, write
-        self.hours = -1.0  # left, as the original estimates it; it prints the value from before an update
+        self.hours = -1.0  # hours left, by the original's estimate; it prints the value from before the update
 
     def __call__(self, update: Update) -> None:
         images = update.iteration * update.images
@@ -69,7 +71,7 @@ class DarknetLines:
         self.estimate(update)
 
     def estimate(self, update: Update) -> None:
-        """Bring `hours` up to date."""
+        """Update `hours`."""
         hours = (self.last - update.iteration) * (update.seconds + update.waited) / 3600
         self.hours = hours if self.hours < 0 else 0.01 * hours + 0.99 * self.hours
 
@@ -83,7 +85,7 @@ def _size(update: Update) -> str:
 
 
 def _memory() -> str:
-    """Peak memory of the GPU, or else of this process, as text; empty where it is unknown."""
+    """Peak memory of the GPU, or of this process without a GPU, as text; empty if unknown."""
     if torch.cuda.is_available():
         return f" {torch.cuda.max_memory_reserved() / 2**30:.1f}G"
     peak = peak_memory()

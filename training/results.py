@@ -1,4 +1,4 @@
-"""What a training writes besides weights: results.csv, charts, lists of problems, and images of batches and validation."""
+"""What a training run writes besides weights: results.csv, charts, problems.txt, and images of batches and validation."""
 
 from __future__ import annotations
 
@@ -37,8 +37,11 @@ _CHART_PERIOD = 1000
 class ResultFiles:
     """Hook that writes results.csv every `period` iterations, and the charts every thousand.
 
-    plots: whether to draw charts and images. last: the final iteration. max_loss: top of the chart's loss axis.
-    metric: the column of history that decides which weights are best. board: TensorBoard scalars, if wanted.
+    plots: whether to draw charts and images.
+    last: the final iteration.
+    max_loss: upper end of the chart's loss axis.
+    metric: column of the history that decides which weights are best.
+    board: writes TensorBoard scalars, if requested.
     """
 
     folder: Path
@@ -59,7 +62,7 @@ class ResultFiles:
             self.write()
 
     def write(self) -> None:
-        """Write results.csv and the charts as of now."""
+        """Write results.csv and the charts in their current state."""
         self.history.write(self.folder / "results.csv")
         if self.plots and self.history.rows and has_matplotlib():
             path = self.folder / "chart.png"
@@ -67,12 +70,12 @@ class ResultFiles:
             write_results(self.history, self.folder / "results.png")
 
     def close(self) -> None:
-        """Call at the end of the run, whatever its outcome."""
+        """Called at the end of the run, regardless of its outcome."""
         if self.board:
             self.board.close()
 
     def write_labels(self, splits: DataSplits, plan: Plan) -> None:
-        """labels.jpg: classes, box positions and sizes of the training images, and the network's anchors."""
+        """Write labels.jpg: classes, box positions and sizes of the training images, and the network's anchors."""
         checked = splits.checked
         if not (self.plots and has_matplotlib() and checked.labels):
             return
@@ -82,9 +85,9 @@ class ResultFiles:
         plot_labels(self.folder / "labels.jpg", checked, anchors)
 
     def write_validation(self, result: Result) -> None:
-        """val_batch0_labels.jpg and val_batch0_pred.jpg: ground truth and detections of the first validation images.
+        """Write val_batch0_labels.jpg and val_batch0_pred.jpg: ground truth and detections of the first validation images.
 
-        Detections are those above the confidence threshold of precision and recall.
+        Detections are drawn above the confidence threshold at which precision and recall are reported.
         """
         if not self.plots or not isinstance(result, EvaluationResult):
             return
@@ -94,7 +97,7 @@ class ResultFiles:
             try:
                 image = read_image(result.dataset.images[index], 3)
             except InputError:
-                continue  # deleted since it was evaluated
+                continue  # deleted since the evaluation
             truth, found = result.ground_truth[place], result.detections[place]
             ids = truth.class_ids.tolist()
             labels.append(GridImage(image, truth.xyxy, ids, [class_name(names, i) for i in ids]))
@@ -106,7 +109,7 @@ class ResultFiles:
             save_image(self.folder / "val_batch0_pred.jpg", image_grid(predictions))
 
     def previewed(self, batches: Iterable[TrainBatch], names: Sequence[str]) -> Iterator[TrainBatch]:
-        """The batches; the first ones are saved as images. names: of the classes."""
+        """Pass the batches on, saving the first ones as images; names: class names."""
         for number, batch in enumerate(batches):
             if number < _PREVIEWS and self.plots and batch.ground_truth.dim() == 3:
                 path = self.folder / f"train_batch{number}.jpg"
@@ -114,7 +117,7 @@ class ResultFiles:
             yield batch
 
     def write_problems(self, findings: Mapping[Finding, int]) -> None:
-        """Warn of images and labels that could not be used, and list them in problems.txt. findings: how often each came up."""
+        """Warn of unusable images and labels, and list them in problems.txt; findings: number of occurrences of each."""
         if not findings:
             return
         lines = [f"{count} x {finding}" for finding, count in findings.items()]
@@ -123,7 +126,7 @@ class ResultFiles:
         path = self.folder / "problems.txt"
         try:
             write_text(path, "\n".join(lines) + "\n")
-        except RunError as error:  # the run's own outcome matters more
+        except RunError as error:  # must not hide the outcome of the run
             logger.warning("%s", error)
             return
         text = "%d images or labels could not be used, which cost %d samples or boxes: %s"
@@ -131,9 +134,10 @@ class ResultFiles:
 
 
 def batch_sheet(images: NDArray[np.uint8], targets: NDArray[np.float32], names: Sequence[str]) -> NDArray[np.uint8]:
-    """The first images of a batch side by side with their boxes: uint8 (height, width, 3), RGB.
+    """Draw the first images of a batch side by side, with their boxes; returns uint8 RGB (height, width, 3).
 
-    images: uint8 (b, channels, height, width). targets: float32 (b, max, 5), cxcywh relative to the image and class id.
+    images: uint8 (b, channels, height, width).
+    targets: float32 (b, max, 5), cxcywh relative to the image, and class id.
     """
     cells = []
     for image, rows in zip(images[:MAX_GRID_IMAGES], targets[:MAX_GRID_IMAGES], strict=True):
@@ -149,5 +153,5 @@ def batch_sheet(images: NDArray[np.uint8], targets: NDArray[np.float32], names: 
 
 
 def has_matplotlib() -> bool:
-    """Whether charts can be drawn."""
+    """Whether matplotlib is installed, so that charts can be drawn."""
     return is_installed("matplotlib")

@@ -1,4 +1,4 @@
-"""One training run: its parts, its hooks, its end."""
+"""A training run: assembles its parts and hooks, executes it, and handles its end."""
 
 from __future__ import annotations
 
@@ -59,18 +59,20 @@ from utils.processes import Processes
 logger = logging.getLogger(__name__)
 
 _FP16_SCALE = 65536.0
-_CALIBRATION_IMAGES, _CALIBRATION_BATCH = 128, 8  # images in all, and per forward pass
+_CALIBRATION_IMAGES, _CALIBRATION_BATCH = 128, 8  # images in total and per forward pass
 
 
 def _announce_stop() -> None:
-    """Called in a signal handler, where sys.stderr may be in the middle of a write."""
+    """Announce the end from a signal handler, where sys.stderr may be in the middle of a write."""
     os.write(2, b"\nstopping after this iteration; once more to stop at once\n")
 
 
 class Run:
-    """A training from its fitted cfg on. checkpoint: the state to resume from. processes: those that train together.
+    """A training run, given the fitted cfg and the data.
 
-    Raises InputError for what cannot be trained.
+    checkpoint: the state to resume from.
+    processes: the processes that train together; by default only this one.
+    Raises InputError if the network cannot be trained with these options.
     """
 
     def __init__(
@@ -114,7 +116,7 @@ class Run:
         return self.average.network if self.average else self.network
 
     def execute(self, folder: Path) -> bool:
-        """Train to the end and write into `folder`; False if a signal ended it early, with the state saved. Raises RunError."""
+        """Train and write into `folder`; returns False if a signal ended it early, with the state saved. Raises RunError."""
         save = not self.options.no_save
         saver = self._make_saver(folder / "weights")
         results = self._make_results(folder, saver.last_every)
@@ -161,11 +163,11 @@ class Run:
         return not interrupted
 
     def train_along(self) -> bool:
-        """`execute` for all processes but the main one: nothing is written, evaluated or logged."""
+        """`execute` for all processes except the main one: nothing is written, evaluated or logged."""
         return not self._train(self.loader, [self._average, self._note_evaluation, self._await_evaluation])
 
     def _train(self, batches: Iterable[TrainBatch], hooks: Sequence[Callable[[Update], None]]) -> bool:
-        """Whether a signal, to any of the processes, ended it."""
+        """Run the loop; returns whether a signal to any of the processes ended it."""
 
         def ended() -> bool:
             return self.processes.any(stop.made or self.evaluation.exhausted)
@@ -175,7 +177,7 @@ class Run:
                 run(self.trainer, batches, self.last, hooks, ended)
             except DataLoadingError:
                 if not stop.made or self.processes.count > 1:
-                    raise  # else a signal to the whole process group ended a worker that was just starting
+                    raise  # otherwise a signal to the whole process group killed a worker that was just starting
         return self.processes.any(stop.made)
 
     def state(self) -> Checkpoint:
@@ -204,7 +206,7 @@ class Run:
         save_weights(self.result, path)
 
     def _make_network(self, checkpoint: Checkpoint | None) -> Network:
-        """The network with its initial weights, the same in all processes."""
+        """Build the network with its initial weights, which are the same in all processes."""
         options, network = self.options, Network(make_plan(self.cfg))
         if checkpoint is not None:
             with fitting(self.cfg.path, "network"):
@@ -220,7 +222,7 @@ class Run:
         return network
 
     def _make_trainer(self) -> Trainer:
-        """The trainer, at the iteration that the weights have reached."""
+        """Build the trainer, starting at the iteration that the weights have reached."""
         options, schedule, count = self.options, self.schedule, self.processes.count
         training = Training(self.network, options.freeze)
         batch, subdivisions = batch_sizes(self.network.plan)
@@ -276,7 +278,7 @@ class Run:
         )
 
     def _calibrated(self, network: Network, iterations: int) -> Network:
-        """The network to evaluate after so many iterations."""
+        """The network to evaluate after `iterations` updates; with --calibrate-bn, a calibrated copy until its statistics settle."""
         if not self.options.calibrate_bn:
             return network
         passes, images = iterations * self.trainer.subdivisions, self.splits.train.splits["train"]
@@ -284,7 +286,7 @@ class Run:
         return calibrated(network, passes, images, _CALIBRATION_BATCH, self.options.workers, self.device)
 
     def _make_loader(self) -> TrainLoader:
-        """Batches from the trainer's iteration on."""
+        """Build the loader, which starts at the trainer's iteration."""
         options, plan, boxes = self.options, self.network.plan, None
         head = box_head(plan)
         if head is not None:
@@ -321,7 +323,7 @@ class Run:
         )
 
     def _make_saver(self, folder: Path) -> Saver:
-        """Saves at the intervals of the original: savelast and saveweights of the .data file, else by the length of the run."""
+        """Build the saver: intervals are savelast and saveweights of the .data file, or else depend on the length of the run."""
         data, period = self.splits.train.options, self.options.save_period
         if period is None:
             period = _whole(data.get("saveweights"), 1000 if self.last < 10_000 else 10_000)
@@ -382,7 +384,7 @@ class Run:
             raise InputError(f"{place}: {text}: nothing is left to train; use --clear, or more --iterations")
 
     def _warn_of_no_effect(self) -> None:
-        """Warn of flags and keys of [net] that are set and have no effect."""
+        """Warn of flags and [net] keys that are set but have no effect."""
         options, schedule = self.options, self.schedule
         fp16, average = self.trainer.precision.scaler is not None, schedule.ema_alpha
         checks = (
@@ -420,9 +422,9 @@ class Run:
 
 
 def batch_sizes(plan: Plan) -> tuple[int, int]:
-    """Images per weight update and forward passes in it; a remainder is cut off, as in the original.
+    """(images, forward passes) per weight update; as in the original, a remainder of the division is dropped.
 
-    Raises InputError for a batch of one image, which the original refuses too.
+    Raises InputError for a batch of one image, which the original rejects too.
     """
     batch, subdivisions = max(1, plan.net.batch), max(1, plan.net.subdivisions)
     if batch == 1:
@@ -452,7 +454,7 @@ def _cache_options(kind: str | None, project: str, workers: int) -> CacheOptions
 
 
 def _class_weights(splits: DataSplits, *, classifier: bool) -> NDArray[np.float64]:
-    """Sampling weight of each training image, by the rarity of its classes."""
+    """Sampling weight of each training image, higher for rare classes."""
     checked, train = splits.checked, splits.train
     if classifier:
         paths, labels = [str(path) for path in train.splits["train"]], train.labels_in_paths
@@ -473,7 +475,7 @@ def _rect_options(splits: DataSplits, plan: Plan) -> RectOptions:
 
 
 def _hierarchy(network: Network) -> ClassHierarchy | None:
-    """The tree of classes of the last [softmax], if it has one (parser.c parse_network_cfg_custom)."""
+    """The class tree of the last [softmax], if it has one (parser.c parse_network_cfg_custom)."""
     tree = next((layer.tree for layer in reversed(list(network)) if isinstance(layer, Softmax)), None)
     if tree is None:
         return None

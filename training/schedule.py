@@ -1,4 +1,4 @@
-"""The learning rate of every weight update (network.c get_current_rate)."""
+"""The learning rate schedule (network.c get_current_rate)."""
 
 from __future__ import annotations
 
@@ -16,11 +16,13 @@ logger = logging.getLogger(__name__)
 
 
 class Schedule:
-    """Learning rate by iteration. `iteration` counts weight updates from 1, as the original does when it applies a rate.
+    """Learning rate by iteration, which counts weight updates from 1, as in the original when it applies a rate.
 
-    cosine: after burn-in, half a cosine from learning_rate down to learning_rate_min at max_batches, instead of the policy.
-    seed: of policy `random`, whose rate depends on seed and iteration only.
-    Raises InputError for a policy that lacks its parameters. An unknown policy is constant, as in the original, with a warning.
+    cosine: instead of the policy, follow half a cosine after burn-in, from learning_rate down to learning_rate_min at
+        max_batches.
+    seed: seed of policy `random`, whose rate depends only on seed and iteration.
+
+    An unknown policy means constant, as in the original, with a warning. Raises InputError if a policy lacks its parameters.
     """
 
     def __init__(self, options: ScheduleOptions, *, cosine: bool = False, seed: int = 0) -> None:
@@ -33,7 +35,7 @@ class Schedule:
         _refuse_incomplete(options, "cosine" if cosine else options.policy)
 
     def rate(self, iteration: int) -> float:
-        """Rate of the update number `iteration`."""
+        """Learning rate of update number `iteration`."""
         options = self.options
         if iteration < options.burn_in:
             return options.learning_rate * math.pow(iteration / options.burn_in, options.power)
@@ -59,7 +61,7 @@ def _refuse_incomplete(options: ScheduleOptions, policy: str) -> None:
 
 
 def _single(value: float) -> float:
-    """The value in single precision, as the original holds it: the difference shows in high powers."""
+    """Round to single precision, as the original does: the difference is visible in high powers."""
     return float(np.float32(value))
 
 

@@ -1,4 +1,4 @@
-"""Evaluation of a network during its training, on split `val`."""
+"""Evaluation of a network on split `val` during training."""
 
 from __future__ import annotations
 
@@ -29,13 +29,17 @@ from utils.processes import Processes
 logger = logging.getLogger(__name__)
 
 BOX_METRIC, CLASS_METRIC = "mAP_0.5", "top1"
-_EPOCHS, _LEAST = 4, 100  # detector.c train_detector: mAP_epochs, and iterations at least
-_SETTLED = 0.01  # rolling statistics count as settled when at most this share of their initial values is left
+_EPOCHS, _LEAST = 4, 100  # detector.c train_detector: mAP_epochs, and the minimum number of iterations
+_SETTLED = 0.01  # rolling statistics have settled once the initial value contributes at most this fraction
 
 
 @dataclass(frozen=True, kw_only=True)
 class EvaluationResult:
-    """Result for a detector. indices: places in `dataset.images` of the images that were read; detections, ground_truth: theirs."""
+    """Evaluation of a detector.
+
+    indices: indices in `dataset.images` of the images that could be read.
+    detections, ground_truth: one entry for each of these images.
+    """
 
     metrics: Metrics
     dataset: EvaluationSet
@@ -62,7 +66,7 @@ class EvaluationResult:
 
 @dataclass(frozen=True, kw_only=True)
 class ClassificationResult:
-    """Result for a classifier."""
+    """Evaluation of a classifier."""
 
     accuracy: Accuracy
 
@@ -72,7 +76,7 @@ class ClassificationResult:
         return {CLASS_METRIC: accuracy.top(1), f"top{accuracy.k}": accuracy.top(accuracy.k)}
 
     def text(self, darknet: bool) -> str:
-        """As classifier.c train_classifier prints it, if `darknet`."""
+        """The result as text; darknet: as classifier.c train_classifier prints it."""
         accuracy = self.accuracy
         return f" accuracy top{accuracy.k} = {accuracy.top(accuracy.k):f} " if darknet else accuracy.table()
 
@@ -89,11 +93,17 @@ def default_period(images: int, batch: int) -> int:
 class EvaluationHook:
     """Hook: evaluates every `period` iterations, not before `earliest`, and at iteration `last` (detector.c train_detector).
 
-    evaluate: None: no evaluation. metric: the column that decides which weights are best. calibrate: gives the network to
-    evaluate, from the one in training and the number of iterations.
-    patience: evaluations without a better result until `exhausted`; 0: no limit. darknet: report as the original does.
-    on_best, on_best_result: called when a result is the best so far; on_done: after each.
-    best: the best metric so far. at: iteration of the latest evaluation. without_gain: evaluations since the best one.
+    evaluate: evaluates a network; None: no evaluation.
+    metric: the column that decides which weights are best.
+    calibrate: returns the network to evaluate, given the one in training and the number of iterations.
+    patience: evaluations without improvement until `exhausted`; 0: no limit.
+    darknet: report in the original's format.
+    on_best, on_best_result: called when a result is the best so far.
+    on_done: called after each evaluation.
+
+    best: the best metric so far.
+    at: iteration of the latest evaluation.
+    without_gain: number of evaluations since the best one.
     """
 
     evaluate: Callable[[Network], Result] | None
@@ -124,7 +134,7 @@ class EvaluationHook:
         return 0 < self.patience <= self.without_gain
 
     def due(self, iteration: int) -> bool:
-        """Whether there is an evaluation after this iteration."""
+        """Whether to evaluate after this iteration."""
         due = max(self.at + self.period, self.earliest)
         return self.evaluate is not None and (iteration >= due or iteration == self.last)
 
@@ -149,7 +159,7 @@ class EvaluationHook:
 def evaluate_detector(
     network: Network, dataset: EvaluationSet, batch: int, workers: int, device: torch.device
 ) -> EvaluationResult:
-    """Evaluate a network with boxes as test.py does, with scores above SCORE_THRESH."""
+    """Evaluate a detector like test.py, on boxes with a score above SCORE_THRESH."""
     predictions = _predict(network, dataset.images, batch, workers, device)
     metrics, _, ground_truth = measure_predictions(predictions, dataset)
     return EvaluationResult(
@@ -170,7 +180,7 @@ def evaluate_classifier(
 
 
 def _predict(network: Network, images: Sequence[Path], batch: int, workers: int, device: torch.device) -> Predictions:
-    """What a copy of the network finds in the images, with a warning about those that cannot be read."""
+    """Predictions of a copy of the network for the images; warns of images that cannot be read."""
     model, ways = model_of(copy.deepcopy(network), device), protocol_ways(SCORE_THRESH)
     predictions = predict_images(model, images, ways, batch_size=batch, workers=workers)
     if predictions.unreadable:
@@ -181,10 +191,10 @@ def _predict(network: Network, images: Sequence[Path], batch: int, workers: int,
 def calibrated(
     network: Network, passes: int, images: Sequence[Path], batch: int, workers: int, device: torch.device
 ) -> Network:
-    """A copy with the batch-norm statistics of `images`; `network` itself if its own have settled after `passes` forward passes.
+    """A copy with the batch-norm statistics of `images`, or `network` itself if its own have settled after `passes` passes.
 
-    Rolling statistics start at zero and take hundreds of forward passes to settle (with momentum 0.01); until then they hide
-    what a network has learnt.
+    Rolling statistics start at zero and take hundreds of forward passes to settle (with momentum 0.01); until then, results
+    do not show what the network has learnt.
     """
     names = [name for name, each in network.named_modules() if isinstance(each, BatchNorm) and each.training]
     if all((1 - norm.momentum) ** passes < _SETTLED for norm in _norms(network, names)):
@@ -201,7 +211,7 @@ def calibrated(
     with torch.no_grad():
         for count, loaded in enumerate((each for each in loader if each.items), start=1):
             for norm in norms:
-                norm.momentum = 1 / count  # the mean over the batches so far
+                norm.momentum = 1 / count  # makes the rolling value the mean over all batches so far
                 norm.start_batch()
             copied.head_inputs(loaded.images.to(device))
     logger.info("evaluating with batch-norm statistics of %d training images", len(images))

@@ -1,4 +1,4 @@
-"""The backbones by name: functions that build the feature extractor and return its Features."""
+"""The backbones by name; each is a function that builds the feature extractor and returns its Features."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ GAMMAS = {"g25": 0.25, "g50": 0.5, "g75": 0.75}
 
 
 def _vovnet(size: str, *, forms: bool = True) -> dict[str, Backbone]:
-    """The PyTorch form under the plain name and, for the sizes of the paper, the Caffe form."""
+    """The PyTorch form under the plain name and, with `forms` (the sizes in the paper), the Caffe form too."""
     found = {f"vovnet{size}": Backbone(f"VoVNet-{size}", "public", partial(vovnet.vovnet, size=size))}
     if forms:
         caffe = partial(vovnet.vovnet, size=size, form="caffe")

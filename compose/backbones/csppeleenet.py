@@ -1,9 +1,9 @@
 """CSPPeleeNet (CSPNet, arXiv 1911.11929), its fusion-first and fusion-last forms, and the "Reference" networks.
 
-The authors published no layer tables. CSPPeleeNet's is read off Figure 7, which plots the cost of every layer: each
-bar gives one cost, and the layer is the simplest one of that cost. No width is free, and the totals meet the printed
-ones. So do those of fusion last. For fusion first no natural form is known; its transitions are fitted. Of the
-Reference networks the printed rows give only the last layer; the other widths are fitted.
+The authors published no layer tables. That of CSPPeleeNet is read off Figure 7, which plots the cost of every layer: each
+layer is the simplest one with the cost of its bar. This leaves no width free, and the totals match the printed ones, as do
+those of fusion last. No natural form is known for fusion first, so its transitions are fitted. For the Reference networks,
+the printed rows determine only the last layer; the other widths are fitted.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ FITTED_TRANSITIONS = {0.25: (92, 184, 368), 0.5: (72, 144, 284), 0.75: (52, 102,
 
 
 def csppeleenet(net: Net, gamma: float = 0.5, *, squeeze: bool = False) -> Features:
-    """Transition, concatenation, pooling, transition; `squeeze` adds SE. The map at /4 is the stem's, as EFM reads it."""
+    """Transition, concatenation, pooling, transition; `squeeze` adds SE. The map at /4 is that of the stem, for EFM."""
     x = stem(net, pooled_conv=True)
     maps = {x.stride: x}
     for stage in range(4):
@@ -37,7 +37,7 @@ def csppeleenet(net: Net, gamma: float = 0.5, *, squeeze: bool = False) -> Featu
 
 
 def fusion_last(net: Net, gamma: float) -> Features:
-    """Transition, then concatenation: CSPPeleeNet without the transitions after the poolings."""
+    """Transition, then concatenation: CSPPeleeNet without the transitions after pooling."""
     x = stem(net)
     maps = {}
     for stage in range(4):
@@ -66,7 +66,7 @@ def fusion_first(net: Net, gamma: float) -> Features:
 
 
 def _partial_dense(net: Net, x: Map, stage: int, gamma: float) -> tuple[Map, Map]:
-    """The bypass (`gamma` of the stage's channels, always half in stage 1) and the dense block on the other channels."""
+    """The bypass (the fraction `gamma` of the stage's channels, half in stage 1), and the dense block on the other channels."""
     base, layers = (64, 128, 256, 512)[stage], LAYERS[stage]
     bypassed = round((gamma if stage else 0.5) * base)
     net.part(f"stage {stage + 1}: {bypassed} of {base} channels bypass {layers} two-way dense layers")
@@ -77,7 +77,7 @@ def _partial_dense(net: Net, x: Map, stage: int, gamma: float) -> tuple[Map, Map
 Block = Callable[[Net, Map, int, int, int], Map]
 PELEE_STAGES = ((3, 32, 16), (3, 64, 32), (5, 64, 64), (5, 64, 64))
 DENSE_STAGES = ((4, 32, 8), (4, 32, 32), (6, 32, 32), (8, 32, 32))
-"""The Reference networks per stage: dense layers, bottleneck, growth."""
+"""Per stage of the Reference networks: dense layers, bottleneck, growth."""
 
 
 def csppeleenet_ref(net: Net, *, last_size: int = 3) -> Features:

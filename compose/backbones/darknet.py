@@ -1,4 +1,4 @@
-"""Darknet's backbones: YOLOv3-tiny's, the reference classifier, Darknet-53 and CSPDarknet-53. All are published cfgs."""
+"""Darknet's backbones, all from published cfgs: YOLOv3-tiny's, the reference classifier, Darknet-53, CSPDarknet-53."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from compose.net import Features, Map, Net
 
 
 def tiny(net: Net, last: int = 1024) -> Features:
-    """YOLOv3-tiny's: seven 3x3 convolutions with pooling between them; the last pooling keeps the size."""
+    """YOLOv3-tiny's backbone: seven 3x3 convolutions with pooling in between; the last pooling keeps the size."""
     net.part("backbone")
     maps = {}
     x = net.input
@@ -20,16 +20,16 @@ def tiny(net: Net, last: int = 1024) -> Features:
 
 
 def tiny_partial(net: Net) -> Features:
-    """YOLOv3-tiny-PRN's: the last convolution has 512 channels, and the one before it is added."""
+    """YOLOv3-tiny-PRN's backbone: the last convolution has 512 channels, and the one before it is added to it."""
     features = tiny(net, last=512)
     last = features.last
-    # Two layers back is the convolution with 512 channels before the last pooling.
+    # Two layers back: the convolution with 512 channels before the last pooling.
     before = Map(last.index - 2, 512, last.side, last.stride)
     return Features("tiny", {**features.maps, last.stride: net.shortcut(last, before)})
 
 
 def reference(net: Net) -> Features:
-    """The Darknet reference classifier: seven 3x3 convolutions with pooling between them."""
+    """The Darknet reference classifier: seven 3x3 convolutions with pooling in between."""
     net.part("backbone")
     x = net.conv(net.input, 16, 3)
     for filters in (32, 64, 128, 256, 512, 1024):
@@ -38,7 +38,7 @@ def reference(net: Net) -> Features:
 
 
 def darknet53(net: Net) -> Features:
-    """YOLOv3's backbone: residual blocks of 1x1 and 3x3."""
+    """YOLOv3's backbone: residual blocks of a 1x1 and a 3x3 convolution."""
     net.part("stem")
     x = net.conv(net.input, 32, 3)
     maps = {}
@@ -53,7 +53,7 @@ def darknet53(net: Net) -> Features:
 
 
 def cspdarknet53(net: Net) -> Features:
-    """Half of each stage's channels bypasses its residual blocks, between the two partial transitions."""
+    """In each stage, half of the channels bypass the residual blocks, between two partial transitions."""
     net.part("stem")
     x = net.conv(net.input, 32, 3)
     maps = {}

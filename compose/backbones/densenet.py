@@ -1,7 +1,7 @@
 """DenseNet (arXiv 1608.06993), DenseNet-201-Elastic (arXiv 1812.05262) with its CSP form, and HarDNet-138s.
 
-DenseNet-201 is published as a Darknet cfg; the others follow their papers' tables in Darknet's order: convolution, batch
-norm, activation. The table of CSPDenseNet-201-Elastic is not public and its widths are fitted. So are those of
+DenseNet-201 is published as a Darknet cfg. The others follow the tables in their papers, in Darknet's order: convolution,
+batch norm, activation. The table of CSPDenseNet-201-Elastic is not public, so its widths are fitted, as are those of
 HarDNet-138s, whose harmonic block is public (arXiv 1909.00948) and whose depth follows from its name.
 """
 
@@ -42,7 +42,7 @@ def densenet(net: Net, layers: tuple[int, ...], *, growth: int = GROWTH) -> Feat
 
 
 def densenet201(net: Net) -> Features:
-    """As published for Darknet: pooling of 2x2 after the stem, and a last transition to 512 channels, not to half."""
+    """As published for Darknet: 2x2 pooling after the stem, and a last transition to 512 channels instead of half."""
     net.part("stem")
     x = net.maxpool(net.conv(net.input, 64, 7, stride=2))
     maps = {}
@@ -59,7 +59,7 @@ ELASTIC_LAYERS = (10, 20, 40, 30)
 
 
 def densenet201_elastic(net: Net) -> Features:
-    """Every dense layer has a second path at half the resolution, except at /32."""
+    """Every dense layer except those at /32 has a second path at half the resolution."""
     x = _stem(net, 64)
     maps = {}
     for stage, layers in enumerate(ELASTIC_LAYERS):
@@ -77,7 +77,7 @@ CSP_LAST = 1808
 
 
 def cspdensenet201_elastic(net: Net) -> Features:
-    """Half of each stage's channels bypasses its elastic block."""
+    """In each stage, half of the channels bypass the elastic block."""
     x = _stem(net, 64)
     maps = {}
     for stage, (layers, base) in enumerate(zip(ELASTIC_LAYERS, CSP_BASES, strict=True)):
@@ -122,7 +122,7 @@ HARMONIC_STAGES = (
 
 
 def hardnet138s(net: Net) -> Features:
-    """Seven harmonic dense blocks, each followed by a 1x1."""
+    """Seven harmonic dense blocks, each followed by a 1x1 convolution."""
     with net.using("relu"):
         net.part("stem")
         x = net.conv(net.conv(net.input, 32, 3, stride=2), 64, 3)
@@ -138,7 +138,7 @@ def hardnet138s(net: Net) -> Features:
 
 
 def _harmonic_block(net: Net, x: Map, layers: int, growth: int) -> Map:
-    """Layer i reads layers i - 2^j for every 2^j that divides i; odd layers and the last one leave the block."""
+    """Layer i reads layers i - 2^j for every 2^j that divides i; odd layers and the last one form the output."""
     outputs = [x]
     for layer in range(1, layers + 1):
         reads = [layer - 2**j for j in range(layer.bit_length()) if layer % 2**j == 0]

@@ -1,4 +1,4 @@
-"""Networks of inverted bottlenecks, as the CSPNet authors published them for Darknet: EfficientNet-B0 and MobileNet-v2."""
+"""Networks of inverted bottlenecks, as published for Darknet by the CSPNet authors: EfficientNet-B0 and MobileNet-v2."""
 
 from __future__ import annotations
 
@@ -30,11 +30,11 @@ MOBILENET_STAGES = (
     ((384, 96), (576, 96), (576, 96)),
     ((576, 160), (960, 160), (960, 160), (960, 320)),
 )
-"""Per stage, after the first block: expanded and output channels of each block; the first one has stride 2."""
+"""Per stage after the first block: expanded and output channels of each block; the first block has stride 2."""
 
 
 def efficientnet_b0(net: Net) -> Features:
-    """Inverted bottlenecks with SE, swish. Heads read the expansion that precedes each stride, as in the authors' cfg."""
+    """Inverted bottlenecks with SE and swish. Heads read the expansion before each stride, as in the authors' cfg."""
     with net.using("swish"):
         net.part("stem")
         x = net.conv(net.input, 32, 3, stride=2)
@@ -53,7 +53,7 @@ def efficientnet_b0(net: Net) -> Features:
 
 
 def mobilenet_v2(net: Net) -> Features:
-    """Inverted bottlenecks with linear outputs, ReLU."""
+    """Inverted bottlenecks with ReLU and linear outputs."""
     with net.using("relu"):
         net.part("stem")
         x = net.conv(net.input, 32, 3, stride=2)
@@ -71,7 +71,7 @@ def mobilenet_v2(net: Net) -> Features:
 
 
 def cspmobilenet_v2(net: Net) -> Features:
-    """Half of the expanded channels: a depthwise convolution of them bypasses the stage, two per channel go through it."""
+    """In each stage, a depthwise convolution of the first block bypasses the rest; the others have two filters per channel."""
     with net.using("relu"):
         net.part("stem")
         x = net.conv(net.input, 32, 3, stride=2)

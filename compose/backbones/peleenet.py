@@ -1,4 +1,4 @@
-"""PeleeNet (Wang et al., 2018, arXiv 1804.06882) after its authors' public code, and its sparse and grouped forms."""
+"""PeleeNet (Wang et al., 2018, arXiv 1804.06882) as in its authors' public code, and its sparse and grouped forms."""
 
 from __future__ import annotations
 
@@ -8,11 +8,11 @@ from compose.net import Features, Map, Net
 LAYERS = (3, 4, 8, 6)
 BOTTLENECKS = (16, 32, 64, 64)
 SQUEEZE = (4, 8, 16)
-"""Hidden channels of SE after stages 1, 2 and 3; position and width are fitted."""
+"""Hidden channels of SE after stages 1, 2 and 3; positions and widths are fitted."""
 
 
 def stem(net: Net, *, pooled_conv: bool = False) -> Map:
-    """Two branches from /2 to /4, pooling and convolutions, 64 channels; `pooled_conv` adds a 1x1 after the pooling."""
+    """Two branches from /2 to /4, pooling and convolutions, to 64 channels; `pooled_conv` adds a 1x1 after the pooling."""
     net.part("stem")
     x = net.conv(net.input, 32, 3, stride=2)
     pooled = net.maxpool(x)
@@ -23,9 +23,9 @@ def stem(net: Net, *, pooled_conv: bool = False) -> Map:
 
 
 def peleenet(net: Net, *, group_width: int | None = None, squeeze: bool = False, partial: bool = False) -> Features:
-    """Stages of two-way dense layers; `group_width` gives PeleeNeXt, `squeeze` adds SE.
+    """Stages of two-way dense layers; `group_width` makes it PeleeNeXt, `squeeze` adds SE.
 
-    With `partial` half of each stage's channels bypasses its dense layers: the PRN repository's PartialPelee.
+    With `partial`, half of each stage's channels bypass its dense layers, as in the PRN repository's PartialPelee.
     """
     x = net.conv(stem(net), 32)
     maps = {}
@@ -46,7 +46,7 @@ def peleenet(net: Net, *, group_width: int | None = None, squeeze: bool = False,
 
 
 def speleenet(net: Net) -> Features:
-    """SparseNet's connections (arXiv 1801.05895): layer j reads the outputs 1, 2, 4, 8, ... layers before it."""
+    """PeleeNet with SparseNet's connections (arXiv 1801.05895): each layer reads the outputs 1, 2, 4, 8, ... layers back."""
     x = net.conv(stem(net), 32)
     maps = {}
     for stage, (layers, bottleneck) in enumerate(zip(LAYERS, BOTTLENECKS, strict=True)):

@@ -1,8 +1,8 @@
 """Residual networks and their CSP forms: ResNet, ResNeXt, Res2Net and Res2NeXt.
 
-ResNet-10, -50 and -101, ResNeXt-50 and CSPResNe(X)t-50 are published as Darknet cfgs. ResNet-152 is the table of its
+ResNet-10, -50 and -101, ResNeXt-50 and CSPResNe(X)t-50 are published as Darknet cfgs. ResNet-152 follows the table in its
 paper (arXiv 1512.03385), Res2Net-50 and Res2NeXt-50 their authors' code (arXiv 1904.01169). CSPResNet-101 extends
-CSPResNet-50. CSPResNet-10's table is not public; its widths are fitted.
+CSPResNet-50. The table of CSPResNet-10 is not public, so its widths are fitted.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ CSP_RESNET10 = ((64, 16, 80), (128, 32, 48), (256, 64, 112), (512, 128, 272))
 
 
 def resnet10(net: Net) -> Features:
-    """One block of two 3x3 convolutions per stage; the identity joins over the channels it has."""
+    """One block of two 3x3 convolutions per stage; the identity is added over the channels that it has."""
     x = _stem(net)
     maps = {}
     for stage, width in enumerate((64, 128, 256, 512)):
@@ -27,7 +27,7 @@ def resnet10(net: Net) -> Features:
 
 
 def cspresnet10(net: Net) -> Features:
-    """A quarter of each stage's channels bypasses the residual block; the second transition precedes the pooling."""
+    """In each stage, a quarter of the channels bypass the residual block; the second transition precedes the pooling."""
     x = _stem(net)
     maps = {}
     for stage, (out, bypass_width, width) in enumerate(CSP_RESNET10):
@@ -44,7 +44,7 @@ def cspresnet10(net: Net) -> Features:
 
 
 def residual(net: Net, name: str, blocks: tuple[int, ...], *, groups: int = 1) -> Features:
-    """Bottleneck stages as published for Darknet; 32 `groups` and doubled inner widths make a ResNeXt."""
+    """Bottleneck stages as published for Darknet; with 32 `groups` and doubled inner widths, a ResNeXt."""
     x = _stem(net)
     maps = {}
     for stage, count in enumerate(blocks):
@@ -58,9 +58,9 @@ def residual(net: Net, name: str, blocks: tuple[int, ...], *, groups: int = 1) -
 
 
 def csp_residual(net: Net, name: str, blocks: tuple[int, ...], *, groups: int = 1) -> Features:
-    """Half of each stage's channels bypasses its blocks, between the two partial transitions.
+    """In each stage, half of the channels bypass the blocks, between two partial transitions.
 
-    In the published tables the two 1x1 convolutions that begin stages 2 and 3 are linear, the others leaky.
+    In the published cfgs, the two 1x1 convolutions at the start of stages 2 and 3 are linear, all others leaky.
     """
     x = _stem(net)
     maps = {}
@@ -80,20 +80,20 @@ def csp_residual(net: Net, name: str, blocks: tuple[int, ...], *, groups: int = 
 
 
 def _stem(net: Net) -> Map:
-    """7x7 and pooling to /4, 64 channels."""
+    """7x7 convolution and pooling to /4, with 64 channels."""
     net.part("stem")
     return net.maxpool(net.conv(net.input, 64, 7, stride=2))
 
 
 def _bottleneck(net: Net, x: Map, width: int, out: int, *, groups: int = 1, stride: int = 1) -> Map:
-    """1x1, 3x3, linear 1x1, and the input added over the channels it has."""
+    """1x1, 3x3 and linear 1x1 convolution; the input is added over the channels that it has."""
     identity = net.subsample(x, stride) if stride > 1 else x
     inner = net.conv(net.conv(x, width), width, 3, groups=groups, stride=stride)
     return net.shortcut(net.conv(inner, out, activation="linear"), identity)
 
 
 def resnet152(net: Net) -> Features:
-    """Bottleneck stages of 3, 8, 36 and 3 blocks; 1x1 projections, and strides in the first 1x1, as in the paper."""
+    """Bottleneck stages of 3, 8, 36 and 3 blocks, with 1x1 projections and strides in the first 1x1, as in the paper."""
     with net.using("relu"):
         x = _padded_stem(net)
         maps = {}
@@ -110,7 +110,7 @@ def resnet152(net: Net) -> Features:
 
 
 def res2net(net: Net, name: str, width: int, *, groups: int = 1) -> Features:
-    """ResNet-50 whose 3x3 is a chain over four slices of `width` channels in stage 1; grouped it is Res2NeXt."""
+    """ResNet-50 whose 3x3 is a chain over four slices, of `width` channels each in stage 1; with groups, Res2NeXt."""
     with net.using("relu"):
         x = _padded_stem(net)
         maps = {}
@@ -125,7 +125,7 @@ def res2net(net: Net, name: str, width: int, *, groups: int = 1) -> Features:
 
 
 def _res2net_block(net: Net, x: Map, width: int, out: int, *, groups: int, first: bool, stride: int) -> Map:
-    """The first block of a stage convolves its slices separately, the others add each result to the next slice."""
+    """The first block of a stage convolves its slices separately; the others add each result to the next slice."""
     identity = net.conv(x, out, stride=stride, activation="linear") if first else x
     wide = net.conv(x, 4 * width)
     results: list[Map] = []

@@ -1,8 +1,8 @@
 """VoVNet (Lee et al., 2019, arXiv 1904.09730): one-shot aggregation (OSA), in both forms that its authors published.
 
-The Caffe form is the paper's Table 1 and the authors' Caffe code: pooling ends the stem and stages 2 to 4. The PyTorch
-form is their PyTorch code, which their weights fit: the stem's third convolution has stride 2, pooling begins stages 3 to
-5, and every module but the first of a stage adds its input to its output.
+The Caffe form follows Table 1 of the paper and the authors' Caffe code: the stem and stages 2 to 4 end with pooling. The
+PyTorch form follows their PyTorch code and fits their weights: the stem's third convolution has stride 2, stages 3 to 5
+begin with pooling, and every module except the first of a stage adds its input to its output.
 """
 
 from __future__ import annotations
@@ -23,13 +23,13 @@ MODULES = {
     "75": (1, 2, 6, 3),
     "93": (1, 3, 8, 3),
 }
-"""Modules per stage."""
+"""Number of modules per stage."""
 
 
 def vovnet(net: Net, size: str, form: Literal["pytorch", "caffe"] = "pytorch", *, bottleneck: bool = False) -> Features:
-    """A size of MODULES; `bottleneck` puts a 1x1 of half the input channels before every 3x3 of a module (Table 3)."""
+    """VoVNet of a size in MODULES; `bottleneck` puts a 1x1 to half the channels before every 3x3 of a module (Table 3)."""
     caffe = form == "caffe"
-    # The windows of ceil-mode pooling; Darknet's default padding would shift them by one pixel.
+    # Padding 1 reproduces the windows of ceil-mode pooling; Darknet's default would shift them by one pixel.
     pool = partial(net.maxpool, size=3, stride=2, padding=1)
     with net.using("relu"):
         net.part("stem")
@@ -49,9 +49,9 @@ def vovnet(net: Net, size: str, form: Literal["pytorch", "caffe"] = "pytorch", *
 
 
 def densenet40_osa(net: Net, layers: int = LAYERS, width: int = 43) -> Features:
-    """DenseNet-40 with an OSA module of `layers` x `width` in place of each dense block (section 3.2).
+    """DenseNet-40 with an OSA module of `layers` x `width` instead of each dense block (section 3.2).
 
-    The paper prints no output widths. A module that puts out as many channels as its layers give meets the printed MAC.
+    The paper prints no output widths. Modules with as many output channels as their layers have in total match its MAC.
     """
     net.part("stem")
     x = net.conv(net.input, 16, 3)
@@ -68,7 +68,7 @@ def densenet40_osa(net: Net, layers: int = LAYERS, width: int = 43) -> Features:
 def one_shot_aggregation(
     net: Net, x: Map, width: int, out: int, layers: int = LAYERS, *, bottleneck: bool = False
 ) -> Map:
-    """A chain of 3x3 convolutions; the input and all their outputs are concatenated once and mixed by a 1x1."""
+    """A chain of 3x3 convolutions; its input and all outputs are concatenated once and mixed by a 1x1."""
     outputs = [x]
     for _ in range(layers):
         source = outputs[-1]

@@ -1,4 +1,4 @@
-"""The heads by name: functions that add a classifier or a detection head to a backbone's Features."""
+"""The heads by name; each is a function that adds a classifier or a detection head to a backbone's Features."""
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
 """The feature pyramids that CSPNet compares in Table 2: exact fusion (EFM), global fusion (GFM), context enhancement (CEM).
 
 The authors published no layer tables. EFM is read off Figure 7, which plots the cost of every layer; GFM and CEM follow
-their descriptions, with widths fitted to the printed totals.
+the descriptions in the paper, with widths fitted to the printed totals.
 """
 
 from __future__ import annotations
@@ -14,11 +14,11 @@ CEM_WIDTH = 128
 
 
 def efm(net: Net, features: Features, recipe: Recipe = COCO, *, attention: bool = True, pyramid: bool = False) -> None:
-    """Every scale s reads s - 1, s and s + 1, compressed by Maxout before they are concatenated.
+    """Each scale s reads scales s - 1, s and s + 1, compressed by Maxout before concatenation.
 
     A top-down column builds P5, P4 (from C4, C3 and P5) and P3 (from C3, C2 and P4); a bottom-up column of strided
-    convolutions makes the predictions. `attention` puts SAM on the three assembled maps. `pyramid` replaces the 1x1
-    between P5 and P4 by SPP between two Maxouts, which is what the printed total of EFM (SPP) asks for.
+    convolutions makes the predictions. `attention` applies SAM to the three assembled maps. `pyramid` replaces the 1x1
+    between P5 and P4 by SPP between two Maxouts, which matches the printed total of EFM (SPP).
     """
     c2, c3, c4, c5 = features.take("efm", (4, 8, 16, 32))
     net.part("P5 from C5")
@@ -47,7 +47,7 @@ def efm(net: Net, features: Features, recipe: Recipe = COCO, *, attention: bool 
 
 
 def gfm(net: Net, features: Features) -> None:
-    """All scales in one map at /16, compressed by Maxout to 32 channels each; predictions as in EFM, bottom-up."""
+    """All scales, compressed by Maxout to 32 channels each, in one map at /16; predictions are bottom-up as in EFM."""
     c2, c3, c4, c5 = features.take("gfm", (4, 8, 16, 32))
     net.part("P5 from C5")
     p5 = net.conv(net.conv(c5, 256), 256, 3)
@@ -66,9 +66,9 @@ def gfm(net: Net, features: Features) -> None:
 
 
 def cem(net: Net, features: Features, *, attention: bool = False) -> None:
-    """Context enhancement after ThunderNet (arXiv 1903.11752): all scales summed at /16, then given back to each.
+    """Context enhancement after ThunderNet (arXiv 1903.11752): all scales are summed at /16, and each reads the sum.
 
-    There is no global-pooling branch: its size would tie the cfg to one input size.
+    The global-pooling branch is left out: it would tie the cfg to one input size.
     """
     finer, fine, coarse = features.take("cem", (8, 16, 32))
     net.part("context: sum of all scales at /16")
@@ -88,7 +88,7 @@ def spatial_attention(net: Net, x: Map) -> Map:
 
 
 def _predict(net: Net, x: Map, width: int, recipe: Recipe, attention: bool = False) -> Map:
-    """1x1 and 3x3 of `width`, and the prediction from them."""
+    """1x1 and 3x3 convolution of `width`, followed by the prediction."""
     if attention:
         x = spatial_attention(net, x)
     x = net.conv(net.conv(x, width), width, 3)

@@ -1,6 +1,7 @@
 """Partial residual network heads (Wang et al., 2019), and the heads that its authors compare it with on PeleeNet.
 
-PRN is the authors' yolov3-tiny-prn; its third scale repeats the form. The comparisons are derived from their counts.
+PRN is the authors' yolov3-tiny-prn; the third scale of PRN-3l repeats its form. The other heads are derived from the
+authors' operation counts.
 """
 
 from __future__ import annotations
@@ -13,20 +14,20 @@ FINE = 128
 
 
 def prn(net: Net, features: Features) -> None:
-    """Two scales, /32 and /16, joined by sums over their common channels."""
+    """PRN: two scales, /32 and /16, joined by sums over their common channels."""
     fine, coarse = features.take("prn", (16, 32), at_least=FINE)
     _finer(net, _coarsest(net, coarse, TINY), fine, TINY)
 
 
 def prn_three_scales(net: Net, features: Features) -> None:
-    """Three scales, /32, /16 and /8: the paper's PRN-3l."""
+    """The paper's PRN-3l: three scales, /32, /16 and /8."""
     finest, fine, coarse = features.take("prn3l", (8, 16, 32), at_least=FINE)
     x = _finer(net, _coarsest(net, coarse, COCO), fine, COCO)
     _finer(net, x, finest, COCO)
 
 
 def concatenated(net: Net, features: Features, *, dense: bool = True) -> None:
-    """PRN with concatenations at /16 in place of the sums (YOLOv3-tiny's form); not `dense`, only the first (FPN)."""
+    """PRN with concatenations at /16 instead of sums, as in YOLOv3-tiny; without `dense`, only the first one (FPN)."""
     fine, coarse = features.take("yolov3-tiny-pelee" if dense else "fpn", (16, 32))
     spatial = _coarsest(net, coarse, TINY)
     net.part("head at /16: concatenated with the coarser scale and the backbone")
@@ -57,7 +58,7 @@ def _coarsest(net: Net, x: Map, recipe: Recipe) -> Map:
 
 
 def _finer(net: Net, coarse: Map, lateral: Map, recipe: Recipe) -> Map:
-    """As published, the next scale reads the 3x3 before its sums, and the second sum adds the upsampled map itself."""
+    """The next finer scale. As published, it passes on the 3x3 before its sums, and the second sum adds the upsampled map."""
     net.part(f"head at /{lateral.stride}: partial residual from the coarser scale and the backbone")
     up = net.upsample(net.conv(coarse, FINE))
     spatial = net.conv(net.shortcut(up, lateral), FINE, 3)

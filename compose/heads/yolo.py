@@ -16,7 +16,7 @@ COCO_CLASSES = 80
 
 @dataclass(frozen=True, kw_only=True)
 class Recipe:
-    """Anchors, the masks that assign them to strides, and further [yolo] options; `scale_x_y` is by stride."""
+    """Anchors, the masks that assign them to strides, and further [yolo] options; `scale_x_y` is given per stride."""
 
     anchors: str
     masks: Mapping[int, Sequence[int]]
@@ -65,14 +65,14 @@ OPTIMAL = Recipe(
 
 
 def detect(net: Net, x: Map, recipe: Recipe) -> None:
-    """1x1 convolution to anchors x (box, objectness, classes), and the [yolo] layer at the stride of `x`."""
+    """1x1 convolution to anchors x (box, objectness, classes), followed by the [yolo] layer at the stride of `x`."""
     stride = x.stride
     filters = len(recipe.masks[stride]) * (5 + COCO_CLASSES)
     net.yolo(net.conv(x, filters, activation="linear", normalize=False), recipe.options(stride))
 
 
 def classifier(net: Net, features: Features, *, classes: int = 1000, dropout: float = 0.0) -> None:
-    """Global average of the coarsest map, 1x1 convolution to the classes, softmax."""
+    """Global average pooling of the coarsest map, 1x1 convolution to the classes, softmax."""
     net.part("classifier")
     x = net.avgpool(features.last)
     if dropout:
@@ -81,7 +81,7 @@ def classifier(net: Net, features: Features, *, classes: int = 1000, dropout: fl
 
 
 def yolov3(net: Net, features: Features, *, pyramid: bool = False) -> None:
-    """1x1 and 3x3 in turn at /32, /16 and /8, each scale concatenated with the backbone; `pyramid` adds SPP."""
+    """Alternating 1x1 and 3x3 at /32, /16 and /8, each scale concatenated with the backbone; `pyramid` adds SPP."""
     finest, fine, coarse = features.take("yolov3", (8, 16, 32))
     net.part("head at /32")
     x = tower(net, coarse, 512, 3 if pyramid else 5)
@@ -103,7 +103,7 @@ def yolov3_tiny(net: Net, features: Features) -> None:
 
 
 def panet_spp(net: Net, features: Features, recipe: Recipe = COCO) -> None:
-    """SPP at /32, a path up to /8, a path back down, and a [yolo] layer at each scale of the path down."""
+    """SPP at /32, a path up to /8, and a path back down to /32 with a [yolo] layer at each scale."""
     finest, fine, coarse = features.take("panet-spp", (8, 16, 32))
     net.part("neck: spatial pyramid pooling at /32")
     top = tower(net, spatial_pyramid(net, tower(net, coarse, 512, 3)), 512, 3)
