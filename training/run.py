@@ -278,7 +278,7 @@ class Run:
         )
 
     def _calibrated(self, network: Network, iterations: int) -> Network:
-        """The network to evaluate after `iterations` updates; with --calibrate-bn, a calibrated copy until its statistics settle."""
+        """The network to evaluate after `iterations` updates; with --calibrate-bn, a calibrated copy until statistics settle."""
         if not self.options.calibrate_bn:
             return network
         passes, images = iterations * self.trainer.subdivisions, self.splits.train.splits["train"]
