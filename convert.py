@@ -42,7 +42,7 @@ _OUT = "file to write; its extension is the format: .weights, .pt, .safetensors"
 
 
 class Command(Protocol):
-    """The flags of one command; `run` executes it and returns the exit code."""
+    """Flags of one command; `run` executes it and returns the exit code."""
 
     def run(self) -> int: ...
 
@@ -136,7 +136,7 @@ class Weights(_Source):
         return EXIT_OK
 
     def _names(self, network: Network) -> tuple[str, ...]:
-        """The names of --names; for a detector as many as it has classes."""
+        """Return the names of --names; for a detector, there must be as many as classes."""
         assert self.names is not None
         if Path(self.out).suffix == ".weights":
             logger.warning("--names %s: has no effect, .weights files hold no names", self.names)
@@ -166,7 +166,7 @@ class Partial(_Source):
         if not 1 <= self.layers <= count:
             raise InputError(f"--layers {self.layers}: expected 1 to {count}, the layers of {network.plan.cfg.path}")
         out = self.out or f"{Path(self.weights).stem}.conv.{self.layers}"
-        network.seen = 0  # detector.c partial clears it, so that training begins at its start
+        network.seen = 0  # cleared by darknet.c partial, so that training starts at iteration 0
         save_weights(network, out, cutoff=self.layers)
         print(f"{out}: the first {self.layers} of {count} layers")
         return EXIT_OK

@@ -14,7 +14,7 @@ from darknet_cli.grammar import USAGE, Words, parse, refusal
 from darknet_cli.network import note
 from utils.cli import EXIT_FAILED, EXIT_OK, as_typed, run_script, script_parser
 
-BAD_INPUT = EXIT_FAILED  # the original's exit code for whatever goes wrong
+BAD_INPUT = EXIT_FAILED  # the original's exit code for all errors
 COMMANDS: dict[str, Callable[[Words], int]] = {
     "detect": detect.detect,
     "detector test": detect.detect_images,

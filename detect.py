@@ -57,13 +57,13 @@ logger = logging.getLogger(__name__)
 LATEST = "latest"
 NOT_OF_THE_RUN = ("source", "device", "batch_size", "view_img", "print", "project", "name", "exist_ok", "resume")
 """Flags that may differ when a run is resumed."""
-MOST_NAMED = 10  # classes that the summary names
-VIDEO_FILES = frozenset({".mp4", ".mov", ".mkv", ".avi"})  # that --out writes
+MOST_NAMED = 10  # classes named in the summary
+VIDEO_FILES = frozenset({".mp4", ".mov", ".mkv", ".avi"})  # written by --out
 BOX_FLAGS = (
     *("save_txt", "save_conf", "save_json", "save_crop", "view_img", "out", "conf_thres", "iou_thres", "classes"),
     *("agnostic_nms", "max_det", "line_thickness", "hide_labels", "hide_conf", "fourcc"),
 )
-"""Flags without a meaning for a classifier."""
+"""Flags that do not apply to classifiers."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -182,7 +182,7 @@ def remove_empty(folder: Path) -> None:
 
 
 def identity(options: DetectOptions, frames: Frames) -> dict[str, Any]:
-    """What a resumed run has in common with its first part: flags, the files of the model, images and videos."""
+    """Return what a resumed run must share with its first part: flags, model files, images and videos."""
     kept = {key: value for key, value in dataclasses.asdict(options).items() if key not in NOT_OF_THE_RUN}
     files = [Path(each) for each in (options.cfg, options.weights) if each is not None]
     sizes = {f"size of {path}": path.stat().st_size for path in files if path.is_file()}
@@ -190,7 +190,7 @@ def identity(options: DetectOptions, frames: Frames) -> dict[str, Any]:
 
 
 def unfinished_run(options: DetectOptions, frames: Frames) -> tuple[Path, Journal]:
-    """The run folder that --resume names, and its journal. Raises InputError."""
+    """Return the run folder that --resume names, and its journal. Raises InputError."""
     folder = Path(options.resume or "")
     if options.resume == LATEST:
         found = newest(options.project, f"*/{JOURNAL}")
@@ -205,7 +205,7 @@ def unfinished_run(options: DetectOptions, frames: Frames) -> tuple[Path, Journa
 
 
 def open_the_model(options: DetectOptions) -> Model:
-    """Open the model of the flags, or the shipped one. Raises InputError."""
+    """Open the model that the flags name, or the shipped one. Raises InputError."""
     options = with_shipped_model(options)
     model = options.open_named()
     for class_id in options.classes or ():
@@ -216,7 +216,7 @@ def open_the_model(options: DetectOptions) -> Model:
 
 
 def check_flags(options: DetectOptions, model: Model) -> None:
-    """Raise InputError for flags that exclude each other, or that have no meaning for a classifier."""
+    """Raise InputError for flags that exclude each other or do not apply to a classifier."""
     if isinstance(model, Classifier):
         usual = parse_arguments([])
         for flag in BOX_FLAGS:
@@ -246,7 +246,7 @@ def check_out(out: Path, frames: Frames) -> None:
 def run(
     model: Model, frames: Frames, recorder: Recorder, options: DetectOptions, request: StopRequest
 ) -> RunStatistics:
-    """Record and print every result, from the first image to the last or to a request to stop."""
+    """Record and print every result until the source ends or a stop is requested."""
     statistics = RunStatistics()
     nms = NmsOptions(
         conf=options.conf_thres,
@@ -281,7 +281,7 @@ def run(
 
 
 def summary(statistics: RunStatistics, model: Model, writing: float, seconds: float) -> str:
-    """Counts, the engine, and the time of each stage per image; the stages run in parallel."""
+    """Return counts, the engine, and the time of each stage per image; the stages run in parallel."""
     count = statistics.images
     images = f"{count} image{'s' if count != 1 else ''}"
     if isinstance(model, Classifier):

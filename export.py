@@ -54,7 +54,7 @@ _CPU = torch.device("cpu")
 Saver = Callable[[Network, Path, ExportOptions, tuple[str, ...]], None]
 Opener = Callable[[Path, torch.device], Session]
 
-# Format -> extension, writer, and the engine that verifies what was written.
+# Format -> extension, writer, and the engine that verifies the file.
 FORMATS: dict[str, tuple[str, Saver, Opener]] = {
     "onnx": (".onnx", save_onnx, OnnxRuntimeSession),
     "openvino": (".xml", save_openvino, OpenVinoSession),
@@ -64,7 +64,7 @@ FORMATS: dict[str, tuple[str, Saver, Opener]] = {
 
 @dataclass(frozen=True, kw_only=True)
 class ExportFlags:
-    """The flags of export.py. output: None is "boxes" for detectors, "raw" for classifiers."""
+    """The flags of export.py. output: None: "boxes" for detectors, "raw" for classifiers."""
 
     cfg: str | None
     weights: str
@@ -152,7 +152,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def _export_int8(
     flags: ExportFlags, network: Network, options: ExportOptions, names: tuple[str, ...], paths: dict[str, Path]
 ) -> int:
-    """Write 8-bit models, each only if its measured quality is close enough to the network's."""
+    """Write 8-bit models, each only if its measured quality is close enough to that of the network."""
     assert flags.data is not None
     data = Int8Data.open(flags.data, flags.calib_images, names=flags.names)
     wanted = quality(model_of(copy.deepcopy(network), _CPU), data)
@@ -160,7 +160,7 @@ def _export_int8(
     for kind, path in paths.items():
         _, save, opener = FORMATS[kind]
         with staged(path) as target:
-            # NMS inside would drop low scores, which mAP counts: measured without it.
+            # Measured without NMS inside, which would drop low scores that count for mAP.
             measured = replace(options, outputs="raw", int8=Quantization(ranges=ranges))
             save(network, target, measured, names)
             found = quality(model_of(ExportedModel(opener(target, _CPU), str(target)), _CPU), data)
@@ -183,7 +183,7 @@ def _judge_quality(path: Path, wanted: Quality, found: Quality, flags: ExportFla
 
 
 def _check_int8(flags: ExportFlags) -> None:
-    """Raises InputError for flags that do not go with --int8, or need it."""
+    """Raise InputError for flags that exclude --int8 or require it."""
     if not flags.int8:
         if flags.data is not None:
             logger.warning("--data has no effect without --int8")

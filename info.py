@@ -102,7 +102,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def describe(path: str, plan: Plan) -> dict[str, Any]:
-    """Everything about one cfg as plain data."""
+    """Return everything about one cfg as plain data."""
     layers = [layer_facts(step) for step in plan.steps]
     keys = key_report(plan.cfg)
     return {"cfg": path, "error": None, "layers": layers, "total": totals(plan), "keys": keys}
@@ -130,7 +130,7 @@ def full_text(plan: Plan) -> str:
 
 
 def efficiency_text(plan: Plan, device: torch.device) -> str:
-    """Memory access, peak memory, and speed and energy as measured now on `device`, after VoVNet section 2."""
+    """Return memory access, peak memory, and speed and energy measured on `device`, following VoVNet section 2."""
     sums, counter = totals(plan), energy_counter(device)
     shape = plan.input
     if device.type == "cuda":
@@ -159,7 +159,7 @@ def efficiency_text(plan: Plan, device: torch.device) -> str:
 
 
 def gpu_memory(device: torch.device) -> list[str]:
-    """A line about the most GPU memory in use since its statistics were reset; none for other devices."""
+    """Return a line about peak GPU memory since its statistics were reset; none for other devices."""
     if device.type != "cuda":
         return []
     tensors, reserved = torch.cuda.max_memory_allocated(device), torch.cuda.max_memory_reserved(device)

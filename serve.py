@@ -99,8 +99,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def token_of(options: ServeOptions) -> str | None:
-    """The token of --token, --token-file or else the environment; None without any. Raises InputError for an unsuitable one."""
-    in_environment = os.environ.pop(TOKEN_VARIABLE, None)  # the processes that decode uploads must not know it
+    """Return the token of --token, --token-file or the environment, or None. Raises InputError for an unsuitable one."""
+    in_environment = os.environ.pop(TOKEN_VARIABLE, None)  # hide it from the processes that decode uploads
     if options.token is not None and options.token_file is not None:
         raise InputError("--token-file: --token is given too, expected one of them")
     if options.token is not None:

@@ -16,11 +16,11 @@ from setuptools.command.build_py import build_py
 NAME = "cspyolo"
 ROOMS = tuple(path.parent.name for path in Path().glob("*/__init__.py") if path.parent.name not in (NAME, "tests"))
 SCRIPTS = tuple(path.stem for path in Path().glob("*.py") if path.stem not in ("setup", "hubconf"))
-FOLDERS = ("cfg", "weights")  # without Python; read as files beside the rooms
+FOLDERS = ("cfg", "weights")  # data files next to the rooms
 
 
 def packages() -> dict[str, str]:
-    """Name of every package and its folder in the tree."""
+    """Return the name of every package with its folder in the tree."""
     found = {NAME: NAME} | {f"{NAME}.{each}": each for each in FOLDERS}
     for room in ROOMS:
         folders = {path.parent for path in Path(room).rglob("*.py")} | {Path(room)}
@@ -29,7 +29,7 @@ def packages() -> dict[str, str]:
 
 
 def relocated(source: str) -> str:
-    """Source code with its imports of rooms and scripts found below the package. Raises ValueError for an import it cannot move."""
+    """Return source code with imports of rooms and scripts moved below the package. Raises ValueError if it cannot."""
     own, lines = {*ROOMS, *SCRIPTS}, source.splitlines(keepends=True)
     for node in ast.walk(ast.parse(source)):
         if isinstance(node, ast.ImportFrom) and not node.level and (node.module or "").split(".")[0] in own:
@@ -49,7 +49,7 @@ def relocated(source: str) -> str:
 
 
 class BuildPackage(build_py):
-    """Copies the scripts into the package too, and moves the imports of all modules."""
+    """Copy the scripts into the package too, and move the imports of all modules below it."""
 
     def run(self) -> None:
         super().run()

@@ -49,7 +49,7 @@ from utils.processes import Processes, joined
 logger = logging.getLogger(__name__)
 
 LATEST, AUTO = "latest", "auto"
-# Flags beside --resume that take effect, and flags that are not options of the run itself. All others stay as they were.
+# Flags that take effect with --resume, and flags that are not options of the run itself. All others keep their values.
 _CHANGEABLE, _NOT_OF_THE_RUN = ("data", "names"), ("cfg", "resume", "project", "device", "workers")
 
 
@@ -141,7 +141,7 @@ def parse_arguments(arguments: Sequence[str] | None) -> TrainOptions:
 def main(arguments: Sequence[str] | None = None) -> int:
     options = parse_arguments(arguments)
     with joined(options.device) as processes:
-        if not processes.main:  # it would repeat every message
+        if not processes.main:  # otherwise every process would log the same messages
             logging.getLogger().setLevel(logging.ERROR)
         if options.plan:
             options, cfg, splits = _fitted(options, processes)
@@ -166,7 +166,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _fitted(options: TrainOptions, processes: Processes) -> tuple[TrainOptions, Cfg, DataSplits]:
-    """The flags with the values of the recipe, the cfg fitted to the data, and the data, which is checked."""
+    """Return the flags with the recipe applied, the cfg fitted to the data, and the checked data."""
     if options.cfg is None:
         raise InputError("expected --cfg, or --resume to continue a run")
     plan = read_plan_to_fit(options.cfg)
@@ -224,7 +224,7 @@ def _resumed_run(options: TrainOptions, path: Path, checkpoint: Checkpoint, proc
 
 
 def _warn_of_kept(options: TrainOptions, kept: TrainOptions) -> None:
-    """Warn of flags beside --resume that differ from the run's own, which are used."""
+    """Warn about flags given with --resume that differ from those of the run, which are used."""
     defaults = parse_arguments([])
     for field in dataclasses.fields(TrainOptions):
         given, own = getattr(options, field.name), getattr(kept, field.name)
@@ -240,7 +240,7 @@ def _require_names(checkpoint: Checkpoint, path: Path, splits: DataSplits) -> No
 
 
 def _find_checkpoint(options: TrainOptions, processes: Processes) -> tuple[Path, Checkpoint] | None:
-    """The checkpoint to resume from, and where the main process keeps it; one process reads it for all machines."""
+    """Return the checkpoint to resume from and its path in the main process; one process reads it for all machines."""
     automatic = options.resume == AUTO
     path = _checkpoint_path(options) if automatic or processes.main else Path()
     checkpoint = load_checkpoint(path) if (is_file(path) if automatic else processes.main) else None
@@ -269,14 +269,14 @@ def _checkpoint_path(options: TrainOptions) -> Path:
 
 
 def _complete(checkpoint: Checkpoint) -> int:
-    """The iterations of a run that needs no more; 0 for any other."""
+    """Return the iterations of a finished run; 0 for any other."""
     cfg = cfg_text.parse(checkpoint.cfg, "cfg of the checkpoint")
     last = ScheduleOptions.from_raw(cfg.sections[0]).max_batches
     return checkpoint.iteration if checkpoint.iteration >= last else 0
 
 
 def _folder_of(path: Path) -> Path:
-    """The run folder of a checkpoint; the folder it is in if it was moved."""
+    """Return the run folder of a checkpoint; if it was moved, the folder it is in."""
     return path.parent.parent if path.parent.name == "weights" else path.parent
 
 

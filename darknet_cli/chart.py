@@ -1,4 +1,4 @@
-"""The original's chart of a training, in its layout, so that its charts can be continued (image_opencv.cpp)."""
+"""The original's training chart, in the same layout, so that its charts can be continued (image_opencv.cpp)."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import numpy as np
 from data.image import Image, read_image
 from utils.errors import InputError
 
-_SIDE, _LEFT, _LINES = 1000, 60, 100  # pixels, pixels left of the axes, lines of the grid
+_SIDE, _LEFT, _LINES = 1000, 60, 100  # pixels, pixels to the left of the axes, grid lines
 _SIZE = _SIDE - _LEFT
 _BLUE, _RED, _DARK_RED, _NAVY, _BLACK, _WHITE = (
     (0, 0, 255),
@@ -21,9 +21,9 @@ _BLUE, _RED, _DARK_RED, _NAVY, _BLACK, _WHITE = (
 
 
 class Chart:
-    """A chart that grows by one point for each iteration (draw_train_chart, draw_train_loss).
+    """A chart that gets one point per iteration (draw_train_chart, draw_train_loss).
 
-    image: uint8 (1000, 1000, 3) RGB. path: a chart to continue. Raises InputError if it is no such image.
+    image: uint8 (1000, 1000, 3) RGB. path: a chart to continue. Raises InputError if it is not such an image.
     """
 
     def __init__(self, path: str | None, *, max_batches: int, max_loss: float, metric: str) -> None:
@@ -58,7 +58,7 @@ class Chart:
         self._text(f"in cfg max_batches={self._max_batches}", (_SIZE - 195, _SIDE - 10), _BLACK)
 
     def add(self, iteration: int, loss: float, accuracy: float | None, hours: float) -> None:
-        """A point for the average loss; accuracy: 0..1, where it was measured at this iteration."""
+        """Add a point for the average loss. accuracy: 0..1 if it was measured at this iteration, else None."""
         x, y = self._x(iteration), max(int(_SIZE * (1 - loss / self._max_loss)), 1)
         cv2.circle(self.image, (x, y), 1, _BLUE, cv2.FILLED)
         if accuracy is not None:

@@ -23,7 +23,7 @@ from utils.errors import InputError, RunError
 
 
 def classify(words: Words) -> int:
-    """`classify CFG WEIGHTS [IMAGE]`: as `classifier predict` with cfg/imagenet1k.data and the five best classes."""
+    """`classify CFG WEIGHTS [IMAGE]`: `classifier predict` with cfg/imagenet1k.data and the five best classes."""
     flags = {**words.flags, "-t": 5}
     return predict(Words(("classifier", "predict", "cfg/imagenet1k.data", *words.words[1:]), flags))
 
@@ -96,7 +96,7 @@ def valid10(words: Words) -> int:
 def measured_accuracy(
     model: Classifier, images: Sequence[Path], options: Mapping[str, str], form: str
 ) -> tuple[Predictions, float]:
-    """The predictions and the top-k accuracy; prints the accuracy so far after each image, in a line like `form`."""
+    """Return predictions and top-k accuracy. form: format of the line printed after each image with the accuracy so far."""
     labels = read_names(option(options, "labels", "data/labels.list"))
     top = min(int(options.get("top", "1")), len(labels))
     predictions = predict_images(model, images, batch_size=1)

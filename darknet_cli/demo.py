@@ -43,7 +43,7 @@ _STREAM_QUALITY = 40
 
 
 class Speed:
-    """Frames per second as the original prints them: smoothed, and the mean of the last 3 seconds."""
+    """Frames per second as printed by the original: smoothed, and the mean of the last 3 seconds."""
 
     def __init__(self) -> None:
         self.now = self.mean = 0.0
@@ -123,9 +123,9 @@ def _frames(source: str | None, camera: int) -> Frames:
 
 
 def _window(frames: Iterable[Frame | Failure], avgframes: int, *, once: bool) -> Iterator[Frame]:
-    """The frames that the original reports: not the first avgframes / 2, nor the last one (demo.c demo: it reads ahead).
+    """Yield the frames that the original, which reads ahead, reports: not the first avgframes / 2, nor the last (demo.c demo).
 
-    once: -benchmark, which looks at one frame for ever. Raises InputError for a video that cannot be read to its end.
+    once: -benchmark, which repeats one frame forever. Raises InputError for a video that cannot be read to its end.
     """
     for frame in islice(_all_but_last(frames), avgframes // 2, None):
         yield frame
@@ -146,7 +146,7 @@ def _all_but_last(frames: Iterable[Frame | Failure]) -> Iterator[Frame]:
 
 
 class _Outputs:
-    """Everything that is printed, written and sent for a frame. Nothing is shown yet with the first 1 + skip frames."""
+    """Everything that is printed, written and sent for a frame. The first 1 + skip frames are not shown."""
 
     def __init__(
         self, words: Words, names: tuple[str, ...], stack: ExitStack, target: tuple[str, str] | None, source: str
@@ -202,7 +202,7 @@ class _Outputs:
                     say(f"{self._names[class_id]}: {score * 100:.0f}% ")
         assert self._target is not None
         if post(self._target, boxes, self._names, self._source) and self._words["-time_limit_sec"] > 0:
-            self._target = None  # the original posts once only under a time limit
+            self._target = None  # with a time limit, the original posts only once
 
     def _write(self, frame: Frame, drawn: Image) -> None:
         if self._video is None:
@@ -214,7 +214,7 @@ class _Outputs:
         say("\n cvWriteFrame \n")
 
     def close(self) -> None:
-        """The last lines, once everything is written."""
+        """Complete all outputs and print the last lines."""
         say("Stream closed.\ninput video stream closed. \n")
         if self._video:
             self._video.close()
@@ -241,7 +241,7 @@ def classifier_demo(words: Words) -> int:
         for frame in _black(model) if words["-benchmark"] else frames:
             if isinstance(frame, Failure):
                 raise RunError(frame.reason)
-            # The whole frame is resized here, where `predict` takes its middle.
+            # The whole frame is resized here, while `predict` uses only its centre.
             preprocess = dataclasses.replace(model.preprocessing(letter_box=False), centre=False)
             step = next(iter(model.run(batches_of([frame], preprocess), [model.postprocess])))
             probabilities = step.found[0][0]
@@ -264,7 +264,7 @@ def classifier_demo(words: Words) -> int:
 
 
 def _black(model: Model) -> Iterator[Frame]:
-    """A black image for ever."""
+    """Yield a black image forever."""
     width, height = model.size_wh
     while True:
         yield Frame(image=np.zeros((height, width, 3), np.uint8), path="black")

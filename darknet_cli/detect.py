@@ -28,12 +28,12 @@ from utils.files import atomic_write, is_folder, write_text
 
 _PROMPT = "Enter Image Path: "
 _QUALITY = 80  # of the JPEG files (image.c save_image)
-_IMTEST_GRAY = (0.587, 0.299, 0.114)  # for R, G and B: the original has the first two the wrong way round
+_IMTEST_GRAY = (0.587, 0.299, 0.114)  # for R, G and B: the original swaps the first two
 _IMTEST_CHANGES = ((0.1, 1.5, 1.5), (-0.1, 0.66666, 0.66666), (0.1, 1.5, 0.66666), (0.1, 0.66666, 1.5))
 
 
 def detect(words: Words) -> int:
-    """`detect CFG WEIGHTS [IMAGE]`: as `detector test` with cfg/coco.data and -thresh 0.24 (darknet.c)."""
+    """`detect CFG WEIGHTS [IMAGE]`: `detector test` with cfg/coco.data and -thresh 0.24 (darknet.c)."""
     test = Words(("detector", "test", "cfg/coco.data", *words.words[1:]), {**_NO_FLAGS, **words.flags})
     return detect_images(test)
 
@@ -42,7 +42,7 @@ _NO_FLAGS = {"-letter_box": False, "-out": None, "-save_labels": False, "-benchm
 
 
 def detect_images(words: Words) -> int:
-    """`detector test DATA CFG WEIGHTS [IMAGE]` (detector.c test_detector). 1 if an image could not be read."""
+    """`detector test DATA CFG WEIGHTS [IMAGE]` (detector.c test_detector). Returns 1 if an image could not be read."""
     options = read_data(words.at(2, "the .data file"))
     model, image = open_printed(words, options), words.get(5)
     names = model.names
@@ -84,7 +84,7 @@ def detect_images(words: Words) -> int:
 
 
 def prompted() -> Iterator[str]:
-    """Paths from stdin, one a line, each asked for; empty lines do not count."""
+    """Yield paths from stdin, one per line, prompting for each; empty lines are ignored."""
     say(_PROMPT)
     for line in sys.stdin:
         if path := line.strip():
@@ -93,7 +93,7 @@ def prompted() -> Iterator[str]:
 
 
 def report_bad_image(path: str, error: InputError) -> None:
-    """A line on stderr and one in bad.list (image.c load_image_stb); the original goes on with a black image."""
+    """Print a line on stderr and add one to bad.list (image.c load_image_stb); the original continues with a black image."""
     note(f'Cannot load image "{path}"\n{error}')
     append_line("bad.list", path)
 
@@ -104,7 +104,7 @@ def save_jpeg(path: str, image: NDArray[np.uint8]) -> None:
 
 
 def show(image: NDArray[np.uint8], milliseconds: int = 0) -> bool:
-    """A window with the image until a key is pressed (0), or for so long; False where there is no screen."""
+    """Show the image in a window until a key is pressed (0) or for some time; return False without a screen."""
     with suppress(cv2.error):
         if has_screen():
             cv2.imshow("predictions", image[:, :, ::-1])

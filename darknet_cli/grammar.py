@@ -1,4 +1,4 @@
-"""The original's grammar: a command, its positional words, and flags anywhere among them (utils.c find_arg and friends)."""
+"""The original's grammar: a command, positional words, and flags anywhere among them (utils.c find_arg etc.)."""
 
 from __future__ import annotations
 
@@ -51,7 +51,7 @@ _FLAGS: dict[str, dict[str, Flag]] = {
     "detect": {"-thresh": (float, 0.24), "-ext_output": _SWITCH, "-dont_show": _SWITCH},
     "classify": {"-dont_show": _SWITCH},
 }
-# Flags that a sub-command reads; the original takes the others too, without effect. -dont_show suits every command.
+# Flags that a sub-command uses; the original accepts the others without effect, and -dont_show with every command.
 _READ = {
     "detector test": "-thresh -letter_box -ext_output -out -save_labels -benchmark_layers",
     "detector demo": "-thresh -letter_box -ext_output -benchmark -avgframes -dontdraw_bbox -json_port -mjpeg_port"
@@ -74,7 +74,7 @@ _NUMBERS: dict[Any, str] = {int: "a whole number", float: "a number"}
 
 @dataclass(frozen=True)
 class Words:
-    """A command line taken apart. words: what is not a flag, the command first. flags: the value of every known flag."""
+    """A parsed command line. words: everything but flags, the command first. flags: the value of every known flag."""
 
     words: tuple[str, ...]
     flags: Mapping[str, Any]
@@ -83,7 +83,7 @@ class Words:
         return self.flags[flag]
 
     def at(self, place: int, what: str) -> str:
-        """The word at a place; `what` names it in the error. Raises InputError when it is missing."""
+        """Return the word at a position. Raises InputError, naming it `what`, if it is missing."""
         if place >= len(self.words):
             raise InputError(f"{' '.join(self.words)}: {what} is missing")
         return self.words[place]
@@ -93,9 +93,9 @@ class Words:
 
 
 def parse(arguments: Sequence[str]) -> Words:
-    """Raises InputError for an unknown flag and for a value that is missing or no number.
+    """Parse a command line. Raises InputError for an unknown flag and for a value that is missing or not a number.
 
-    Of a repeated flag the first one counts, as in the original; the original ignores unknown flags, or takes them for words.
+    The first of repeated flags is used, as in the original, which ignores unknown flags or treats them as words.
     """
     rest = [word.translate({9: None, 10: None, 13: None}) for word in arguments]
     command = _command_of(rest)
@@ -125,7 +125,7 @@ def parse(arguments: Sequence[str]) -> Words:
 
 
 def _command_of(words: Sequence[str]) -> str:
-    """The first word that is not a flag of every command, nor its value; empty without one."""
+    """Return the first word that is neither a common flag nor the value of one; empty if there is none."""
     given = iter(words)
     for word in given:
         if word in _COMMON:
@@ -193,7 +193,7 @@ NOT_OFFERED["reset_normalize_net"] = "that is the name of a C function; the comm
 
 
 def refusal(words: Sequence[str]) -> RunError:
-    """What to say of words that are no command here."""
+    """Return the error for words that are not a command here."""
     command = words[0]
     two = " ".join(words[:2])
     for name in (two, command):

@@ -1,4 +1,4 @@
-"""`detector map`, `valid`, `recall` and `calc_anchors`: measuring a detector, and a data set."""
+"""`detector map`, `valid`, `recall` and `calc_anchors`: measure a detector or a data set."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ _POINTS = (
 
 
 def _labels(read: TextLabels, image: Path) -> Annotation:
-    """Labels of an image; a missing file is said and noted in bad.list (data.c read_boxes)."""
+    """Return the labels of an image; report a missing file and add it to bad.list (data.c read_boxes)."""
     found = read(image)
     if found.label_path is None:
         path = original_label_path(image)
@@ -74,7 +74,7 @@ def map_table(words: Words) -> int:
 def measured_map(
     model: Detector, images_list: Path, options: Mapping[str, str], *, thresh: float, iou_thresh: float, points: int = 0
 ) -> tuple[Sequence[Path], Predictions, float]:
-    """Print everything that the original prints about an mAP, in training too; the images, the predictions and the mAP."""
+    """Print the original's lines about mAP, also used in training; return the images, the predictions and the mAP."""
     say("\n calculation mAP (mean average precision)...\n")
     images = read_list(images_list)
     read = TextLabels(read_difficult(Path(options["difficult"]), images) if "difficult" in options else {})
@@ -165,23 +165,23 @@ def valid(words: Words) -> int:
 
 
 def _listed(found: Detections) -> Detections:
-    """In the original's order after NMS; of a box with several classes the first one first."""
+    """Sort by the original's order after NMS; the classes of a box by class id."""
     assert found.ranks is not None
     return found.select(np.lexsort((found.class_ids, found.ranks)))
 
 
 def _clipped(xyxy: NDArray[np.float32], size_wh: tuple[int, int]) -> list[float]:
-    """Left, top, right, bottom in pixels within the image."""
+    """Return left, top, right, bottom in pixels, clipped to the image."""
     return [*np.maximum(xyxy[:2], 0).tolist(), *np.minimum(xyxy[2:], size_wh).tolist()]
 
 
 def _id(path: Path) -> str:
-    """The file's name to its first dot (utils.c basecfg)."""
+    """Return the file's name up to its first dot (utils.c basecfg)."""
     return path.name.partition(".")[0]
 
 
 def _write_coco(folder: Path, out: str | None, images: Sequence[_Image], names: Sequence[str]) -> None:
-    """COCO's result list with its category ids; image_id is the number that the file's name begins with (atoi)."""
+    """Write COCO's result list with its category ids; image_id is the number at the start of the file's name (atoi)."""
     entries = []
     for _, path, size_wh, found in images:
         number = re.match(r"\s*[+-]?\d+", _id(path))
@@ -287,7 +287,7 @@ def calc_anchors(words: Words) -> int:
 
 
 def _cloud(sizes: NDArray[np.float64], anchors: NDArray[np.float64], size_wh: tuple[int, int]) -> NDArray[np.uint8]:
-    """Every box as a point in the colour of its anchor, every anchor as a rectangle (image_opencv.cpp show_acnhors)."""
+    """Draw boxes as points in the colour of their anchor, and anchors as rectangles (image_opencv.cpp show_acnhors)."""
     side = 700
     image = np.zeros((side, side, 3), np.uint8)
     scale = side / np.array(size_wh)

@@ -1,4 +1,4 @@
-"""What every command of the original does first: read the cfg, print what it is, load the weights, know the names."""
+"""The first steps of every command of the original: read the cfg, print its layers, load weights and class names."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from models.weights import Header, read_header
 from utils.errors import InputError, RunError
 from utils.files import read_text
 
-# enum LAYER_TYPE of darknet.h, by the first name of a section here; "" for what no section is.
+# enum LAYER_TYPE of darknet.h, by the first name of the section here; "" for types without a section.
 _TYPES = ["convolutional", "", "connected", "maxpool", "local_avgpool", "softmax", "detection", "dropout", "crop", "route",
           "cost", "normalization", "avgpool", "local", "shortcut", "scale_channels", "sam", "activation", "rnn", "gru", "lstm",
           "conv_lstm", "history", "crnn", "batchnorm", "", "", "region", "yolo", "Gaussian_yolo", "", "reorg3d", "reorg",
@@ -33,37 +33,37 @@ _OWN_TYPE = 37  # BLANK: for sections that the original does not have
 
 
 def c_number(value: float, form: str = "%f") -> str:
-    """printf of one number: 0/0 is "-nan" on the processors that the original runs on."""
+    """Format a number like printf; 0/0 is "-nan" on the processors that the original runs on."""
     return "-nan" if math.isnan(value) else form % value
 
 
 def ratio(part: float, whole: float) -> float:
-    """part / whole as C divides floats: 0 / 0 is no number."""
+    """Divide like C divides floats: 0 / 0 is NaN."""
     if whole:
         return part / whole
     return math.nan if not part else math.copysign(math.inf, part)
 
 
 def note(text: str) -> None:
-    """A line for stderr, in order with what stdout has."""
+    """Print a line to stderr, after flushing stdout to keep the order."""
     sys.stdout.flush()
     print(text, file=sys.stderr, flush=True)
 
 
 def say(text: str) -> None:
-    """Text for stdout as it is, seen at once by whoever reads it through a pipe."""
+    """Write text to stdout unchanged and flush it, so that readers of a pipe see it at once."""
     sys.stdout.write(text)
     sys.stdout.flush()
 
 
 def append_line(path: str, line: object) -> None:
-    """Add a line to one of the lists that the original keeps in the working folder."""
+    """Append a line to one of the lists that the original keeps in the working directory."""
     with Path(path).open("a", encoding="utf-8", errors="surrogateescape") as stream:
         stream.write(f"{line}\n")
 
 
 def device_of(words: Words) -> str:
-    """For `select_device`: -nogpu is the CPU; -i N the GPU of that number, where there is a GPU at all."""
+    """Return the argument for `select_device`: -nogpu selects the CPU, -i N that GPU if there is any GPU."""
     if words["-nogpu"]:
         return "cpu"
     if words["-i"] is None:
@@ -72,12 +72,12 @@ def device_of(words: Words) -> str:
 
 
 def read_data(path: str) -> dict[str, str]:
-    """Options of a .data file. Raises InputError."""
+    """Read the options of a .data file. Raises InputError."""
     return parse_data(read_text(path, "data"), path)
 
 
 def option(options: Mapping[str, str], key: str, default: str) -> str:
-    """A value of a .data file; the original says when it uses its default (option_list.c option_find_str)."""
+    """Return a value of a .data file; report the use of the default, as the original does (option_list.c option_find_str)."""
     if key not in options:
         note(f"{key}: Using default '{default}'")
     return options.get(key, default)
@@ -88,7 +88,7 @@ def class_names(options: Mapping[str, str]) -> tuple[str, ...]:
 
 
 def print_network(cfg: str, *, batch: int | None = 1, train: bool = False) -> Plan:
-    """The plan of a cfg, with the lines that the original prints while it reads it. batch: images at once; None: the cfg's."""
+    """Read a cfg, print the original's lines about it and return its plan. batch: mini-batch size; None: the cfg's."""
     plan = read_plan(cfg)
     net = plan.net
     mini_batch = (batch or max(1, net.batch // net.subdivisions)) * max(1, net.time_steps)
@@ -106,7 +106,7 @@ def print_network(cfg: str, *, batch: int | None = 1, train: bool = False) -> Pl
 
 
 def print_weights(plan: Plan, path: str | None) -> Header:
-    """The lines about a weights file, and its header; without a file a warning about random weights."""
+    """Print the lines about a weights file and return its header; without a file, warn about random weights."""
     if path is None:
         note("no weights file is named: the weights are random")
         return Header()
@@ -123,14 +123,14 @@ def print_weights(plan: Plan, path: str | None) -> Header:
 
 
 def print_heads(plan: Plan) -> None:
-    """A line for each head with boxes, but [detection], which has none in the original."""
+    """Print a line for each head with boxes except [detection], for which the original has none."""
     for step in plan.steps:
         if (name := step.section.names[0]) in ("region", "yolo", "Gaussian_yolo"):
             say(f" Detection layer: {step.index} - type = {_TYPE_NUMBERS[name]} \n")
 
 
 def print_layer_times(model: Model) -> None:
-    """-benchmark_layers: with every forward pass, print the time of each layer (network_kernels.cu forward_network_gpu)."""
+    """-benchmark_layers: print the time of each layer in every forward pass (network_kernels.cu forward_network_gpu)."""
     assert isinstance(model.network, Network)
     types = [_TYPE_NUMBERS.get(step.section.names[0], _OWN_TYPE) for step in model.network.plan.steps]
     average: dict[int, float] = {}
@@ -162,9 +162,10 @@ def print_layer_times(model: Model) -> None:
 def open_printed(
     words: Words, options: Mapping[str, str] | None = None, *, batch: int | None = 1, train: bool = False
 ) -> Model:
-    """The model of a command, with the original's lines. options: of the .data file that names a detector's classes.
+    """Open the model of a command and print the original's lines about it.
 
-    Raises InputError, RunError for names that do not fit.
+    options: of the .data file with the names of a detector's classes.
+    Raises InputError, and RunError if the number of names is wrong.
     """
     names = () if options is None else class_names(options)
     cfg, weights = words.at(3, "the cfg file"), words.get(4)

@@ -1,4 +1,4 @@
-"""Detections as the original lists them: box by box, and as its lines, JSON and label files."""
+"""Detections in the original's form: box by box, and as console lines, JSON and label files."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from utils.detections import Detections
 
 @dataclass(frozen=True)
 class Box:
-    """One box. xyxy: pixels of the image. rel: centre and size relative to it. scores: of its classes, by class id."""
+    """One box. xyxy: in pixels of the image. rel: centre and size relative to it. scores: (class id, score), by class id."""
 
     xyxy: tuple[float, ...]
     rel: tuple[float, ...]
@@ -27,12 +27,12 @@ class Box:
 
     @property
     def best(self) -> tuple[int, float]:
-        """Its best class; of equal ones the first."""
+        """The best class and its score; ties go to the lower class id."""
         return max(self.scores, key=lambda item: item[1])
 
 
 def boxes_of(found: Detections, size_wh: tuple[int, int]) -> list[Box]:
-    """The boxes in the original's order after NMS; `found` has ranks."""
+    """Return the boxes in the original's order after NMS; `found` must have ranks."""
     assert found.ranks is not None
     width, height = size_wh
     rows: dict[int, list[int]] = {}
@@ -48,28 +48,28 @@ def boxes_of(found: Detections, size_wh: tuple[int, int]) -> list[Box]:
 
 
 def listing(thresh: float) -> NmsOptions:
-    """NMS of every command that reports objects: 0.45, whatever -iou_thresh says (detector.c test_detector)."""
+    """Return the NMS settings of all commands that report objects: 0.45, ignoring -iou_thresh (detector.c test_detector)."""
     return NmsOptions(conf=thresh, iou=0.45, rank_above=thresh)
 
 
 def predict(
     model: Model, frame: Frame, nms: NmsOptions, *, letter_box: bool | None = None, kernel: str = "darknet"
 ) -> tuple[Any, float]:
-    """What is in one image (Detections, or probabilities), and the milliseconds that the network took."""
+    """Return the Detections or probabilities of one image, and the network's time in milliseconds."""
     batches = batches_of([frame], model.preprocessing(letter_box, kernel))
     step = next(iter(model.run(batches, [lambda outputs, places: model.postprocess(outputs, places, nms)])))
     return step.found[0][0], step.speed["inference"]
 
 
 def visible(found: Detections, names: Sequence[str]) -> Detections:
-    """Without the classes that are not reported."""
+    """Return the detections of classes that are reported."""
     return found.select(np.array([shown(names, class_id) for class_id in found.class_ids.tolist()], np.bool_))
 
 
 def video_lines(
     boxes: Sequence[Box], names: Sequence[str], size_wh: tuple[int, int], *, ext_output: bool
 ) -> Iterator[str]:
-    """Lines of `detector demo`: a line for each box (image_opencv.cpp draw_detections_cv_v3)."""
+    """Yield the lines of `detector demo`, one per box (image_opencv.cpp draw_detections_cv_v3)."""
     for box in boxes:
         reported = [item for item in box.scores if shown(names, item[0])]
         if not reported:
@@ -83,12 +83,12 @@ def video_lines(
 
 
 def label_lines(boxes: Sequence[Box]) -> str:
-    """Text of -save_labels: a line for each box, its best class."""
+    """Return the text of -save_labels: a line per box with its best class."""
     return "".join(f"{box.best[0]} {' '.join(f'{value:2.4f}' for value in box.rel)}\n" for box in boxes)
 
 
 def json_entry(frame_id: int, filename: str | None, boxes: Sequence[Box], names: Sequence[str]) -> str:
-    """One entry of the JSON list (image.c detection_to_json); text is escaped, which the original forgets."""
+    """Return one entry of the JSON list (image.c detection_to_json); unlike in the original, text is escaped."""
     objects = [
         f'  {{"class_id":{class_id}, "name":{_quoted(names[class_id])}, "relative_coordinates":{{"center_x":{box.rel[0]:f}, '
         f'"center_y":{box.rel[1]:f}, "width":{box.rel[2]:f}, "height":{box.rel[3]:f}}}, "confidence":{score:f}}}'
@@ -106,7 +106,7 @@ def _quoted(text: str) -> str:
 
 
 class JsonList:
-    """The JSON list in an open file, entry by entry, so that it need not be in memory."""
+    """Writer of the JSON list to an open file, entry by entry, so that it need not fit in memory."""
 
     def __init__(self, stream: BinaryIO) -> None:
         self._stream, self._entries = stream, 0

@@ -1,4 +1,4 @@
-"""Live results for other programs: JSON and MJPEG over a port, and HTTP posts (http_stream.cpp)."""
+"""Live results for other programs: JSON and MJPEG on a port, and HTTP posts (http_stream.cpp)."""
 
 from __future__ import annotations
 
@@ -18,14 +18,16 @@ _HEADER = (
     "HTTP/1.0 200 OK\r\nServer: Mozarella/2.2\r\nAccept-Range: bytes\r\nConnection: close\r\nMax-Age: 0\r\nExpires: 0\r\n"
     "Cache-Control: no-cache, private\r\nPragma: no-cache\r\nContent-Type: {}\r\n\r\n"
 )
-_SLOW = 0.4  # seconds after which a client that does not read is given up
+_SLOW = 0.4  # seconds after which a client that does not read is disconnected
 _POST_TIMEOUT = 3.0
 
 
 class Broadcaster:
-    """A port that sends the same to every client; requests are not read, slow clients are given up. For a `with` block.
+    """Context manager that sends the same messages to every client of a port; requests are not read.
 
-    content_type: of the header. first, between, last: sent after the header, between two messages, and at the end.
+    Slow clients are disconnected.
+    content_type: of the header.
+    first, between, last: sent after the header, between two messages, and at the end.
     Raises RunError if the port cannot be used.
     """
 
@@ -33,7 +35,7 @@ class Broadcaster:
         self, port: int, content_type: str, *, first: bytes = b"", between: bytes = b"", last: bytes = b""
     ) -> None:
         self._head, self._between, self._last = _HEADER.format(content_type).encode() + first, between, last
-        self.clients: dict[socket.socket, bool] = {}  # whether each has had a message
+        self.clients: dict[socket.socket, bool] = {}  # whether each has received a message
         self._lock = threading.Lock()
         try:
             self._server = socket.create_server(("", port))
@@ -45,12 +47,12 @@ class Broadcaster:
 
     @classmethod
     def of_json(cls, port: int) -> Broadcaster:
-        """An endless JSON list, closed at the end."""
+        """Return a broadcaster of an endless JSON list, closed at the end."""
         return cls(port, "application/json", first=b"[\n", between=b", \n", last=b"\n]")
 
     @classmethod
     def of_mjpeg(cls, port: int) -> Broadcaster:
-        """Images that a browser shows as a video; send with `send_jpeg`."""
+        """Return a broadcaster of images that a browser shows as a video; use `send_jpeg`."""
         return cls(port, "multipart/x-mixed-replace; boundary=mjpegstream")
 
     def __enter__(self) -> Broadcaster:
@@ -97,7 +99,7 @@ class Broadcaster:
 
 
 def post_target(text: str) -> tuple[str, str]:
-    """Host (with a port, if it is not 80) and path of -http_post_host. Raises InputError."""
+    """Return host (with a port other than 80) and path of -http_post_host. Raises InputError."""
     host, slash, path = text.removeprefix("http://").partition("/")
     if not host or not slash:
         raise InputError(f"-http_post_host {text}: expected HOST/PATH")
@@ -105,7 +107,7 @@ def post_target(text: str) -> tuple[str, str]:
 
 
 def post(target: tuple[str, str], boxes: Sequence[Box], names: Sequence[str], source: str) -> bool:
-    """Post the first class of every box, if there are boxes. Whether there were; a failure is a line on stderr."""
+    """Post the first reported class of every box; return whether there was any. A failure is printed to stderr."""
     first = [next((class_id for class_id, _ in box.scores if shown(names, class_id)), None) for box in boxes]
     lines = [f"{names[class_id]}, id: {class_id}\n" for class_id in first if class_id is not None]
     if not lines:

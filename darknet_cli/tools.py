@@ -1,4 +1,4 @@
-"""What needs no images: cutting, averaging and rewriting weights files, `statistics`, `ops` and `speed` (darknet.c)."""
+"""Commands without images: cut, average and rewrite weights files, `statistics`, `ops` and `speed` (darknet.c)."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ _NORM: tuple[StoredKind, ...] = ("scales", "rolling_mean", "rolling_variance")
 
 
 def _network(plan: Plan, weights: str | None, *, cutoff: int | None = None) -> Network:
-    """The network of a cfg with the weights of a file; random ones without."""
+    """Build the network of a cfg with the weights of a file, random ones without a file."""
     print_weights(plan, weights)
     if weights is None:
         return Network(plan).eval()
@@ -39,17 +39,17 @@ def _opened(words: Words) -> Network:
 
 
 def _tensors(network: Network, index: int) -> dict[StoredKind, Tensor]:
-    """Stored tensors of a layer that has one of each kind."""
+    """Return the stored tensors of a layer that has one of each kind."""
     return {item.kind: item.tensor for at, item in network.stored() if at == index}
 
 
 def _is(step: Step, *names: str) -> bool:
-    """Whether a layer is of one of the types, by the first of their names."""
+    """Return whether a layer has one of the types, given by the first of their names."""
     return step.section.names[0] in names
 
 
 def _save(network: Network, path: str, *, cutoff: int | None = None) -> None:
-    """Write a weights file, with the lines that the original prints then. Its folder must exist, as in the original."""
+    """Write a weights file and print the original's lines. Its folder must exist, as in the original."""
     note(f"Saving weights to {path}")
     for index, item in network.stored():
         if item.kind == "shortcut_weights" and (cutoff is None or index < cutoff):
@@ -61,7 +61,7 @@ def _save(network: Network, path: str, *, cutoff: int | None = None) -> None:
 
 
 def _save_trained(network: Network, path: str) -> None:
-    """As `_save`; the original counts images seen in whole batches of the cfg (parser.c save_weights)."""
+    """Like `_save`, but round the images seen to whole batches of the cfg, as the original does (parser.c save_weights)."""
     batch = max(1, network.plan.net.batch)
     network.seen = network.seen // batch * batch
     _save(network, path)
@@ -81,7 +81,7 @@ def partial(words: Words) -> int:
 
 @torch.no_grad()
 def average(words: Words) -> int:
-    """`average CFG OUT WEIGHTS...`: convolutions, and weights and biases of [connected]; the rest is the first file's."""
+    """`average CFG OUT WEIGHTS...`: convolutions, and weights and biases of [connected]; the rest is from the first file."""
     first = words.at(3, "a weights file")
     plan = print_network(words.words[1], batch=None, train=True)
     print_network(words.words[1], batch=None, train=True)
@@ -106,7 +106,7 @@ def _averaged(network: Network, step: Step) -> dict[StoredKind, Tensor]:
 
 
 def denormalize(words: Words) -> int:
-    """`denormalize CFG WEIGHTS OUT`: weights for the cfg without batch_normalize, which computes the same."""
+    """`denormalize CFG WEIGHTS OUT`: equivalent weights for the cfg without batch_normalize."""
     out = words.at(3, "the file to write")
     _save_trained(without_batch_norm(_opened(words)), out)
     return 0
@@ -114,7 +114,7 @@ def denormalize(words: Words) -> int:
 
 @torch.no_grad()
 def reset(words: Words) -> int:
-    """`reset CFG WEIGHTS OUT`: the same, with normalisations that change nothing left in the file."""
+    """`reset CFG WEIGHTS OUT`: `denormalize`, but keeping identity normalisations in the file."""
     out = words.at(3, "the file to write")
     network = _opened(words)
     with blank_weights():
@@ -137,7 +137,7 @@ def reset(words: Words) -> int:
 
 @torch.no_grad()
 def normalize(words: Words) -> int:
-    """`normalize CFG WEIGHTS OUT`: adds normalisations (scale 1, mean 0, variance 0) to layers without, for batch_normalize=1."""
+    """`normalize CFG WEIGHTS OUT`: add normalisations (scale 1, mean 0, variance 0) to layers without, for batch_normalize=1."""
     out = words.at(3, "the file to write")
     network = _opened(words)
     cfg, changed = network.plan.cfg, set()
@@ -170,7 +170,7 @@ def rescale(words: Words) -> int:
 
 @torch.no_grad()
 def rgbgr(words: Words) -> int:
-    """`rgbgr CFG WEIGHTS OUT`: the first convolution for images whose red and blue are exchanged."""
+    """`rgbgr CFG WEIGHTS OUT`: the first convolution for images with red and blue swapped."""
     return _first_convolution(words, rescaled=False)
 
 
@@ -190,14 +190,14 @@ def _first_convolution(words: Words, *, rescaled: bool) -> int:
     return 0
 
 
-_PARTS = {  # what is printed of a recurrent layer: name, place among its connected layers in the weights file
+_PARTS = {  # printed parts of a recurrent layer: name, index among its connected layers in the weights file
     "gru": (("Input Z", 0), ("Input R", 1), ("Input H", 2), ("State Z", 3), ("State R", 4), ("State H", 5)),
     "lstm": (("wf", 1), ("wi", 0), ("wg", 3), ("wo", 2), ("uf", 5), ("ui", 4), ("ug", 7), ("uo", 6)),
 }
 
 
 def statistics(words: Words) -> int:
-    """`statistics CFG WEIGHTS`: of connected layers with batch normalisation; an empty line after every layer."""
+    """`statistics CFG WEIGHTS`: statistics of connected layers with batch normalisation; every layer ends with an empty line."""
     network = _opened(words)
     for step in network.plan.steps:
         kind = step.section.names[0]
@@ -210,7 +210,7 @@ def statistics(words: Words) -> int:
             for name, place in _PARTS.get(kind, (("", 0),)):
                 say(f"{name}\n" if name else "")
                 scales, biases, weights = (by_kind[each][place] for each in ("scales", "biases", "weights"))
-                # The original looks at no more weights than there are outputs (connected_layer.c statistics_connected_layer).
+                # The original uses only as many weights as there are outputs (connected_layer.c statistics_connected_layer).
                 shown = (("Scales", scales), ("Biases", biases), ("Weights", weights.flatten()[: len(scales)]))
                 say("".join(f"{title} {_described(values)}\n" for title, values in shown))
         say("\n")
@@ -224,7 +224,7 @@ def _described(values: Tensor) -> str:
 
 
 def ops(words: Words) -> int:
-    """`ops CFG`: two for each weight and place of convolutions (groups are not considered), two for each connection."""
+    """`ops CFG`: two operations per weight and position of convolutions (ignoring groups), two per connection."""
     total = 0
     for step in print_network(words.at(1, "the cfg file"), batch=None, train=True).steps:
         if _is(step, "convolutional"):
@@ -237,7 +237,7 @@ def ops(words: Words) -> int:
 
 
 def speed(words: Words) -> int:
-    """`speed CFG [N]`: N evaluations (1000) of a network with random weights, one image at a time."""
+    """`speed CFG [N]`: time N evaluations (default 1000) of a network with random weights, one image at a time."""
     number = words.get(2) or "0"
     if not number.isdecimal():
         raise InputError(f"{number}: expected a number of evaluations")

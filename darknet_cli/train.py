@@ -1,4 +1,4 @@
-"""`detector train` and `classifier train`: the original's lines, files and evaluations around a run of training/."""
+"""`detector train` and `classifier train`: a run of training/ with the original's lines, files and evaluations."""
 
 from __future__ import annotations
 
@@ -64,7 +64,7 @@ _SHOWN = "\nYou use flag -show_imgs, so will be saved aug_...jpg images. Click o
 def start(words: Words) -> int:
     """`detector train DATA CFG [WEIGHTS]` (detector.c train_detector), `classifier train ...` (classifier.c train_classifier).
 
-    In this process, or with several GPUs in a process for each.
+    Runs in this process, or with several GPUs in a process for each.
     """
     gpus = words["-gpus"].split(",") if words["-gpus"] else []
     if gpus:
@@ -81,7 +81,7 @@ def start(words: Words) -> int:
 
 
 def start_processes(words: Words, count: int) -> int:
-    """Train in `count` new processes, each with a GPU of its own, or on the CPU where there is none. Raises RunError."""
+    """Train in `count` new processes, each with a GPU of its own, or on the CPU if there is none. Raises RunError."""
     with socket.create_server(("127.0.0.1", 0)) as server:
         port = server.getsockname()[1]
     context = torch.multiprocessing.spawn(_process, (words, count, port), nprocs=count, join=False)
@@ -103,7 +103,7 @@ def _process(rank: int, words: Words, count: int, port: int) -> None:
 
 
 def _all_off(**values: object) -> TrainOptions:
-    """Options of train.py in which everything is off but `values`."""
+    """Return options of train.py with everything off except `values`."""
     zero = {"bool": False, "int": 0, "float": 0.0, "str": ""}
     fields = {field.name: str(field.type) for field in dataclasses.fields(TrainOptions)}
     nothing = {name: () if kind.startswith("tuple") else zero.get(kind) for name, kind in fields.items()}
@@ -111,7 +111,7 @@ def _all_off(**values: object) -> TrainOptions:
 
 
 def train(words: Words, device: str, count: int) -> int:
-    """Train in this process, one of `count` that work together: only the main one prints and writes."""
+    """Train in this process, one of `count` that work together; only the main one prints and writes."""
     options = read_data(words.at(2, "the .data file"))
     with joined(device) as processes, contextlib.ExitStack() as stack:
         if not processes.main:
@@ -126,14 +126,14 @@ def train(words: Words, device: str, count: int) -> int:
 
 @dataclass(frozen=True, kw_only=True)
 class _Periods:
-    """Iterations between saved weights: kept under a number, and the last ones."""
+    """Iterations between saved weights: numbered files that are kept, and the file of the last weights."""
 
     kept: int
     last: int
 
 
 def _announced(words: Words, options: Mapping[str, str], count: int) -> tuple[Plan, _Periods]:
-    """What the original prints before it trains; the plan, and how often weights are saved. Raises InputError, RunError."""
+    """Print the original's lines before training; return the plan and the saving periods. Raises InputError, RunError."""
     data, cfg, weights, boxes = words.words[2], words.at(3, "the cfg file"), words.get(4), words.words[0] == "detector"
     if boxes and words["-map"]:
         _announce_map(options, data, cfg)
@@ -165,12 +165,12 @@ def _announced(words: Words, options: Mapping[str, str], count: int) -> tuple[Pl
 
 
 def _base(cfg: str) -> str:
-    """Name of the weights files: the cfg's to its first dot (utils.c basecfg)."""
+    """Return the name of the weights files: the cfg's up to its first dot (utils.c basecfg)."""
     return Path(cfg).name.partition(".")[0]
 
 
 def _announce_map(options: Mapping[str, str], data: str, cfg: str) -> None:
-    """What -map checks and prints first."""
+    """Check the files for -map and print the original's lines about it."""
     train = option(options, "train", "data/train.txt")
     valid = options.get("valid", train)
     if not is_file(valid):
@@ -185,7 +185,7 @@ def _announce_map(options: Mapping[str, str], data: str, cfg: str) -> None:
 def _run(
     words: Words, options: Mapping[str, str], plan: Plan, device: str, periods: _Periods, processes: Processes
 ) -> DarknetRun:
-    """The run. With several GPUs each has a batch of its own and the learning rates add up (network_kernels.cu, detector.c)."""
+    """Create the run. With several GPUs, each has its own batch and learning rates add up (network_kernels.cu, detector.c)."""
     data, cfg, weights, count = words.words[2], words.words[3], words.get(4), processes.count
     settings = _all_off(
         cfg=cfg, data=data, weights=weights, clear=words["-clear"] and weights is not None, channels_last=True, device=device,
@@ -206,7 +206,7 @@ def _run(
 
 
 class DarknetRun(Run):
-    """A run that prints and writes what the original does, into the folder `backup` of the .data file."""
+    """A run with the original's output lines and files, in the folder `backup` of the .data file."""
 
     def __init__(
         self,
@@ -237,7 +237,7 @@ class DarknetRun(Run):
         self._fed_at = 0.0
 
     def _refuse_finished(self) -> None:
-        """The original writes the final weights of a finished training once more."""
+        """Allow finished trainings: the original writes their final weights again."""
         if not self.last:
             raise InputError(f"{self.cfg.path}: [net] max_batches=0: expected the number of iterations")
 
@@ -261,7 +261,7 @@ class DarknetRun(Run):
         self.write_weights(path)
 
     def _shown(self, batches: Iterable[TrainBatch]) -> Iterator[TrainBatch]:
-        """The batches; saves each image with its boxes, and shows it (data.c load_data_detection, load_data_augment)."""
+        """Yield the batches; save and show each image with its boxes (data.c load_data_detection, load_data_augment)."""
         for batch in batches:
             sides = np.array(batch.size_wh * 2)
             for number, (planes, rows) in enumerate(zip(batch.images.numpy(), batch.ground_truth.numpy(), strict=True)):
@@ -343,7 +343,7 @@ class DarknetRun(Run):
         )
 
     def _draw(self, update: Update) -> None:
-        """chart.png and chart_BASE.png in the working folder, at the iterations of the original (image_opencv.cpp)."""
+        """Write chart.png and chart_BASE.png to the working directory when the original does (image_opencv.cpp)."""
         measured = self._accuracy if self._measured_at == update.iteration else None
         self._chart.add(update.iteration, self.history.average, measured, self._lines.hours)
         due = update.iteration == self.last - 1 or update.iteration // 100 > self._saved_chart_at // 100
@@ -362,7 +362,7 @@ class DarknetRun(Run):
             self._fed_at = time.monotonic()
 
     def _keep(self, update: Update) -> None:
-        """Weights under their number and the last ones (detector.c train_detector; a classifier has fixed periods)."""
+        """Save numbered and last weights when due (detector.c train_detector; a classifier has fixed periods)."""
         iteration, periods = update.iteration, self._periods
         if iteration >= self._kept_at + periods.kept or iteration % periods.kept == 0:
             self._kept_at = iteration

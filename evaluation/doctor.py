@@ -1,4 +1,4 @@
-"""What needs no network: the data set check, before an evaluation or alone (--task doctor), and anchors (--task anchors)."""
+"""Tasks without a network: the data set check, before an evaluation or alone (--task doctor), and anchors (--task anchors)."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ from utils.packages import is_installed
 logger = logging.getLogger(__name__)
 
 _ANCHORS = 9
-_WORTH = 0.01  # of mean IoU or recall
+_WORTH = 0.01  # gain in mean IoU or recall that makes new anchors worthwhile
 
 
 def doctor(settings: EvaluationOptions) -> int:
@@ -42,7 +42,7 @@ def doctor(settings: EvaluationOptions) -> int:
 
 
 def checked_set(settings: EvaluationOptions, model: Model) -> tuple[EvaluationSet, DatasetReport]:
-    """The images to measure on, checked. Raises InputError: without labels there is nothing to measure."""
+    """Open and check the evaluation set. Raises InputError if there are no labels to measure against."""
     split = settings.split or "val"
     dataset = open_data(settings.data, split, names=settings.names)
     cfg = model.network.plan.cfg.path
@@ -62,7 +62,7 @@ def save_report(folder: Path, found: DatasetReport, settings: EvaluationOptions)
 
 
 def plots_wanted(settings: EvaluationOptions) -> bool:
-    """Whether to draw; matplotlib may be missing."""
+    """Return whether to draw plots; warn if matplotlib is missing."""
     if settings.no_plots:
         return False
     if not is_installed("matplotlib"):
@@ -77,16 +77,16 @@ def _say_no_plots() -> None:
 
 
 def checked_split(dataset: Dataset, split: str, settings: EvaluationOptions) -> DatasetReport:
-    """The check of a split, printed."""
+    """Check a split and print the report."""
     found = check_dataset(dataset, split, workers=settings.workers)
     print(report(found, examples=sys.maxsize if settings.verbose else 3))
     return found
 
 
 def anchors(settings: EvaluationOptions) -> int:
-    """Print anchors for the boxes of a split (train) as the line of a cfg (detector.c calc_anchors).
+    """Print anchors for the boxes of a split (default: train) as a cfg line (detector.c calc_anchors).
 
-    With --cfg, compare them with its own. Raises InputError.
+    With --cfg, compare them with those of the cfg. Raises InputError.
     """
     size_wh, own = input_size(settings.img_size), None
     if settings.cfg is not None:

@@ -1,4 +1,4 @@
-"""8-bit models: calibration on training images, and what quantisation costs on the validation set."""
+"""8-bit models: calibration on training images, and quality on the validation set."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ _CLIPPED = 10_000
 
 @dataclass(frozen=True)
 class Int8Data:
-    """path: of the data set. images: to calibrate on. validation: to measure on, its split `val`."""
+    """Data for a quantised model. images: calibration images. validation: data set with the split `val` to measure on."""
 
     path: str
     images: tuple[Path, ...]
@@ -40,9 +40,9 @@ class Int8Data:
 
     @classmethod
     def open(cls, path: str | Path, count: int, *, names: str | Path | None = None) -> Int8Data:
-        """Up to `count` training images, evenly spread, and the validation set of a data set.
+        """Open up to `count` training images, evenly spread, and the validation set of a data set.
 
-        Raises InputError unless there are both, without a common image, and annotations.
+        Raises InputError if one of them is missing, they share an image, or there are no annotations.
         """
         train = open_data(path, "train", names=names).splits["train"]
         if not train:
@@ -60,13 +60,13 @@ class Int8Data:
 
 
 def spread(images: Sequence[Path], count: int) -> tuple[Path, ...]:
-    """Up to `count` of the images, evenly spread over the list."""
+    """Return up to `count` of the images, evenly spread over the list."""
     chosen = min(count, len(images))
     return tuple(images[number * len(images) // chosen] for number in range(chosen))
 
 
 def calibrate(network: Network, options: ExportOptions, data: Int8Data) -> Ranges:
-    """The ranges of a folded network's tensors: bounds of each image's values, averaged over the images.
+    """Return the ranges of a folded network's tensors: bounds of the values in a batch, averaged over the batches.
 
     Raises InputError for a network without a convolution to quantise, and for images that cannot be read.
     """
@@ -79,7 +79,7 @@ def calibrate(network: Network, options: ExportOptions, data: Int8Data) -> Range
     for batch in tqdm(loader, desc="calibration", unit="batch"):
         for failure in batch.failures:
             raise InputError(f"calibration image {failure.reason}")
-        places = np.arange(size) % len(batch.items)  # repeats images in the last batch, which may be smaller
+        places = np.arange(size) % len(batch.items)  # fill up the last batch by repeating images
         found = engine.run(batch.images.numpy()[places])
         total += [_bounds(torch.from_numpy(values)) for values in found]
         batches += 1
@@ -87,21 +87,21 @@ def calibrate(network: Network, options: ExportOptions, data: Int8Data) -> Range
 
 
 def _bounds(values: torch.Tensor) -> tuple[float, float]:
-    """The values that one in 10,000 is below and above. Clipping these few leaves finer steps for all others."""
+    """Return the bounds exceeded by one value in 10,000; clipping these few leaves finer steps for all others."""
     beyond = max(1, values.numel() // _CLIPPED)
     low, high = (torch.topk(values.flatten(), beyond, largest=largest).values[-1] for largest in (False, True))
     return float(low), float(high)
 
 
 class Quality(NamedTuple):
-    """metric: "mAP@0.5" or "top-1". value: from 0 to 1."""
+    """Quality of a model. metric: "mAP@0.5" or "top-1". value: from 0 to 1."""
 
     metric: str
     value: float
 
 
 def quality(model: Model, data: Int8Data) -> Quality:
-    """The original's mAP of a detector, or the accuracy of a classifier, on the validation set.
+    """Measure the original's mAP of a detector, or the accuracy of a classifier, on the validation set.
 
     Raises InputError without labels, RunError for images that cannot be read.
     """

@@ -1,4 +1,4 @@
-"""The flags of test.py as a record, and the model they name."""
+"""The flags of test.py, and the model they select."""
 
 from __future__ import annotations
 
@@ -17,9 +17,12 @@ logger = logging.getLogger(__name__)
 class EvaluationOptions(ModelFlags):
     """The flags of test.py.
 
-    img_size: nothing (the cfg's), a side, or width and height; `study` takes several sides. conf_thres: nothing (the
-    default), or one; `study` takes several. iou_thres: None: that of each protocol. pr_conf: None: CONF_THRESH.
-    letter_box: None is the cfg's. print: "table" or "darknet".
+    img_size: empty (the cfg's), a side, or width and height; `study` accepts several sides.
+    conf_thres: empty (the default) or one value; `study` accepts several.
+    iou_thres: None: the threshold of each protocol.
+    pr_conf: None: CONF_THRESH.
+    letter_box: None: as set in the cfg.
+    print: "table" or "darknet".
     """
 
     data: str
@@ -51,14 +54,14 @@ class EvaluationOptions(ModelFlags):
 
 
 def make_model(settings: EvaluationOptions, side: int | None = None) -> Model:
-    """The model, at the size of --img-size or with a square input of `side` pixels. Raises InputError."""
+    """Open the model at the size of --img-size or with a square input of `side` pixels. Raises InputError."""
     if settings.weights is None:
         logger.warning("no --weights: the network is random")
     return (settings if side is None else replace(settings, img_size=(side,))).open()
 
 
 def one_confidence(settings: EvaluationOptions) -> float:
-    """The one confidence threshold of a run, with a warning where the numbers will not be the original's. Raises InputError."""
+    """Return the only confidence threshold; warn if the numbers will differ from the original's. Raises InputError."""
     if len(settings.conf_thres) > 1:
         raise InputError(f"--conf-thres: found {len(settings.conf_thres)} values, expected one (study takes several)")
     confidence = settings.conf_thres[0] if settings.conf_thres else 0.001
@@ -74,7 +77,7 @@ def one_confidence(settings: EvaluationOptions) -> float:
 
 
 def counted_confidence(settings: EvaluationOptions) -> float:
-    """The confidence of precision, recall and F1; detections must go down to it. Raises InputError."""
+    """Return the confidence threshold of precision, recall and F1. Raises InputError if it is below that of detections."""
     lowest = settings.conf_thres[0] if settings.conf_thres else 0.0
     if settings.pr_conf is None:
         return max(CONF_THRESH, lowest)

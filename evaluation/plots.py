@@ -1,4 +1,4 @@
-"""Charts: curves over the confidence, confusion matrix, quality against latency, labels of a data set."""
+"""Charts: curves over confidence, confusion matrix, quality against latency, labels of a data set."""
 
 from __future__ import annotations
 
@@ -20,9 +20,10 @@ _MOST_NUMBERED = 30
 def plot_curve(
     path: str | Path, x: Floats, values: Floats, names: Sequence[str], *, x_label: str, y_label: str
 ) -> None:
-    """A thin line for each class and a thick one for their mean; values (classes, x), NaN rows are left out.
+    """Plot a thin line per class and a thick one for their mean.
 
-    Classes are named in the legend as long as there are few; then the mean's best point is given.
+    The legend names the classes if there are few, and the best point of the mean.
+    values: (classes, x); NaN rows are left out.
     """
     chart = figure(8.5, 5.5, edges_in=(0.7, 0.6, 2.2, 0.4))
     axis = chart.add_subplot()
@@ -45,9 +46,9 @@ def plot_curve(
 
 
 def plot_confusion(path: str | Path, matrix: NDArray[np.int64], names: Sequence[str]) -> None:
-    """Predicted against true class, a row and column beyond the names is background; colours are shares of the true class.
+    """Plot predicted against true classes; the last row and column are background, colours are fractions of the true class.
 
-    With many classes only those that occur are drawn.
+    If there are many classes, only those that occur are drawn.
     """
     labels = [*names, "background"][: len(matrix)]
     shown = np.flatnonzero((matrix.sum(axis=0) > 0) | (matrix.sum(axis=1) > 0))
@@ -75,7 +76,7 @@ def _numbers(axis: Any, counts: NDArray[np.int64], share: Floats) -> None:
 
 
 def plot_study(path: str | Path, rows: Sequence[dict[str, Any]]) -> None:
-    """AP against latency, a line for each confidence threshold, a point for each input size.
+    """Plot AP against latency, with a line per confidence threshold and a point per input size.
 
     rows: `size`, `conf_thres`, `ap`, `ap50` (in [0, 1]) and `ms` (per image).
     """
@@ -102,10 +103,10 @@ _LEAST_RANGE = 0.05
 
 
 def plot_labels(path: str | Path, checked: DatasetReport, anchors_rel: NDArray[np.float64] | None = None) -> None:
-    """One chart of labels per class, box centres and sizes, and labels per image.
+    """Plot labels per class, box centres and sizes, and labels per image in one chart.
 
-    anchors_rel: (n, 2), width and height of a network's anchors as parts of its input, drawn over the box sizes.
-    Raises InputError when matplotlib is not installed, RunError when `path` cannot be written.
+    anchors_rel: (n, 2), width and height of anchors relative to the network's input, drawn over the box sizes.
+    Raises InputError if matplotlib is not installed, RunError if `path` cannot be written.
     """
     chart = figure(12, 8.5, edges_in=(0.7, 0.8, 0.3, 0.4))
     axes = chart.subplot_mosaic([["classes", "classes", "classes"], ["centres", "sizes", "images"]])
@@ -118,13 +119,13 @@ def plot_labels(path: str | Path, checked: DatasetReport, anchors_rel: NDArray[n
     axes["images"].set_title(f"labels in an image ({len(checked.sizes_wh)} readable images)")
     axes["images"].set(xlabel=_size_text(checked.sizes_wh), ylabel="images")
     most = int(checked.per_image.max())
-    step = most // _MOST_BARS + 1  # whole numbers: bins between them would be empty or double
+    step = most // _MOST_BARS + 1  # an integer, so that every bin covers the same number of counts
     axes["images"].hist(checked.per_image, bins=np.arange(0, most + step + 1, step) - 0.5, color="tab:blue")
     save(chart, path)
 
 
 def _sizes(axis: Any, sizes_rel: NDArray[np.float64], anchors_rel: NDArray[np.float64]) -> None:
-    """Widths and heights of boxes, up to the largest of nearly all of them, and the anchors."""
+    """Plot widths and heights of boxes, without the few largest, and the anchors."""
     usual = np.quantile(sizes_rel, _NEARLY_ALL, axis=0) if len(sizes_rel) else np.zeros(2)
     top = min(1.0, 1.05 * float(np.max([*usual, *anchors_rel.ravel(), _LEAST_RANGE])))
     _cloud(axis, sizes_rel, top)
@@ -136,7 +137,7 @@ def _sizes(axis: Any, sizes_rel: NDArray[np.float64], anchors_rel: NDArray[np.fl
 
 
 def _cloud(axis: Any, points: NDArray[np.float64], top: float) -> None:
-    """Density of the points, from 0 to `top` in both directions."""
+    """Plot the density of points, from 0 to `top` in both directions."""
     if len(points):
         counts, x_edges, y_edges = np.histogram2d(points[:, 0], points[:, 1], _CELLS, [[0, top], [0, top]])
         axis.pcolormesh(x_edges, y_edges, np.log1p(counts.T), cmap="Blues")

@@ -1,4 +1,4 @@
-"""The pass of a model over a data set, for test.py and for the evaluation during training."""
+"""Evaluation of a model on a data set, for test.py and during training."""
 
 from __future__ import annotations
 
@@ -30,10 +30,11 @@ VALID_NMS_THRESH = 0.6  # detector.c validate_detector
 
 @dataclass(kw_only=True)
 class Predictions:
-    """Results for the images that could be read; complete or not, they can be measured.
+    """Results for the images that could be read; they can be measured even if incomplete.
 
-    indices: places of these images in the list, in order. sizes_wh: their size in pixels. found: for each way of
-    post-processing their results: Detections, or float32 (classes,) of a classifier.
+    indices: positions of these images in the list, in order.
+    sizes_wh: their sizes in pixels.
+    found: for each postprocessing function, a result per image: Detections, or float32 (classes,) of a classifier.
     """
 
     indices: list[int] = field(default_factory=list)
@@ -48,7 +49,7 @@ class Predictions:
 
 
 class Measured(NamedTuple):
-    """metrics: of every protocol. rows: COCO results. ground_truth: of the images that could be read, in order."""
+    """Metrics of every protocol, rows of COCO results, and ground truth of the images that could be read, in order."""
 
     metrics: Metrics
     rows: list[dict[str, Any]]
@@ -56,10 +57,11 @@ class Measured(NamedTuple):
 
 
 def protocol_ways(conf: float, *, iou: float | None = None, single_class: bool = False) -> list[NmsOptions]:
-    """The two ways of post-processing that the protocols need: that of the original's `detector map`, for its mAP, and that of
-    its `detector valid` (detector.c validate_detector), which writes the files for COCO's and Pascal VOC's own tools.
+    """Return the two NMS settings that the protocols need.
 
-    conf: lowest score. iou: NMS IoU threshold of both; None: the original's.
+    The first is that of the original's `detector map`, for its mAP; the second that of its `detector valid` (detector.c
+    validate_detector), which writes the files for COCO's and Pascal VOC's own tools.
+    conf: lowest score. iou: IoU threshold of NMS for both; None: the original's.
     """
     mapped = NmsOptions(
         conf=conf, iou=NMS_THRESH if iou is None else iou, single_class=single_class, rank_above=SCORE_THRESH
@@ -68,16 +70,16 @@ def protocol_ways(conf: float, *, iou: float | None = None, single_class: bool =
 
 
 def submitted(predictions: Predictions, way: int = 1) -> list[Detections]:
-    """Detections as `detector valid` writes them: clipped to the image."""
+    """Return the detections as `detector valid` writes them: clipped to the image."""
     return [each.clipped(size_wh) for each, size_wh in zip(predictions.found[way], predictions.sizes_wh, strict=True)]
 
 
 def measure_predictions(
     predictions: Predictions, dataset: EvaluationSet, way: int = 0, **thresholds: float
 ) -> Measured:
-    """Hold the detections of `protocol_ways` against the labels of `dataset`.
+    """Compare the detections of `protocol_ways` with the labels of `dataset`.
 
-    way: place of the first of these two ways. thresholds: iou_thresh and conf_thresh of `measure`.
+    way: index of the first of the two settings in `found`. thresholds: iou_thresh and conf_thresh of `measure`.
     """
     places = zip(predictions.indices, predictions.sizes_wh, strict=True)
     ground_truth = [dataset.ground_truth(index, size_wh) for index, size_wh in places]
@@ -95,7 +97,7 @@ def measure_predictions(
 
 
 def measure_accuracy(predictions: Predictions, images: ClassificationSet) -> Accuracy:
-    """Hold a classifier's predictions against the classes of `images`."""
+    """Compare a classifier's predictions with the classes of `images`."""
     probabilities = np.array(predictions.found[0], np.float32).reshape(-1, len(images.names))
     return Accuracy.of(probabilities, images.classes_of(predictions.indices), images.names, images.top)
 
@@ -112,9 +114,9 @@ def predict_images(
     augment: bool = False,
     interactive: bool = False,
 ) -> Predictions:
-    """Results for every image, once for each of `ways`; a classifier gives the probabilities of its leaf classes.
+    """Run the model on every image and apply each of `ways`; a classifier returns probabilities of its leaf classes.
 
-    interactive: with a progress bar and an untimed first batch; Ctrl-C ends the pass early instead of raising.
+    interactive: show a progress bar, run an untimed first batch, and on Ctrl-C end early instead of raising.
     """
     predictions = Predictions(found=[[] for _ in ways])
     statistics = predictions.statistics
@@ -144,7 +146,7 @@ def _ways(model: Model, ways: Sequence[NmsOptions]) -> list[Postprocess]:
 def predict_set(
     settings: EvaluationOptions, model: Model, images: Sequence[Path], confidences: Sequence[float]
 ) -> Predictions:
-    """`predict_images` with the flags of test.py, by both `protocol_ways` for each confidence threshold."""
+    """Call `predict_images` with the flags of test.py and both `protocol_ways` for each confidence threshold."""
     ways = [
         way
         for conf in confidences
@@ -164,7 +166,7 @@ def predict_set(
 
 
 def outcome(images: Sequence[Path], predictions: Predictions) -> int:
-    """The exit code of a run. Raises KeyboardInterrupt if it was ended early, RunError if images could not be read."""
+    """Return the exit code. Raises KeyboardInterrupt if the run was ended early, RunError if images could not be read."""
     if predictions.statistics.interrupted:
         print(f"{len(predictions.indices)} of {len(images)} images were measured", file=sys.stderr)
         raise KeyboardInterrupt
@@ -177,7 +179,7 @@ def outcome(images: Sequence[Path], predictions: Predictions) -> int:
 
 
 def speed_text(model: Model, milliseconds: dict[str, float]) -> str:
-    """The line about speed."""
+    """Return the line about speed."""
     times = ", ".join(f"{stage} {value:.1f} ms" for stage, value in milliseconds.items())
     width, height = model.size_wh
     return f"Speed: {times} per image of {width}x{height} with {model.engine}"

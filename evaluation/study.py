@@ -20,7 +20,7 @@ CONFIDENCES = (0.001, 0.01, 0.1, 0.25)
 
 
 def study(settings: EvaluationOptions) -> int:
-    """Quality against latency over input sizes and confidences."""
+    """Measure quality and latency over input sizes and confidence thresholds."""
     confidences = settings.conf_thres or CONFIDENCES
     sizes = settings.img_size or [make_model(settings).size_wh[0] * k // 4 // 32 * 32 for k in (2, 3, 4, 5)]
     rows: list[dict[str, Any]] = []
@@ -66,7 +66,7 @@ def _text(row: dict[str, Any]) -> str:
 
 
 def speed(settings: EvaluationOptions) -> int:
-    """Measure time only; no labels are read."""
+    """Measure time only, without reading labels."""
     model = make_model(settings)
     split = settings.split or "val"
     images = open_data(settings.data, split, names=settings.names).splits[split]

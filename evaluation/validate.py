@@ -1,4 +1,4 @@
-"""Quality and speed at one input size: metrics of three protocols for boxes, accuracy for classes."""
+"""Quality and speed at one input size: metrics of three protocols for detectors, accuracy for classifiers."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ WORST = 8
 
 
 def validate(settings: EvaluationOptions) -> int:
-    """Measure quality and speed at one size and confidence; of a classifier its accuracy."""
+    """Measure quality and speed at one input size and confidence threshold; for a classifier, its accuracy."""
     confidence, counted = one_confidence(settings), counted_confidence(settings)
     model = make_model(settings)
     if isinstance(model, Classifier):
@@ -102,7 +102,7 @@ def _save_labels(folder: Path, evaluation_set: EvaluationSet, predictions: Predi
 
 
 def _save_plots(folder: Path, metrics: Metrics) -> None:
-    """PR, F1, P and R curves and the confusion matrix. Raises InputError when matplotlib is not installed."""
+    """Plot PR, F1, P and R curves and the confusion matrix. Raises InputError if matplotlib is not installed."""
     c, names = metrics.curves, metrics.names
     confidence = "confidence"
     plot_curve(folder / "PR_curve.png", c.recalls, c.precision_at_recall, names, x_label="recall", y_label="precision")
@@ -119,7 +119,7 @@ def _save_worst(
     ground_truth: Sequence[GroundTruth],
     metrics: Metrics,
 ) -> None:
-    """Labels beside predictions for the images that lose most recall."""
+    """Save labels next to predictions for the images that lose the most recall."""
     confusion = metrics.confusion
     for rank, i in enumerate(confusion.worst(WORST).tolist(), 1):
         path, detections = evaluation_set.images[predictions.indices[i]], predictions.found[0][i]
@@ -139,7 +139,7 @@ def _print_metrics(settings: EvaluationOptions, metrics: Metrics) -> None:
 
 
 def _validate_classifier(settings: EvaluationOptions, model: Classifier) -> int:
-    """Measure how often the best class, and the best few, are right (classifier.c validate_classifier_single)."""
+    """Measure top-1 and top-k accuracy (classifier.c validate_classifier_single)."""
     if settings.ten_crop:
         if settings.augment:
             raise InputError("--ten-crop and --augment exclude each other: the ten crops include the mirror image")

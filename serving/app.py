@@ -1,9 +1,9 @@
-"""The web application: a page, and an endpoint that takes a file and answers in JSON.
+"""The web application: a page, and JSON endpoints for uploaded files.
 
     GET  /         the page
-    GET  /model    about the model: names and colours of its classes, limits
+    GET  /model    properties of the model: names and colours of its classes, limits
     GET  /metrics  requests, queue and times in the text format of Prometheus
-    POST /detect   an image or video, as the body or as the file of a form; ?conf=0.25&iou=0.45; answers
+    POST /detect   an image or video, as the body or as the file of a form; ?conf=0.25&iou=0.45; returns
                    {"frames": [...], "complete": true}
     POST /stream   the same as lines of JSON while the video is being read; ?images=1 adds each frame as a JPEG
 
@@ -45,7 +45,7 @@ from utils.errors import InputError, RunError
 
 LEAST_CONF = 0.01
 LEAST_BYTES_PER_S = 20_000
-"""Slower uploads are ended after `Limits.upload_s`."""
+"""Slower uploads are aborted after `Limits.upload_s`."""
 
 _PAGE = Path(__file__).resolve().parent / "page"
 _CHUNK = 1 << 20
@@ -54,17 +54,21 @@ _FILES = {
     "/page.js": ("page.js", "text/javascript"),
     "/page.css": ("page.css", "text/css"),
 }
-# Browsers send these from another site's page only after a preflight request, which is refused; forms they send at once.
+# A page of another site can send these only after a preflight request, which is refused; forms need no preflight.
 _BODIES = ("image/", "video/", "application/octet-stream")
 _FORM = "multipart/form-data"
-_CLOSED_BY_CLIENT = 499  # for the metrics: nobody reads it
+_CLOSED_BY_CLIENT = 499  # for the metrics only
 
 
 @dataclass(frozen=True, kw_only=True)
 class Limits:
-    """upload_bytes: largest file. upload_s: seconds after which an upload must arrive at LEAST_BYTES_PER_S on average. queue: most
-    requests at a time, waiting ones included. hosts: host names that requests may use; ("*",): any. token: what requests must show,
-    those of the page's files excepted; None: nothing.
+    """Limits on requests.
+
+    upload_bytes: maximum file size.
+    upload_s: seconds after which an upload must have reached LEAST_BYTES_PER_S on average.
+    queue: maximum number of requests at a time, including waiting ones.
+    hosts: host names that requests may use; ("*",): any.
+    token: token required for all requests except those for the page's files; None: no token.
     """
 
     upload_bytes: int
@@ -75,7 +79,7 @@ class Limits:
 
 
 def make_app(service: DetectionService, title: str, limits: Limits) -> Starlette:
-    """The application; `title` names the model."""
+    """Build the application. title: name of the model."""
     is_classifier = isinstance(service.model, Classifier)
     metrics = Metrics(service)
     facts = {
@@ -115,7 +119,7 @@ def make_app(service: DetectionService, title: str, limits: Limits) -> Starlette
         upload = await _received(request, limits)
         found = service.frames(upload, wanted)
         try:
-            first = await anext(found)  # a file that cannot be used at all gets its own status
+            first = await anext(found)  # an unusable file fails here and gets its own status
         except BaseException:
             await found.aclose()
             upload.unlink()
@@ -149,7 +153,7 @@ def _page(content: bytes, kind: str) -> Any:
 
 
 def _wanted(request: Request, is_classifier: bool) -> DetectionRequest:
-    """The detection request in the query string. Raises HTTPException 400."""
+    """Parse the detection request in the query string. Raises HTTPException 400."""
     for name in ("conf", "iou"):
         if is_classifier and name in request.query_params:
             raise HTTPException(400, f"{name}: the model is a classifier, which finds no boxes")
@@ -174,7 +178,10 @@ def _number(request: Request, name: str, usual: float, least: float) -> float:
 
 
 async def _received(request: Request, limits: Limits) -> Path:
-    """The upload in a temporary file, which the caller removes. Raises HTTPException 400, 403, 408, 413 or 415, and RunError."""
+    """Save the upload to a temporary file, which the caller removes.
+
+    Raises HTTPException 400, 403, 408, 413 or 415, and RunError.
+    """
     limit = limits.upload_bytes
     kind = request.headers.get("content-type", "")
     is_form = kind.startswith(_FORM)
@@ -222,7 +229,7 @@ async def _body(request: Request, limits: Limits) -> AsyncGenerator[bytes, None]
 
 
 async def _file_of_form(request: Request, limits: Limits) -> AsyncGenerator[bytes, None]:
-    """The bytes of the one file in a form. Raises HTTPException."""
+    """Yield the bytes of the only file in a form. Raises HTTPException."""
     try:
         form = await MultiPartParser(request.headers, _body(request, limits), max_files=1, max_fields=0).parse()
     except MultiPartException as error:
@@ -240,7 +247,7 @@ async def _file_of_form(request: Request, limits: Limits) -> AsyncGenerator[byte
 
 
 class _Lines(StreamingResponse):
-    """Frames as lines of JSON; an error in the middle is the last line."""
+    """A response of frames as lines of JSON; an error on the way becomes the last line."""
 
     def __init__(self, first: dict[str, Any], found: AsyncGenerator[dict[str, Any], None], upload: Path) -> None:
         super().__init__(self._lines(first), media_type="application/x-ndjson")
@@ -278,7 +285,7 @@ def _told(status: int) -> Any:
 
 
 class _Token:
-    """Refuses requests without the token, before their bodies are read; the files of the page are free: they ask for it."""
+    """Middleware that rejects requests without the token before reading their bodies, except for the page, which asks for it."""
 
     def __init__(self, app: ASGIApp, *, token: str) -> None:
         self.app, self.token = app, token.encode()
@@ -294,7 +301,7 @@ class _Token:
 
 
 class _Queue:
-    """Counts the uploads, and refuses those above `most` at a time before their bodies are read."""
+    """Middleware that counts uploads and rejects those above `most` at a time before reading their bodies."""
 
     def __init__(self, app: ASGIApp, *, metrics: Metrics, most: int) -> None:
         self.app, self.metrics, self.most = app, metrics, most

@@ -1,4 +1,4 @@
-"""The network's thread: images that wait at the same time go through the network together."""
+"""The network's thread, which runs waiting images as one batch."""
 
 from __future__ import annotations
 
@@ -25,15 +25,15 @@ class _Waiting(NamedTuple):
 
 
 class NetworkThread:
-    """Runs the network on submitted images, up to `most` of the same options in one batch; none waits for others to come.
+    """A thread that runs the network on submitted images, up to `most` with the same options in a batch, without delay.
 
-    images, batches, seconds: how many so far, and the time that the model took for them.
+    images, batches, seconds: totals so far, and the time spent in the model.
     """
 
     def __init__(self, model: Model, most: int) -> None:
         self._model, self._most = model, most
         if isinstance(model.network, ExportedModel) and model.network.metadata.batch is not None:
-            self._most = model.network.metadata.batch  # it runs batches of this size only
+            self._most = model.network.metadata.batch  # the only size it accepts
         self.images, self.batches, self.seconds = 0, 0, 0.0
         self._changed = threading.Condition()
         self._waiting: deque[_Waiting] = deque()
@@ -43,7 +43,7 @@ class NetworkThread:
         self._thread.start()
 
     def submit(self, pixels: NDArray[np.float32], letterbox: Letterbox, options: NmsOptions) -> Future[Any]:
-        """The result of an input float32 (channels, height, width), see `Model.postprocess`."""
+        """Submit an input, float32 (channels, height, width); return the future result of `Model.postprocess`."""
         waiting = _Waiting(pixels, letterbox, options, Future())
         with self._changed:
             self._waiting.append(waiting)
@@ -51,25 +51,25 @@ class NetworkThread:
         return waiting.result
 
     def close(self) -> None:
-        """End the thread after its current batch."""
+        """Stop the thread after its current batch."""
         with self._changed:
             self._closed = True
             self._changed.notify()
         self._thread.join()
 
     def _run(self) -> None:
-        torch.set_num_threads(self._threads)  # a thread's own setting: the threads that fit images use one each
+        torch.set_num_threads(self._threads)  # per thread; the preprocessing threads use one each
         while True:
             with self._changed:
                 self._changed.wait_for(lambda: self._waiting or self._closed)
                 if self._closed:
                     return
                 batch = [each for each in self._next_batch() if each.result.set_running_or_notify_cancel()]
-            if not batch:  # their clients have gone
+            if not batch:  # their clients have disconnected
                 continue
             try:
                 found = self._predict(batch)
-            except Exception as error:  # passed on to those who wait for it
+            except Exception as error:  # raised again by the waiting futures
                 for each in batch:
                     each.result.set_exception(error)
                 continue
@@ -77,7 +77,7 @@ class NetworkThread:
                 each.result.set_result(result)
 
     def _next_batch(self) -> list[_Waiting]:
-        """The one that waits longest and those with its options; the others keep their order."""
+        """Take the longest-waiting input and those with the same options; the others keep their order."""
         options = self._waiting[0].options
         batch = [each for each in self._waiting if each.options == options][: self._most]
         taken = set(map(id, batch))

@@ -1,7 +1,8 @@
-"""Decoding of uploads in processes of their own, so that a file that crashes a decoder costs its own request only.
+"""Decoding of uploads in separate processes, so that a file that crashes a decoder fails only its own request.
 
-OpenCV's and FFmpeg's decoders run on bytes from anyone. They do so in a few processes that are started once, use at most
-MEMORY_BYTES each, write no files, and have TIME_S for each image or frame. One that dies or takes longer is replaced.
+The decoders of OpenCV and FFmpeg handle untrusted bytes. They run in a few long-lived processes that use at most
+MEMORY_BYTES each, cannot write files, and have TIME_S for each image or frame. A process that dies or takes longer is
+replaced.
 """
 
 from __future__ import annotations
@@ -33,11 +34,11 @@ MEMORY_BYTES = 2 << 30
 TIME_S = 20.0
 _STARTS, _START_S, _LOOK_S = 3, 60.0, 0.2
 _HEAD = 12
-# A reply: kind, height and width (of a text: its length), place in the video, seconds from its start.
+# A reply: kind, height (for text: its length), width, frame index in the video, seconds from its start.
 _REPLY = struct.Struct("<cIIId")
 _READY, _IMAGE, _FRAME, _END, _CUT, _DAMAGED, _UNKNOWN = b"r", b"i", b"f", b"e", b"c", b"d", b"u"
 _MOST_TEXT = 1000
-_PIPE_BYTES = 1 << 20  # the default of 64 kB takes twice the time
+_PIPE_BYTES = 1 << 20  # twice as fast as the default of 64 kB
 _MAIN = "import sys; sys.path[0] = {folder!r}; from {module} import work; work()"
 _SETTINGS = {
     "OMP_NUM_THREADS": "1",
@@ -54,7 +55,7 @@ class UnknownKind(InputError):
 
 @dataclass(frozen=True)
 class DecodedFrame:
-    """image: uint8 (height, width, 3) RGB. index, time_s: place in the video; time_s is None for an image."""
+    """image: uint8 (height, width, 3) RGB. index, time_s: position in the video; time_s is None for an image."""
 
     image: NDArray[np.uint8]
     index: int
@@ -62,9 +63,9 @@ class DecodedFrame:
 
 
 class Decoders:
-    """`count` processes that decode, and one more for each video while more than `count` are busy.
+    """A pool of `count` decoder processes, with another one for each upload while all of them are busy.
 
-    Raises RunError if the first cannot be started; the others go on starting.
+    Raises RunError if the first cannot be started; the others continue to start in the background.
     """
 
     def __init__(self, count: int) -> None:
@@ -84,14 +85,14 @@ class Decoders:
 
     @property
     def pids(self) -> list[int]:
-        """Of the processes."""
+        """Process ids."""
         with self._lock:
             return [each.process.pid for each in self._all]
 
     def read(self, path: Path, most_frames: int) -> Generator[DecodedFrame | bool, None, None]:
-        """The image of an upload, or the frames of a video, at most `most_frames`, and then whether these were all.
+        """Yield the image of an upload, or up to `most_frames` frames of a video and then whether these were all.
 
-        Raises InputError for a file that cannot be used, RunError if no process can be started.
+        Raises InputError for an unusable file, RunError if no process can be started.
         """
         decoder, is_ours = self._take(), True
         try:
@@ -100,23 +101,23 @@ class Decoders:
                 try:
                     found = decoder.next()
                 finally:
-                    if not decoder.busy:  # it has sent all, or what is wrong with the file
+                    if not decoder.busy:  # it has sent everything, or an error
                         is_ours = False
                         self._give_back(decoder)
                 yield found
         finally:
-            if is_ours:  # it died, or the rest of its video is not wanted
+            if is_ours:  # it died, or the consumer stopped early
                 self._replace(decoder)
 
     def close(self) -> None:
-        """End all processes."""
+        """Kill all processes."""
         self._closed.set()
         with self._lock:
             idle, busy = set(self._idle), self._all - set(self._idle)
             self._idle.clear()
         for each in idle:
             self._end(each)
-        for each in busy:  # whoever reads from it does the rest
+        for each in busy:  # its reader cleans up
             each.process.kill()
 
     def _take(self) -> _Decoder:
@@ -134,7 +135,7 @@ class Decoders:
                 continue
             if decoder.process.poll() is None:
                 return decoder
-            self._replace(decoder)  # it was killed while it was idle
+            self._replace(decoder)  # it died while idle
 
     def _give_back(self, decoder: _Decoder) -> None:
         with self._lock:
@@ -148,7 +149,7 @@ class Decoders:
         self._end(decoder)
         with self._lock:
             if len(self._all) < self._count and not self._closed.is_set():
-                self._idle.appendleft(self._start())  # the last to be taken: it needs a moment
+                self._idle.appendleft(self._start())  # used last, since it takes a moment to start
 
     def _start(self) -> _Decoder:
         decoder = _Decoder()
@@ -161,7 +162,7 @@ class Decoders:
         decoder.end()
 
     def _watch(self) -> None:
-        """Counts the time itself: a clock goes on while this process is paused, a debugger's or a container's."""
+        """Kill late processes; time is counted here, since a clock also advances while this process is suspended."""
         while not self._closed.wait(_LOOK_S):
             with self._lock:
                 processes = tuple(self._all)
@@ -173,8 +174,9 @@ class Decoders:
 
 
 class _Decoder:
-    """One process. busy: it has not sent all that it was asked for. waited_s, limit_s: time for the next reply, so far and at
-    most.
+    """One process.
+
+    busy: whether it is still working on a request. waited_s, limit_s: time waited for the next reply, and its limit.
     """
 
     def __init__(self) -> None:
@@ -188,7 +190,7 @@ class _Decoder:
                 stderr=subprocess.DEVNULL,
                 bufsize=0,
                 env=os.environ | _SETTINGS,
-                start_new_session=True,  # Ctrl-C is for the server
+                start_new_session=True,  # Ctrl-C is handled by the server
             )
         except OSError as error:
             raise RunError(f"the process that decodes uploads cannot be started: {error.strerror}") from None
@@ -199,7 +201,7 @@ class _Decoder:
         self.waited_s, self.limit_s = 0.0, _START_S
 
     def wait_until_ready(self) -> None:
-        """Wait until it has started. Raises RunError."""
+        """Wait until the process has started. Raises RunError."""
         if self._is_ready:
             return
         try:
@@ -211,11 +213,11 @@ class _Decoder:
 
     def begin(self, path: Path, most_frames: int) -> None:
         self.busy = True
-        with suppress(BrokenPipeError):  # `next` says that it died
+        with suppress(BrokenPipeError):  # `next` reports that the process died
             self._requests.write(json.dumps([str(path), most_frames]).encode() + b"\n")
 
     def next(self) -> DecodedFrame | bool:
-        """The next frame, or whether all frames of the video have been read. Raises InputError."""
+        """Return the next frame, or at the end whether all frames of the video have been read. Raises InputError."""
         self.waited_s, self.limit_s = 0.0, TIME_S
         reply = bytearray(_REPLY.size)
         self._receive(reply)
@@ -236,7 +238,7 @@ class _Decoder:
         return DecodedFrame(image, index, time_s if kind == _FRAME else None)
 
     def end(self) -> None:
-        """End the process."""
+        """Kill the process and close its pipes."""
         self.process.kill()
         self.process.wait()
         self._requests.close()
@@ -264,10 +266,10 @@ def _enlarge(pipe: int) -> None:
 
 
 def work() -> None:
-    """What the process does: read requests from standard input and write frames to standard output until the former ends."""
+    """Run in the decoder process: read requests from standard input and write frames to standard output until input ends."""
     replies = os.dup(1)
     nowhere = os.open(os.devnull, os.O_WRONLY)
-    os.dup2(nowhere, 1)  # decoders print
+    os.dup2(nowhere, 1)  # anything that decoders print
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     cv2.setNumThreads(1)
     restrict()
@@ -284,10 +286,10 @@ def work() -> None:
 
 
 def restrict() -> None:
-    """Limit the memory of this process, let it write no files, and let the system end it first if memory runs out."""
+    """Limit the memory of this process, keep it from writing files, and make it the first to be killed if memory runs out."""
     with suppress(OSError):
         Path("/proc/self/oom_score_adj").write_text("1000")
-    with suppress(ImportError, OSError, ValueError):  # ValueError: macOS has no limit of memory
+    with suppress(ImportError, OSError, ValueError):  # ValueError: macOS has no memory limit
         import resource
 
         resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
@@ -310,10 +312,10 @@ def _decode(replies: int, path: Path, most_frames: int) -> None:
 
 
 def is_video(path: Path) -> bool:
-    """Whether an upload is a video; only containers that cannot refer to other files or addresses are accepted.
+    """Return whether an upload is a video; only containers that cannot refer to other files or URLs are accepted.
 
-    Its first bytes decide, not its name or the client's content type. Raises UnknownKind, and InputError for a damaged or
-    huge image.
+    This depends on its first bytes, not on its name or the client's content type. Raises UnknownKind, and InputError for
+    a damaged or huge image.
     """
     with path.open("rb") as stream:
         head = stream.read(_HEAD)
@@ -334,7 +336,7 @@ def _refuse_huge(width: int, height: int) -> None:
 
 def _send_image(replies: int, kind: bytes, image: NDArray[np.uint8], index: int = 0, time_s: float = 0.0) -> None:
     height, width, _ = image.shape
-    _refuse_huge(width, height)  # the header may have said otherwise
+    _refuse_huge(width, height)  # the header may have declared another size
     _send(replies, kind, height, width, index, time_s)
     _write(replies, image)
 

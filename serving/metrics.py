@@ -1,4 +1,4 @@
-"""Counts and times of serve.py's requests, as Prometheus reads them."""
+"""Counts and times of serve.py's requests, in Prometheus' format."""
 
 from __future__ import annotations
 
@@ -20,9 +20,9 @@ class _Request:
 
 
 class Metrics:
-    """Of the uploads since the start; used in the thread of the event loop only.
+    """Metrics of the uploads since the start; used only in the event loop's thread.
 
-    queue: requests being received, waiting, or answered.
+    queue: number of requests being received, waiting, or answered.
     """
 
     MEDIA_TYPE = "text/plain; version=0.0.4"
@@ -35,7 +35,7 @@ class Metrics:
 
     @contextmanager
     def request(self, path: str) -> Iterator[_Request]:
-        """Count a request, which lasts as long as the block; the block sets its status."""
+        """Count the block as a request, including its duration; the block sets its status."""
         found, start = _Request(), time.perf_counter()
         self.queue += 1
         try:
@@ -46,12 +46,12 @@ class Metrics:
             self._seconds[path] += time.perf_counter() - start
 
     def retry_after(self, waiting: int) -> int:
-        """Whole seconds after which `waiting` requests should be done."""
+        """Return the whole seconds after which `waiting` requests should be done."""
         mean = sum(self._seconds.values()) / max(1, self._requests.total())
         return min(max(1, math.ceil(mean * waiting)), _LONGEST_WAIT_S)
 
     def text(self) -> str:
-        """The page /metrics."""
+        """Return the content of /metrics."""
         network, counts = self._service.network, sorted(self._requests.items())
         totals: Counter[str] = Counter()
         for (path, _), count in counts:

@@ -15,9 +15,9 @@ from utils.errors import RunError
 LOCAL = ("127.0.0.1", "localhost", "[::1]")
 CONNECTIONS = 512
 REQUEST_S = 10.0
-"""From the start of a connection or the last answer to the end of the next request's headers."""
+"""Time limit from the start of a connection, or the last response, to the end of the next request's headers."""
 UNREAD_S = 30
-"""How long a client may read nothing of an answer."""
+"""Time for which a client may leave a response unread."""
 
 _HEADERS = {
     "Content-Security-Policy": "default-src 'none'; script-src 'self'; style-src 'self'; connect-src 'self'; "
@@ -31,7 +31,7 @@ _HEADERS = {
 
 
 def make_server(app: ASGIApp) -> uvicorn.Server:
-    """The server of an application; it adds security headers to every answer."""
+    """Return a server for an application; it adds security headers to every response."""
     config = uvicorn.Config(
         app,
         http=Connection,
@@ -48,7 +48,7 @@ def make_server(app: ASGIApp) -> uvicorn.Server:
 
 
 class Connection(H11Protocol):
-    """HTTP/1.1; ends a connection whose client is slow to send its headers, or the rest of a body that was refused."""
+    """An HTTP/1.1 connection, closed if the client is slow to send its headers or the rest of a rejected body."""
 
     _timer: asyncio.TimerHandle | None = None
 
@@ -76,7 +76,7 @@ class Connection(H11Protocol):
 
 
 def listen(host: str, port: int) -> socket.socket:
-    """A listening socket. Raises RunError."""
+    """Open a listening socket. Raises RunError."""
     try:
         place = socket.create_server((host, port), family=socket.AF_INET6 if ":" in host else socket.AF_INET)
     except OSError as error:
@@ -87,7 +87,7 @@ def listen(host: str, port: int) -> socket.socket:
 
 
 def is_local(host: str) -> bool:
-    """Whether an address to listen on is reachable from this machine only."""
+    """Return whether an address to listen on is reachable only from this machine."""
     try:
         return ipaddress.ip_address(host).is_loopback
     except ValueError:
@@ -95,5 +95,5 @@ def is_local(host: str) -> bool:
 
 
 def allowed_hosts(host: str) -> tuple[str, ...]:
-    """Host names that requests may use: with a local address only local ones, against DNS rebinding."""
+    """Return the host names that requests may use: for a local address only local ones, against DNS rebinding."""
     return LOCAL if is_local(host) else ("*",)

@@ -34,7 +34,7 @@ _LEAST_READERS, _MOST_READERS = 4, 8
 
 @dataclass(frozen=True, kw_only=True)
 class DetectionRequest:
-    """What a client asks for. images: return each frame as a JPEG too, for display."""
+    """A client's request. images: also return each frame as a JPEG, for display."""
 
     conf: float = 0.25
     iou: float = 0.45
@@ -42,10 +42,12 @@ class DetectionRequest:
 
 
 class DetectionService:
-    """Detects objects in uploads, or classifies them: processes decode, threads fit images, one thread runs the network.
+    """Context manager that detects objects in uploads or classifies them.
 
-    A context manager that ends its processes and threads. most_frames: frames read of a video. batch_size: most images that go
-    through the network together. Raises RunError if the processes cannot be started.
+    Processes decode, threads preprocess, one thread runs the network; all are stopped at the end of the block.
+    most_frames: maximum number of frames read from a video.
+    batch_size: maximum number of images in a batch.
+    Raises RunError if the processes cannot be started.
     """
 
     def __init__(self, model: Model, *, most_frames: int, batch_size: int = 8) -> None:
@@ -54,7 +56,7 @@ class DetectionService:
         readers = min(max(os.cpu_count() or 1, _LEAST_READERS), _MOST_READERS)
         self.decoders = Decoders(readers)
         self.network = NetworkThread(model, batch_size)
-        # One thread each: PyTorch would start as many as there are cores for each of them.
+        # Limit each reader to one PyTorch thread; the default would be one per core for each of them.
         self._readers = ThreadPoolExecutor(readers, "reader", torch.set_num_threads, (1,))
 
     def __enter__(self) -> DetectionService:
@@ -66,9 +68,9 @@ class DetectionService:
         self.network.close()
 
     async def frames(self, path: Path, request: DetectionRequest) -> AsyncGenerator[dict[str, Any], None]:
-        """Plain data for each frame of an image or video file, and at last {"complete": whether all were read}.
+        """Yield plain data for each frame of an image or video file, finally {"complete": whether all were read}.
 
-        Raises InputError for a file that cannot be used, also in the middle of a video.
+        Raises InputError for an unusable file, possibly in the middle of a video.
         """
         options = NmsOptions(conf=request.conf, iou=request.iou, max_det=MAX_DET)
         reading = self.decoders.read(path, self.most_frames)
@@ -103,14 +105,14 @@ class DetectionService:
         return _Fitted(facts, *self._preprocess(frame.image))
 
     async def _in_reader(self, function: Callable[[], T]) -> T:
-        """Run the function in a reader thread, to its end even if the request is cancelled: a generator cannot be left half-way."""
+        """Run the function in a reader thread, to its end even if the request is cancelled, as generators require."""
         with anyio.CancelScope(shield=True):
             result = await asyncio.get_running_loop().run_in_executor(self._readers, function)
-        return result  # noqa: RET504, mypy takes the scope for one that swallows errors
+        return result  # noqa: RET504, mypy assumes that the scope may swallow errors
 
 
 class _Fitted(NamedTuple):
-    """A frame as the network reads it, and what is told about it."""
+    """A frame as network input, and its properties for the response."""
 
     facts: dict[str, Any]
     pixels: NDArray[np.float32]
@@ -118,7 +120,7 @@ class _Fitted(NamedTuple):
 
 
 def plain(found: Detections, names: Sequence[str]) -> list[dict[str, Any]]:
-    """Detections as a JSON list; boxes are left, top, right, bottom in pixels of the image."""
+    """Return detections as a JSON list; boxes are left, top, right, bottom in pixels of the image."""
     return [
         {
             "xyxy": [round(float(value), 2) for value in box],
@@ -131,6 +133,6 @@ def plain(found: Detections, names: Sequence[str]) -> list[dict[str, Any]]:
 
 
 def plain_classes(probabilities: NDArray[np.float32], names: Sequence[str]) -> list[dict[str, Any]]:
-    """The most probable classes as a JSON list, best first. probabilities: (classes,)."""
+    """Return the most probable classes as a JSON list, best first. probabilities: (classes,)."""
     best = best_classes(probabilities)
     return [{"score": round(float(probabilities[each]), 5), "class_id": each, "name": names[each]} for each in best]

@@ -1,1 +1,1 @@
-"""Detection quality: three protocols and the curves, all from the same detections and ground truth."""
+"""Detection quality by three protocols, and curves, all from the same detections and ground truth."""

@@ -16,8 +16,11 @@ NO_CLASS = -1
 
 
 def ranks(probabilities: Floats, class_ids: Ints) -> Ints:
-    """Places (n,) of the true classes (n,) among probabilities (n, classes), 0 the best; of equal ones the first class counts
-    first. An image without a class (NO_CLASS), or with a probability that is no number, is never right: place `classes`."""
+    """Return the rank (n,) of the true classes (n,) among probabilities (n, classes), 0 for the best.
+
+    Ties go to the lower class id. An image without a class (NO_CLASS) or with a NaN probability is never correct and gets
+    rank `classes`.
+    """
     places = np.full(len(class_ids), probabilities.shape[1], np.int64)
     known = (class_ids != NO_CLASS) & np.isfinite(probabilities).all(1)
     found, true = probabilities[known], class_ids[known]
@@ -29,7 +32,7 @@ def ranks(probabilities: Floats, class_ids: Ints) -> Ints:
 
 @dataclass(frozen=True, kw_only=True)
 class Accuracy:
-    """names: of the classes. class_ids, predicted, ranks: (n,) of every image. k: how many classes may be named."""
+    """Accuracy of a classifier. class_ids, predicted, ranks: (n,), true class, best class, rank of the true class. k: of top-k."""
 
     names: tuple[str, ...]
     class_ids: Ints
@@ -39,7 +42,7 @@ class Accuracy:
 
     @classmethod
     def of(cls, probabilities: Floats, class_ids: Ints, names: Sequence[str], k: int = 5) -> Accuracy:
-        """k is at most the number of classes, as in the original."""
+        """Compute the accuracy; k is limited to the number of classes, as in the original."""
         return cls(
             names=tuple(names),
             class_ids=class_ids,
@@ -49,19 +52,19 @@ class Accuracy:
         )
 
     def top(self, k: int, chosen: NDArray[np.bool_] | None = None) -> float:
-        """Share of the images, or of those chosen (n,), whose class is among the k most probable ones; 0 without images."""
+        """Return the fraction of all or `chosen` (n,) images whose class is among the k most probable; 0 without images."""
         places = self.ranks if chosen is None else self.ranks[chosen]
         return float((places < k).mean()) if len(places) else 0.0
 
     def matrix(self) -> Ints:
-        """int64 (classes, classes): rows predicted class, columns true class; images without a class left out."""
+        """Return int64 (classes, classes), rows predicted, columns true class, without images that have no class."""
         counts = np.zeros((len(self.names), len(self.names)), np.int64)
         known = self.class_ids != NO_CLASS
         np.add.at(counts, (self.predicted[known], self.class_ids[known]), 1)
         return counts
 
     def table(self) -> str:
-        """A table: all images, then each class with images."""
+        """Return a table: all images, then each class with images."""
         width = max(len("class"), len("all"), *(len(name) for name in self.names))
         head = f"{'class':<{width}} {'images':>8} {'top 1':>8} {f'top {self.k}':>8}"
         groups = [("all", np.ones(len(self.ranks), bool)), *self._of_classes()]
@@ -72,11 +75,11 @@ class Accuracy:
         return "\n".join([head, *lines])
 
     def to_json(self) -> dict[str, Any]:
-        """Numbers for metrics.json."""
+        """Return the numbers for metrics.json."""
         classes = {name: {"images": int(mine.sum()), "top1": self.top(1, mine)} for name, mine in self._of_classes()}
         return {"images": len(self.ranks), "top1": self.top(1), f"top{self.k}": self.top(self.k), "classes": classes}
 
     def _of_classes(self) -> list[tuple[str, NDArray[np.bool_]]]:
-        """Name and images of each class that has some; names may repeat."""
+        """Return name and images of each class that has images; names may repeat."""
         found = [(name, self.class_ids == number) for number, name in enumerate(self.names)]
         return [(name, mine) for name, mine in found if mine.any()]

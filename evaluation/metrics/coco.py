@@ -1,6 +1,6 @@
-"""COCO's protocol: the twelve numbers of pycocotools, or of faster-coco-eval where that is installed.
+"""COCO's protocol: the twelve numbers of pycocotools, or of faster-coco-eval if that is installed.
 
-Finding a crowd is neither right nor wrong. Difficult objects are ordinary ones, COCO has no such flag.
+Finding a crowd is neither right nor wrong. Difficult objects are treated as ordinary ones; COCO has no such flag.
 """
 
 from __future__ import annotations
@@ -26,9 +26,10 @@ STATISTICS = (
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class CocoResult:
-    """statistics: the twelve numbers by name, -1 where nothing could be measured.
+    """Result of COCO's protocol.
 
-    ap, ap50: (classes,) average precision over IoU 0.50 to 0.95, and at 0.50; NaN where the class has no object.
+    statistics: the twelve numbers by name; -1 if nothing could be measured.
+    ap, ap50: (classes,) average precision over IoU 0.50 to 0.95, and at 0.50; NaN for a class without objects.
     """
 
     statistics: dict[str, float]
@@ -39,7 +40,7 @@ class CocoResult:
 def result_rows(
     found: Sequence[Detections], image_ids: Sequence[int], category_ids: Sequence[int]
 ) -> list[dict[str, Any]]:
-    """COCO's results: image_id, category_id, bbox (left, top, width, height in pixels), score; rounded to 1e-3, 1e-6."""
+    """Return COCO's results: image_id, category_id, bbox (left, top, width, height in pixels, to 1e-3), score (to 1e-6)."""
     rows: list[dict[str, Any]] = []
     for each, image_id in zip(found, image_ids, strict=True):
         xyxy = each.xyxy.astype(np.float64)
@@ -57,9 +58,9 @@ def coco_ap(
     image_ids: Sequence[int],
     category_ids: Sequence[int],
 ) -> CocoResult:
-    """Measure `result_rows` against the ground truth; the numbers that other tools give a `results.json` of these rows.
+    """Measure `result_rows` against the ground truth; other tools report the same for a `results.json` of these rows.
 
-    Raises RunError when neither faster-coco-eval nor pycocotools is installed.
+    Raises RunError if neither faster-coco-eval nor pycocotools is installed.
     """
     coco_class, eval_class = _tool()
     truth_set = coco_class()
@@ -84,7 +85,7 @@ def _tool() -> tuple[Any, Any]:
     try:
         from faster_coco_eval import COCO, COCOeval_faster
 
-        logging.getLogger("faster_coco_eval").setLevel(logging.WARNING)  # its table is not our output
+        logging.getLogger("faster_coco_eval").setLevel(logging.WARNING)  # suppress its table
         return COCO, COCOeval_faster
     except ImportError:
         pass
@@ -103,7 +104,7 @@ def _truth_json(
     boxes: list[dict[str, Any]] = []
     for labels, image_id in zip(ground_truth, image_ids, strict=True):
         images.append({"id": image_id, "width": labels.size_wh[0], "height": labels.size_wh[1]})
-        # rounded, because labels that went through relative numbers and back are off in the 13th digit
+        # rounded, because converting labels to relative coordinates and back changes the 13th digit
         xywh = np.round(np.concatenate([labels.xyxy[:, :2], labels.xyxy[:, 2:] - labels.xyxy[:, :2]], axis=1), 9)
         for class_id, bbox, area, crowd in zip(
             labels.class_ids.tolist(), xywh.tolist(), labels.areas_px.tolist(), labels.crowd.tolist(), strict=True
@@ -128,14 +129,14 @@ def _truth_json(
 
 
 def _class_means(precision: Floats) -> Floats:
-    """(classes,) mean of (IoU, recall, class) over the first two; a class without objects has -1 everywhere."""
+    """Return the mean (classes,) of (IoU, recall, class) over the first two; a class without objects has -1 everywhere."""
     means = precision.mean(axis=(0, 1))
     means[(precision < 0).any(axis=(0, 1))] = np.nan
     return means
 
 
 def _nothing(ground_truth: Sequence[GroundTruth], classes: int) -> CocoResult:
-    """No detections (everything 0) or no objects (nothing to measure)."""
+    """Return the result without detections (all 0) or without objects (nothing to measure)."""
     present = class_totals(ground_truth, [~labels.crowd for labels in ground_truth], classes) > 0
     value = 0.0 if present.any() else -1.0
     ap = np.where(present, 0.0, np.nan)

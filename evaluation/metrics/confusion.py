@@ -14,10 +14,10 @@ _IOU_THRESH = 0.45
 
 
 def pair_greedily(iou: Floats, thresh: float) -> tuple[Ints, Ints]:
-    """One-to-one pairs (rows, columns) of an (n, m) overlap, best first, of those above `thresh`.
+    """Return one-to-one pairs (rows, columns) of an (n, m) overlap above `thresh`, best first.
 
-    Pairs that are the best of both their row and their column are taken together, round by round, which gives
-    the same as taking the single best pair each time. Of equal overlaps the first row, then column, is taken.
+    Each round takes all pairs that are the best of both their row and their column, which is equivalent to taking the
+    single best pair each time. Ties go to the first row, then the first column.
     """
     left = np.where(iou > thresh, iou, 0.0)
     rows, columns = np.zeros(0, np.int64), np.zeros(0, np.int64)
@@ -32,10 +32,11 @@ def pair_greedily(iou: Floats, thresh: float) -> tuple[Ints, Ints]:
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Confusion:
-    """matrix: int64 (classes + 1, classes + 1): rows predicted class, columns true class; the last is background.
+    """Confusion matrix, and matches of every image.
 
-    found, objects: (images,) objects found with the right class, and objects, of every image.
-    hits: of every image which of its labels were found. right: which of its detections found one.
+    matrix: int64 (classes + 1, classes + 1), rows predicted class, columns true class; the last is background.
+    found, objects: (images,), objects found with the correct class, and all objects.
+    hits, right: per image, which labels were found, and which detections found one.
     """
 
     matrix: Ints
@@ -46,7 +47,7 @@ class Confusion:
     conf_thresh: float
 
     def worst(self, count: int) -> Ints:
-        """The images that lose most recall: most objects missed first, then the larger share, then list order."""
+        """Return the images that lose the most recall: by missed objects, then missed fraction, then list order."""
         missed = self.objects - self.found
         share = missed / np.maximum(self.objects, 1)
         order = np.lexsort((np.arange(len(missed)), -share, -missed))
@@ -56,9 +57,9 @@ class Confusion:
 def confusion(
     found: Sequence[Detections], ground_truth: Sequence[GroundTruth], classes: int, *, conf_thresh: float = 0.25
 ) -> Confusion:
-    """Pair detections with objects by overlap alone, whatever their classes.
+    """Pair detections with objects by overlap alone, regardless of class.
 
-    Crowd and difficult objects do not count, nor do detections that overlap them and nothing else.
+    Crowd and difficult objects do not count, nor do detections that overlap only those.
     """
     matrix = np.zeros((classes + 1, classes + 1), np.int64)
     hits = [np.zeros(len(labels), np.bool_) for labels in ground_truth]

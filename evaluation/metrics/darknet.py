@@ -1,13 +1,13 @@
 """The original's `detector map` (src/detector.c, validate_detector_map).
 
-A detection takes the object of its class that it overlaps most, if by more than the IoU threshold; of several that
-take the same object the best scored is right. Classes without objects have an average precision of 0 and count in
-the mean. Crowds are not objects. Finding a difficult object is neither right nor wrong, except in the counts at the
-confidence threshold, where it is wrong: there the original forgets that it took the detection back.
+A detection matches the object of its class that it overlaps most, if by more than the IoU threshold; of several that
+match the same object, the one with the best score is correct. Classes without objects have an average precision of 0 and
+count in the mean. Crowds are not objects. Finding a difficult object is neither right nor wrong, except in the counts at
+the confidence threshold, where it is wrong: there the original ignores that it has discarded the detection.
 
-The counts at the confidence threshold have another quirk. There, of several detections of one object, the first in the
-original's list is the one that may be right, even if its own score is below the threshold. That list is sorted by the
-scores of the last class, boxes without one by those of the class before, and so on; `Detections.ranks` tells.
+The counts at the confidence threshold have another quirk. Of several detections of one object, only the first in the
+original's list can be correct, even if its own score is below the threshold. That list is sorted by the scores of the
+last class, boxes without one by those of the class before, and so on; see `Detections.ranks`.
 """
 
 from __future__ import annotations
@@ -32,8 +32,8 @@ STEPS = 501  # of the confidence curves
 class DarknetMap:
     """Result of the original's protocol.
 
-    ranked: the detections behind it. true_positives, false_positives: (classes,) at `conf_thresh`.
-    iou_sums: (classes,) overlap of the true positives, added up.
+    ranked: the detections it is based on. true_positives, false_positives: (classes,) at `conf_thresh`.
+    iou_sums: (classes,) sum of the IoU of true positives.
     """
 
     ranked: Ranked
@@ -44,11 +44,11 @@ class DarknetMap:
     iou_sums: Floats
 
     def average_precisions(self, points: int = 0) -> Floats:
-        """(classes,) average precision: area under the curve, or mean precision at 11 or 101 recalls."""
+        """Return the average precision (classes,): area under the curve, or mean precision at 11 or 101 recalls."""
         return np.array([average_precision(*curve, points) for curve in curves(self.ranked)])
 
     def mean_average_precision(self, points: int = 0) -> float:
-        """Mean over all classes, those without objects included; 0 when there are no classes."""
+        """Return the mean over all classes, including those without objects; 0 if there are no classes."""
         values = self.average_precisions(points)
         return float(values.mean()) if len(values) else 0.0
 
@@ -78,12 +78,12 @@ class DarknetMap:
 
     @property
     def average_iou(self) -> float:
-        """Over all detections above the threshold; those that found nothing count with 0."""
+        """Mean IoU of all detections above the threshold; those that found nothing count as 0."""
         return ratio(float(self.iou_sums.sum()), self.tp + self.fp)
 
 
 def ratio(part: float, whole: float) -> float:
-    """part / whole, 0 where there is no whole (the original prints nan)."""
+    """Return part / whole, or 0 if `whole` is 0 (where the original prints nan)."""
     return part / whole if whole else 0.0
 
 
@@ -97,8 +97,8 @@ def darknet_map(
 ) -> DarknetMap:
     """Measure detections against the ground truth, image by image in the same order.
 
-    Detections scored SCORE_THRESH or less take no part. They must come from suppression at NMS_THRESH for the
-    original's numbers.
+    Detections with a score of at most SCORE_THRESH are ignored. To get the original's numbers, they must come from NMS at
+    NMS_THRESH.
     """
     found = [each.select((each.scores > SCORE_THRESH) & (each.class_ids < classes)) for each in found]
     ordinary = [~(labels.crowd | labels.difficult) & (labels.class_ids < classes) for labels in ground_truth]
@@ -127,7 +127,7 @@ def darknet_map(
 
 
 def _first_listed(match: Ints, found: Detections) -> Bools:
-    """Whether a detection is the first in the original's list that matches its object; without a list the best."""
+    """Return a mask of the first detection of each object in the original's list; without ranks, the best one."""
     if found.ranks is None:
         return first_of_each(match)
     order = np.argsort(found.ranks, kind="stable")
@@ -137,7 +137,7 @@ def _first_listed(match: Ints, found: Detections) -> Bools:
 
 
 def curves(ranked: Ranked) -> list[tuple[Floats, Floats]]:
-    """Recall and precision of every class after each of its detections, best score first."""
+    """Return recall and precision of every class after each of its detections, best score first."""
     out = []
     for class_id, total in enumerate(ranked.totals):
         right = ranked.first[ranked.class_ids == class_id]
@@ -148,10 +148,10 @@ def curves(ranked: Ranked) -> list[tuple[Floats, Floats]]:
 
 
 def average_precision(recall: Floats, precision: Floats, points: int) -> float:
-    """Area under the curve (points 0) or mean of the best precision at recalls 0, 1/(points-1), ..., 1.
+    """Return the area under the curve (points 0) or the mean of the best precision at recalls 0, 1/(points-1), ..., 1.
 
-    As in the original the area between two detections has the best precision from the *earlier* of the two on,
-    where other programs take it from the later one on.
+    As in the original, the area between two detections uses the best precision from the *earlier* of the two on; other
+    programs use that from the later one on.
     """
     if not len(recall):
         return 0.0
@@ -159,8 +159,8 @@ def average_precision(recall: Floats, precision: Floats, points: int) -> float:
     if points == 0:
         height = np.concatenate([envelope[:1], envelope[:-1]])
         return float(np.sum(np.diff(recall, prepend=0.0) * height))
-    # Not divided by points - 1: the original is built with -Ofast, which multiplies by the reciprocal. So the recall asked
-    # for at the fourth of 11 points is a hair above 0.3, and 3 objects found of 10 do not reach it.
+    # Not divided by points - 1: the original is built with -Ofast, which multiplies by the reciprocal. The fourth of 11
+    # recalls is therefore slightly above 0.3, and 3 of 10 objects do not reach it.
     wanted = np.arange(points) * (1.0 / (points - 1))
     at = np.searchsorted(recall, wanted, side="left")
     return float(np.append(envelope, 0.0)[at].mean())
@@ -168,7 +168,7 @@ def average_precision(recall: Floats, precision: Floats, points: int) -> float:
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class ConfidenceCurves:
-    """Every array is (classes, steps); rows of classes without objects are NaN.
+    """Curves over the confidence threshold, (classes, steps) each; rows of classes without objects are NaN.
 
     thresholds: (steps,) from 0 to 1. precision is 1 where no detection is left.
     recalls: (steps,) from 0 to 1. precision_at_recall: best precision at that recall or a higher one.
@@ -183,14 +183,14 @@ class ConfidenceCurves:
 
     @property
     def best_threshold(self) -> float:
-        """The confidence at which the mean F1 is best; 0 when there are no objects."""
+        """The confidence threshold with the best mean F1; 0 if there are no objects."""
         if np.isnan(self.f1).all():
             return 0.0
         return float(self.thresholds[np.nanmean(self.f1, axis=0).argmax()])
 
 
 def confidence_curves(ranked: Ranked) -> ConfidenceCurves:
-    """Curves of every class from the original's ranking (see evaluation/metrics/darknet.py)."""
+    """Compute the curves of every class from the original's ranking."""
     grid = np.linspace(0, 1, STEPS)
     shape = (len(ranked.totals), STEPS)
     precision, recall, at_recall = (np.full(shape, np.nan) for _ in range(3))
@@ -198,7 +198,7 @@ def confidence_curves(ranked: Ranked) -> ConfidenceCurves:
         if not ranked.totals[class_id]:
             continue
         scores = ranked.scores[ranked.class_ids == class_id]
-        left = np.searchsorted(-scores, -grid, side="left")  # detections scored above each threshold
+        left = np.searchsorted(-scores, -grid, side="left")  # number of detections above each threshold
         precision[class_id] = np.concatenate([[1.0], precisions])[left]
         recall[class_id] = np.concatenate([[0.0], recalls])[left]
         envelope = np.append(np.maximum.accumulate(precisions[::-1])[::-1], 0.0)

@@ -1,4 +1,4 @@
-"""The numbers of every protocol: measured, as text and as JSON."""
+"""Measurement of all protocols, and reports as text and JSON."""
 
 from __future__ import annotations
 
@@ -50,10 +50,12 @@ def measure(
     iou_thresh: float = MATCH_THRESH,
     conf_thresh: float = CONF_THRESH,
 ) -> tuple[Metrics, list[dict[str, Any]]]:
-    """Metrics of all protocols, and COCO's result rows; images in the same order everywhere.
+    """Return the metrics of all protocols, and COCO's result rows. All sequences have the same order of images.
 
-    found: for the original's mAP and the confusion matrix. submitted: for COCO and Pascal VOC, see `protocol_ways`.
-    iou_thresh: of the original's mAP. conf_thresh: the confidence of precision, recall and confusion.
+    found: detections for the original's mAP and the confusion matrix.
+    submitted: detections for COCO and Pascal VOC, see `protocol_ways`.
+    iou_thresh: IoU threshold of the original's mAP.
+    conf_thresh: confidence threshold of precision, recall and the confusion matrix.
     """
     rows = result_rows(submitted, image_ids, category_ids)
     darknet = darknet_map(found, ground_truth, len(names), iou_thresh=iou_thresh, conf_thresh=conf_thresh)
@@ -78,7 +80,7 @@ _APS = (*_DARKNET_APS, "coco_ap50", "coco_ap", "voc_ap_2007", "voc_ap_2010")
 
 
 def class_rows(metrics: Metrics) -> list[dict[str, Any]]:
-    """A row for each class, keys as in metrics.json; None where a protocol has nothing to measure."""
+    """Return a row per class with the keys of metrics.json; None if a protocol has nothing to measure."""
     d, coco, voc = metrics.darknet, metrics.coco, metrics.voc
     aps = [*map(d.average_precisions, POINTS), coco.ap50, coco.ap, voc.ap_2007, voc.ap_2010]
     rows = []
@@ -90,7 +92,7 @@ def class_rows(metrics: Metrics) -> list[dict[str, Any]]:
 
 
 def all_row(metrics: Metrics) -> dict[str, Any]:
-    """The row above the classes: every protocol's own mean."""
+    """Return the row above the classes: the mean of every protocol."""
     d, coco, voc = metrics.darknet, metrics.coco.statistics, metrics.voc
     aps = [*map(d.mean_average_precision, POINTS), coco["AP50"], coco["AP"], voc.map_2007, voc.map_2010]
     head = {"name": "all", "images": metrics.images}
@@ -114,12 +116,12 @@ def _row(head: dict[str, Any], total: int, tp: int, fp: int, iou_sum: float, aps
 
 
 def _number(value: float) -> float | None:
-    """None where nothing could be measured: COCO's -1, or no number."""
+    """Return None if nothing could be measured: COCO's -1, or NaN."""
     return float(value) if value >= 0 else None
 
 
 def table(metrics: Metrics, *, every_class: bool = False) -> str:
-    """The table for the console: all classes together, then each class with objects, or every class."""
+    """Return the table for the console: all classes together, then each class with objects, or every class."""
     keys = ("precision", "recall", "f1", *_APS)
     rows = [all_row(metrics), *(row for row in class_rows(metrics) if row["labels"] or every_class)]
     width = max(len(str(row["name"])) for row in rows)
@@ -143,13 +145,13 @@ def _cell(value: float | None, width: int) -> str:
 
 
 def coco_text(coco: CocoResult) -> str:
-    """The twelve numbers in two lines."""
+    """Return the twelve numbers in two lines."""
     values = [f"{name} {value:.4f}" for name, value in coco.statistics.items()]
     return f"COCO: {', '.join(values[:6])}\n      {', '.join(values[6:])}"
 
 
 def darknet_text(darknet: DarknetMap, names: Sequence[str], points: int) -> str:
-    """What the original prints at the end of `detector map`, word for word, for scripts that parse it."""
+    """Return the text that the original prints at the end of `detector map`, verbatim, for scripts that parse it."""
     d = darknet
     aps = d.average_precisions(points)
     lines = [f"\n detections_count = {len(d.ranked.scores)}, unique_truth_count = {int(d.ranked.totals.sum())}  "]
@@ -174,12 +176,12 @@ def darknet_text(darknet: DarknetMap, names: Sequence[str], points: int) -> str:
 
 
 def _c_ratio(part: float, whole: float) -> str:
-    """Two decimals; "-nan" for 0 / 0, as the original prints it on the usual processors."""
+    """Format with two decimals; 0 / 0 is "-nan", as the original prints it on common processors."""
     return f"{part / whole:1.2f}" if whole else "-nan"
 
 
 def to_json(metrics: Metrics) -> dict[str, Any]:
-    """The numbers of metrics.json; None where there is nothing to measure."""
+    """Return the numbers of metrics.json; None if there is nothing to measure."""
     summary, d = all_row(metrics), metrics.darknet
     return {
         "images": metrics.images,
@@ -198,7 +200,7 @@ def to_json(metrics: Metrics) -> dict[str, Any]:
 
 
 def images_per_class(class_ids: Sequence[Ints], classes: int) -> Ints:
-    """(classes,) how many images hold an object of each class, from the ids of every image."""
+    """Return the number of images (classes,) with an object of each class, from the class ids of every image."""
     counts = np.zeros(classes, np.int64)
     for ids in class_ids:
         counts[np.unique(ids[ids < classes])] += 1

@@ -1,7 +1,7 @@
 """Pascal VOC's protocol (VOCdevkit, VOCevaldet.m): one IoU threshold, difficult objects ignored.
 
-A detection takes the object of its class that it overlaps most, difficult ones included. Pixels count up to and
-including the far edge. Crowds, which VOC does not have, are treated as difficult.
+A detection matches the object of its class that it overlaps most, including difficult ones. Boxes include the pixels at
+their far edges. Crowds, which VOC does not have, are treated as difficult.
 """
 
 from __future__ import annotations
@@ -20,9 +20,9 @@ from utils.files import write_text
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class VocResult:
-    """Average precision of every class, NaN where the class has no object: those do not count in the mean.
+    """Average precision of every class; NaN for classes without objects, which do not count in the mean.
 
-    ap_2007: (classes,) mean precision at 11 recalls. ap_2010: (classes,) area under the monotonous curve.
+    ap_2007: (classes,) mean precision at 11 recalls. ap_2010: (classes,) area under the monotonic curve.
     """
 
     ap_2007: Floats
@@ -60,7 +60,7 @@ def voc_ap(found: Sequence[Detections], ground_truth: Sequence[GroundTruth], cla
 
 
 def _average_precisions(recall: Floats, precision: Floats) -> tuple[float, float]:
-    """11 recalls (2007) and area (2010 on)."""
+    """Return the average precision at 11 recalls (2007) and as area (since 2010)."""
     if not len(recall):
         return 0.0, 0.0
     envelope = np.maximum.accumulate(precision[::-1])[::-1]
@@ -75,10 +75,10 @@ def write_results(
     names: Sequence[str],
     prefix: str = "comp4_det_test_",
 ) -> None:
-    """Write VOCdevkit's result files, one for each class (detector.c print_detector_detections).
+    """Write VOCdevkit's result files, one per class (detector.c print_detector_detections).
 
-    images: path, width and height, and detections. A line has the image's name to its first dot, the score, and the box in
-    pixels counted from 1.
+    A line has the image's name up to its first dot, the score, and the box in pixels counted from 1.
+    images: path, (width, height), and detections.
     """
     files = [f"{prefix}{name.replace('/', '_')}.txt" for name in names]
     lines: dict[str, list[str]] = {file: [] for file in files}

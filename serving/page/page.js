@@ -8,7 +8,7 @@ const state = { model: null, file: "", frames: [], at: 0, complete: true, job: n
 const threshold = () => Number($("threshold").value);
 const chosen = (frame) => (frame.detections ?? []).filter((each) => each.score > threshold());
 
-// The token, where the server wants one, is kept until the tab is closed.
+// The token, if the server requires one, is kept until the tab is closed.
 function ask(address, options = {}) {
   const token = sessionStorage.getItem("token");
   const headers = { ...options.headers, ...(token && { Authorization: `Bearer ${token}` }) };
