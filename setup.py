@@ -1,7 +1,7 @@
 """Build the import package `cspyolo` from the flat tree.
 
-In a clone, rooms and scripts are top-level modules (`models`, `detect`, ...). The package holds them below `cspyolo`, so that
-they cannot collide with a user's own modules; their imports of each other are rewritten while the package is built.
+In a clone, rooms and scripts are top-level modules (`models`, `detect`, ...). The package contains them below `cspyolo`, so
+that they cannot collide with a user's own modules; their imports of each other are rewritten during the build.
 """
 
 from __future__ import annotations

@@ -40,7 +40,7 @@ logger = logging.getLogger(__name__)
 Size = int | Sequence[int]
 _CHANNELS_TO_RGB = {1: cv2.COLOR_GRAY2RGB, 3: cv2.COLOR_BGR2RGB, 4: cv2.COLOR_BGRA2RGB}
 
-# Name -> class and those of its thresholds that are set to the detector's, so that every box shown may start a track.
+# Name -> class, and its thresholds that are set to the detector's so that every reported box may start a track.
 _TRACKERS = {
     "bytetrack": ("ByteTrackTracker", ("track_activation_threshold", "high_conf_det_threshold")),
     "ocsort": ("OCSORTTracker", ("high_conf_det_threshold",)),
@@ -141,7 +141,7 @@ class YOLO:
         letter_box: bool | None = None,
         resize: str = "darknet",
         vid_stride: int = 1,
-    ) -> list[Results] | Iterator[Results]:  # typed as a list above, for indexing; a video gives an iterator
+    ) -> list[Results] | Iterator[Results]:  # typed as a list above, for indexing; for a video, an iterator
         """Return the Results of every image in `source` as a list, or as a generator for video and with `stream`.
 
         source: file, folder, glob ("folder/**" includes subfolders), .txt list, video, camera number or URL; a NumPy
@@ -239,7 +239,7 @@ class YOLO:
     def benchmark(self, backends: Sequence[str] = (), *, runs: int = 20) -> list[dict[str, Any]]:
         """Time the network on one image with each backend; return a dict per backend: backend, milliseconds, fps.
 
-        backends: default: all that are installed.
+        backends: default: all installed ones.
         runs: passes per backend; the median is reported.
         """
         chosen = backends or [each for each in BACKENDS[1:] if each in ("torch", "opencv") or is_installed(each)]

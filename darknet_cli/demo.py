@@ -123,7 +123,7 @@ def _frames(source: str | None, camera: int) -> Frames:
 
 
 def _window(frames: Iterable[Frame | Failure], avgframes: int, *, once: bool) -> Iterator[Frame]:
-    """Yield the frames that the original, which reads ahead, reports: not the first avgframes / 2, nor the last (demo.c demo).
+    """Yield the frames that the original reports. As it reads ahead, it drops the first avgframes / 2 and the last (demo.c demo).
 
     once: -benchmark, which repeats one frame forever. Raises InputError for a video that cannot be read to its end.
     """

@@ -83,7 +83,7 @@ class Words:
         return self.flags[flag]
 
     def at(self, place: int, what: str) -> str:
-        """Return the word at a position. Raises InputError, naming it `what`, if it is missing."""
+        """Return the word at a position. Raises InputError, calling it `what`, if it is missing."""
         if place >= len(self.words):
             raise InputError(f"{' '.join(self.words)}: {what} is missing")
         return self.words[place]

@@ -100,7 +100,7 @@ def _detector(words: Words, options: Mapping[str, str]) -> Detector:
 
 
 def recall(words: Words) -> int:
-    """`detector recall DATA CFG WEIGHTS` (detector.c validate_detector_recall): proposals of any class, whatever the cfg's NMS."""
+    """`detector recall DATA CFG WEIGHTS` (detector.c validate_detector_recall): recall of proposals of any class, by plain NMS."""
     options = read_data(words.at(2, "the .data file"))
     valid = option(options, "valid", "data/train.txt")
     model = _detector(words, options)

@@ -19,7 +19,12 @@ from utils.detections import Detections
 
 @dataclass(frozen=True)
 class Box:
-    """One box. xyxy: in pixels of the image. rel: centre and size relative to it. scores: (class id, score), by class id."""
+    """One box.
+
+    xyxy: in pixels of the image.
+    rel: centre and size relative to the image.
+    scores: (class id, score), by class id.
+    """
 
     xyxy: tuple[float, ...]
     rel: tuple[float, ...]

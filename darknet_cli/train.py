@@ -57,7 +57,7 @@ from utils.net_options import ScheduleOptions
 from utils.processes import Processes, joined
 
 _FEED_QUALITY, _FEED_EVERY = 70, 1.0
-_BOX_COLOUR = (106, 156, 206)  # of -show_imgs: 150, 100, 50 times 255, which overflow bytes in the original
+_BOX_COLOUR = (106, 156, 206)  # -show_imgs: 150, 100, 50 times 255, which overflows a byte in the original
 _SHOWN = "\nYou use flag -show_imgs, so will be saved aug_...jpg images. Click on window and press ESC button \n"
 
 

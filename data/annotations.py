@@ -24,7 +24,9 @@ MALFORMED = "malformed label"
 class Finding:
     """A problem in a data set.
 
-    kind: category, for counting. place: the file. line: counted from 1; None for the whole file.
+    kind: category, for counting.
+    place: the file.
+    line: counted from 1; None for the whole file.
     """
 
     kind: str
@@ -153,7 +155,7 @@ class Dataset:
     source: the file or folder it was opened from.
     names: class names, in order of class id.
     splits: images of each split ("train", "val", ...), in list order; duplicates are kept.
-    read: reads the labels of one image; bad labels become findings, not errors.
+    read: function that reads the labels of one image; bad labels become findings, not errors.
     category_ids: COCO's category id of each class id, if the data set has its own.
     path_labels: text that identifies each class in the path of a classifier's image; see `labels_in_paths`.
     options: further keys of a `.data` file (`backup`, `eval`, ...).

@@ -124,7 +124,7 @@ class DetectionDataset(TrainingDataset):
     """Samples with boxes. Crowd and difficult boxes are left out, as in the original's label converters.
 
     Unusable labels are reported and left out, as are images whose labels are all malformed.
-    read: reads the labels of an image.
+    read: function that reads the labels of an image.
     """
 
     augment: DetectionAugment

@@ -25,7 +25,9 @@ _TOP = 5  # classifier.c train_classifier
 class EvaluationSet:
     """The images of a split, in list order, and their ground truth.
 
-    names: class names. category_ids: COCO's ids of the classes. single_class: treat all labels as class 0.
+    names: class names.
+    category_ids: COCO's ids of the classes.
+    single_class: treat all labels as class 0.
     """
 
     dataset: Dataset
@@ -81,7 +83,9 @@ def make_evaluation_set(
 class ClassificationSet:
     """The images of a split, in list order, and their classes.
 
-    class_ids: (n,), -1 if the path contains no label. names: class names. top: k of the top-k accuracy.
+    class_ids: (n,), -1 if the path contains no label.
+    names: class names.
+    top: k of the top-k accuracy.
     """
 
     images: tuple[Path, ...]

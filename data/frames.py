@@ -41,7 +41,7 @@ logger = logging.getLogger(__name__)
 
 RETRIES = 5
 RETRY_AFTER_S = 1.0  # pause before a broken stream is reopened, doubled for each further attempt
-STUCK_S = 25  # time without a response of a camera's driver, which has no timeout of its own
+STUCK_S = 25  # timeout for a camera's driver, which has none of its own
 
 STDIN = "-"
 _NAMED = 3  # sources listed in a message
@@ -305,7 +305,7 @@ def _is_live(url: str) -> bool:
 
 
 def _silence_opencv() -> None:
-    """Silence OpenCV and FFmpeg, since bad files are reported here; where OpenCV's log level is set depends on its version."""
+    """Silence OpenCV, whose versions differ in where the log level is set, and FFmpeg: bad files are reported here."""
     os.environ.setdefault("OPENCV_FFMPEG_LOGLEVEL", "-8")
     if hasattr(cv2, "setLogLevel"):
         cv2.setLogLevel(0)

@@ -1,7 +1,7 @@
 """Reading and writing image files: correct pixels, or one error that names the file and what is wrong with it.
 
-Images are always rotated upright by their EXIF orientation, as in the original when it is built with OpenCV. The
-environment variable CSPYOLO_EXIF=0 disables that everywhere, including worker processes.
+Images are rotated upright by their EXIF orientation, as in the original when it is built with OpenCV. The environment
+variable CSPYOLO_EXIF=0 disables that everywhere, including worker processes.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ IMAGE_SUFFIXES = frozenset(
 )
 WRITABLE_SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff"})
 MAX_PIXELS = 1 << 28
-"""Largest image that is decoded (0.8 GB of RGB): a few kilobytes of PNG can claim any size."""
+"""Largest image that is decoded (0.8 GB of RGB): a few kilobytes of PNG can declare any size."""
 
 _HEADER_BYTES, _SHOWN_BYTES = 64, 16
 # JPEG's start-of-frame markers: C0..CF except C4 (Huffman tables), C8 (reserved) and CC (arithmetic conditioning).
@@ -193,7 +193,7 @@ def _webp_header(head: bytes) -> ImageHeader:
 
 
 def _check_end(stream: BinaryIO) -> None:
-    """Raise ValueError if a JPEG or PNG file lacks its end marker, which some cameras pad."""
+    """Raise ValueError if a JPEG or PNG file lacks its end marker. Some cameras write padding after the marker."""
     stream.seek(0)
     head = stream.read(4)
     end = stream.seek(0, os.SEEK_END)

@@ -1,4 +1,4 @@
-"""A cache of decoded images, in memory or in a file, for training that is faster than decoding."""
+"""A cache of decoded images, in memory or in a file, so that training does not wait for decoding."""
 
 from __future__ import annotations
 
@@ -48,7 +48,9 @@ class _Table(NamedTuple):
 class CacheOptions:
     """Cache settings.
 
-    kind: RAM or DISK. folder: of the cache file. shared: use shared memory, for workers that are not forked.
+    kind: RAM or DISK.
+    folder: folder of the cache file.
+    shared: use shared memory, for workers that are not forked.
     """
 
     kind: str
@@ -59,8 +61,8 @@ class CacheOptions:
 class ImageCache:
     """Images by index; None for an image that cannot be read, or whose size differs from the one in its header.
 
-    pixels: the pixels of all images in sequence, in a tensor, which forked workers share, and others too if it is in shared
-        memory; or in a file, which each process that receives the cache memory-maps.
+    pixels: the pixels of all images in sequence; in a tensor, which forked workers share, and other workers if it is in
+        shared memory; or in a file, which every process maps into memory.
     """
 
     def __init__(

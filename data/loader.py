@@ -108,7 +108,7 @@ class TrainLoader:
         )
 
     def __iter__(self) -> Iterator[TrainBatch]:
-        """Raises DataLoadingError when no image can be read or a worker process died."""
+        """Yield batches. Raises DataLoadingError if no image can be read or a worker process died."""
         if self._workers:
             cv2.setNumThreads(1)  # a forked worker would wait forever for OpenCV threads of the parent process
         loaded = _start(self._loader)

@@ -127,7 +127,7 @@ def _open_darknet(path: Path, names: tuple[str, ...] | None) -> Dataset:
 
 
 def _path_labels(path: Path, options: Mapping[str, str], bases: Iterable[Path]) -> tuple[str, ...]:
-    """Return the texts that identify classes in image paths instead of the names (key `labels`, classifier.c train_classifier)."""
+    """Return the text that identifies each class in image paths (key `labels`, classifier.c train_classifier)."""
     if "labels" not in options:
         return ()
     return darknet.read_names(_first_existing(options["labels"], bases, f"{path}: labels"))

@@ -21,7 +21,7 @@ Splits = Mapping[str, list[Annotation]]
 
 @dataclass(frozen=True)
 class Conversion:
-    """A written data set: its files, numbers of images and labels, and of labels that the format cannot express, by kind."""
+    """A written data set. not_converted: number of labels that the format cannot express, by kind."""
 
     files: tuple[Path, ...]
     images: int

@@ -1,1 +1,1 @@
-"""Evaluation: metrics, the pass over a data set, reports and charts."""
+"""Evaluation of models on data sets: metrics, reports and charts."""

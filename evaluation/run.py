@@ -179,7 +179,7 @@ def outcome(images: Sequence[Path], predictions: Predictions) -> int:
 
 
 def speed_text(model: Model, milliseconds: dict[str, float]) -> str:
-    """Return the line about speed."""
+    """Return the report line about speed."""
     times = ", ".join(f"{stage} {value:.1f} ms" for stage, value in milliseconds.items())
     width, height = model.size_wh
     return f"Speed: {times} per image of {width}x{height} with {model.engine}"

@@ -1,4 +1,4 @@
-"""Quality against latency, and latency alone."""
+"""Measurement of quality against latency, and of latency alone."""
 
 from __future__ import annotations
 

@@ -40,7 +40,7 @@ class Detector(Model):
         ]
         last = plan.box_sections[-1]
         self.classes = last.classes
-        # The original asks the last layer only (detector.c: layer l = net.layers[net.n - 1]).
+        # The original uses the setting of the last layer (detector.c: layer l = net.layers[net.n - 1]).
         self._kind, self._beta = last.suppression()
 
     def postprocess(self, outputs: Outputs, letterboxes: Sequence[Letterbox], options: NmsOptions) -> list[Detections]:

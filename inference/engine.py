@@ -29,7 +29,7 @@ logger = logging.getLogger(__name__)
 OPENVINO, ONNX_RUNTIME = "openvino", "onnxruntime"
 ENGINES = (OPENVINO, ONNX_RUNTIME)  # fastest first
 
-# Cost of opening an engine, in billions of operations that must be run to win it back: constant, and per million parameters.
+# Cost of opening an engine, in billions of operations that must be run to recoup it: constant, and per million parameters.
 # Measured with OpenVINO on two cores for four models, see docs/deployment.md.
 _OPENING, _OPENING_PER_MILLION = 300.0, 35.0
 

@@ -36,7 +36,9 @@ def with_shipped_model(flags: Flags) -> Flags:
 class Suggestion:
     """A command to try.
 
-    what: description. script: a script and its flags, run from the project's root. extra: extra of the package it needs.
+    what: description.
+    script: a script and its flags, run from the project's root.
+    extra: optional dependencies that it needs, as in `pip install cspyolo[extra]`.
     """
 
     what: str

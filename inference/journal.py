@@ -61,7 +61,9 @@ class GrowingFile:
 class Progress:
     """Progress of a run.
 
-    done: number of finished images and videos. failed: those among them without a result. sizes: result files in bytes.
+    done: number of finished images and videos.
+    failed: indices of those without a result.
+    sizes: sizes of the result files in bytes.
     """
 
     done: int

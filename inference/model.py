@@ -33,7 +33,7 @@ from utils.packages import need
 
 logger = logging.getLogger(__name__)
 
-# Engine -> extensions of its files and what opens them. The first engine with an extension is its default.
+# Engine -> extensions of its files, and what opens them. The first engine with an extension is the default for it.
 _ENGINES: dict[str, tuple[tuple[str, ...], Callable[[str | Path, torch.device], Session]]] = {
     "onnxruntime": ((".onnx",), OnnxRuntimeSession),
     "openvino": ((".xml", ".onnx"), OpenVinoSession),

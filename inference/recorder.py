@@ -202,7 +202,7 @@ class Recorder:
             self._video = VideoWriter(path, fps, self._flags.fourcc)
             self._video_path, self._next_index = frame.path, frame.index
         repeats = 1
-        if frame.live:  # repeat frames in place of dropped ones, so that the video keeps time
+        if frame.live:  # replace dropped frames by repeated ones to keep the timing
             repeats = min(max(frame.index - self._next_index + 1, 1), _LONGEST_GAP)
             self._next_index = frame.index + 1
         for _ in range(repeats):

@@ -208,8 +208,7 @@ def _stream_name(path: str) -> str:
 class JsonWriter:
     """Writer of one COCO result list for the whole run, with file_name and, for video, frame and time_s in every entry.
 
-    category_id is the class index of the cfg. The file is written as `<name>.part` and renamed when the run ends or is
-    interrupted.
+    category_id is the class index of the cfg. The file is called `<name>.part` until the run ends or is interrupted.
     kept: bytes to keep from an earlier part of the run. keep_part: keep `<name>.part` after a failure.
     """
 

@@ -8,7 +8,7 @@
     POST /stream   the same as lines of JSON while the video is being read; ?images=1 adds each frame as a JPEG
 
 An error is {"error": "one readable sentence"} with status 400, 401 (no token), 403 (from another site's page), 408 (too slow),
-413 (too large), 415 (no image or video), 422 (damaged) or 503 (too many requests at a time). It repeats no text of the request.
+413 (too large), 415 (no image or video), 422 (damaged) or 503 (too many requests at a time). It quotes no text of the request.
 """
 
 from __future__ import annotations

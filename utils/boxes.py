@@ -21,24 +21,24 @@ CIOU_GUARD = 1e-6  # box_ciou, in the denominator of alpha
 
 
 def cxcywh_to_xyxy(cxcywh: Tensor) -> Tensor:
-    """(..., 4) centre and size to (..., 4) left, top, right, bottom, in the same unit."""
+    """Convert centre and size (..., 4) to left, top, right, bottom (..., 4) in the same unit."""
     centre, half = cxcywh[..., :2], cxcywh[..., 2:] / 2
     return torch.cat((centre - half, centre + half), -1)
 
 
 def xyxy_to_cxcywh(xyxy: Tensor) -> Tensor:
-    """(..., 4) left, top, right, bottom to (..., 4) centre and size, in the same unit."""
+    """Convert left, top, right, bottom (..., 4) to centre and size (..., 4) in the same unit."""
     low, high = xyxy[..., :2], xyxy[..., 2:]
     return torch.cat(((low + high) / 2, high - low), -1)
 
 
 def iou(a_cxcywh: Tensor, b_cxcywh: Tensor) -> Tensor:
-    """Intersection over union in [0, 1]; 0 where the union is empty. Source: box_iou."""
+    """Intersection over union in [0, 1]; 0 if the union is empty. Source: box_iou."""
     return _iou_and_union(a_cxcywh, b_cxcywh)[0]
 
 
 def giou(a_cxcywh: Tensor, b_cxcywh: Tensor) -> Tensor:
-    """IoU minus the fraction of the enclosing box that neither box covers, in [-1, 1]. arXiv:1902.09630, box_giou."""
+    """IoU minus the fraction of the enclosing box covered by neither box, in [-1, 1]. Source: arXiv:1902.09630, box_giou."""
     overlap, union = _iou_and_union(a_cxcywh, b_cxcywh)
     width, height = _enclosing(a_cxcywh, b_cxcywh)
     hull = width * height

@@ -9,8 +9,8 @@ from typing import Any
 from utils.errors import InputError
 from utils.packages import need
 
-_MOST_CHARACTERS = 1_000_000  # of YAML, which takes about a second
-_MOST_VALUES = 1_000_000  # of YAML once its aliases are expanded
+_MOST_CHARACTERS = 1_000_000  # of YAML text, which takes about a second to parse
+_MOST_VALUES = 1_000_000  # of YAML after expanding aliases
 _DEEPEST = 100
 
 

@@ -1,7 +1,7 @@
 """Typed options: frozen dataclasses whose fields are the keys of a cfg section.
 
-A field defines its key: type, default, range, spelling in the file and meaning. The reader, the report of unused keys,
-the writer of cfg text and the generated documentation all use the fields.
+A field defines its key: type, default, range, spelling in the file and meaning. The reader, the report of keys, the
+writer of cfg text and the generated documentation all use the fields.
 
 Numbers are read like the original's atoi and atof, which stop at a trailing comment (`steps=100 # later`); text that they
 would silently misread (`three`, `0,001`) is an error.
@@ -27,7 +27,7 @@ logger = logging.getLogger(__name__)
 _INT = re.compile(r"[+-]?\d+")
 _FLOAT = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?")
 _INT_LIMIT = 2**31 - 1
-_MOST_DIGITS = 4000  # Python refuses to read more
+_MOST_DIGITS = 4000  # Python rejects longer integers
 _Self = TypeVar("_Self", bound="Options")
 
 

@@ -10,7 +10,7 @@ from typing import Any
 from utils.errors import InputError
 
 _TELEMETRY = {"openvino": ("openvino_telemetry",)}
-"""Package -> telemetry packages that report its use to its makers, unless they are missing."""
+"""Package -> packages that it uses, if they are installed, to report its use to its makers."""
 
 
 def is_installed(module: str) -> bool:
@@ -20,7 +20,7 @@ def is_installed(module: str) -> bool:
 def need(module: str, package: str) -> Any:
     """Import and return a module. Raises InputError with the pip command if the package is not installed."""
     for telemetry in _TELEMETRY.get(module, ()):
-        sys.modules.setdefault(telemetry, None)  # type: ignore[arg-type] # an import of it fails, and nothing is sent
+        sys.modules.setdefault(telemetry, None)  # type: ignore[arg-type] # importing it fails, so nothing is sent
     try:
         return importlib.import_module(module)
     except ModuleNotFoundError as error:

@@ -33,7 +33,7 @@ _BUCKET = 2**24  # elements of one buffer
 
 @dataclass(frozen=True)
 class Processes:
-    """The processes of a training: rank of this one among `count`, and its device if torchrun started it.
+    """The processes of a training run: rank of this one among `count`, and its device if torchrun started it.
 
     All processes must call the methods in the same order; with one process they do nothing. They raise RunError if
     another process died. store: a key-value store shared by all of them.

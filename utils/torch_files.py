@@ -42,7 +42,7 @@ def save_torch_file(content: Mapping[str, Any], path: str | Path) -> None:
 
 
 def check_archive(path: str | Path, what: str) -> None:
-    """Raise InputError for a PyTorch file with a damaged part, or with more compressed data than code ever needs."""
+    """Raise InputError for a PyTorch file with a damaged part, or with compressed parts too large to be code."""
     try:
         with zipfile.ZipFile(path) as archive:
             parts = archive.infolist()

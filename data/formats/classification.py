@@ -37,7 +37,9 @@ _CIFAR_CLASSES = 10
 class ClassFolders(NamedTuple):
     """A data set of class folders.
 
-    names: class names, sorted. labels: text that identifies each class in image paths. splits: images of each split.
+    names: class names, sorted.
+    labels: text that identifies each class in image paths.
+    splits: images of each split.
     """
 
     names: tuple[str, ...]
@@ -104,7 +106,7 @@ def unpack_cifar(folder: Path) -> Path:
             for split in ("train", "test"):
                 for path in _batches(folder, split):
                     _write_batch(path, part / split, names)
-            if not target.is_dir():  # another process may have been faster
+            if not target.is_dir():  # otherwise another process was faster
                 publish(part, target)
         finally:
             shutil.rmtree(part, ignore_errors=True)

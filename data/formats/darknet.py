@@ -34,8 +34,8 @@ _REAL = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?", re.ASCII)
 def label_candidates(image: Path) -> tuple[Path, ...]:
     """Return the possible label files of an image, in order of preference.
 
-    In the image's folder; where the original looks; with the last `/images/` replaced by `/labels/`, as in Ultralytics
-    data sets.
+    They are in the image's own folder, where the original looks, or where the last `/images/` of the path is replaced by
+    `/labels/`, as in Ultralytics data sets.
     """
     posix = image.as_posix()
     head, found, tail = posix.rpartition("/images/")

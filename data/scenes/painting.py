@@ -161,7 +161,7 @@ def _ball(light: tuple[float, float, float], material: str) -> Map:
 
 
 def _step(values: Map, low: float, high: float) -> Map:
-    """0 below low, 1 above high, smooth between."""
+    """Return 0 below `low`, 1 above `high`, with a smooth transition."""
     t = np.clip((values - low) / (high - low), 0, 1)
     return np.asarray(t * t * (3 - 2 * t), np.float32)
 

@@ -22,7 +22,12 @@ _LEVELS = 4
 
 
 class Part(NamedTuple):
-    """A kind of part. draw: returns its height map. length: largest extent relative to other parts. materials: choices."""
+    """A kind of part.
+
+    draw: function that returns its height map.
+    length: largest extent relative to other parts.
+    materials: possible materials.
+    """
 
     draw: Callable[[], Map]
     length: float
