@@ -1,4 +1,4 @@
-"""What `YOLO(...)(frame)` costs above the pipeline beneath it: both take the same array in turns, on one machine.
+"""Measure the overhead of `YOLO(...)(frame)` over the underlying pipeline: both process the same array in turns.
 
 python benchmarks/api.py --runs 300
 """
@@ -25,7 +25,7 @@ from inference.predictor import NmsOptions
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--runs", type=int, default=300, help="runs of each, default 300")
+    parser.add_argument("--runs", type=int, default=300, help="runs of each (default 300)")
     options = parser.parse_args()
     frame = np.asarray(cv2.imread(str(min(SAMPLES.glob("*.jpg")))), np.uint8)
     yolo = YOLO()
@@ -39,7 +39,7 @@ def main() -> None:
 
     ways: dict[str, Callable[[], object]] = {"pipeline": bare, "YOLO": lambda: yolo(frame)}
     seconds: dict[str, list[float]] = {name: [] for name in ways}
-    for number in range(options.runs + 10):  # the first ten warm up
+    for number in range(options.runs + 10):  # the first ten are a warm-up
         for name, run in ways.items():
             start = time.perf_counter()
             run()

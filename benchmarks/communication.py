@@ -1,14 +1,13 @@
-"""What training on several GPUs sends over the network, and the bandwidth that 90 % efficiency needs.
+"""Compute what training on several GPUs sends over the network, and the bandwidth needed for 90 % efficiency.
 
   python benchmarks/communication.py                          a table for the shipped cfgs
   python benchmarks/communication.py --cfg my.cfg --tflops 60
-  sudo python benchmarks/communication.py --measure           the model against the bytes of two processes (Linux)
+  sudo python benchmarks/communication.py --measure           compare the model with two real processes (Linux)
 
-Each weight update sums the gradients over all n GPUs once, and averages the rolling statistics of the batch
-normalization: S bytes. A ring sends 2 (n - 1) / n * S from each GPU. An update of `batch` images costs each GPU
-3 * BFLOPs * batch / n operations, and sending does not overlap with computing, so an efficiency e leaves
-(1 / e - 1) of that time for it. --sync-bn adds three messages of two floats for each channel and forward pass, which cost
-latency rather than bandwidth.
+Each weight update sums the gradients over all n GPUs once and averages the rolling statistics of batch normalisation: S bytes.
+In a ring, each GPU sends 2 (n - 1) / n * S. An update of `batch` images takes 3 * BFLOPs * batch / n operations per GPU.
+Communication does not overlap with computation, so at an efficiency of e it may take (1 / e - 1) times the computing time.
+--sync-bn adds three messages of two floats per channel and forward pass, which cost latency rather than bandwidth.
 """
 
 from __future__ import annotations
@@ -39,24 +38,24 @@ CFGS = (
     "vovnet57",
 )
 GPUS = (2, 4, 8, 16, 32, 64)
-BACKWARD = 3  # operations of forward and backward pass by those of the forward pass
+BACKWARD = 3  # operations of forward plus backward pass, relative to the forward pass
 FLOAT = 4
-COUNTED = (4, 16)  # lengths of the two runs whose difference is measured
+COUNTED = (4, 16)  # iterations of the two runs whose difference is measured
 
 
 def parse_arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     add = parser.add_argument
     add("--cfg", nargs="+", default=list(CFGS), help="cfg files, or names of files in cfg/")
-    add("--tflops", type=float, default=10.0, help="what one GPU sustains in training, default 10")
-    add("--efficiency", type=float, default=0.9, help="default 0.9")
+    add("--tflops", type=float, default=10.0, help="sustained TFLOPS of one GPU in training (default 10)")
+    add("--efficiency", type=float, default=0.9, help="efficiency to reach (default 0.9)")
     add("--batch-size", type=int, help="images per weight update; default: the cfg's")
-    add("--measure", action="store_true", help="measure two processes in a network of their own; needs root")
+    add("--measure", action="store_true", help="measure two processes in their own network namespace; needs root")
     return parser.parse_args()
 
 
 def bytes_per_update(plan: Plan) -> int:
-    """S: of all trained weights and rolling statistics."""
+    """S: size of all trained weights and rolling statistics."""
     training = Training(Network(plan))
     sizes = [each.numel() for each in training.statistics()]
     sizes += [parameter.numel() for parameter in training.network.parameters() if parameter.requires_grad]
@@ -64,7 +63,7 @@ def bytes_per_update(plan: Plan) -> int:
 
 
 def bits_per_second(plan: Plan, sent: int, gpus: int, options: argparse.Namespace) -> float:
-    """What each GPU must send for the efficiency."""
+    """Bandwidth that each GPU needs to send `sent` bytes per update at the requested efficiency."""
     batch = options.batch_size or plan.net.batch
     seconds = BACKWARD * sum(step.cost.operations for step in plan.steps) * batch / gpus / (options.tflops * 1e12)
     return 8 * sent * 2 * (gpus - 1) / gpus / (seconds * (1 / options.efficiency - 1))
@@ -80,7 +79,7 @@ def row(name: str, options: argparse.Namespace) -> list[str]:
 
 
 def measured(cfg: Path, folder: Path) -> int:
-    """Bytes on the wire for one update of two processes, which have a network namespace to themselves."""
+    """Bytes on the wire per update of two processes, measured in their own network namespace."""
     data = make_scenes(folder / "scenes", 8)
     space = f"cspyolo-{os.getpid()}"
     counter = "/sys/class/net/lo/statistics/tx_bytes"

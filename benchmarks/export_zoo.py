@@ -1,9 +1,9 @@
-"""Every cfg of a collection as ONNX: does it export, and do ONNX Runtime and OpenCV compute the same?
+"""Export every cfg of a collection to ONNX, and compare ONNX Runtime and OpenCV with PyTorch.
 
-Weights are those of the recordings that the tests hold of the original: the same recipe, the same magnitude (a smaller one where
-outputs would tell nothing). Two numbers say what a difference means: how much the outputs change with another image, and by the
-rounding of PyTorch alone (the same network with its normalisation folded). Each cfg is a line of JSON, added to a file as soon
-as it is known; a second call leaves out what the file has. --page makes docs/onnx.md of the whole file:
+Weights are generated as for the tests' recordings of the original: the same recipe, the same magnitude (a smaller one where
+outputs would not be meaningful). Two numbers give the scale of a difference: how much the outputs change with another image,
+and with PyTorch's rounding alone (the same network with batch normalisation folded). The result for each cfg is appended to a
+file as a line of JSON; a second run skips the cfgs in the file. --page writes docs/onnx.md from the complete file:
 
   python benchmarks/export_zoo.py --limit 192 --out onnx.jsonl --opencv /env5/bin/python /env4/bin/python -- "zoo/**/*.cfg"
   python benchmarks/export_zoo.py --out onnx.jsonl --page docs/onnx.md
@@ -44,15 +44,15 @@ from utils.errors import InputError, RunError
 from utils.files import write_text
 
 RECORDINGS = ROOT / "tests" / "reference" / "zoo"
-USUAL_GAIN = 0.8  # of cfgs that the original does not run
-STEPS = 5  # of gains that are tried
-TELLING_MOVE, TELLING_ROUNDING = (1e-4, 5.0), 3e-5  # by another image and by rounding, in outputs that tell something
+USUAL_GAIN = 0.8  # for cfgs that the original does not run
+STEPS = 5  # number of gains to try
+TELLING_MOVE, TELLING_ROUNDING = (1e-4, 5.0), 3e-5  # change by another image and by rounding in meaningful outputs
 
 
 def planned(path: Path, limit: int) -> Plan:
-    """The plan, at a smaller input size where the cfg's exceeds the limit and allows another."""
+    """Plan the cfg, at a smaller input size if its own exceeds the limit and another one is possible."""
     plan = read_plan(path)
-    for side in (limit, 384, 512):  # the second is divisible by 128, as networks with seven levels need it
+    for side in (limit, 384, 512):  # 384 is divisible by 128, which networks with seven levels need
         if limit and max(plan.input.size_wh) > side:
             try:
                 return read_plan(path, width=side, height=side)
@@ -62,7 +62,7 @@ def planned(path: Path, limit: int) -> Plan:
 
 
 def recorded_gain(name: str) -> float:
-    """Magnitude of the weights that the original was recorded with."""
+    """Magnitude of the weights used to record the original."""
     files = json.loads((RECORDINGS / "forward_map.json").read_text("utf-8"))
     if name not in files:
         return USUAL_GAIN
@@ -83,9 +83,9 @@ def network_of(plan: Plan, gain: float, folder: Path) -> Network:
 def telling(
     plan: Plan, settings: ExportOptions, gain: float, folder: Path
 ) -> tuple[Network, Expected, dict[str, float]]:
-    """A folded network, what it gives, and the numbers that say how much that tells.
+    """A folded network, its expected outputs, and the numbers that give the scale of a difference.
 
-    With a smaller gain than the recording's where outputs are saturated, or where rounding alone changes them much.
+    The gain is smaller than the recording's if outputs saturate, or if rounding alone changes them a lot.
     """
     for lower in range(STEPS):
         used = round(gain - 0.1 * lower, 1)
@@ -101,7 +101,7 @@ def telling(
 
 
 def examined(path: Path, options: argparse.Namespace, others: dict[str, Engine], folder: Path) -> dict[str, Any]:
-    """What became of one cfg."""
+    """The result for one cfg."""
     row: dict[str, Any] = {"cfg": named(path)}
     try:
         plan = planned(path, options.limit)
@@ -137,8 +137,8 @@ def asked(
     return difference(outputs, check.outputs, settings.outputs)
 
 
-ROUNDINGS = 10  # differences of so many times that of PyTorch's own rounding are explained by it
-MOVED = 0.01  # part of what another image changes; a difference beyond it says that a model looks at something else
+ROUNDINGS = 10  # a difference of up to this many times PyTorch's own rounding counts as rounding
+MOVED = 0.01  # a larger fraction of the change by another image means that the models compute different functions
 
 INTRO = """# Published cfgs as ONNX
 
@@ -208,7 +208,7 @@ def page_line(row: dict[str, Any], engines: list[str]) -> str:
 
 
 def reason(text: str) -> str:
-    """Without the line, and the places where a file was looked for."""
+    """The reason without line number and without the folders that were searched for a file."""
     return re.sub(r"^\d+: ", "", text.strip()).partition(", which is neither")[0].replace("|", "/")
 
 
@@ -236,18 +236,16 @@ def page(rows: list[dict[str, Any]]) -> str:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("cfgs", nargs="*", help="files or globs")
-    parser.add_argument(
-        "--limit", type=int, default=0, help="largest input size, where a cfg allows another than its own"
-    )
+    parser.add_argument("--limit", type=int, default=0, help="largest input size, for cfgs that allow another one")
     parser.add_argument("--opset", type=int, default=ExportOptions.opset)
-    parser.add_argument("--opencv", nargs="*", default=[sys.executable], help="interpreters with cv2 to ask")
-    parser.add_argument("--out", help="file of JSON lines to add to")
+    parser.add_argument("--opencv", nargs="*", default=[sys.executable], help="Python interpreters with cv2 to compare")
+    parser.add_argument("--out", help="file of JSON lines to append to")
     parser.add_argument("--page", type=Path, help="file to write as docs/onnx.md, from the lines in --out")
     parser.add_argument("--threads", type=int, default=1)
     options = parser.parse_args()
     logging.disable(logging.WARNING)
     torch.set_num_threads(options.threads)
-    found = {path for pattern in options.cfgs for path in glob.glob(pattern, recursive=True)}  # noqa: PTH207, absolute, too
+    found = {path for pattern in options.cfgs for path in glob.glob(pattern, recursive=True)}  # noqa: PTH207, the pattern may be absolute
     done = {row["cfg"] for row in rows_of(options.out)}
     if missing := [path for path in sorted(map(Path, found)) if named(path) not in done]:
         measure(missing, options)
@@ -256,7 +254,7 @@ def main() -> None:
 
 
 def measure(paths: list[Path], options: argparse.Namespace) -> None:
-    """Print and store what becomes of each cfg."""
+    """Print and store the result for each cfg."""
     with tempfile.TemporaryDirectory() as folder, ExitStack() as stack:
         engines = [stack.enter_context(closing(opencv_engine(each, options.threads))) for each in options.opencv]
         others = {engine.ask("version"): engine for engine in engines}
@@ -275,7 +273,7 @@ def named(path: Path) -> str:
 
 
 def rows_of(out: str | None) -> list[dict[str, Any]]:
-    """What a file of JSON lines has already."""
+    """The results already in a file of JSON lines."""
     if not out or not Path(out).exists():
         return []
     return [json.loads(line) for line in Path(out).read_text("utf-8").splitlines()]

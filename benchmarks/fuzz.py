@@ -1,13 +1,13 @@
-"""Feed damaged and hostile files, requests and command lines to every reader, and report what it does not survive.
+"""Fuzz every reader with damaged and hostile files, requests and command lines.
 
-An input may be accepted or refused with one of our own errors. Anything else is a finding: another exception, more processor time
-or memory than the bounds, a crash, code from the input that runs, a file written outside the case's own folder, a connection.
-Inputs are made from valid ones by changing their structure (benchmarks/fuzz_targets.py); target, seed and number determine each.
-They run in forked processes, so that a crash or a hang costs one input. The campaign can be stopped at any time and continues
+An input may be accepted, or rejected with one of our own errors. Anything else is a finding: another exception, processor time
+or memory beyond the limits, a crash, execution of code from the input, a file written outside the input's folder, a connection.
+Inputs are made by changing the structure of valid ones (benchmarks/fuzz_targets.py); target, seed and number determine an input.
+They run in forked processes, so a crash or a hang costs only one input. The campaign can be stopped at any time and continues
 where it stopped. Every finding is saved as a folder with the files of its input.
 
   python -m benchmarks.fuzz --minutes 60 --seed 1
-  python -m benchmarks.fuzz --target coco --seed 1 --number 4711   # one input again, with its traceback
+  python -m benchmarks.fuzz --target coco --seed 1 --number 4711   # repeat one input, with its traceback
 """
 
 from __future__ import annotations
@@ -42,23 +42,28 @@ from utils.cli import EXIT_FAILED, EXIT_OK, above_zero, options_from, positive, 
 from utils.errors import InputError, RunError
 from utils.files import write_text
 
-STUCK_S = 60.0  # without progress, in which the watching process was awake
+STUCK_S = 60.0  # time without progress, counted while the watching process is awake
 _POLL_S = 0.05
-_KEPT = 3  # inputs saved for each finding
-_FOUND = 3  # exit code of a process that ends with a finding
+_KEPT = 3  # inputs saved per finding
+_FOUND = 3  # exit code of a process that ended with a finding
 
 
 class Hang(BaseException):
-    """An input took more processor time than its bound."""
+    """An input took more processor time than its limit."""
 
 
 class Forbidden(BaseException):
-    """An input made the program write outside, execute or connect."""
+    """An input made the program write outside its folder, execute something, or connect."""
 
 
 @dataclass
 class Count:
-    """What a target's inputs did. next: number of the next input. seconds: processor time; worst_*: of a single input."""
+    """Statistics of a target's inputs.
+
+    next: number of the next input.
+    seconds: processor time of all inputs.
+    worst_*: maximum of a single input.
+    """
 
     next: int = 0
     accepted: int = 0
@@ -72,7 +77,7 @@ class Count:
 
 
 class Progress:
-    """Numbers that a worker and the process that watches it share."""
+    """Numbers shared by a worker and the process that watches it."""
 
     _LAYOUT = struct.Struct("=qqqdqqq")
 
@@ -80,7 +85,7 @@ class Progress:
         self._memory = mmap.mmap(-1, self._LAYOUT.size)
 
     def write(self, *values: float) -> None:
-        """number, accepted, refused, slowest's seconds, slowest, largest's KiB, largest"""
+        """values: number, accepted, refused, seconds of the slowest, slowest, KiB of the largest, largest."""
         self._LAYOUT.pack_into(self._memory, 0, *values)
 
     def read(self) -> tuple[int, int, int, float, int, int, int]:
@@ -88,7 +93,7 @@ class Progress:
 
 
 class Sandbox:
-    """A folder in which inputs run: `case` is the working folder, `tmp` for temporary files, nothing else may change."""
+    """A folder to run inputs in: `case` is the working folder, `tmp` holds temporary files, nothing else may change."""
 
     def __init__(self, folder: Path) -> None:
         self.folder, self.case, self.tmp = folder, folder / "case", folder / "tmp"
@@ -97,7 +102,7 @@ class Sandbox:
         self._own = {"case", "tmp", "outside", "seeds", "finding.json"}
 
     def fresh(self) -> Path:
-        """An empty working folder."""
+        """Create an empty working folder."""
         os.chdir(self.folder)
         shutil.rmtree(self.case, ignore_errors=True)
         self.case.mkdir()
@@ -105,7 +110,7 @@ class Sandbox:
         return self.case
 
     def strays(self) -> list[str]:
-        """Files that code outside Python's control has written where it must not; they are removed."""
+        """Find and remove files written outside the sandbox by native code, which the audit hook does not see."""
         found = [path for path in self.folder.iterdir() if path.name not in self._own]
         found += (self.folder / "outside").iterdir()
         for path in found:
@@ -113,7 +118,7 @@ class Sandbox:
         return [path.name for path in found]
 
 
-# Audit event of a change -> the places of its paths among the arguments, each with that of its folder's descriptor.
+# Audit event of a change -> positions of its path arguments, each with the position of its folder descriptor.
 _CHANGES = {
     "os.mkdir": ((0, 2),),
     "os.rename": ((0, 2), (1, 3)),
@@ -125,16 +130,16 @@ _CHANGES = {
     "os.chmod": ((0, 2),),
 }
 _PROGRAMS = {"os.system", "os.exec", "os.posix_spawn", "subprocess.Popen", "pty.spawn"}
-_DECODER = "from serving.decoder import work"  # what serve.py starts
+_DECODER = "from serving.decoder import work"  # the program that serve.py starts
 _WRITING = os.O_WRONLY | os.O_RDWR | os.O_CREAT | os.O_TRUNC
 
 
 class Guard:
-    """An audit hook that, while `active`, forbids writing outside the sandbox, other programs, pickled code and connections."""
+    """An audit hook that while `active` forbids writing outside the sandbox, other programs, pickled code and connections."""
 
     def __init__(self, sandbox: Sandbox, target: Target) -> None:
         self.active, self._is_command = False, target.is_command
-        self._named = (Path(os.sep), sandbox.folder.resolve())  # by "/" and ".." on a command line
+        self._named = (Path(os.sep), sandbox.folder.resolve())  # reached by "/" and ".." on a command line
         self._allowed = tuple(f"{path.resolve()}{os.sep}" for path in (sandbox.case, sandbox.tmp))
         sys.addaudithook(self)
 
@@ -148,7 +153,7 @@ class Guard:
             for place, descriptor in _CHANGES[event]:
                 self._change(event, arguments[place], -1 if descriptor is None else arguments[descriptor])
         elif event in ("os.listdir", "os.scandir") and arguments[0] in (os.sep, 2 * os.sep):
-            self._deny(arguments[0])  # to search all disks takes its time
+            self._deny(arguments[0])  # searching all disks takes too long
         elif event in _PROGRAMS and not (arguments[0] == sys.executable and _DECODER in arguments[1][-1]):
             raise Forbidden(f"executes: {event} {arguments[:2]}")
         elif event == "pickle.find_class":
@@ -160,13 +165,13 @@ class Guard:
 
     def _change(self, event: str, path: Any, folder: int = -1) -> None:
         if not isinstance(path, str | bytes | os.PathLike):
-            return  # a file that is already open
+            return  # the file is already open
         base = Path.cwd() if folder == -1 else Path(f"/proc/self/fd/{folder}")
         full = os.path.realpath(base / os.fsdecode(path))
         if full == os.devnull or f"{full}{os.sep}".startswith(self._allowed):
             return
         if Path(full) in self._named:
-            return  # it exists, so that it stays as it is
+            return  # it already exists and stays as it is
         if self._is_command and Path(full).parent in self._named:
             self._deny(full)
         raise Forbidden(f"writes outside: {event} {os.fsdecode(path)}")
@@ -184,14 +189,14 @@ class Guard:
 
 
 def draw_of(target: Target, seed: int, number: int) -> random.Random:
-    """What an input is drawn with."""
+    """The random generator of an input."""
     return random.Random(f"{target.name}/{seed}/{number}")
 
 
 def worker(
     target: Target, seed: int, sandbox: Sandbox, first: int, seconds: float, count: int, progress: Progress
 ) -> None:
-    """Run inputs from number `first` on until the time or their number is up. Never returns."""
+    """Run up to `count` inputs, starting with number `first`, until the time is up. Never returns."""
     silence = os.open(os.devnull, os.O_RDWR)
     for stream in (0, 1, 2):
         os.dup2(silence, stream)
@@ -222,7 +227,7 @@ def worker(
 
 
 def confine(target: Target) -> None:
-    """Bounds of this process: memory above what it has now, and processor time for each input."""
+    """Limit this process: memory beyond what it uses now, and processor time per input."""
     pages = int(Path("/proc/self/statm").read_text().split()[0])
     most = pages * resource.getpagesize() + target.memory_mib * 2**20
     resource.setrlimit(resource.RLIMIT_AS, (most, most))
@@ -235,7 +240,7 @@ def confine(target: Target) -> None:
 
 
 def attempt(target: Target, seed: int, number: int, sandbox: Sandbox, guard: Guard) -> bool:
-    """Make and run one input: True if it was accepted, False if it was refused. Raises whatever is a finding."""
+    """Make and run an input; True if it was accepted, False if it was rejected. Any other exception is a finding."""
     folder = sandbox.fresh()
     arguments = target.make(draw_of(target, seed, number), sandbox.folder / "seeds", folder)
     signal.setitimer(signal.ITIMER_PROF, target.seconds)
@@ -259,7 +264,7 @@ def peak_kib() -> int:
 
 
 def signature(error: BaseException) -> str:
-    """What findings of one cause have in common: kind of error, and the innermost line of the project."""
+    """Identifies findings with the same cause: the type of the error and the innermost line in the project."""
     frames = [frame for frame in traceback.extract_tb(error.__traceback__) if frame.filename.startswith(str(ROOT))]
     inner = [frame for frame in frames if "/benchmarks/" not in frame.filename]
     at = f" in {Path(inner[-1].filename).relative_to(ROOT)} {inner[-1].name}" if inner else ""
@@ -268,7 +273,7 @@ def signature(error: BaseException) -> str:
 
 
 class Campaign:
-    """Inputs of `targets` in turn. Counts are kept in out/counts.json, inputs of findings in out/findings."""
+    """Runs inputs of `targets` in turn. Counts are stored in out/counts.json, inputs of findings in out/findings."""
 
     def __init__(self, targets: Sequence[Target], seed: int, out: Path, folder: Path) -> None:
         self.targets, self.seed, self.out, self.sandbox = targets, seed, out, Sandbox(folder)
@@ -285,7 +290,7 @@ class Campaign:
         return {f"{name}: {what}": n for name, count in self.counts.items() for what, n in count.findings.items()}
 
     def run(self, *, seconds: float, count: int | None) -> None:
-        """Give each target a slice in turn until the time is up, or each has had `count` inputs."""
+        """Give each target a slice of time in turn, until the time is up or each has had `count` inputs."""
         deadline = time.monotonic() + seconds
         ends = {name: None if count is None else value.next + count for name, value in self.counts.items()}
         left = list(self.targets)
@@ -313,7 +318,7 @@ class Campaign:
                 return
 
     def _fork(self, target: Target, seconds: float, most: int) -> bool:
-        """Run inputs in a child process; True if it ended with a finding, so that more inputs are due."""
+        """Run inputs in a child process; True if it ended with a finding, so that its slice is not finished."""
         count, progress = self.counts[target.name], Progress()
         (self.sandbox.folder / "finding.json").unlink(missing_ok=True)
         child = os.fork()
@@ -361,7 +366,7 @@ class Campaign:
         write_text(folder / "FINDING.txt", found["text"] + "\n")
 
     def table(self) -> str:
-        """The counts as Markdown."""
+        """The counts as a Markdown table."""
         rows = [
             "| target | inputs | accepted | refused | findings | slowest [s] | most memory [MiB] |",
             "|---|---|---|---|---|---|---|",
@@ -382,9 +387,9 @@ def _row(name: str, count: Count) -> str:
 
 
 def watched(child: int, bound_s: float, progress: Progress) -> tuple[int | str, float]:
-    """Exit code of a child, or why it was killed, and its processor time.
+    """Wait for a child; returns its exit code, or why it was killed, and its processor time.
 
-    Only time in which this process is awake counts, as the machine may pause both.
+    Only time during which this process is awake counts, because the machine may pause both.
     """
     waited, last, cpu = 0.0, -1, 0.0
     while True:
@@ -395,7 +400,7 @@ def watched(child: int, bound_s: float, progress: Progress) -> tuple[int | str, 
         if number != last:
             waited, last, cpu = 0.0, number, processor_time(child)
         used = processor_time(child) - cpu
-        if waited > STUCK_S or used > 2 * bound_s + 2:  # its own alarm did not reach it
+        if waited > STUCK_S or used > 2 * bound_s + 2:  # its own alarm did not stop it
             os.kill(child, signal.SIGKILL)
             usage = os.wait4(child, 0)[2]
             what = "hang: waits without end" if waited > STUCK_S else "hang: in code that cannot be interrupted"
@@ -413,7 +418,7 @@ def processor_time(process: int) -> float:
 
 
 def prepared(folder: Path) -> None:
-    """Make the valid files in a child process, whose threads this one must not have when it forks."""
+    """Make the valid files in a child process: this one must not have any threads when it forks."""
     torch.set_num_threads(1)
     cv2.setNumThreads(1)
     os.environ |= {
@@ -428,7 +433,7 @@ def prepared(folder: Path) -> None:
     sys.dont_write_bytecode = True
     (folder / "tmp").mkdir(parents=True, exist_ok=True)
     for module in (*SCRIPTS.values(), "matplotlib.pyplot", "torch._dynamo"):
-        importlib.import_module(module)  # once, and not in every process that is forked
+        importlib.import_module(module)  # here, instead of in every forked process
     child = os.fork()
     if not child:
         code = EXIT_FAILED
@@ -443,7 +448,7 @@ def prepared(folder: Path) -> None:
 
 
 def again(target: Target, seed: int, number: int, folder: Path, out: Path) -> int:
-    """Run one input in this process, show what happens, and keep its files."""
+    """Run one input in this process, show the outcome, and keep its files."""
     sandbox = Sandbox(folder)
     target.begin(folder / "seeds")
     confine(target)
@@ -474,18 +479,18 @@ class FuzzOptions:
 def parse_arguments(arguments: Sequence[str] | None) -> FuzzOptions:
     parser = script_parser("python -m benchmarks.fuzz", __doc__)
     add = parser.add_argument
-    add("--minutes", type=positive, default=10.0, metavar="T", help="length of the campaign, default %(default)s")
+    add("--minutes", type=positive, default=10.0, metavar="T", help="duration of the campaign (default %(default)s)")
     add(
         "--count",
         type=above_zero,
         metavar="N",
-        help="inputs for each target at most; default: as many as the time allows",
+        help="maximum number of inputs per target (default: as many as the time allows)",
     )
-    add("--seed", type=whole, default=0, metavar="N", help="default 0")
+    add("--seed", type=whole, default=0, metavar="N", help="random seed (default 0)")
     add("--target", nargs="+", choices=sorted(TARGETS), default=sorted(TARGETS), metavar="NAME",
-        help=f"default all: {', '.join(sorted(TARGETS))}")  # fmt: skip
-    add("--number", type=whole, metavar="N", help="run this input only, with its traceback")
-    add("--out", default="runs/fuzz", metavar="DIR", help="counts and findings, default %(default)s")
+        help=f"targets (default all: {', '.join(sorted(TARGETS))})")  # fmt: skip
+    add("--number", type=whole, metavar="N", help="run only this input, with its traceback")
+    add("--out", default="runs/fuzz", metavar="DIR", help="folder for counts and findings (default %(default)s)")
     return options_from(FuzzOptions, parser, arguments)
 
 
@@ -508,7 +513,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 class home:
-    """A temporary folder; the working directory of before comes back when the block ends."""
+    """Context manager of a temporary folder that restores the working directory at its end."""
 
     def __enter__(self) -> Path:
         self._before, self._folder = Path.cwd(), tempfile.TemporaryDirectory(prefix="fuzz-")

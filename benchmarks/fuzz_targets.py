@@ -1,6 +1,6 @@
-"""What benchmarks/fuzz.py feeds its inputs to: valid files, how their structure is changed, and who reads them."""
+"""Targets of benchmarks/fuzz.py: valid files, ways to change their structure, and the code that reads them."""
 
-# ruff: noqa: SIM905, lists of words read better as one text
+# ruff: noqa: SIM905, lists of words are easier to read as one string
 
 from __future__ import annotations
 
@@ -59,7 +59,7 @@ from utils.packages import need
 from utils.plotting import figure
 
 for module in ("albumentations", "onnx", "onnxruntime", "openvino", "safetensors.torch", "starlette", "uvicorn"):
-    need(module, module)  # once, and not in every process that is forked
+    need(module, module)  # here, instead of in every forked process
 
 ROOT = Path(__file__).resolve().parent.parent
 Arguments = tuple[Any, ...]
@@ -67,11 +67,14 @@ Arguments = tuple[Any, ...]
 
 @dataclass(frozen=True, kw_only=True)
 class Target:
-    """make: writes an input, drawn at random, into a folder, from the valid files; returns the arguments of `run`.
+    """A reader to fuzz.
 
-    run: raises InputError or RunError for what it refuses. begin: called once in each process, with the valid files.
-    seconds: bound of an input's processor time. memory_mib: bound of what
-    it may need beyond the process's own. is_command: an input can ask for connections and other folders, which fail.
+    make: makes a random input from the valid files and writes it into a folder; returns the arguments of `run`.
+    run: reads the input; raises InputError or RunError to reject it.
+    begin: called once in each process, with the folder of valid files.
+    seconds: limit on the processor time of an input.
+    memory_mib: limit on memory beyond what the process uses before.
+    is_command: an input may request connections and other folders, which fail.
     slice_s: time before it is the next target's turn.
     """
 
@@ -85,7 +88,7 @@ class Target:
     slice_s: float = 4.0
 
 
-# Values and how they are put in -------------------------------------------------------------------------------------------------
+# Values and how they are inserted -----------------------------------------------------------------------------------------------
 
 CODE = "__import__('os').system('touch ../canary')"
 HUGE = "9" * 5000
@@ -175,7 +178,7 @@ _TEXT_CHANGES = (_words, _words, _number, _lines, _lines, _characters)
 
 
 def in_bytes(draw: Random, data: bytes, *, head: int = 0) -> bytes:
-    """Change bytes; about half of the changes within the first `head`."""
+    """Change bytes, about half of them within the first `head`."""
     out = bytearray(data)
     for _ in range(draw.choice((1, 1, 2, 3, 8))):
         end = min(head, len(out)) if head and draw.random() < 0.5 else len(out)
@@ -246,7 +249,7 @@ def _holders(content: Any) -> Any:
 
 
 def plain(draw: Random) -> Any:
-    """A value that JSON can express, and some that it should not."""
+    """A value that JSON can express, or one that it should not."""
     return draw.choice(
         (None, True, False, 0, -1, 1, 2, 2**31, 2**63, 2**64, -(2**70), 10**400, 0.5, -1.5, 1e308, math.inf, math.nan, [], {}, "",
          [1, 2, 3, 4], [None], [[]], {"a": 1}, [1e308] * 4, [math.nan] * 4, [10**400] * 4, *(draw.choice(WORDS) for _ in range(9)))
@@ -254,7 +257,7 @@ def plain(draw: Random) -> Any:
 
 
 def dumped(draw: Random, content: Any) -> bytes:
-    """JSON, perhaps with damage to the text."""
+    """JSON text, sometimes damaged."""
     deep = "@deep@"
     if draw.random() < 0.02:
         content = {"images": deep, "a": content}
@@ -272,7 +275,7 @@ def dumped(draw: Random, content: Any) -> bytes:
 
 
 def encoded(draw: Random, text: str) -> bytes:
-    """Text as bytes, now and then in another encoding or with damage."""
+    """Text as bytes, sometimes damaged or in another encoding."""
     kind = draw.random()
     if kind < 0.02:
         return text.encode("utf-16", "surrogatepass")
@@ -325,7 +328,7 @@ IMAGE_FORMATS = (".jpg", ".png", ".webp", ".gif", ".bmp", ".tiff", ".ppm", ".jp2
 
 
 def make_seeds(folder: Path) -> None:
-    """Valid files of every kind, each kind in a folder of its own, and a data set with a model in `base`."""
+    """Write valid files of every kind, one folder per kind, and a data set with a model in `base`."""
     base = folder / "base"
     for name in ("base", "cfg", "model", "image", "video", "cifar"):
         (folder / name).mkdir(parents=True, exist_ok=True)
@@ -335,7 +338,7 @@ def make_seeds(folder: Path) -> None:
     (base / "my.names").write_text("cat\ndog\n")
     network = load(base / "my.cfg")
     for parameter in network.parameters():
-        parameter.data *= 0.3  # so that exp does not overflow
+        parameter.data *= 0.3  # keeps exp from overflowing
     save_model(network, base / "my.weights")
     _make_set(base)
     for path in (
@@ -348,7 +351,7 @@ def make_seeds(folder: Path) -> None:
     _make_models(network, folder / "model", base)
     _make_images(folder / "image")
     _make_videos(folder / "video")
-    figure(1, 1)  # matplotlib asks a program for fonts, once
+    figure(1, 1)  # the first figure starts a program that lists fonts
     rng = np.random.default_rng(0)
     names = [f"class{number}" for number in range(10)]
     batch = {"labels": [3, 9], "data": rng.integers(0, 255, (2, 3072), np.uint8), "filenames": ["a", "b"]}
@@ -358,7 +361,7 @@ def make_seeds(folder: Path) -> None:
 
 
 def _make_set(folder: Path) -> None:
-    """Two images in every format of data sets."""
+    """Write two images in every data set format."""
     rng = np.random.default_rng(0)
     for part in ("JPEGImages", "Annotations", "ImageSets/Main"):
         (folder / "voc" / part).mkdir(parents=True)
@@ -423,7 +426,7 @@ def _make_images(folder: Path) -> None:
         for name, image in (("colour", colour), ("grey", grey)):
             try:
                 good, data = cv2.imencode(suffix, image)
-            except cv2.error:  # this OpenCV cannot write it
+            except cv2.error:  # this OpenCV build cannot write the format
                 continue
             if good:
                 (folder / f"{name}{suffix}").write_bytes(data.tobytes())
@@ -492,7 +495,7 @@ def run_cfg(path: str) -> None:
 
 
 def make_network(draw: Random, seeds: Path, folder: Path) -> Arguments:
-    """A small cfg in which values and layers are changed, so that most of it still plans."""
+    """Change values and layers of a small cfg, so that most of it can still be planned."""
     texts = [text for text in _texts(seeds / "cfg") if len(text) < 3000]
     text = draw.choice(texts)
     for _ in range(draw.choice((1, 1, 2, 3))):
@@ -543,7 +546,7 @@ def run_weights(partial: bool, cutoff: int | None) -> None:
 
 
 class Evil:
-    """Pickled, it runs code when it is read carelessly."""
+    """An object whose pickle executes code when loaded without protection."""
 
     def __reduce__(self) -> tuple[Any, ...]:
         return (eval, (CODE,))
@@ -561,7 +564,7 @@ def _tensor_or_plain(draw: Random) -> Any:
 def make_archive(
     draw: Random, seeds: Path, folder: Path, names: Sequence[str] = ("my.pt", "foreign.pt", "last.pt")
 ) -> Arguments:
-    """A PyTorch file whose content, pickle, zip structure or bytes are changed."""
+    """Change the content, pickle, zip structure or bytes of a PyTorch file."""
     _base(seeds, folder, "my.cfg")
     name = draw.choice(names)
     path = seeds / "model" / name
@@ -596,7 +599,7 @@ def run_archive(with_cfg: bool, ema: bool) -> None:
 
 
 def in_zip(draw: Random, data: bytes) -> bytes:
-    """Change members, their names and how they are packed; the result is a valid archive."""
+    """Change members, their names and their compression; the result is a valid archive."""
     with zipfile.ZipFile(io.BytesIO(data)) as archive:
         members: list[list[Any]] = [[each.filename, archive.read(each)] for each in archive.infolist()]
     for _ in range(draw.choice((1, 1, 2))):
@@ -652,7 +655,7 @@ def in_pickle(draw: Random, data: bytes) -> bytes:
     """Change a pickle opcode by opcode."""
     try:
         places = [place for _, _, place in pickletools.genops(data) if place is not None]
-    except Exception:  # it is damaged already
+    except Exception:  # already damaged
         return in_bytes(draw, data)
     parts = [data[begin:end] for begin, end in zip(places, [*places[1:], len(data)], strict=True)]
     for _ in range(draw.choice((1, 1, 2, 4))):
@@ -733,7 +736,7 @@ def _change_onnx(draw: Random, model: Any) -> None:
         pair = draw.choice(model.metadata_props)
         try:
             pair.value = dumped(draw, in_tree(draw, json.loads(pair.value), plain)).decode("utf-8", "replace")
-        except (ValueError, RecursionError):  # plain text, or damaged already
+        except (ValueError, RecursionError):  # plain text, or already damaged
             pair.value = value(draw)
     elif change == 3:
         node = draw.choice(graph.node)
@@ -790,7 +793,7 @@ def make_openvino(draw: Random, seeds: Path, folder: Path) -> Arguments:
 
 
 def _in_xml(draw: Random, text: str) -> str:
-    """Change an attribute's value, an element or lines."""
+    """Change the value of an attribute, an element, or lines."""
     change = draw.random()
     if change < 0.5:
         match = draw.choice(list(re.finditer(r'"[^"]*"', text)))
@@ -811,7 +814,7 @@ def make_torchscript(draw: Random, seeds: Path, folder: Path) -> Arguments:
 
 
 def changed(name: str, *others: str) -> Callable[[Random, Path, Path], Arguments]:
-    """Writes the base file `name` with changes, and the files beside it that its reader needs."""
+    """A `make` that writes the base file `name`, changed, and the other files that its reader needs."""
 
     def make(draw: Random, seeds: Path, folder: Path) -> Arguments:
         _base(seeds, folder, *others)
@@ -1072,14 +1075,14 @@ def make_request(draw: Random, seeds: Path, folder: Path) -> Arguments:
     third = len(body) // 3
     parts: list[bytes | None] = [body[:third], body[third : 2 * third], body[2 * third :]]
     if draw.random() < 0.05:
-        parts.append(None)  # the client goes away
+        parts.append(None)  # the client disconnects
     (folder / "body").write_bytes(body)
     (folder / "request.json").write_text(json.dumps([method, path, query, [[str(k), str(v)] for k, v in headers]]))
     return method, path, query.encode("utf-8", "surrogatepass"), headers, parts
 
 
 def serve_small(seeds: Path) -> None:
-    """Make the application that serve.py runs, with one process that decodes."""
+    """Create the application that serve.py runs, with one decoding process."""
     from serving import service
     from serving.app import Limits, make_app
 
@@ -1097,7 +1100,7 @@ _ANSWERS = {200, 307, 400, 403, 404, 405, 408, 413, 415, 422, 499}
 def run_request(
     method: str, path: str, query: bytes, headers: list[tuple[bytes, bytes]], parts: list[bytes | None]
 ) -> None:
-    """Raises InputError for an answer from 400, AssertionError for one that is not documented or is no whole answer."""
+    """Raises InputError for a status of 400 or above, AssertionError for an incomplete or undocumented response."""
     scope = {"type": "http", "asgi": {"version": "3.0"}, "http_version": "1.1", "method": method, "scheme": "http", "path": path,
              "raw_path": path.encode(), "query_string": query, "root_path": "", "headers": headers, "client": ("127.0.0.1", 5),
              "server": ("127.0.0.1", 8000), "extensions": {}}  # fmt: skip
@@ -1162,7 +1165,7 @@ _CONVERT = {
     "compare": "my.weights my.pt --cfg my.cfg",
     "fetch": "yolov4 --url http://127.0.0.1:9/x --out out",
 }
-# Flags that would only make an accepted run long, ask for a window, or execute code by design.
+# Flags that would only make an accepted run longer, open a window, or execute code by design.
 _LEFT_OUT = set("--trust-pickle --help -h --version --view-img --iterations --epochs --workers --tensorboard".split())
 
 
@@ -1186,7 +1189,7 @@ def _parser(name: str) -> argparse.ArgumentParser:
 
 
 def make_command(name: str) -> Callable[[Random, Path, Path], Arguments]:
-    """Writes a data set with models, and draws flags of the script `name` with values that fit or do not."""
+    """A `make` that writes a data set with models, and draws flags of the script `name` with good and bad values."""
 
     def make(draw: Random, seeds: Path, folder: Path) -> Arguments:
         shutil.copytree(seeds / "base", folder, dirs_exist_ok=True)
@@ -1232,7 +1235,7 @@ def _script_words(draw: Random, name: str) -> list[str]:
             words.insert(place, draw.choice((*_PATHS, *_ODD, *_SMALL)))
         if not words:
             break
-    if "fetch" in words:  # never the real address
+    if "fetch" in words:  # never access the real address
         words = ["fetch", *(word for word in words if word != "fetch"), "--url", "http://127.0.0.1:9/x"]
     return words
 
@@ -1275,7 +1278,7 @@ def _darknet_words(draw: Random) -> list[str]:
 
 
 def run_command(name: str, words: list[str]) -> None:
-    """Raises InputError for exit codes 1 and 2, AssertionError for any other than 0."""
+    """Raises InputError for exit codes 1 and 2, AssertionError for any other code except 0."""
     if name == "serve":
         import uvicorn
 
@@ -1290,7 +1293,7 @@ def run_command(name: str, words: list[str]) -> None:
 
 
 def make_resume(draw: Random, seeds: Path, folder: Path) -> Arguments:
-    """A checkpoint with a changed content, to be resumed."""
+    """Change the content of a checkpoint that a training then resumes."""
     shutil.copytree(seeds / "base", folder, dirs_exist_ok=True)
     content = torch.load(seeds / "model" / "last.pt", weights_only=True)
     content["cfg"] = content["cfg"].replace("max_batches=2", "max_batches=3")
@@ -1306,7 +1309,7 @@ def make_resume(draw: Random, seeds: Path, folder: Path) -> Arguments:
     return "train", ["--resume", "run/exp/weights/last.pt", "--workers", "0"]
 
 
-COMMAND_S = 60.0  # an accepted command does its work
+COMMAND_S = 60.0  # an accepted command does all of its work
 
 TARGETS = {
     target.name: target
@@ -1333,7 +1336,7 @@ TARGETS = {
         Target(name="labels", make=changed("0.txt"), run=run_labels),
         Target(name="tree", make=changed("my.tree"), run=run_tree, slice_s=20),
         Target(name="coco", make=make_coco, run=run_data),
-        Target(name="voc", make=make_voc, run=run_data, seconds=20, slice_s=8),  # sets of thousands
+        Target(name="voc", make=make_voc, run=run_data, seconds=20, slice_s=8),  # data sets with thousands of images
         Target(name="yaml", make=make_yaml, run=run_data),
         Target(name="albumentations", make=make_albumentations, run=run_albumentations),
         Target(name="cifar", make=make_cifar, run=run_open),

@@ -1,11 +1,11 @@
-"""Everything that only a GPU can tell, in one report: are the numbers right, and how fast are they?
+"""Report correctness and speed on a GPU.
 
   python -m benchmarks.gpu --out report.md
-  python -m benchmarks.gpu --out report.md --darknet /somewhere/darknet      beside the original's CUDA build
+  python -m benchmarks.gpu --out report.md --darknet /somewhere/darknet      compare with the original's CUDA build
   python -m benchmarks.gpu --out report.md --device cpu --minutes 1         a rehearsal
 
-Needs the repository and requirements-dev.txt. It ends after --minutes (default 9); what there was no time for is named.
-The report is written after every section, so that a run that is stopped leaves one.
+Needs the repository and requirements-dev.txt. It ends after --minutes (default 9) and lists what it had no time for. The report
+is written after every section, so an interrupted run leaves one too.
 """
 
 from __future__ import annotations
@@ -51,12 +51,12 @@ FIRST = (
 GOALS = (
     "at least 40 % of the measured bf16 peak for csresnext50-panet-spp at batch 32; at most 2 ms for yolov3-tiny-prn"
 )
-LEAST_S, RUNS = 0.15, 3  # seconds and passes of one measurement
+LEAST_S, RUNS = 0.15, 3  # minimum seconds and passes of a measurement
 CLIP = ROOT / "data" / "samples" / "scenes.mp4"
 
 
 class Report:
-    """Markdown that is written to `path` after every section, until `end` (of time.monotonic)."""
+    """A Markdown report, written to `path` after every section, until time `end` (of time.monotonic)."""
 
     def __init__(self, path: Path, end: float) -> None:
         self._path, self._end, self._lines = path, end, list[str]()
@@ -71,25 +71,25 @@ class Report:
         print("\n".join(lines), flush=True)
 
     def section(self, title: str, needs: float, make: Callable[[], None]) -> None:
-        """Run a section if there are `needs` seconds left for it. A section that fails is reported; the others follow."""
+        """Run a section if at least `needs` seconds are left. If it fails, report that and continue with the next one."""
         self.add("", f"## {title}", "")
         if self.seconds_left < needs:
             self.add("Not run: no time was left.")
             return
         try:
             make()
-        except Exception as error:  # whatever a new device brings, the other sections are wanted
+        except Exception as error:  # anything can fail on a new device; the other sections must still run
             self.add(f"Failed: {type(error).__name__}: {error}")
 
 
 def parse_arguments(arguments: list[str] | None = None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--out", type=Path, default=Path("report.md"), metavar="FILE")
-    parser.add_argument("--minutes", type=float, default=9.0, help="default 9")
-    parser.add_argument("--device", default="", help='default: a GPU if there is one; "cpu" rehearses')
+    parser.add_argument("--minutes", type=float, default=9.0, help="time limit (default 9)")
+    parser.add_argument("--device", default="", help='default: a GPU if there is one; "cpu" for a rehearsal')
     parser.add_argument("--cfg", nargs="+", help="names of files in cfg/; default: all detectors")
     parser.add_argument("--darknet", help="binary of the original, built with GPU=1 CUDNN=1")
-    parser.add_argument("--no-tests", action="store_true", help="leave the tests out")
+    parser.add_argument("--no-tests", action="store_true", help="skip the tests")
     return parser.parse_args(arguments)
 
 
@@ -126,7 +126,7 @@ def detectors(chosen: list[str] | None) -> list[str]:
 
 @contextlib.contextmanager
 def precision(name: str) -> Iterator[torch.dtype]:
-    """The type of weights and images for "fp32", "tf32", "fp16" or "bf16"."""
+    """Set up "fp32", "tf32", "fp16" or "bf16"; yields the data type of weights and images."""
     backends: tuple[Any, ...] = (torch.backends.cudnn, torch.backends.cuda.matmul)
     before = [each.allow_tf32 for each in backends]
     try:
@@ -140,7 +140,7 @@ def precision(name: str) -> Iterator[torch.dtype]:
 
 @torch.inference_mode()
 def seconds_of(plan: Plan, batch: int, kind: str, device: torch.device, *, graphed: bool = True) -> float:
-    """Least seconds of a pass."""
+    """Minimum seconds of a forward pass."""
     with precision(kind) as dtype:
         network = settle_statistics(Network(plan)).to(device).fold()
         shape = plan.input
@@ -153,7 +153,7 @@ def seconds_of(plan: Plan, batch: int, kind: str, device: torch.device, *, graph
 
 
 def least_seconds(forward: Callable[[], None]) -> float:
-    """Of at least RUNS passes in at least LEAST_S, after one more that warms up."""
+    """Minimum over at least RUNS passes and LEAST_S seconds, after a warm-up pass."""
     forward()
     seconds, end = list[float](), time.perf_counter() + LEAST_S
     while len(seconds) < RUNS or time.perf_counter() < end:
@@ -197,7 +197,7 @@ def speeds(report: Report, device: torch.device, names: list[str], reserve: floa
 
 @torch.inference_mode()
 def peak(report: Report, device: torch.device) -> None:
-    """How much of the device's arithmetic a large network uses."""
+    """Fraction of the device's peak arithmetic throughput that a large network reaches."""
     side = 8192 if device.type == "cuda" else 1024
     a, b = (torch.rand(side, side, device=device).to(torch.bfloat16) for _ in range(2))
     best = 2 * side**3 / least_seconds(forward_pass(lambda x: x @ b, a)) / 1e12
@@ -213,7 +213,7 @@ def peak(report: Report, device: torch.device) -> None:
 
 
 def end_to_end(report: Report, device: torch.device, folder: Path) -> None:
-    """From the video file to boxes, the shipped detector and a network of the papers."""
+    """Speed from video file to boxes, for the shipped detector and a network from the papers."""
     report.add(table(("model", "backend", "images/s", "waiting", "preprocess", "inference", "postprocess")))
     shipped = (ROOT / "weights" / "scenes.cfg", ROOT / "weights" / "scenes.weights")
     other = cfg_path("yolov3-tiny-prn")
@@ -234,7 +234,7 @@ def end_to_end(report: Report, device: torch.device, folder: Path) -> None:
 
 
 def training(report: Report, device: torch.device) -> None:
-    """Images per second of training, and of the loader alone."""
+    """Images per second in training, and of the loader alone."""
     workers = max(1, min(16, os.cpu_count() or 1))
     small = ["--img-size", "96", "--batch-size", "2", "--workers", "1", "--turns", "1", "--batches", "4"]
     full = ["--img-size", "416", "--batch-size", "64", "--workers", str(workers), "--turns", "1"]
@@ -248,7 +248,7 @@ def training(report: Report, device: torch.device) -> None:
 
 
 def original(report: Report, binary: str, folder: Path) -> None:
-    """The original's own times for two networks."""
+    """The original's times for two networks."""
     image = next((ROOT / "data" / "samples").glob("*.jpg"))
     (folder / "my.names").write_text("".join(f"{number}\n" for number in range(80)))
     (folder / "my.data").write_text(f"classes=80\nnames={folder / 'my.names'}\n")

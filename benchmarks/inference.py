@@ -1,10 +1,9 @@
-"""Every engine side by side: forward passes, their memory, and detection end to end.
+"""Compare all engines: time and memory of forward passes, and detection end to end.
 
-All engines get the same cfg and weights (our exports of them where they need one), the same input and the same number of
-threads. Each runs in a process of its own, they take turns in one run, so that ratios hold when the machine's speed drifts,
-and all but the one that is timed are stopped: idle threads that wait in a loop slow the others down up to ten times.
-Engines that are not installed are left out. OpenCV 4.x needs an environment of its own, the original program a build with AVX=1
-and OPENMP=1:
+All engines get the same cfg and weights (exported where necessary), the same input and the same number of threads. Each runs in
+its own process. They take turns within a run, so that ratios hold if the machine's speed drifts, and all except the one being
+timed are stopped: idle threads that spin would slow the others down up to ten times. Engines that are not installed are
+skipped. OpenCV 4.x needs its own environment, the original program a build with AVX=1 and OPENMP=1:
 
   python3 -m venv /somewhere/cv4 && /somewhere/cv4/bin/pip install "opencv-python-headless<5"
   python benchmarks/inference.py --opencv-python /somewhere/cv4/bin/python --darknet /somewhere/darknet/darknet
@@ -12,10 +11,10 @@ and OPENMP=1:
   python benchmarks/inference.py --end-to-end
   python benchmarks/inference.py --check benchmarks/inference.json
 
---end-to-end: detect.py's own loop (--no-save) on a generated video and on a folder of JPEG files, against the bare engine on an
-image that is ready. It takes trained weights, because random ones find thousands of boxes, whose suppression then takes most of
-the time. --check: exit with 1 if a ratio to ONNX Runtime, or of end to end to the engine, is worse than that stored in the file by
-more than its tolerance; --save stores them.
+--end-to-end compares the loop of detect.py (--no-save), on a generated video and on a folder of JPEG files, with the bare engine
+on a prepared image. It uses trained weights: random ones find thousands of boxes, and NMS would take most of the time.
+--check exits with 1 if a ratio to ONNX Runtime, or of end to end to the bare engine, is worse than the one stored in the file by
+more than its tolerance; --save stores the ratios.
 """
 
 from __future__ import annotations
@@ -66,7 +65,7 @@ MODELS = {
     "vovnet27-slim": 224,
     "csresnext50-panet-spp": 416,
 }
-# Engine -> heading of its column, --backend, --half.
+# Engine -> column heading, --backend, --half.
 OURS = {
     "torch": ("PyTorch", "torch", False),
     "onnxruntime": ("ONNX Runtime", "onnxruntime", False),
@@ -75,7 +74,7 @@ OURS = {
 }
 OTHERS = {"opencv": "OpenCV 4", "darknet": "original"}
 HEADINGS = {name: heading for name, (heading, _, _) in OURS.items()} | OTHERS
-YARDSTICK = "onnxruntime"  # what ratios refer to: the fastest that these files do not influence
+YARDSTICK = "onnxruntime"  # reference of all ratios: the fastest engine that is independent of this project
 TRAINED = ROOT / "weights" / "csppeleenet-efm-bccd"
 TOLERANCE = 0.15
 
@@ -84,7 +83,7 @@ Row = dict[str, float]  # by engine
 
 
 class Network(NamedTuple):
-    """What is measured. cfg has `side` as its width and height. onnx: made of it for OpenCV, with this batch size."""
+    """A network to measure: a cfg with `side` as width and height, and its ONNX export for OpenCV with this batch size."""
 
     name: str
     side: int
@@ -102,7 +101,7 @@ class Network(NamedTuple):
 
 
 class Engine:
-    """An engine in its own process, stopped except while it answers.
+    """An engine in its own process, which is stopped except while it answers.
 
     problem: why it cannot run the network; empty if it can.
     """
@@ -137,11 +136,11 @@ class Engine:
         self.problem = "" if answer == "ok" else answer or "its process ended"
 
     def seconds(self, passes: int) -> float:
-        """Median of as many passes, after one more that finds cold caches and sleeping threads."""
+        """Median seconds of `passes` passes, after a first one that warms up caches and threads."""
         return statistics.median([float(each) for each in self.ask("run", passes + 1).split()][1:])
 
     def peak_mib(self) -> float | None:
-        """Peak resident memory of the process so far; None where the system does not tell it."""
+        """Peak resident memory of the process so far; None if the system does not report it."""
         status = Path(f"/proc/{self._process.pid}/status")
         found = re.search(r"VmHWM:\s*(\d+) kB", status.read_text()) if status.is_file() else None
         return int(found[1]) / 1024 if found else None
@@ -164,7 +163,7 @@ class Engine:
 
 
 class Darknet(Engine):
-    """The original program, which times its own passes: it is given the same image again and again."""
+    """The original program, which times its own passes; it is given the same image repeatedly."""
 
     def __init__(self, binary: Path, network: Network, threads: int, folder: Path) -> None:
         plan = read_plan(network.cfg)
@@ -173,7 +172,7 @@ class Darknet(Engine):
         names, data = folder / "a.names", folder / "a.data"
         names.write_text("".join(f"{number}\n" for number in range(10_000)))
         data.write_text(f"classes={classes_of(plan)}\nnames={names}\nlabels={names}\n")
-        letters = binary.resolve().parent / "data"  # which it draws labels with
+        letters = binary.resolve().parent / "data"  # it draws labels with these files
         if letters.is_dir() and not (folder / "data").exists():
             (folder / "data").symlink_to(letters)
         task = ["detector", "test"] if plan.box_heads else ["classifier", "predict"]
@@ -195,12 +194,12 @@ class Darknet(Engine):
 
 
 def opencv_engine(python: str, threads: int) -> Engine:
-    """The OpenCV of a Python environment, which also answers the other commands of benchmarks/opencv_worker.py."""
+    """OpenCV in another Python environment; it understands all commands of benchmarks/opencv_worker.py."""
     return Engine([python, str(ROOT / "benchmarks" / "opencv_worker.py")], threads)
 
 
 def engine_of(name: str, network: Network, options: argparse.Namespace, folder: Path) -> Engine:
-    """The engine with the network loaded, or with a `problem`."""
+    """Start an engine and load the network; if that fails, the engine has a `problem`."""
     if name == "darknet":
         return Darknet(options.darknet, network, options.threads, folder)
     if name == "opencv":
@@ -214,7 +213,7 @@ def engine_of(name: str, network: Network, options: argparse.Namespace, folder: 
 
 
 class Worker:
-    """The side of our engines: holds the model between commands, as in benchmarks/opencv_worker.py."""
+    """The process of our engines: holds the model between commands, like benchmarks/opencv_worker.py."""
 
     def load(self, engine: str, cfg: str, weights: str, batch: str, threads: str) -> str:
         torch.set_num_threads(int(threads))
@@ -227,7 +226,7 @@ class Worker:
         return "ok"
 
     def run(self, passes: str) -> str:
-        """Forward passes: the seconds of each."""
+        """Make forward passes; returns the seconds of each."""
         seconds = []
         with torch.inference_mode():
             for _ in range(int(passes)):
@@ -237,7 +236,7 @@ class Worker:
         return " ".join(map(str, seconds))
 
     def detect(self, source: str) -> str:
-        """detect.py --no-save over the source: seconds per image and boxes per image."""
+        """Run the loop of detect.py --no-save over the source; returns seconds per image and boxes per image."""
         arguments = detect.parse_arguments([*self._flags, "--source", source, "--no-save"])
         start = time.perf_counter()
         with contextlib.closing(open_frames(source)) as frames, detect.Recorder(Path(), arguments) as recorder:
@@ -246,7 +245,7 @@ class Worker:
         return f"{seconds / found.images} {sum(found.objects.values()) / found.images}"
 
     def serve(self) -> None:
-        keep_freed_memory()  # as detect.py does
+        keep_freed_memory()  # like detect.py
         commands: dict[str, Callable[..., str]] = {"load": self.load, "run": self.run, "detect": self.detect}
         answers = os.fdopen(os.dup(1), "w")
         with Path(os.devnull).open("w") as nowhere, contextlib.redirect_stdout(nowhere):
@@ -260,7 +259,7 @@ class Worker:
 
 
 def prepared(name: str, side: int, batch: int, folder: Path, *, onnx: bool) -> Network:
-    """A cfg of this size, with random weights that keep activations in a plausible range. onnx: export it too."""
+    """Write a cfg of this size and random weights that keep activations in a plausible range; onnx: export it too."""
     cfg = cfg_path(name)
     network = settle_statistics(load(cfg, width=side, height=side))
     sized = folder / "a.cfg"
@@ -273,7 +272,7 @@ def prepared(name: str, side: int, batch: int, folder: Path, *, onnx: bool) -> N
 
 
 def forward_passes(network: Network, options: argparse.Namespace, folder: Path) -> tuple[Row, Row]:
-    """Milliseconds of a pass, and peak memory in MiB, of each engine; the engines take turns."""
+    """Milliseconds per pass and peak memory in MiB of each engine; the engines take turns."""
     engines = {name: engine_of(name, network, options, folder) for name in options.engine}
     try:
         for name, engine in engines.items():
@@ -310,7 +309,7 @@ def end_to_end(name: str, network: Network, source: Path, options: argparse.Name
 
 
 def write_sources(folder: Path, frames: int, size_wh: tuple[int, int]) -> dict[str, Path]:
-    """A video and a folder of JPEG files of the same frames: discs that drift over soft light, with a camera's noise."""
+    """Write the same frames as a video and as JPEG files: discs drifting over a soft gradient, with camera noise."""
     width, height = size_wh
     generator = np.random.default_rng(0)
     ground = cv2.resize(generator.integers(150, 230, (3, 4, 3), np.uint8), size_wh, interpolation=cv2.INTER_CUBIC)
@@ -330,7 +329,7 @@ def write_sources(folder: Path, frames: int, size_wh: tuple[int, int]) -> dict[s
 
 
 def engine_table(heading: str, columns: Sequence[str], rows: dict[str, Row]) -> str:
-    """Markdown: a row for each entry, a column for each engine that any of them has."""
+    """A Markdown table: a row for each entry, a column for each engine that occurs in any of them."""
     cells = (
         [label, *(f"{row[each]:.{1 if row[each] < 100 else 0}f}" if each in row else "-" for each in columns)]
         for label, row in rows.items()
@@ -339,7 +338,7 @@ def engine_table(heading: str, columns: Sequence[str], rows: dict[str, Row]) -> 
 
 
 def worse(ratios: dict[str, Row], stored: dict[str, Row], tolerance: float) -> list[str]:
-    """What is slower than stored, a sentence each."""
+    """A sentence for each ratio that is worse than the stored one."""
     return [
         f"{label}, {name}: ratio {ratios[label][name]:.2f}, stored {value:.2f} (tolerance {tolerance:.0%})"
         for label, row in stored.items()
@@ -353,24 +352,27 @@ def parse_arguments() -> argparse.Namespace:
     parser.add_argument(
         "--cfg", nargs="+", help="cfg files, or names of files in cfg/; default: six models at their usual sizes"
     )
-    parser.add_argument("--img-size", type=int, nargs="+", help="default: 416 for cfgs that are named")
+    parser.add_argument("--img-size", type=int, nargs="+", help="input sizes (default: 416 with --cfg)")
     parser.add_argument("--batch-size", "--batch", type=int, nargs="+", default=[1])
-    parser.add_argument("--engine", nargs="+", choices=HEADINGS, help="default: all that are there")
+    parser.add_argument("--engine", nargs="+", choices=HEADINGS, help="default: all that are available")
     parser.add_argument("--opencv-python", help="Python of an environment with OpenCV 4.x")
     parser.add_argument("--darknet", type=Path, help="the original's binary")
     parser.add_argument("--threads", type=int, default=os.cpu_count())
     parser.add_argument("--turns", type=int, default=5)
-    parser.add_argument("--passes", type=int, default=5, help="of a turn, whose median counts")
+    parser.add_argument("--passes", type=int, default=5, help="passes per turn, of which the median counts")
     parser.add_argument(
-        "--end-to-end", action="store_true", help="detect.py on a video and on files, not forward passes"
+        "--end-to-end", action="store_true", help="measure detect.py on a video and on files instead of forward passes"
     )
     parser.add_argument(
-        "--weights", type=Path, default=TRAINED.with_suffix(".weights"), help="for --end-to-end, beside their .cfg"
+        "--weights",
+        type=Path,
+        default=TRAINED.with_suffix(".weights"),
+        help="weights for --end-to-end, next to their .cfg",
     )
-    parser.add_argument("--size", type=int, nargs=2, default=[1280, 720], help="of the video, default 1280 720")
-    parser.add_argument("--frames", type=int, default=60, help="of the video, default 60")
-    parser.add_argument("--save", type=Path, metavar="FILE", help="add the ratios to a JSON file")
-    parser.add_argument("--check", type=Path, metavar="FILE", help="compare the ratios with those stored")
+    parser.add_argument("--size", type=int, nargs=2, default=[1280, 720], help="size of the video (default 1280 720)")
+    parser.add_argument("--frames", type=int, default=60, help="frames of the video (default 60)")
+    parser.add_argument("--save", type=Path, metavar="FILE", help="store the ratios in a JSON file")
+    parser.add_argument("--check", type=Path, metavar="FILE", help="compare the ratios with those in the file")
     parser.add_argument("--worker", action="store_true", help=argparse.SUPPRESS)
     options = parser.parse_args()
     given = {"opencv": options.opencv_python, "darknet": options.darknet}
@@ -406,7 +408,7 @@ def main() -> int:
 
 
 def forward_tables(options: argparse.Namespace, folder: Path) -> dict[str, Row]:
-    """Print times and memory; returns ratios to YARDSTICK."""
+    """Print times and memory; returns the ratios to YARDSTICK."""
     names = {name: options.img_size or [416] for name in options.cfg} if options.cfg else {}
     sides = names or {name: options.img_size or [side] for name, side in MODELS.items()}
     times, memory = dict[str, Row](), dict[str, Row]()
@@ -427,7 +429,7 @@ def forward_tables(options: argparse.Namespace, folder: Path) -> dict[str, Row]:
 
 
 def end_to_end_table(options: argparse.Namespace, folder: Path) -> dict[str, Row]:
-    """Print what detection costs beside each engine; returns the ratios."""
+    """Print the cost of detection compared with each bare engine; returns the ratios."""
     ratios: dict[str, Row] = {}
     print(table(("source", "input", "engine", "engine alone, ms", "end to end, ms", "ratio", "boxes")))
     sources = write_sources(folder, options.frames, tuple(options.size))

@@ -1,8 +1,8 @@
-"""8-bit models against float ones: mAP and processor time of each engine, side by side in one run.
+"""Compare 8-bit with float models: mAP and processor time of each engine, in one run.
 
-Exports are kept in --out and reused, so that a second run only measures speed. A data set with a single split is divided: every
-other image calibrates, the rest measure. Engines take turns on one prepared image with one thread each; processor time depends
-little on what else the machine does.
+Exports are kept in --out and reused, so that a second run only measures speed. If a data set has a single split, every other
+image is used for calibration and the rest for measuring mAP. Engines take turns on a prepared image, with one thread each;
+processor time depends little on other load.
 
   python benchmarks/int8.py --out runs/int8 --model weights/scenes.cfg weights/scenes.weights big/scenes.data
 """
@@ -47,7 +47,7 @@ def data_of(path: str, count: int) -> Int8Data:
 
 
 def write(cfg: str, weights: str, data_path: str, folder: Path, count: int) -> None:
-    """Float and 8-bit models for both engines, the latter with their mAP inside."""
+    """Write float and 8-bit models for both engines; the 8-bit ones record their mAP."""
     network, names = load_model(weights, LoadOptions(cfg=cfg))
     network.fold()
     options, data = ExportOptions(outputs="raw"), data_of(data_path, count)
@@ -64,7 +64,7 @@ def write(cfg: str, weights: str, data_path: str, folder: Path, count: int) -> N
 
 
 def timed(sessions: dict[str, Session], turns: int, runs: int) -> dict[str, float]:
-    """Median milliseconds of processor time of a run of each."""
+    """Median processor milliseconds per run of each session."""
     (width, height) = next(iter(sessions.values())).metadata.size_wh
     images = np.random.default_rng(0).random((1, 3, height, width), np.float32)
     times: dict[str, list[float]] = {name: [] for name in sessions}

@@ -1,14 +1,14 @@
-"""Kill the project's commands at random moments, and look at what they leave behind.
+"""Kill the project's commands at random moments, and check what they leave behind.
 
 Trainings (in one process with mosaic, multi-scale training and dropout; with a moving average; in two processes) are killed
-and resumed again and again. After every kill last.pt must be readable and no older than the interval at which it is saved.
-The run must end with the same weights, bit for bit, as one that was never killed.
+and resumed repeatedly. After every kill, last.pt must be readable and no older than the interval at which it is saved. The run
+must end with bit-identical weights to one that was never killed.
 
-Commands that write results (evaluation, detection with a video, conversion, export, the image cache) are killed over the
-results of an earlier run or in an empty folder. After every kill each file must be the old one, the new one, or absent.
-The next run must complete them.
+Commands that write results (evaluation, detection with a video, conversion, export, the image cache) are killed in an empty
+folder, or while they replace the results of an earlier run. After every kill, each file must be the old one, the new one, or
+absent. The next run must complete the results.
 
-The parent process has imported everything and forks what is killed, so that a kill costs little more than its work.
+The parent process imports everything once and forks the processes that it kills, so that a kill costs little time.
 
   python benchmarks/kills.py --kills 1000
   python benchmarks/kills.py --kills 100 --only training export
@@ -97,17 +97,14 @@ num=2
 random=1
 """
 AVERAGED = 2400
-"""Iterations of a training whose moving average is used: it needs more than two thousand (training/optimizer.py)."""
-_AHEAD = 5  # iterations that a training may run on where the machine delays its kill
-_TERM_S, _KILL_S = (
-    5,
-    10,
-)  # after which the other processes of a training are ended when one was killed, as torchrun does
+"""Iterations of the training with a moving average, which needs more than two thousand (training/optimizer.py)."""
+_AHEAD = 5  # iterations that a training may continue if the machine delays the kill
+_TERM_S, _KILL_S = 5, 10  # seconds from the kill of one process to SIGTERM and SIGKILL for the others, as by torchrun
 
 
 @dataclass
 class Kills:
-    """Number of kills. in_write: those that left a temporary file. in_start: those before there were any results."""
+    """Number of kills; in_write: kills that left a temporary file; in_start: kills before there were any results."""
 
     kills: int = 0
     in_write: int = 0
@@ -117,8 +114,13 @@ class Kills:
 
 @dataclass
 class Outcome(Kills):
-    """every: iterations between checkpoints. readable: kills after which last.pt was readable, or not due yet. most_lost: most
-    iterations that one kill cost. same: whether the final weights are those of a run without kills."""
+    """Outcome of a killed and resumed training.
+
+    every: iterations between checkpoints.
+    readable: kills after which last.pt was readable, or not due yet.
+    most_lost: maximum number of iterations lost by one kill.
+    same: whether the final weights equal those of a run without kills.
+    """
 
     every: int = 1
     readable: int = 0
@@ -140,8 +142,12 @@ class Outcome(Kills):
 
 @dataclass
 class Leftovers(Kills):
-    """What a command left when it was killed. files: files that were compared. bad: descriptions of those that were neither the
-    old nor the new one. completed: later runs that gave exactly the results of a run without kills, of `runs`."""
+    """What a command left when it was killed.
+
+    files: number of files compared.
+    bad: descriptions of files that were neither the old nor the new one.
+    completed: how many of `runs` later runs produced exactly the results of a run without kills.
+    """
 
     files: int = 0
     runs: int = 0
@@ -157,11 +163,11 @@ class Leftovers(Kills):
         return f"{self.files} files compared, {broken}; {self.completed} of {self.runs} later runs complete them"
 
 
-Counter = ctypes.c_longlong  # by RawValue: a process and its children share its value
+Counter = ctypes.c_longlong  # created by RawValue: a process and its children share the value
 
 
 def prepare(folder: Path, length: int, every: int, filters: int = 64, ema: float = 0.0) -> None:
-    """Four small images, their labels and a cfg."""
+    """Write four small images, their labels and a cfg."""
     rng = np.random.default_rng(0)
     for number in range(4):
         cv2.imwrite(str(folder / f"{number}.png"), rng.integers(0, 255, (40, 40, 3), np.uint8))
@@ -174,7 +180,7 @@ def prepare(folder: Path, length: int, every: int, filters: int = 64, ema: float
 
 
 def fork(log: Path, work: Callable[[], int]) -> int:
-    """The process id of a child that does `work`, prints into `log`, and ends with the exit code that `work` returns."""
+    """Fork a child that calls `work`, prints into `log`, and exits with the code returned; returns its process id."""
     child = os.fork()
     if child:
         return child
@@ -183,7 +189,9 @@ def fork(log: Path, work: Callable[[], int]) -> int:
         os.dup2(file.fileno(), 1)
         os.dup2(file.fileno(), 2)
         sys.stdout = sys.stderr = file
-        tqdm.set_lock(threading.RLock())  # a kill while the lock that forks share is held would block the others
+        tqdm.set_lock(
+            threading.RLock()
+        )  # forks share the default lock: if one is killed while holding it, the others would block
         torch.set_num_threads(1)
         code = work()
         sys.stdout.flush()
@@ -198,7 +206,7 @@ def fork(log: Path, work: Callable[[], int]) -> int:
 
 
 def start(folder: Path, name: str, counter: Counter, processes: int = 1, limit: int | None = None) -> list[int]:
-    """Train in child processes, resuming from last.pt if it exists; returns their ids. limit: iteration at which they wait."""
+    """Train in child processes, resuming from last.pt if it exists; returns their ids. They wait at iteration `limit`."""
     last = folder / name / "weights" / "last.pt"
     begin = ["--cfg", f"{folder}/my.cfg", "--data", f"{folder}/my.data", "--project", str(folder), "--name", name]
     flags = ["--resume", str(last)] if last.exists() else [*begin, "--exist-ok", "--no-val", "--no-plots"]
@@ -220,7 +228,7 @@ def start(folder: Path, name: str, counter: Counter, processes: int = 1, limit: 
 def counted(
     average: Callable[[Run, Update], None], counter: Counter, limit: int | None
 ) -> Callable[[Run, Update], None]:
-    """The hook that comes before saving, which also notes the iteration and waits for the kill at the limit."""
+    """Wrap the hook before saving so that it also records the iteration, and waits to be killed at the limit."""
 
     def note(run: Run, update: Update) -> None:
         average(run, update)
@@ -232,7 +240,7 @@ def counted(
 
 
 def wait_and_kill(children: list[int], counter: Counter, iterations: int, draw: random.Random) -> bool:
-    """Kill one of the processes after some iterations and a random part of one; False if the training ended first."""
+    """Kill one of the processes after `iterations` and a random fraction of one; False if the training ended first."""
     first = seen = counter.value
     changed, pace = time.perf_counter(), 0.005
     while counter.value < first + iterations:
@@ -253,7 +261,7 @@ def wait_and_kill(children: list[int], counter: Counter, iterations: int, draw: 
 
 
 def _wait(children: Sequence[int]) -> None:
-    """Wait for the processes of a training that is over; those that go on are ended, as torchrun does."""
+    """Wait for the processes of a training that is over; processes that continue are ended, as by torchrun."""
     for child in children:
         begun = time.monotonic()
         while not os.waitpid(child, os.WNOHANG)[0]:
@@ -266,12 +274,12 @@ def _wait(children: Sequence[int]) -> None:
 def campaign(
     folder: Path, kills: int, every: int, seed: int = 0, *, ema: float = 0.0, processes: int = 1, most: int = 6
 ) -> Outcome:
-    """Train in `folder` with so many kills, then to the end. most: iterations of a run before it is killed."""
+    """Train in `folder` with this many kills, then to the end; most: maximum iterations of a run before it is killed."""
     draw = random.Random(seed)
     length = max(most * kills + 30, AVERAGED if ema else 0)
     most = max(most, length // (kills + 1)) if ema else most
     prepare(folder, length, every, ema=ema)
-    torch.optim.SGD([torch.zeros(1)], lr=1.0)  # the first optimizer of a process imports much of PyTorch
+    torch.optim.SGD([torch.zeros(1)], lr=1.0)  # the first optimizer in a process imports large parts of PyTorch
     outcome, counter, begun = Outcome(every=every), RawValue(Counter), time.perf_counter()
     weights = folder / "killed" / "weights"
     while outcome.kills < kills and outcome.iterations < length:
@@ -309,9 +317,9 @@ def _wait_for_all(children: Sequence[int]) -> list[int]:
 class Command:
     """A command that writes results into `folder/out` from the inputs in `folder`.
 
-    run: its exit code; 0 or 1 chooses one of two inputs, whose results differ. sets: files that must be of one version: the name
-    of the one that says that they are complete, and how the paths of the others begin. fresh: the results of an earlier run
-    would be refused.
+    run: runs it, returns its exit code; version 0 or 1 selects one of two inputs, whose results differ.
+    fresh: the command rejects a folder with the results of an earlier run.
+    sets: files that must be of the same version: name of the file that marks the set complete, path prefix of the others.
     """
 
     run: Callable[..., int]
@@ -320,7 +328,7 @@ class Command:
 
 
 def inputs(folder: Path) -> None:
-    """A data set, a clip, and two weights files for one cfg."""
+    """Write a data set, a video, and two weights files for one cfg."""
     prepare(folder, 10, 2, filters=8)
     network = load(folder / "my.cfg")
     for version in (0, 1):
@@ -371,7 +379,7 @@ def _convert_data(folder: Path, version: int) -> int:
 
 
 def _complete(path: Path) -> bool:
-    """Whether a data set is there; an incomplete folder of Pascal VOC is removed, as its message says."""
+    """Whether a data set is complete; an incomplete Pascal VOC folder is removed, as the error message instructs."""
     if path.suffix:
         return path.exists()
     if path.exists() and not (path / "classes.names").exists():
@@ -387,7 +395,7 @@ def _export(folder: Path, version: int) -> int:
 def _cache(folder: Path, version: int) -> int:
     rng = np.random.default_rng(version)
     images = [folder / f"{number}.png" for number in range(4)]
-    for path in images:  # in place of the old ones: their times differ
+    for path in images:  # replaces the old ones, so that modification times differ
         cv2.imwrite(str(path), rng.integers(0, 255, (40, 40, 3), np.uint8))
         os.utime(path, (1000 + version, 1000 + version))
     cache = open_cache(images, 3, CacheOptions(kind=DISK, folder=folder / "out"))
@@ -418,7 +426,7 @@ COMMANDS = {
 
 
 def kill_command(folder: Path, command: Command, kills: int, seed: int = 0) -> Leftovers:
-    """Kill a command so many times in `folder`, at moments spread evenly over its run."""
+    """Kill a command `kills` times in `folder`, at moments spread evenly over its run."""
     draw, found, begun = random.Random(seed), Leftovers(), time.perf_counter()
     inputs(folder)
     out, log = folder / "out", folder / "commands.log"
@@ -447,7 +455,7 @@ def kill_command(folder: Path, command: Command, kills: int, seed: int = 0) -> L
 
 
 def _kill_after(child: int, seconds: float, log: Path) -> bool:
-    """Kill a command when it has worked so long, whatever else the machine does; False if it ended before."""
+    """Kill a command after it has worked for `seconds`, independent of other load; False if it ended first."""
     ticks = os.sysconf("SC_CLK_TCK")
     while True:
         ended, status = os.waitpid(child, os.WNOHANG)
@@ -466,7 +474,7 @@ def _kill_after(child: int, seconds: float, log: Path) -> bool:
 
 
 def _reference(folder: Path, command: Command, version: int) -> tuple[dict[str, Any], float]:
-    """The results of an undisturbed run, which are kept in `whole0` or `whole1`, and the seconds that it worked."""
+    """The results of an undisturbed run, kept in `whole0` or `whole1`, and the seconds that it took."""
     out = folder / "out"
     shutil.rmtree(out, ignore_errors=True)
     child = fork(folder / "commands.log", lambda: command.run(folder, version))
@@ -478,9 +486,9 @@ def _reference(folder: Path, command: Command, version: int) -> tuple[dict[str, 
 
 
 def tree(folder: Path) -> dict[str, Any]:
-    """The content of every file below `folder` that a user sees, by its name.
+    """The content of every user-visible file below `folder`, by name.
 
-    Of metrics.json without the times, and of TorchScript without the line numbers of its callers, which PyTorch puts in.
+    Times in metrics.json, and the line numbers of callers that PyTorch writes into TorchScript, are left out.
     """
     found: dict[str, Any] = {}
     for path in sorted(folder.rglob("*")):
@@ -489,7 +497,7 @@ def tree(folder: Path) -> dict[str, Any]:
         if hidden or path.is_dir():
             continue
         data: Any = path.read_bytes()
-        with contextlib.suppress(ValueError, zipfile.BadZipFile):  # it is cut short: its data differ from whole ones
+        with contextlib.suppress(ValueError, zipfile.BadZipFile):  # truncated: its bytes differ from the complete ones
             if path.name == "metrics.json":
                 data = {key: value for key, value in json.loads(data).items() if "speed" not in key}
             elif path.suffix == ".torchscript":
@@ -501,7 +509,7 @@ def tree(folder: Path) -> dict[str, Any]:
 
 
 def judge(left: dict[str, Any], versions: Sequence[dict[str, Any]], sets: Sequence[tuple[str, str]]) -> tuple[str, ...]:
-    """What is wrong with the files that a killed command left, given the whole ones of each version."""
+    """What is wrong with the files that a killed command left, given the complete files of each version."""
     bad = []
     for name, data in left.items():
         whole = [version.get(name) for version in versions]
@@ -514,7 +522,7 @@ def judge(left: dict[str, Any], versions: Sequence[dict[str, Any]], sets: Sequen
 def torn_sets(
     left: dict[str, Any], versions: Sequence[dict[str, Any]], sets: Sequence[tuple[str, str]]
 ) -> Iterator[str]:
-    """Files that say that their set is complete, where its files are of no single version. sets: see Command."""
+    """Yield files that mark their set complete although its files are not all of one version; sets: see Command."""
     for last, others in sets:
         for name in (name for name in left if Path(name).name == last):
             whole = (
@@ -534,11 +542,11 @@ TRAININGS: dict[str, dict[str, Any]] = {
     "two processes": {"processes": 2},
 }
 SHARES = {"training": 0.3, "moving average": 0.1, "two processes": 0.1}
-"""Parts of all kills; the commands share the rest."""
+"""Fractions of all kills; the commands share the rest."""
 
 
 def import_all() -> None:
-    """Import what the children need, which would take most of their time."""
+    """Import what the children need, because importing would take most of their time."""
     import onnx
     import onnxruntime
     import openvino
@@ -551,9 +559,9 @@ def import_all() -> None:
 
 def parse_arguments(arguments: list[str] | None = None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--kills", type=above_zero, default=1000, help="in all, default 1000")
-    parser.add_argument("--every", type=above_zero, default=2, help="iterations between checkpoints, default 2")
-    parser.add_argument("--only", nargs="+", choices=[*TRAININGS, *COMMANDS], help="what is killed, default all")
+    parser.add_argument("--kills", type=above_zero, default=1000, help="total number of kills (default 1000)")
+    parser.add_argument("--every", type=above_zero, default=2, help="iterations between checkpoints (default 2)")
+    parser.add_argument("--only", nargs="+", choices=[*TRAININGS, *COMMANDS], help="what to kill (default all)")
     parser.add_argument("--seed", type=whole, default=0)
     return parser.parse_args(arguments)
 

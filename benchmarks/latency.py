@@ -1,11 +1,10 @@
-"""Measures a forward pass of every model of the papers' tables, for docs/models.md.
+"""Measure the latency of every model in the papers' tables, for docs/models.md.
 
-One image, one thread, batch norm folded. Processor time is measured, not the
-clock, and the least of several passes in several rounds over all models is taken: what a pass needs when nothing else
-runs on the machine.
+One image, one thread, batch norm folded. The result is the minimum processor time of several passes in several rounds over all
+models, which is what a pass takes if nothing else runs on the machine.
 
---table-5 measures the frames per second of CSPNet's Table 5 instead, by the clock, with benchmarks/inference.py: the engines that
-are installed, and OpenCV 4 from an environment of its own.
+--table-5 instead measures the frames per second of CSPNet's Table 5, in wall-clock time, with benchmarks/inference.py: the
+installed engines, and OpenCV 4 from its own environment.
 
   python benchmarks/latency.py
   python benchmarks/latency.py --table-5 --opencv-python /somewhere/cv4/bin/python
@@ -39,7 +38,7 @@ PASSES = 3
 
 
 def least_ms(name: str, side: int) -> float:
-    """Processor milliseconds of the quickest of PASSES forward passes after one for warming up."""
+    """Processor milliseconds of the fastest of PASSES forward passes, after a warm-up pass."""
     network = settle_statistics(load(cfg_path(name), width=side, height=side)).fold()
     image = torch.rand(1, 3, side, side)
     seconds = []
@@ -52,14 +51,14 @@ def least_ms(name: str, side: int) -> float:
 
 
 def processor() -> str:
-    """The processor's name where the system tells it."""
+    """Name of the processor, if the system reports it."""
     info = Path("/proc/cpuinfo")
     names = [line.partition(":")[2].strip() for line in info.read_text().splitlines() if "model name" in line]
     return names[0] if names else platform.processor() or platform.machine()
 
 
 def frames_per_second(options: argparse.Namespace) -> dict[str, dict[str, float]]:
-    """Of the rows of Table 5, by engine: the most of several rounds over all of them."""
+    """Frames per second for the rows of Table 5, by engine: the maximum of several rounds over all rows."""
     options.engine = [name for name in ("torch", "onnxruntime", "openvino") if is_installed(name)]
     options.engine += ["opencv"] * bool(options.opencv_python)
     options.turns = 1
@@ -81,9 +80,11 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--out", type=Path, default=OUT)
     parser.add_argument("--table-5", action="store_true")
-    parser.add_argument("--opencv-python", help="of --table-5: Python of an environment with OpenCV 4.x")
-    parser.add_argument("--threads", type=int, default=os.cpu_count(), help="of --table-5, default: all processors")
-    parser.add_argument("--passes", type=int, default=9, help="of a round of --table-5, whose median counts")
+    parser.add_argument("--opencv-python", help="for --table-5: Python of an environment with OpenCV 4.x")
+    parser.add_argument("--threads", type=int, default=os.cpu_count(), help="for --table-5 (default: all processors)")
+    parser.add_argument(
+        "--passes", type=int, default=9, help="for --table-5: passes per round, of which the median counts"
+    )
     options = parser.parse_args()
     place = f"an {processor()} with PyTorch {torch.__version__}"
     results = json.loads(options.out.read_text(encoding="utf-8")) if options.out.exists() else {"about": "", "ms": {}}
@@ -103,7 +104,7 @@ def main() -> None:
 
 
 def least_of_all_models(rounds: int) -> dict[str, float]:
-    """Processor milliseconds by model and input size."""
+    """Minimum processor milliseconds of several rounds, by model and input size."""
     torch.set_num_threads(1)
     found: dict[str, float] = {}
     for number in range(rounds):

@@ -1,7 +1,7 @@
-"""Does the loader keep the network busy? Images per second of the loader alone, against what training consumes.
+"""Check that the loader keeps the network busy: images per second of the loader alone, and consumed by training.
 
-Both are measured in turns in one process, so that the ratio holds when the machine's speed drifts: the loader with its
-worker processes while nothing is trained, then weight updates on batches made before. Every other sample is a mosaic.
+The two are measured in turns in one process, so that the ratio holds if the machine's speed drifts: the loader with its worker
+processes while nothing trains, then weight updates on batches made before. Every other sample is a mosaic.
 
   python benchmarks/loader.py                                        drawn scenes
   python benchmarks/loader.py --data my.data --img-size 608 --workers 4 --cache-images
@@ -58,9 +58,9 @@ def make_run(options: argparse.Namespace, folder: Path) -> Run:
 
 
 def loader_speed(run: Run, count: int) -> tuple[float, list[TrainBatch]]:
-    """Images per second, not counting those ready in advance, and the batches."""
+    """Images per second, not counting those prefetched, and the batches."""
     batches = iter(run.loader)
-    ready = 2 * max(1, run.options.workers) + 1  # PyTorch keeps two batches ready per worker
+    ready = 2 * max(1, run.options.workers) + 1  # PyTorch prefetches two batches per worker
     for _ in range(ready):
         next(batches)
     begin = time.perf_counter()

@@ -1,12 +1,12 @@
-"""Runs networks in OpenCV, for benchmarks/inference.py and benchmarks/export_zoo.py.
+"""Run networks in OpenCV, for benchmarks/inference.py and benchmarks/export_zoo.py.
 
-It needs cv2 and numpy only, so that any version can be asked from an environment of its own. Commands are lines of words with
-tabs between them, each answered by a line:
+This needs only cv2 and numpy, so that any version of OpenCV can run in its own environment. Commands are lines of words separated
+by tabs; each is answered with a line:
 
   version
-  load MODEL SIDE BATCH THREADS       an ONNX file: `ok`, or the reason why not
-  run PASSES                          forward passes of the network loaded: the seconds of each
-  save MODEL INPUT.npy OUTPUT.npz     one pass of an ONNX file, whose outputs are saved: `ok`, or the reason why not
+  load MODEL SIDE BATCH THREADS       load an ONNX file; answers `ok`, or the reason why not
+  run PASSES                          run the loaded network; answers with the seconds of each pass
+  save MODEL INPUT.npy OUTPUT.npz     run an ONNX file once and save its outputs; answers `ok`, or the reason why not
 """
 
 from __future__ import annotations

@@ -1,10 +1,10 @@
-"""Cut the power after every system call of the commands that write results, and look at what would be on the disk.
+"""Simulate a power loss after every system call of the commands that write results, and check what would be on the disk.
 
 strace records what a command does to its files: create, write, truncate, sync, rename, remove. The recording is replayed on a
-model of a disk that keeps no more than POSIX promises: the content of a file after fsync of the file, a name after fsync of
-its folder. After every call the states are made that a power loss could leave: each of the unsynced names kept or not, and
-unsynced content missing, cut in half, zeros, or complete. In every state each file must be the old one, the new one, or
-absent, and at the end of the command what it wrote must be there.
+model of a disk that keeps only what POSIX guarantees: the content of a file after fsync of the file, a name after fsync of its
+folder. After every call, all states that a power loss could leave are generated: each unsynced name kept or lost, and unsynced
+content missing, cut in half, zeros, or complete. In every state, each file must be the old one, the new one, or absent; after
+the end of the command, everything that it wrote must be there.
 
   python benchmarks/power_loss.py
   python benchmarks/power_loss.py --only export
@@ -37,7 +37,7 @@ CALLS = (
     "open,openat,creat,write,pwrite64,writev,pwritev,lseek,ftruncate,truncate,fallocate,fsync,fdatasync,sync,rename,renameat,"
     "renameat2,unlink,unlinkat,rmdir,mkdir,mkdirat,link,linkat,symlink,symlinkat,dup,dup2,dup3,close,copy_file_range,sendfile,chdir"
 )
-_SEPARATE = 8  # unsynced names that are kept or lost one by one; older ones together
+_SEPARATE = 8  # number of unsynced names that are kept or lost independently; older ones only together
 _LINE = re.compile(r"\d+ +(\w+)\((.*)\) += (-?\d+)")
 _STRING = re.compile(r'"((?:\\x[0-9a-f]{2})*)"(\.\.\.)?')
 _HANDLE = re.compile(r"(?:(\d+)|AT_FDCWD)<((?:\\x[0-9a-f]{2})*)>")
@@ -45,7 +45,12 @@ _HANDLE = re.compile(r"(?:(\d+)|AT_FDCWD)<((?:\\x[0-9a-f]{2})*)>")
 
 @dataclass(frozen=True)
 class Call:
-    """A system call that succeeded. handles: (number, path) of its file descriptors; texts: its strings; found: what it gave."""
+    """A successful system call.
+
+    handles: (number, path) of its file descriptors.
+    texts: its string arguments.
+    found: its return value.
+    """
 
     name: str
     handles: tuple[tuple[int, str], ...]
@@ -55,12 +60,12 @@ class Call:
 
     @property
     def folder(self) -> str:
-        """Folder that its paths are relative to; empty: the working folder."""
+        """The folder that its paths are relative to; empty for the working folder."""
         return self.handles[0][1] if self.handles else ""
 
 
 def record(command: list[str], log: Path) -> list[Call]:
-    """Run a command under strace; its calls in order. Raises RuntimeError if it fails."""
+    """Run a command under strace; returns its calls in order. Raises RuntimeError if it fails."""
     strace = ["strace", "-f", "-y", "-xx", "-s", str(2**24), "-e", f"trace={CALLS}", "-o", str(log)]
     done = subprocess.run([*strace, *command], capture_output=True, text=True)
     if done.returncode:
@@ -95,7 +100,7 @@ def _bytes(text: str) -> bytes:
 
 @dataclass(eq=False)
 class Entry:
-    """A file, folder or link. data: what was written; synced: what fsync brought to the disk, None if nothing."""
+    """A file, folder or link; data: what was written; synced: what fsync has brought to the disk, None if nothing."""
 
     folder: bool = False
     link: bytes | None = None
@@ -106,7 +111,7 @@ class Entry:
 
 
 def _set(names: dict[str, Entry], name: str, entry: Entry | None) -> None:
-    """Give a name to an entry; None: remove the name."""
+    """Bind a name to an entry; None removes the name."""
     if entry is None:
         names.pop(name, None)
     else:
@@ -114,11 +119,11 @@ def _set(names: dict[str, Entry], name: str, entry: Entry | None) -> None:
 
 
 class Disk:
-    """The files below `root`, and what of them would survive a power loss."""
+    """The files below `root`, and what would survive a power loss."""
 
     def __init__(self, root: Path) -> None:
         self.root, self.top = root, _read(root)
-        self.pending: list[tuple[Entry, str, Entry | None]] = []  # names that are not synced, in order
+        self.pending: list[tuple[Entry, str, Entry | None]] = []  # unsynced changes of names, in order
         self.whole: dict[str, set[bytes]] = {}
         """Contents that a name may have: those before, and those that it had when a complete file was renamed to it."""
         for name, entry in _files(self.top.names):
@@ -127,7 +132,7 @@ class Disk:
         self._opened: dict[int, tuple[Entry, int, bool]] = {}
 
     def apply(self, call: Call) -> bool:
-        """Whether the call changed anything."""
+        """Apply a call; returns whether it changed anything."""
         act = getattr(self, f"_{call.name.rstrip('0123456789')}", None)
         return bool(act(call)) if act is not None else self._refuse(call)
 
@@ -138,7 +143,7 @@ class Disk:
     # What can be on the disk after a power loss
 
     def states(self) -> Iterator[dict[str, bytes]]:
-        """Visible files by name, for each state that a power loss now could leave."""
+        """Yield the visible files by name, for each state that a power loss at this point could leave."""
         pending = len(self.pending)
         choices = [set(range(count)) for count in range(max(0, pending - _SEPARATE), pending + 1)]
         choices += [{number} for number in range(max(0, pending - _SEPARATE), pending)]
@@ -152,7 +157,7 @@ class Disk:
                 yield {name: content(entry) for name, entry in _files(changed.get(self.top, self.top.durable), changed)}
 
     def now(self) -> dict[str, bytes]:
-        """Visible files as the command sees them."""
+        """The visible files as the command sees them."""
         return {name: entry.data for name, entry in _files(self.top.names)}
 
     # System calls
@@ -286,7 +291,7 @@ class Disk:
         return self._opened.get(call.handles[0][0])
 
     def _inside(self, path: str) -> tuple[str, ...] | None:
-        """Parts of a path below the root."""
+        """Parts of a path relative to the root; None if it is outside."""
         given = Path(path)
         return given.relative_to(self.root).parts if given.is_relative_to(self.root) else None
 
@@ -297,7 +302,7 @@ class Disk:
         return entry
 
     def _place(self, folder: str, text: bytes) -> tuple[Entry, str] | None:
-        """Folder and name of a path below the root, whose folder is relative to `folder`."""
+        """Parent entry and name of a path relative to `folder`; None if it is outside the root."""
         parts = self._inside(str(self._working / folder / text.decode()))
         if not parts:
             return None
@@ -307,7 +312,7 @@ class Disk:
 
 
 def _read(path: Path) -> Entry:
-    """What is on the disk already, durable."""
+    """Read what is already on the disk, as durable."""
     if path.is_symlink():
         return Entry(link=bytes(path.readlink()))
     if not path.is_dir():
@@ -321,7 +326,10 @@ def _read(path: Path) -> Entry:
 def _files(
     names: dict[str, Entry], changed: dict[Entry, dict[str, Entry]] | None = None, at: str = ""
 ) -> Iterator[tuple[str, Entry]]:
-    """Files that a user sees. changed: names of folders that differ from the durable ones; None: those that the command sees."""
+    """Yield the user-visible files.
+
+    changed: names in folders that differ from the durable ones; None: the names that the command sees.
+    """
     for name, entry in names.items():
         if name.startswith(".") or name.endswith(".part") or name == JOURNAL or "tfevents" in name:
             continue
@@ -350,8 +358,14 @@ def _complete(entry: Entry) -> bytes:
 
 @dataclass
 class Found:
-    """calls: that changed something. states: after a power loss; different: those in which the files differ. bad: what was wrong.
-    late: files that a power loss right after the end of the command could take back."""
+    """What was found.
+
+    calls: number of calls that changed something.
+    states: number of states after a power loss.
+    different: number of distinct states.
+    bad: descriptions of what was wrong.
+    late: files that a power loss directly after the end of the command could revert.
+    """
 
     calls: int = 0
     states: int = 0
@@ -361,7 +375,7 @@ class Found:
 
 
 def examine(calls: Iterable[Call], disk: Disk, sets: tuple[tuple[str, str], ...] = (), grows: str = "") -> Found:
-    """Replay calls, and judge every state. sets: see Command. grows: name of a file that is written bit by bit."""
+    """Replay calls and check every state; sets: see Command; grows: name of a file that is written incrementally."""
     found, seen, bad = Found(), set[int](), dict[str, None]()
     before = disk.now()
     states: list[dict[str, bytes]] = []
@@ -398,12 +412,12 @@ def _train(folder: Path, version: int) -> int:
 ALL = {name: command for name, command in COMMANDS.items() if name != "compiled models"} | {
     "training": Command(run=_train)
 }
-"""Compiled models are not brought to the disk: a hash tells damaged ones when they are read, and they are compiled again."""
+"""Compiled models are not synced: a hash detects damaged ones when they are read, and they are compiled again."""
 
 
 def parse_arguments(arguments: list[str] | None = None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--only", nargs="+", choices=list(ALL), help="which commands, default all")
+    parser.add_argument("--only", nargs="+", choices=list(ALL), help="commands to examine (default all)")
     parser.add_argument("--run", nargs=3, metavar=("COMMAND", "FOLDER", "VERSION"), help=argparse.SUPPRESS)
     return parser.parse_args(arguments)
 

@@ -1,9 +1,9 @@
-"""A small reproduction of the papers: their backbones and heads, trained with one recipe on drawn images.
+"""Reproduce the papers on a small scale: train their backbones and heads with one recipe on drawn images.
 
 Classifiers learn 24 classes of shapes (benchmarks/shapes.py). Detectors start from the CSPPeleeNet of the same seed and learn
-drawn scenes (data/scenes). All nets of a task see the same number of images, train.py trains them, and the figure is that of
-the last iteration. OUT/results.json and OUT/results.md are written after each training: a reproduction that was stopped goes
-on where it was. --full is for a GPU.
+drawn scenes (data/scenes). All nets of a task see the same number of images and are trained by train.py; results are those of
+the last iteration. OUT/results.json and OUT/results.md are written after each training, and a run that was stopped continues
+where it was. --full is for a GPU.
 
   python -m benchmarks.reproduction --out runs/reproduction
   python -m benchmarks.reproduction --out runs/reproduction-full --full
@@ -40,7 +40,7 @@ from utils.errors import InputError, RunError
 from utils.files import read_text, write_text
 
 START = "csppeleenet"
-"""The classifier that detectors start from."""
+"""The classifier whose backbone detectors start from."""
 K24, K34 = "densenet-3-4-8-6-k24", "densenet-6-8-8-8-k34"
 PELEE_LIKE = partial(densenet.densenet, layers=(3, 4, 8, 6), growth=24)
 VOVNET_LIKE = partial(densenet.densenet, layers=(6, 8, 8, 8), growth=34)
@@ -48,16 +48,19 @@ OWN = {
     K24: Backbone("DenseNet with PeleeNet's layers, k = 24", "derived", PELEE_LIKE),
     K34: Backbone("DenseNet with DenseNet-67's layers, k = 34", "derived", VOVNET_LIKE),
 }
-"""DenseNets of like cost as PeleeNet and as VoVNet-27-slim."""
+"""DenseNets with about the cost of PeleeNet and of VoVNet-27-slim."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Task:
     """One recipe for several nets.
 
-    printed: by net, the accuracy or AP of the papers. compared: pairs of nets and the printed difference.
-    drawn: training images per class, or scenes. images: how many each net sees. rate: the largest learning rate.
-    metric: the column of results.csv.
+    printed: the papers' accuracy or AP of each net.
+    compared: pairs of nets, and the printed difference.
+    drawn: number of training images per class, or of scenes.
+    images: number of images that each net sees.
+    rate: maximum learning rate.
+    metric: column of results.csv.
     """
 
     printed: Mapping[str, float | None]
@@ -120,7 +123,7 @@ FULL = {
 }
 SMALL_SEEDS, FULL_SEEDS = 3, 5
 VALIDATED = 60
-"""Validation images of each class."""
+"""Validation images per class."""
 T95 = (
     12.71,
     4.30,
@@ -142,12 +145,12 @@ T95 = (
     2.10,
     2.09,
 )
-"""Two-sided 95 % quantiles of Student's t by degrees of freedom from 1 on."""
+"""Two-sided 95 % quantiles of Student's t for 1, 2, ... degrees of freedom."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Result:
-    """One training. figure: in percent. seconds: of processor time, from where it was resumed if it was stopped."""
+    """A training; figure: result in percent; seconds: processor time, since it was resumed if it had been stopped."""
 
     task: str
     net: str
@@ -159,9 +162,17 @@ class Result:
 def parse_arguments(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser = script_parser("python -m benchmarks.reproduction", __doc__)
     add = parser.add_argument
-    add("--out", type=Path, default=Path("runs/reproduction"), metavar="DIR", help="default %(default)s")
+    add(
+        "--out",
+        type=Path,
+        default=Path("runs/reproduction"),
+        metavar="DIR",
+        help="output folder (default %(default)s)",
+    )
     add("--full", action="store_true", help="for a GPU: larger images, longer training, more seeds")
-    add("--seeds", type=above_zero, metavar="N", help=f"default {SMALL_SEEDS}, with --full {FULL_SEEDS}")
+    add(
+        "--seeds", type=above_zero, metavar="N", help=f"seeds per net (default {SMALL_SEEDS}, with --full {FULL_SEEDS})"
+    )
     add("--nets", nargs="+", metavar="NET", help="only these (default: all)")
     add("--images", type=above_zero, metavar="N", help="images that each net sees (default: the task's)")
     add("--drawn", type=above_zero, metavar="N", help="training images per class, or scenes (default: the task's)")
@@ -188,7 +199,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def read_results(path: Path, tasks: Mapping[str, Task]) -> list[Result]:
-    """Those of an earlier call; InputError if it trained otherwise."""
+    """The results of an earlier run. Raises InputError if it trained with other settings."""
     if not path.exists():
         return []
     found = json.loads(read_text(path, "results"))
@@ -206,13 +217,13 @@ def write_results(folder: Path, tasks: Mapping[str, Task], results: Sequence[Res
 
 
 def as_plain(tasks: Mapping[str, Task]) -> dict[str, dict[str, object]]:
-    """What decides the figures of each task, as JSON has it."""
+    """The settings that determine the results of each task, as plain JSON data."""
     keys = ("side", "drawn", "images", "batch", "rate", "metric")
     return {name: {key: getattr(task, key) for key in keys} for name, task in tasks.items()}
 
 
 def train_net(folder: Path, name: str, task: Task, net: str, seed: int, *, workers: int) -> Result:
-    """Train a net, or finish a training that was stopped."""
+    """Train a net, or resume a training that was stopped."""
     run, cfg = folder / "runs" / f"{name}-{net}-{seed}", folder / "cfg" / f"{name}-{net}.cfg"
     write_text(cfg, cfg_text(name, task, net))
     started = time.process_time()
@@ -236,7 +247,7 @@ def train_net(folder: Path, name: str, task: Task, net: str, seed: int, *, worke
 
 
 def new_training(folder: Path, name: str, task: Task, run: Path, seed: int, cfg: Path) -> list[str]:
-    """Arguments of train.py."""
+    """Arguments of train.py for a new training."""
     arguments = ["--cfg", str(cfg), "--data", str(draw(folder, name, task)), "--seed", str(seed)]
     arguments += ["--project", str(run.parent), "--name", run.name, "--exist-ok"]
     arguments += ["--eval-period", str(task.iterations), "--no-plots", "--no-tensorboard"]
@@ -249,7 +260,7 @@ def new_training(folder: Path, name: str, task: Task, run: Path, seed: int, cfg:
 
 
 def last_figure(run: Path, task: Task) -> float | None:
-    """Of the last iteration; None for a training that has not come so far."""
+    """The metric at the last iteration; None if the training has not reached it."""
     path = run / "results.csv"
     rows = list(csv.DictReader(read_text(path, "results").splitlines())) if path.exists() else []
     if not rows or int(rows[-1]["iteration"]) < task.iterations or not rows[-1][task.metric]:
@@ -258,14 +269,14 @@ def last_figure(run: Path, task: Task) -> float | None:
 
 
 def draw(folder: Path, name: str, task: Task) -> Path:
-    """The data set of a task."""
+    """Draw the data set of a task; returns its path."""
     if name == "shapes":
         return make_shapes(folder / name, task.drawn, VALIDATED, task.side)
     return make_scenes(folder / name, task.drawn, size=task.side)
 
 
 def cfg_text(name: str, task: Task, net: str) -> str:
-    """A net with the recipe of its task."""
+    """The cfg of a net, with the recipe of its task."""
     options: dict[str, Value] = {"batch": task.batch, "subdivisions": 1, "width": task.side, "height": task.side}
     options |= {"channels": 3, "decay": 0.01, "learning_rate": task.rate}
     options |= {"max_batches": task.iterations, "burn_in": task.iterations // 20, "power": 1}
@@ -283,7 +294,7 @@ def cfg_text(name: str, task: Task, net: str) -> str:
 
 
 def markdown(folder: Path, name: str, task: Task, results: Sequence[Result]) -> str:
-    """The figures of a task, and the differences that the papers print."""
+    """The results of a task, and the differences printed in the papers."""
     figures = {net: [each.figure for each in results if each.net == net] for net in task.printed}
     means = {net: statistics.mean(values) for net, values in figures.items() if values}
     freedom = sum(len(values) - 1 for values in figures.values() if values)
@@ -321,12 +332,12 @@ def markdown(folder: Path, name: str, task: Task, results: Sequence[Result]) -> 
 
 
 def agree(printed: Mapping[str, float | None], means: Mapping[str, float], a: str, b: str) -> bool:
-    """Whether two nets have the printed order."""
+    """Whether two nets are in the printed order."""
     return ((printed[a] or 0) - (printed[b] or 0)) * (means[a] - means[b]) > 0
 
 
 def counts(folder: Path, name: str, net: str) -> Iterator[str]:
-    """Millions of weights and BFLOPs with the classes and the input of the task."""
+    """Millions of weights, and BFLOPs, with the classes and input size of the task."""
     plan = read_plan_to_fit(folder / "cfg" / f"{name}-{net}.cfg")
     sums = totals(make_plan(fit_classes(plan, len(CLASSES if name == "shapes" else NAMES))))
     yield f"{sums['conv_weights'] / 1e6:.2f}"

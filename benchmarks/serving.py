@@ -1,9 +1,9 @@
-"""serve.py under load, on this machine: many clients, each with an image and an answer of its own, beside clients that misbehave.
+"""Test serve.py under load on this machine: many clients, each with its own image, alongside clients that misbehave.
 
-Every answer is compared with what the model gives without a server. The others send decompression bombs, damaged files, wrong
-types and too much; they are slow, break off, do not read, send garbage and many requests on one connection; and decoding processes
-are killed. Memory, open files and threads of the server are watched. An answer that is lost or wrong, or a
-misbehaving client that gets another status than expected, is a failed run. Ctrl-C ends it early, with a report.
+Every answer is compared with the model's output without a server. Misbehaving clients send decompression bombs, damaged files,
+wrong types and too much data; they are slow, disconnect, do not read, and send garbage or many requests on one connection; and
+decoding processes are killed. Memory, open files and threads of the server are monitored. The run fails if an answer is lost or
+wrong, or if a misbehaving client gets an unexpected status. Ctrl-C ends it early, with a report.
 
   python benchmarks/serving.py
   python benchmarks/serving.py --requests 100000 --clients 4 --well-behaved      (memory, files and threads over time)
@@ -51,11 +51,11 @@ WEIGHTS = ROOT / "weights" / "scenes.weights"
 UPLOAD_MB = 2
 CONF = 0.25
 _SAMPLE_S = 1.0
-_WARM_UP = 0.1  # of the requests, before memory is compared
-_BOX_PX, _SCORE = 0.6, 0.01  # batches round otherwise than single images
+_WARM_UP = 0.1  # fraction of the requests before memory is compared
+_BOX_PX, _SCORE = 0.6, 0.01  # tolerances: batches round differently from single images
 _PATIENCE_S = 60.0
-_START_S, _LONGEST_S = 60.0, 1.0  # a run is given up after this, and so much for each request
-_CLOSING = 250  # tenths of a second, in which the server ends what clients have left
+_START_S, _LONGEST_S = 60.0, 1.0  # time limit of a run: fixed part, and part per request
+_CLOSING = 250  # tenths of a second for the server to close connections left by clients
 _CRASHED = "crashes its decoder"
 
 
@@ -66,7 +66,7 @@ class Answer(NamedTuple):
 
 
 class Closed(Exception):
-    """The server ended the connection."""
+    """The server closed the connection."""
 
 
 class Connection:
@@ -84,11 +84,11 @@ class Connection:
         if self._streams is None:
             self._streams = await asyncio.open_connection("127.0.0.1", self._port)
         self._streams[1].write(data)
-        with suppress(ConnectionError):  # the server has answered without reading to the end
+        with suppress(ConnectionError):  # the server answered before reading everything
             await self._streams[1].drain()
 
     async def receive(self) -> Answer:
-        """Raises Closed, also when nothing comes for a long time."""
+        """Read an answer. Raises Closed if the connection ends, or if nothing arrives for a long time."""
         assert self._streams is not None
         reader = self._streams[0]
         try:
@@ -110,7 +110,7 @@ class Connection:
 
 
 def request(path: str, body: bytes | None, kind: str = "image/jpeg", length: int | None = None) -> bytes:
-    """An HTTP request; length: what it declares, if not the body's."""
+    """An HTTP request; length: declared content length, if not that of the body."""
     if body is None:
         return f"GET {path} HTTP/1.1\r\nHost: localhost\r\n\r\n".encode()
     size = len(body) if length is None else length
@@ -120,10 +120,17 @@ def request(path: str, body: bytes | None, kind: str = "image/jpeg", length: int
 
 @dataclass
 class Tally:
-    """latencies: of the answers, in seconds. busy: answers 503. stale: requests sent again because the server had ended the idle
-    connection. crashed: requests that a killed decoder cost. wrong: answers that
-    are not those of the image. lost: requests without an answer. abuse: outcomes by kind. unexpected: those of them that should not
-    be. left_open: files that stay open without clients.
+    """Counts of what happened.
+
+    latencies: of the answers, in seconds.
+    busy: answers with status 503.
+    stale: requests sent again because the server had closed the idle connection.
+    crashed: requests lost to a killed decoder.
+    wrong: answers that do not match the image.
+    lost: requests without an answer.
+    abuse: outcomes of misbehaviour by kind.
+    unexpected: those of the outcomes that should not occur.
+    left_open: files still open without clients.
     samples: memory in MiB, open files and threads of the server, and memory of its decoders.
     """
 
@@ -152,7 +159,7 @@ class Known(NamedTuple):
 
 
 def known_images(model: Model, count: int, folder: Path, seed: int) -> list[Known]:
-    """Parts of the sample images, each of another size."""
+    """Crops of the sample images, each of a different size."""
     rng = np.random.default_rng(seed)
     scenes = [read_image(path) for path in sorted((ROOT / "data" / "samples").glob("*.jpg"))]
     found = []
@@ -171,7 +178,7 @@ def known_images(model: Model, count: int, folder: Path, seed: int) -> list[Know
 
 
 def is_right(known: Known, body: bytes) -> bool:
-    """Whether an answer is that of the image. Boxes at the confidence threshold may be missing, or be there."""
+    """Whether an answer matches the image; boxes close to the confidence threshold may or may not be present."""
     (frame,) = json.loads(body)["frames"]
     if (frame["width"], frame["height"]) != known.size_wh:
         return False
@@ -192,7 +199,7 @@ def is_right(known: Known, body: bytes) -> bool:
 
 
 async def good_client(port: int, known: Known, numbers: Iterator[int], tally: Tally) -> None:
-    """Sends its image again and again, waits when it is told to, and checks every answer."""
+    """Send an image repeatedly, wait when told to, and check every answer."""
     data = request(f"/detect?conf={CONF}", known.file)
     with closing(Connection(port)) as connection:
         for _ in numbers:
@@ -204,7 +211,7 @@ async def good_client(port: int, known: Known, numbers: Iterator[int], tally: Ta
                 except (Closed, OSError, asyncio.TimeoutError) as error:
                     connection.close()
                     if was_open and not isinstance(error, asyncio.TimeoutError):
-                        tally.stale += 1  # it was idle for too long, as HTTP permits
+                        tally.stale += 1  # it was idle for too long; HTTP permits closing it
                         continue
                     tally.lost += 1
                     break
@@ -222,7 +229,7 @@ async def good_client(port: int, known: Known, numbers: Iterator[int], tally: Ta
 
 
 def png(width: int, height: int) -> bytes:
-    """A complete black image in grey; its file is a thousandth of its pixels."""
+    """A valid black greyscale image, compressed a thousandfold."""
 
     def chunk(kind: bytes, data: bytes) -> bytes:
         return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
@@ -246,7 +253,7 @@ def tiff(side: int) -> bytes:
 
 
 def bad_files(good: bytes) -> dict[str, tuple[bytes, str, tuple[int, ...]]]:
-    """Uploads that cannot be answered: body, content type, and the statuses that they may get."""
+    """Uploads that cannot be processed: body, content type, and the acceptable statuses."""
     vp8l = b"\x2f" + struct.pack("<I", 16383 | 16383 << 14) + bytes(8)
     webp = b"RIFF" + struct.pack("<I", 12 + len(vp8l)) + b"WEBPVP8L" + struct.pack("<I", len(vp8l)) + vp8l + b"\0"
     huge_bmp = b"BM" + struct.pack("<IIIIiiHHIIiiII", 54, 0, 54, 40, 60000, 60000, 1, 24, 0, 0, 0, 0, 0, 0)
@@ -269,7 +276,7 @@ def bad_files(good: bytes) -> dict[str, tuple[bytes, str, tuple[int, ...]]]:
 
 @dataclass
 class Abuse:
-    """The ways to misbehave; each method is one client that does so once and counts the outcome."""
+    """Ways to misbehave; each method is a client that does so once and counts the outcome."""
 
     port: int
     good: bytes
@@ -326,7 +333,7 @@ class Abuse:
         self.count("gone before the answer", "done", "done")
 
     async def drip(self, kind: str, begin: bytes, data: Iterable[int], *expected: str) -> None:
-        """A byte now and then, until the server ends it."""
+        """Send a byte from time to time, until the server closes the connection."""
         with self.connected() as connection:
             await connection.send(begin)
             ended = asyncio.create_task(self.outcome(connection))
@@ -344,7 +351,7 @@ class Abuse:
         await self.drip("slow body", request("/detect", b"\xff", length=500_000), itertools.repeat(0xFF), "408")
 
     async def unread(self) -> None:
-        """A video whose frames are never read."""
+        """Request a video and never read its frames."""
         with self.connected() as connection:
             video = (ROOT / "data" / "samples" / "scenes.mp4").read_bytes()
             await connection.send(request("/stream?images=1", video, "video/mp4"))
@@ -352,7 +359,7 @@ class Abuse:
         self.count("answer not read", "done", "done")
 
     async def pipelined(self) -> None:
-        """Fifty requests at once on one connection."""
+        """Send fifty requests at once on one connection."""
         with self.connected() as connection:
             await connection.send(request("/model", None) * 50)
             outcomes = Counter([await self.outcome(connection) for _ in range(50)])
@@ -369,7 +376,7 @@ class Abuse:
             self.count("200 kB of headers", await self.outcome(connection), "400", "closed")
 
     async def paths(self) -> None:
-        """Ways to other files of the server."""
+        """Try to reach other files of the server."""
         with self.connected() as connection:
             for path in (
                 "/../serve.py",
@@ -388,7 +395,7 @@ class Abuse:
             self.count("idle connection", await self.outcome(connection), "closed")
 
     async def forever(self) -> None:
-        """One after the other in random order, several at a time; the slow ones all the time."""
+        """Misbehave in random order, several at a time; the slow ways are used continuously."""
         files = [partial(self.file, kind, *each) for kind, each in bad_files(self.good).items()]
         quick: list[Callable[[], Awaitable[None]]] = [*files, self.chunked, self.aborted, self.gone, self.pipelined]
         quick += [self.garbage, self.long_headers, self.paths]
@@ -406,7 +413,7 @@ class Abuse:
 
 async def watch(pid: int, tally: Tally) -> None:
     while True:
-        with suppress(OSError):  # a child that has ended meanwhile
+        with suppress(OSError):  # a child may have ended meanwhile
             tally.samples.append((*usage(pid), sum(usage(child).memory for child in children(pid))))
         await asyncio.sleep(_SAMPLE_S)
 
@@ -414,7 +421,7 @@ async def watch(pid: int, tally: Tally) -> None:
 async def kill_decoders(pid: int, tally: Tally) -> None:
     while True:
         await asyncio.sleep(2)
-        with suppress(OSError):  # of one that has ended meanwhile
+        with suppress(OSError):  # it may have ended meanwhile
             if found := children(pid):
                 os.kill(random.choice(found), signal.SIGSEGV)
                 tally.killed += 1
@@ -422,7 +429,7 @@ async def kill_decoders(pid: int, tally: Tally) -> None:
 
 @contextmanager
 def server(flags: Sequence[str]) -> Iterator[tuple[int, int]]:
-    """Port and process id of a serve.py of its own."""
+    """Run a separate serve.py; yields its port and process id."""
     command = [sys.executable, "serve.py", "--port", "0", "--device", "cpu", "--max-upload", str(UPLOAD_MB), *flags]
     files = ["--cfg", WEIGHTS.with_suffix(".cfg"), "--weights", WEIGHTS, "--names", WEIGHTS.with_suffix(".names")]
     with subprocess.Popen(
@@ -440,7 +447,7 @@ def server(flags: Sequence[str]) -> Iterator[tuple[int, int]]:
 
 
 async def load(port: int, pid: int, known: Sequence[Known], requests: int, seed: int, well_behaved: bool) -> Tally:
-    """All requests, or those until Ctrl-C."""
+    """Send all requests, or as many as possible until Ctrl-C."""
 
     async def everyone() -> None:
         await asyncio.gather(*(good_client(port, each, numbers, tally) for each in known))
@@ -465,7 +472,7 @@ async def load(port: int, pid: int, known: Sequence[Known], requests: int, seed:
 
 
 def images_per_s(model: Model, known: Sequence[Known], folder: Path, batch: int, seconds: float) -> float:
-    """What decoding and the model manage without a server, one image after the other, in batches."""
+    """Throughput of decoding and the model in batches, without a server."""
     paths = [folder / f"{number}.jpg" for number in range(len(known))]
     for path, each in zip(paths, known, strict=True):
         path.write_bytes(each.file)
@@ -486,7 +493,7 @@ def spread(values: Sequence[float]) -> str:
 
 
 def memory_text(samples: Sequence[float]) -> str:
-    """Lowest and highest, and the change from the first tenth to the last tenth of the samples."""
+    """Minimum and maximum, and the change from the first tenth to the last tenth of the samples."""
     part = max(1, len(samples) // 10)
     change = statistics.median(samples[-part:]) / statistics.median(samples[:part]) - 1
     return f"{spread(samples)} MB, {100 * change:+.2f} %"
@@ -541,13 +548,19 @@ async def mean_batch(port: int) -> float:
 def parse_arguments(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     add = parser.add_argument
-    add("--requests", type=above_zero, default=10_000, metavar="N", help="default %(default)s")
-    add("--clients", type=above_zero, default=200, metavar="N", help="default %(default)s")
-    add("--img-size", type=above_zero, default=96, metavar="N", help="input size, default %(default)s")
-    add("--batch-size", type=above_zero, default=8, metavar="N", help="of serve.py, default %(default)s")
-    add("--max-queue", type=above_zero, default=16, metavar="N", help="of serve.py, default %(default)s")
-    add("--well-behaved", action="store_true", help="no misbehaving clients, and no decoder is killed")
-    add("--seed", type=whole, default=1, metavar="N", help="default %(default)s")
+    add(
+        "--requests",
+        type=above_zero,
+        default=10_000,
+        metavar="N",
+        help="total number of requests (default %(default)s)",
+    )
+    add("--clients", type=above_zero, default=200, metavar="N", help="number of clients (default %(default)s)")
+    add("--img-size", type=above_zero, default=96, metavar="N", help="input size in pixels (default %(default)s)")
+    add("--batch-size", type=above_zero, default=8, metavar="N", help="flag of serve.py (default %(default)s)")
+    add("--max-queue", type=above_zero, default=16, metavar="N", help="flag of serve.py (default %(default)s)")
+    add("--well-behaved", action="store_true", help="no misbehaving clients and no killed decoders")
+    add("--seed", type=whole, default=1, metavar="N", help="random seed (default %(default)s)")
     return parser.parse_args(arguments)
 
 

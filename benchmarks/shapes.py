@@ -1,7 +1,7 @@
-"""A drawn data set for classifiers: 24 classes of shape x texture x count, in folders of classes.
+"""A drawn data set for classifiers: 24 classes of shape x texture x count, with one folder per class.
 
-One or two alike shapes of any size and angle, filled with stripes, checks or dots, before clutter, behind a bar
-and under noise. An image depends on the seed, its side, its class and its number alone.
+Each image has one or two equal shapes of any size and angle, filled with stripes, checks or dots, in front of clutter, partly
+behind a bar, and with noise. An image depends only on the seed, its side, its class and its number.
 """
 
 from __future__ import annotations
@@ -17,19 +17,19 @@ from data.image import save_image
 from utils.files import staged
 
 SHAPES = {"disc": 32, "triangle": 3, "square": 4, "star": 10}
-"""Corners of each."""
+"""Number of corners of each shape."""
 TEXTURES = ("striped", "checked", "dotted")
 COUNTS = ("one", "two")
 CLASSES = tuple("-".join(parts) for parts in product(SHAPES, TEXTURES, COUNTS))
-_FINER = 2  # images are drawn at so many times their side
-_UNIT = 64  # lengths below are pixels of an image of this side
+_FINER = 2  # images are drawn larger by this factor
+_UNIT = 64  # lengths below are in pixels of an image of this side
 
 Image = NDArray[np.uint8]
 Generator = np.random.Generator
 
 
 def make_shapes(folder: Path, per_class: int, val_per_class: int, side: int = 64, seed: int = 0) -> Path:
-    """The folder of the data set, drawn unless it is there: train/<class>/ and val/<class>/ with so many images each."""
+    """Draw the data set unless it exists: `per_class` images in each train/<class>/, `val_per_class` in each val/<class>/."""
     if not folder.exists():
         with staged(folder) as unfinished:
             for split, count in (("train", per_class), ("val", val_per_class)):
@@ -42,7 +42,7 @@ def make_shapes(folder: Path, per_class: int, val_per_class: int, side: int = 64
 
 
 def draw(rng: Generator, name: str, side: int) -> Image:
-    """An image of a class, uint8 (side, side, 3)."""
+    """Draw an image of a class, uint8 (side, side, 3)."""
     shape, texture, count = name.split("-")
     large = side * _FINER
     unit = large / _UNIT
@@ -66,7 +66,7 @@ def draw(rng: Generator, name: str, side: int) -> Image:
 
 
 def _colours(rng: Generator) -> NDArray[np.float64]:
-    """Background, ink and paper, float64 (3, 3): grey, dark and light, each with a tint of its own."""
+    """Background, ink and paper, float64 (3, 3): grey, dark and light, each with its own tint."""
     grey = np.array([[rng.uniform(90, 160)], [rng.uniform(10, 50)], [rng.uniform(205, 245)]])
     return grey + rng.uniform(-30, 30, (3, 3))
 
@@ -74,7 +74,7 @@ def _colours(rng: Generator) -> NDArray[np.float64]:
 def _masks(
     rng: Generator, shape: str, count: int, large: int, unit: float
 ) -> list[tuple[NDArray[np.bool_], NDArray[np.float64]]]:
-    """The pixels and the centre of each of `count` shapes, which do not touch."""
+    """Mask and centre of each of `count` shapes, which do not touch."""
     while True:
         radii = rng.uniform(12, 16, count) * unit
         centres = [rng.uniform(radius, large - radius, 2) for radius in radii]
@@ -100,7 +100,7 @@ def _outline(shape: str, angle: float) -> NDArray[np.float64]:
 
 
 def _pattern(rng: Generator, texture: str, large: int, unit: float, centre: NDArray[np.float64]) -> NDArray[np.bool_]:
-    """Where a texture has its first colour, bool (large, large)."""
+    """Mask of the texture's first colour, bool (large, large)."""
     angle, period = rng.uniform(0, np.pi), rng.uniform(6, 10) * unit
     y, x = np.mgrid[:large, :large]
     x, y = x - centre[0], y - centre[1]

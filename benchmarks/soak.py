@@ -1,11 +1,11 @@
-"""Run detect.py and train.py for a long time, and watch their memory, open files and threads.
+"""Run detect.py and train.py for a long time, and monitor their memory, open files and threads.
 
   python benchmarks/soak.py detect --count 100000
   python benchmarks/soak.py train --count 10000 --workers 1
 
-detect: frames of a hundred videos through a model, with annotated videos, JSON and CSV. train: iterations of a tiny network with
-mosaic, saved every hundred. Memory is that of the command and its child processes, shared pages counted once. After a fifth
-of the run it may grow by 2 %; files and threads must not become more. Ctrl-C ends the run and reports what was seen.
+detect runs a model over the frames of a hundred videos, writing annotated videos, JSON and CSV. train runs iterations of a tiny
+network with mosaic, saved every hundred. Memory covers the command and its child processes, with shared pages counted once. After
+a fifth of the run it may grow by 2 %; the number of files and threads must not increase. Ctrl-C ends the run with a report.
 """
 
 from __future__ import annotations
@@ -33,11 +33,11 @@ from utils.cli import EXIT_INTERRUPTED, EXIT_OK, above_zero, whole
 VIDEOS = 100
 _GROWTH = 0.02
 _EVERY_S = 0.5
-_WARM_UP, _WINDOW = 0.2, 0.2  # parts of the samples
+_WARM_UP, _WINDOW = 0.2, 0.2  # fractions of the samples
 
 
 def sample(pid: int) -> Usage | None:
-    """Of a process and its children; None when one of them has ended."""
+    """Usage of a process and its children; None if one of them has ended."""
     try:
         return Usage(*map(sum, zip(*map(usage, (pid, *children(pid))), strict=True)))
     except OSError:
@@ -45,7 +45,7 @@ def sample(pid: int) -> Usage | None:
 
 
 def watch(command: list[str], folder: Path) -> tuple[int, list[Usage]]:
-    """The command's exit code, and samples from its start to its end. Ctrl-C is passed on."""
+    """Run a command; returns its exit code, and samples from start to end. Ctrl-C is passed on."""
     samples = []
     with (folder / "soak.log").open("w") as log:
         process = subprocess.Popen([sys.executable, *command], cwd=ROOT, stdout=log, stderr=log)
@@ -61,7 +61,7 @@ def watch(command: list[str], folder: Path) -> tuple[int, list[Usage]]:
 
 
 def report(samples: list[Usage]) -> bool:
-    """Print what was seen; whether memory stayed flat, and files and threads did not become more."""
+    """Print a summary; returns whether memory stayed flat and files and threads did not increase."""
     used = samples[int(len(samples) * _WARM_UP) :]
     window = max(1, int(len(used) * _WINDOW))
     first, last = used[:window], used[-window:]
@@ -79,7 +79,7 @@ def report(samples: list[Usage]) -> bool:
 
 
 def detect_command(folder: Path, count: int) -> list[str]:
-    """Videos of `count` frames in all, and the command that detects objects in them."""
+    """Write videos with `count` frames in total; returns the command that detects objects in them."""
     source = folder / "videos"
     rng = np.random.default_rng(0)
     with VideoWriter(folder / "clip.mp4", 25, "mp4v") as video:
@@ -102,7 +102,7 @@ def parse_arguments(arguments: list[str] | None = None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("what", choices=("detect", "train"))
     parser.add_argument("--count", type=above_zero, required=True, help="frames or iterations")
-    parser.add_argument("--workers", type=whole, default=1, help="processes that load training data, default 1")
+    parser.add_argument("--workers", type=whole, default=1, help="processes that load training data (default 1)")
     return parser.parse_args(arguments)
 
 

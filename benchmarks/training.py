@@ -1,8 +1,8 @@
-"""Training throughput side by side with the original program, end to end: decoding, augmentation, weight updates.
+"""Compare training throughput with the original program, end to end: decoding, augmentation, weight updates.
 
-Both train the same cfg on the same drawn images with the same batch and number of threads, one process after the other
-in turns, so that the ratio holds when the machine's speed drifts. Counted are the images between two of the lines that
-both print for every iteration; the first iterations, in which caches fill, are left out.
+Both train the same cfg on the same drawn images with the same batch and number of threads. They take turns, so that the ratio
+holds if the machine's speed drifts. Images are counted between the lines that both print for every iteration; the first
+iterations, in which caches fill, are left out.
 
 Build the original (https://github.com/AlexeyAB/darknet) with AVX=1 OPENMP=1, then
 
@@ -37,7 +37,7 @@ LINE = re.compile(r"^\s*(\d+): [-\d.naif]+, ")
 
 
 def timed_lines(command: list[str], folder: Path, threads: int) -> Iterator[tuple[int, float]]:
-    """(iteration, time of its line). On a terminal, where both programs write line by line."""
+    """Yield (iteration, time of its line). The command runs on a pseudo-terminal, so that output is not buffered."""
     ours, theirs = pty.openpty()
     environment = os.environ | {"OMP_NUM_THREADS": str(threads)}
     process = subprocess.Popen(command, cwd=folder, stdout=theirs, stderr=subprocess.STDOUT, env=environment)
@@ -47,7 +47,7 @@ def timed_lines(command: list[str], folder: Path, threads: int) -> Iterator[tupl
             for text in output:
                 if found := LINE.match(text):
                     yield int(found[1]), time.perf_counter()
-    except OSError:  # what the terminal of an ended process answers on Linux
+    except OSError:  # raised on Linux by the terminal of a process that has ended
         pass
     finally:
         process.kill()
@@ -62,7 +62,7 @@ def images_per_second(command: list[str], folder: Path, threads: int, batch: int
 
 
 def benchmark_cfg(path: str, classes: int, values: dict[str, object]) -> Cfg:
-    """The cfg for this number of classes, with these [net] keys, one size throughout."""
+    """The cfg for this number of classes, with these [net] keys and a single input size."""
     cfg = fit_classes(read_plan(path), classes).with_values(0, values)
     for step in make_plan(cfg).box_heads:
         cfg = cfg.with_values(step.index + 1, {"random": 0})
@@ -77,10 +77,10 @@ def parse_arguments(arguments: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--batch-size", "--batch", type=int, default=16)
     parser.add_argument("--subdivisions", type=int, default=2)
     parser.add_argument("--threads", type=int, default=2)
-    parser.add_argument("--workers", type=int, default=1, help="processes that prepare images for ours, default 1")
-    parser.add_argument("--iterations", type=int, default=24, help="of one turn")
+    parser.add_argument("--workers", type=int, default=1, help="loader processes for cspyolo (default 1)")
+    parser.add_argument("--iterations", type=int, default=24, help="iterations per turn")
     parser.add_argument("--turns", type=int, default=3)
-    parser.add_argument("--amp", choices=("bf16",), help="ours in 16-bit floats")
+    parser.add_argument("--amp", choices=("bf16",), help="train cspyolo in 16-bit floats")
     return parser.parse_args(arguments)
 
 

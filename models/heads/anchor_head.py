@@ -38,9 +38,7 @@ from models.heads.matching import (
 )
 from models.layers.base import Site
 
-CLASS_THRESHOLD = (
-    0.25  # compare_yolo_class: a box near an object is only ignored if some class probability exceeds this
-)
+CLASS_THRESHOLD = 0.25  # compare_yolo_class: near an object, only boxes with a higher class probability are ignored
 FOCAL_ALPHA = 0.5
 FOCAL_EPSILON = 1e-15
 
