@@ -53,6 +53,7 @@ from models.plan import read_plan
 from models.weights import save_weights
 from profiling.timing import settle_statistics
 from utils.cfg import read
+from utils.cli import StopRequest
 from utils.errors import InputError
 from utils.files import write_text
 from utils.memory import keep_freed_memory
@@ -240,7 +241,7 @@ class Worker:
         arguments = detect.parse_arguments([*self._flags, "--source", source, "--no-save"])
         start = time.perf_counter()
         with contextlib.closing(open_frames(source)) as frames, detect.Recorder(Path(), arguments) as recorder:
-            found = detect.run(self._model, frames, recorder, arguments)
+            found = detect.run(self._model, frames, recorder, arguments, StopRequest())
         seconds = time.perf_counter() - start
         return f"{seconds / found.images} {sum(found.objects.values()) / found.images}"
 
