@@ -1,4 +1,4 @@
-"""Convert models and data sets from one file format into another, and compare models.
+"""Convert models and datasets from one file format to another, and compare models.
 
 examples:
   python convert.py weights --cfg yolov4.cfg --weights yolov4.weights --out yolov4.pt
@@ -87,13 +87,13 @@ class Labels:
 
 
 def _add_labels(commands: Commands) -> None:
-    add = flags_of(_command(commands, "labels", Labels, "convert a data set's labels; the source is left as it is"))
+    add = flags_of(_command(commands, "labels", Labels, "convert the labels of a dataset; the source is not changed"))
     add("--from", dest="source", required=True, metavar="A",
         help=".data (Darknet), .json (COCO), .yaml (Ultralytics), a Pascal VOC folder, a folder or list of images")  # fmt: skip
     add("--to", dest="target", required=True, metavar="B",
-        help="what to write, by extension: .data, .json, .yaml; without an extension a Pascal VOC folder")  # fmt: skip
-    add("--names", help="names file that replaces the data set's own names")
-    add("--copy", action="store_true", help="copy images where they are needed, default: link them")
+        help="dataset to write; its extension is the format: .data, .json, .yaml, or none for a Pascal VOC folder")  # fmt: skip
+    add("--names", help="names file that replaces the class names of the dataset")
+    add("--copy", action="store_true", help="copy the images that the format needs, instead of linking them")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -173,12 +173,15 @@ class Partial(_Source):
 
 
 def _add_partial(commands: Commands) -> None:
-    text = "write the first layers of a network, a backbone to start training from"
+    text = "write the first layers of a network, as a backbone to start training from"
     parser = _command(commands, "partial", Partial, text)
     _add_source(parser)
     add = flags_of(parser)
-    add("--layers", type=int, required=True, metavar="N", help="how many layers to keep")
-    add("--out", help="default: the weights' name with the extension .conv.N, in the current folder")
+    add("--layers", type=int, required=True, metavar="N", help="number of layers to keep")
+    add(
+        "--out",
+        help="file to write; default: the name of the weights with the extension .conv.N, in the current folder",
+    )
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -200,7 +203,7 @@ def _add_fold(commands: Commands) -> None:
     _add_source(parser)
     add = flags_of(parser)
     add("--out", required=True, help=_OUT)
-    add("--out-cfg", required=True, metavar="FILE", help="the cfg without batch_normalize")
+    add("--out-cfg", required=True, metavar="FILE", help="also write the cfg, without batch_normalize")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -233,15 +236,15 @@ def _of_two(values: Sequence[str], number: int, flag: str) -> str | None:
 
 
 def _add_compare(commands: Commands) -> None:
-    text = "compare two models of any formats on the same image: layers, outputs, boxes"
+    text = "compare two models of any format on the same image: layers, outputs, boxes"
     add = flags_of(_command(commands, "compare", Compare, text))
     add("models", nargs=2, metavar="MODEL", help=".weights, .pt, .safetensors, .onnx, .xml or .torchscript file")
-    add("--cfg", nargs="+", default=(), help="cfg of the files that have none inside; two if they differ")
-    add("--image", help="image to run on; default: random values, the same every time")
+    add("--cfg", nargs="+", default=(), help="cfg of the files that do not contain one; two if they differ")
+    add("--image", help="image to run on; default: reproducible random values")
     add("--img-size", help="input size: N (square) or WIDTH HEIGHT; default: the first model's")
     add("--conf-thres")
-    add("--backend", nargs="+", choices=BACKENDS, default=(), help="engines; two if they differ")
-    add("--every-layer", action="store_true", help="print all layers, not only those that differ")
+    add("--backend", nargs="+", choices=BACKENDS, default=(), help="engine, or one for each model")
+    add("--every-layer", action="store_true", help="print all layers instead of only those that differ")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -263,11 +266,11 @@ class Fetch:
 
 
 def _add_fetch(commands: Commands) -> None:
-    add = flags_of(_command(commands, "fetch", Fetch, "download published weights; without a name: list them"))
+    add = flags_of(_command(commands, "fetch", Fetch, "download published weights, or list them if no name is given"))
     add("name", nargs="?", help="name of the weights; default: print the list")
     add("--out", default="weights", metavar="FOLDER", help="folder to save to, default %(default)s/")
     add("--url", help="download from here instead, for example a mirror")
-    add("--sha256", type=_sha256, metavar="HEX", help="refuse another file; default: a check of the size only")
+    add("--sha256", type=_sha256, metavar="HEX", help="reject any other file; default: check only the size")
 
 
 def _sha256(text: str) -> str:

@@ -1,7 +1,7 @@
 """Detect objects in images, folders, lists, videos, cameras and streams with a Darknet model, or classify them.
 
 examples:
-  python detect.py                                      a first look: the shipped detector on sample images
+  python detect.py                                      run the shipped detector on sample images
   python detect.py --cfg yolov4.cfg --weights yolov4.weights --names coco.names --source street.jpg
   python detect.py --cfg my.cfg --weights my.weights --data my.data --source street.jpg --out found.jpg
   python detect.py --cfg my.cfg --weights my.weights --names my.names --source video.mp4 --save-json
@@ -91,40 +91,45 @@ def parse_arguments(arguments: Sequence[str] | None) -> DetectOptions:
     parser = script_parser("detect.py", __doc__)
     add = flags_of(parser)
     ModelFlags.add(add)
-    add("--data", dest="names", metavar="FILE", help="the same as --names: a .data file that names the class names")
+    add("--data", dest="names", metavar="FILE", help="same as --names, for a .data file with 'names'")
     add(
         "--source",
         nargs="+",
         action="extend",
         default=[],
         metavar="SOURCE",
-        help="images, videos, folders (FOLDER/** with subfolders), globs, .txt lists, - (a list on standard input); or one camera "
-        "number, rtsp:// or http:// address",
+        help="images, videos, folders (FOLDER/** with subfolders), globs, .txt lists, - (a list on standard input), or a "
+        "single camera number, rtsp:// or http:// URL",
     )
     add("--out", metavar="FILE", help="save the annotated image or video as FILE instead of in a run folder")
-    add("--vid-stride", type=above_zero, default=1, metavar="N", help="take every Nth frame of a video")
+    add("--vid-stride", type=above_zero, default=1, metavar="N", help="use every Nth frame of a video")
     add("--conf-thres")
     add("--iou-thres")
-    add("--classes", type=int, nargs="+", metavar="ID", help="keep these classes only: --classes 0 2")
+    add("--classes", type=int, nargs="+", metavar="ID", help="keep only these classes: --classes 0 2")
     add("--agnostic-nms", action="store_true", help="NMS across classes")
     for shared in ("--max-det", "--letter-box", "--resize", "--augment", "--batch-size"):
         add(shared)
     add("--save-txt")
     add("--save-conf")
-    add("--save-json", action="store_true", help="save results.json: COCO results with file_name, frame and time_s")
-    add("--save-csv", action="store_true", help="save results.csv: a row for each detection, written as they come")
-    add("--save-crop", action="store_true", help="save crops/<class>/*.jpg: each object cut out")
+    add("--save-json", action="store_true", help="save results.json: COCO format plus file_name, frame and time_s")
+    add("--save-csv", action="store_true", help="save results.csv: one row per detection, written as they are found")
+    add("--save-crop", action="store_true", help="save each object as crops/<class>/*.jpg")
     add("--no-save", help="do not save annotated images and videos")
     add("--view-img", action="store_true", help="show the results in a window")
-    add("--line-thickness", type=above_zero, metavar="PX", help="of boxes; default: in proportion to the image")
+    add(
+        "--line-thickness",
+        type=above_zero,
+        metavar="PX",
+        help="line thickness of boxes; default: in proportion to the image",
+    )
     add("--hide-labels", action="store_true", help="draw boxes only")
     add("--hide-conf", action="store_true", help="draw labels without scores")
-    add("--fourcc", help="codec of saved videos; default: H.264 with the package av, else mp4v")
+    add("--fourcc", help="codec of saved videos; default: H.264 if the package av is installed, else mp4v")
     add("--print", choices=("short", "darknet"), default="short", help="darknet: print as the original does")
     add("--project", default="runs/detect")
     add("--name")
     add("--exist-ok")
-    text = "repeat the command of an interrupted run with this flag, and it goes on; default: the latest such run in --project"
+    text = "continue an interrupted run: repeat its command with this flag; default: the latest such run in --project"
     add("--resume", nargs="?", const=LATEST, metavar="FOLDER", help=text)
     return options_from(DetectOptions, parser, arguments)
 

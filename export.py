@@ -93,33 +93,40 @@ class ExportFlags:
 def parse_arguments(arguments: Sequence[str] | None) -> ExportFlags:
     parser = script_parser("export.py", __doc__)
     add = flags_of(parser)
-    add("--cfg", help="Darknet cfg file; not needed for .pt and .safetensors files of this program")
+    add("--cfg", help="Darknet cfg file; not needed for .pt and .safetensors files written by this program")
     add("--weights", required=True, help=".weights, .pt or .safetensors file")
-    add("--names", help="class names to store in the model, one per line; default: those inside .pt or .safetensors")
+    add(
+        "--names",
+        help="class names to store in the model, one per line; default: those in the .pt or .safetensors file",
+    )
     add("--include", nargs="+", choices=FORMATS, default=("onnx",), help="formats to write, default onnx")
-    add("--out", metavar="FILE", help="path without extension; default: that of the weights")
+    add("--out", metavar="FILE", help="output path without extension; default: that of the weights")
     add("--img-size")
     add("--batch-size")
-    add("--dynamic", nargs="+", choices=("batch", "size"), default=(), help="what may change from run to run")
+    add("--dynamic", nargs="+", choices=("batch", "size"), default=(), help="dimensions that may vary at run time")
     text = (
         "raw: outputs of the heads (default for classifiers); boxes: all boxes and scores (default for detectors); "
         "nms: boxes after NMS"
     )
     add("--output", choices=OUTPUTS, help=text)
     add("--opset", type=int, default=ExportOptions.opset, help="ONNX opset, default %(default)s")
-    add("--half", help="16-bit floats inside; inputs and outputs stay 32-bit")
-    text = "8-bit convolutions, calibrated and measured on --data; onnx and openvino only"
+    add("--half", help="use 16-bit floats internally; inputs and outputs stay 32-bit")
+    text = "8-bit convolutions, calibrated and evaluated on --data; only for onnx and openvino"
     add("--int8", action="store_true", help=text)
-    add("--data", help="data set of --int8: calibrated on images of its split train, measured on val")
-    text = "images to calibrate --int8 on, evenly spread over the split, default %(default)s"
+    add("--data", help="dataset for --int8: calibrates on its train split and evaluates on val")
+    text = "number of images to calibrate --int8 on, evenly spread over the split, default %(default)s"
     add("--calib-images", type=above_zero, default=CALIBRATION_IMAGES, metavar="N", help=text)
-    text = "largest loss of mAP (classifiers: top-1) that --int8 may cost, from 0 to 1, default %(default)s"
+    text = "largest accepted loss of mAP (classifiers: top-1) with --int8, from 0 to 1, default %(default)s"
     add("--max-drop", type=share, default=MAX_DROP, metavar="D", help=text)
-    add("--conf-thres", default=None, help="confidence threshold of --output nms, default 0.25")
-    add("--iou-thres", default=None, help="NMS IoU threshold of --output nms, default 0.45")
-    add("--max-det", default=None, help="maximum number of boxes per class of --output nms, default 300")
-    add("--tolerance", type=positive, help=f"largest difference, default {TOLERANCE:g}, with --half {HALF_TOLERANCE:g}")
-    add("--no-check", action="store_true", help="do not run and compare the result")
+    add("--conf-thres", default=None, help="confidence threshold for --output nms, default 0.25")
+    add("--iou-thres", default=None, help="NMS IoU threshold for --output nms, default 0.45")
+    add("--max-det", default=None, help="maximum number of boxes per class for --output nms, default 300")
+    add(
+        "--tolerance",
+        type=positive,
+        help=f"largest accepted difference, default {TOLERANCE:g}, with --half {HALF_TOLERANCE:g}",
+    )
+    add("--no-check", action="store_true", help="do not run the exported model and compare it with the network")
     add("--ema")
     add("--trust-pickle")
     return options_from(ExportFlags, parser, arguments)
@@ -189,7 +196,7 @@ def _check_int8(flags: ExportFlags) -> None:
             logger.warning("--data has no effect without --int8")
         return
     if flags.data is None:
-        raise InputError("--int8: expected --data, a data set to calibrate and measure on")
+        raise InputError("--int8: expected --data, a dataset to calibrate and measure on")
     if "torchscript" in flags.include:
         raise InputError("--int8: cannot be written as torchscript, expected --include onnx or openvino")
     for flag, given in (("--half", flags.half), ("--no-check", flags.no_check), ("--tolerance", flags.tolerance)):

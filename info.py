@@ -51,13 +51,15 @@ def parse_arguments(arguments: Sequence[str] | None) -> InfoOptions:
     add = flags_of(parser)
     add("--cfg", nargs="+", required=True, help="Darknet cfg files")
     add("--img-size")
-    add("--json", metavar="OUT", help="also write everything as a JSON list with an object for each file")
-    text = "draw cost and memory access of each layer as a PNG; print memory access, and measured speed and energy"
+    add("--json", metavar="OUT", help="also write everything as a JSON list with one object per file")
+    text = "draw the cost and memory access of each layer as a PNG; print memory access and measured speed and energy"
     add("--plot", metavar="OUT", help=text)
     text = "print the mean absolute weights of each convolution by source layer; OUT: also draw them as a PNG"
     add("--weight-norms", nargs="?", const="", metavar="OUT", help=text)
-    add("--weights", help="of --weight-norms, for one cfg: .weights, .pt or .safetensors; default: random")
-    add("--device", help="where --plot measures: cpu, mps, or a CUDA index; default: a GPU if there is one")
+    add(
+        "--weights", help="weights for --weight-norms with a single cfg: .weights, .pt or .safetensors; default: random"
+    )
+    add("--device", help="device on which --plot measures: cpu, mps, or a CUDA index; default: a GPU if there is one")
     return options_from(InfoOptions, parser, arguments)
 
 

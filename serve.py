@@ -1,4 +1,4 @@
-"""A small web page and a JSON endpoint around a Darknet model.
+"""Serve a Darknet model with a small web page and a JSON endpoint.
 
 examples:
   python serve.py
@@ -50,19 +50,19 @@ def parse_arguments(arguments: Sequence[str] | None) -> ServeOptions:
     parser = script_parser("serve.py", __doc__)
     add = flags_of(parser)
     ModelFlags.add(add)
-    add("--data", dest="names", metavar="FILE", help="the same as --names: a .data file that names the class names")
-    add("--host", default="127.0.0.1", help="address to listen on, default this machine only; 0.0.0.0: every network")
-    add("--port", type=_PORT, default=8000, metavar="N", help="default %(default)s")
+    add("--data", dest="names", metavar="FILE", help="same as --names, for a .data file with 'names'")
+    add("--host", default="127.0.0.1", help="address to listen on; default: this machine only; 0.0.0.0: all networks")
+    add("--port", type=_PORT, default=8000, metavar="N", help="port to listen on, default %(default)s")
     add("--max-upload", type=above_zero, default=64, metavar="MB", help="largest upload, default %(default)s MB")
-    add("--max-frames", type=above_zero, default=600, metavar="N", help="frames read of a video, default %(default)s")
-    text = "uploads at a time, default %(default)s; more get 503"
+    add("--max-frames", type=above_zero, default=600, metavar="N", help="frames read from a video, default %(default)s")
+    text = "maximum number of uploads at a time, default %(default)s; more get status 503"
     add("--max-queue", type=above_zero, default=16, metavar="N", help=text)
-    add("--batch-size", default=8, help="most images that go through the network together, default %(default)s")
-    text = "seconds after which uploads slower than 20 kB/s are ended, default %(default)g"
+    add("--batch-size", default=8, help="maximum number of images per batch, default %(default)s")
+    text = "seconds after which uploads slower than 20 kB/s are aborted, default %(default)g"
     add("--upload-timeout", type=positive, default=10.0, metavar="S", help=text)
-    text = f"token that requests must show; {TOKEN_VARIABLE} and --token-file keep it out of the process list"
+    text = f"token that requests must send; {TOKEN_VARIABLE} and --token-file keep it out of the process list"
     add("--token", help=text)
-    add("--token-file", metavar="FILE", help="file with the token")
+    add("--token-file", metavar="FILE", help="file that contains the token")
     return options_from(ServeOptions, parser, arguments)
 
 

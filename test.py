@@ -1,4 +1,4 @@
-"""Measure the quality and speed of a detector or classifier, or check a data set.
+"""Measure the accuracy and speed of a detector or classifier, or check a dataset.
 
 examples:
   python test.py --cfg yolov4.cfg --weights yolov4.weights --data coco.data
@@ -31,26 +31,31 @@ def parse_arguments(arguments: Sequence[str] | None) -> EvaluationOptions:
     add = flags_of(parser)
     ModelFlags.add(
         add,
-        names="class names, one per line; default: the data set's",
+        names="class names, one per line; default: those of the dataset",
         img_size="input size: N (square) or WIDTH HEIGHT; study: several square sizes; default: the cfg's",
     )
     add(
         "--data",
         required=True,
-        help=".data, .yaml, COCO .json or folder, Pascal VOC, ImageNet or CIFAR-10 folder, folder or list of images",
+        help="dataset: .data, .yaml, COCO .json or folder, Pascal VOC, ImageNet or CIFAR-10 folder, folder or list of images",
     )
-    add("--split", help="split of the data set, default val (doctor: all splits, anchors: train)")
-    add("--task", choices=TASKS, default="val", help="val: measure; doctor: check the data set; anchors: compute anchors "
-        "for it; study: sweep sizes and confidences; speed: time only")  # fmt: skip
+    add("--split", help="split of the dataset, default val (doctor: all splits; anchors: train)")
+    add("--task", choices=TASKS, default="val", help="val: evaluate; doctor: check the dataset; anchors: compute anchors "
+        "for it; study: sweep input sizes and confidence thresholds; speed: measure speed only")  # fmt: skip
     add("--batch-size", default=16)
-    add("--conf-thres", nargs="+", default=(), help="lowest score of a detection, default 0.001 (study: several)")
+    add("--conf-thres", nargs="+", default=(), help="lowest score of detections, default 0.001 (study: several values)")
     add("--iou-thres", default=None, help=f"NMS IoU threshold, default {NMS_THRESH} for the original's mAP and "
         f"{VALID_NMS_THRESH} for COCO and Pascal VOC, as in the original")  # fmt: skip
     add("--match-iou", type=share, default=MATCH_THRESH, metavar="T", help="IoU above which a detection matches an object "
         "in the original's mAP (its -iou_thresh), default %(default)s")  # fmt: skip
     add("--pr-conf", type=share, metavar="T", help="confidence threshold of precision, recall and F1 (the original's "
         f"-thresh), default {CONF_THRESH}")  # fmt: skip
-    add("--count", type=above_zero, metavar="N", help="anchors: how many, default: as many as the cfg has, or 9")
+    add(
+        "--count",
+        type=above_zero,
+        metavar="N",
+        help="anchors: number of anchors; default: as many as the cfg has, or 9",
+    )
     add("--letter-box")
     add("--resize")
     add(
@@ -58,14 +63,14 @@ def parse_arguments(arguments: Sequence[str] | None) -> EvaluationOptions:
         type=int,
         choices=POINTS,
         default=0,
-        help="recall points of --print darknet, 0: area under the curve",
+        help="number of recall points of --print darknet; default 0: area under the curve",
     )
     add("--print", choices=("table", "darknet"), default="table", help="darknet: print as the original does")
-    add("--save-json", action="store_true", help="save results.json: COCO results")
+    add("--save-json", action="store_true", help="save results.json: detections in COCO format")
     add(
         "--save-voc",
         action="store_true",
-        help="save results/comp4_det_test_<class>.txt: results for Pascal VOC's tools",
+        help="save results/comp4_det_test_<class>.txt: detections for the Pascal VOC tools",
     )
     add("--save-txt")
     add("--save-conf")
@@ -75,10 +80,10 @@ def parse_arguments(arguments: Sequence[str] | None) -> EvaluationOptions:
     add(
         "--ten-crop",
         action="store_true",
-        help="classifiers: average ten crops of each image, as the original's valid10",
+        help="classifiers: average ten crops of each image, like the original's valid10",
     )
-    add("--verbose", action="store_true", help="list classes without objects and every finding of the doctor")
-    add("--workers", type=above_zero, default=4, help="threads that read images, default %(default)s")
+    add("--verbose", action="store_true", help="also list classes without objects and every problem the doctor finds")
+    add("--workers", type=above_zero, default=4, help="number of threads that read images, default %(default)s")
     add("--project", default="runs/test")
     add("--name")
     add("--exist-ok")

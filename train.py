@@ -1,7 +1,7 @@
-"""Train a network as its cfg says, with the original's gradients and schedule.
+"""Train the network of a cfg, with the original's gradients and schedule.
 
 examples:
-  python train.py --cfg cfg/csppeleenet-efm.cfg                                 on drawn scenes, as a first try
+  python train.py --cfg cfg/csppeleenet-efm.cfg                                 on generated scenes, as a first try
   python train.py --cfg cfg/csppeleenet-efm.cfg --data my.data
   python train.py --cfg my.cfg --data my.data --weights backbone.conv.74 --img-size 320 --iterations 4000
   python train.py --resume runs/train/exp/weights/last.pt
@@ -56,64 +56,76 @@ _CHANGEABLE, _NOT_OF_THE_RUN = ("data", "names"), ("cfg", "resume", "project", "
 def make_parser() -> argparse.ArgumentParser:
     parser = script_parser("train.py", __doc__)
     add = flags_of(parser)
-    add("--cfg", help="Darknet cfg file; fitted in memory to the classes of the data")
+    add("--cfg", help="Darknet cfg file; adapted in memory to the classes of the data")
     add(
         "--data",
-        help=".data, .yaml, COCO .json or folder, Pascal VOC, ImageNet, CIFAR-10, images or list; default: drawn scenes",
+        help="dataset: .data, .yaml, COCO .json or folder, Pascal VOC, ImageNet, CIFAR-10, folder or list of images; "
+        "default: generated scenes",
     )
-    add("--names", help="class names, one per line; default: the data set's own")
+    add("--names", help="class names, one per line; default: those of the dataset")
     add("--weights", metavar="FILE", help="initial weights: .weights, a backbone (.conv.N), .pt or .safetensors")
     add("--clear", action="store_true", help="reset the iteration count of --weights")
     text = (
-        "resume a run from last.pt with its own flags (--data if it moved); default: the latest in --project; "
-        "auto: that of --name if there is one, else start it"
+        "resume a run from its last.pt, with its own flags (pass --data if the data has moved); default: the latest run in "
+        "--project; auto: resume the run --name, or start it if there is none"
     )
     add("--resume", nargs="?", const=LATEST, metavar="FILE", help=text)
 
-    text = "modern: settings for small data sets where no flag says otherwise; default: the original's rules"
+    text = "modern: settings for small datasets, which other flags override; default: the original's rules"
     add("--recipe", choices=("modern",), help=text)
-    add("--plan", action="store_true", help="print the flags and keys that this run would use, and stop")
+    add("--plan", action="store_true", help="print the flags and keys that this run would use, then exit")
 
     group = parser.add_argument_group("overriding the cfg")
     add = flags_of(group)
     length = group.add_mutually_exclusive_group()
-    length.add_argument("--iterations", type=above_zero, metavar="N", help="max_batches; steps are scaled with it")
+    length.add_argument(
+        "--iterations", type=above_zero, metavar="N", help="max_batches; steps are scaled in proportion"
+    )
     length.add_argument("--epochs", type=above_zero, metavar="N", help="the same, in passes over the training images")
     add("--batch-size", type=above_zero, default=None, metavar="N", help="batch: images per weight update")
     add("--subdivisions", type=above_zero, metavar="N", help="subdivisions: forward passes per batch, to save memory")
     add("--img-size")
     add("--multi-scale", action="store_true", help="random=1: change the input size every ten iterations")
-    add("--anchors", metavar="auto|N|cfg", help="compute N anchors from the data; auto: as many as the cfg has")
+    text = "compute N anchors from the data; auto: as many as the cfg has; cfg: keep those of the cfg"
+    add("--anchors", metavar="auto|N|cfg", help=text)
     add("--adam", action="store_true", help="adam=1: Adam instead of SGD")
-    text = "any key of [net] or of the heads: --set learning_rate=0.002 burn_in=100"
+    text = "override any key of [net] or of the heads: --set learning_rate=0.002 burn_in=100"
     add("--set", dest="overrides", nargs="+", action="extend", default=[], metavar="KEY=VALUE", help=text)
     add("--ema-alpha", type=share, metavar="A", help="ema_alpha: moving average of the weights")
 
     add = flags_of(parser.add_argument_group("beyond the original"))
-    add("--albumentations", "--augment", metavar="FILE", help="extra augmentations, written by albumentations.save")
+    add("--albumentations", "--augment", metavar="FILE", help="additional augmentation, saved by albumentations.save")
     add("--single-cls")
     text = "keep decoded images in memory (default: ram) or in a file below --project"
     add("--cache-images", nargs="?", const=RAM, choices=(RAM, DISK), help=text)
-    add("--adamw", action="store_true", help="AdamW; needs its own --set learning_rate=... decay=...")
+    add("--adamw", action="store_true", help="AdamW; set learning_rate and decay for it with --set")
     add("--clip-grad-norm", type=positive, default=0.0, metavar="X", help="maximum norm of a batch's mean gradient")
-    add("--class-balanced", action="store_true", help="sample images so that all classes come up equally often")
+    add("--class-balanced", action="store_true", help="sample images so that all classes appear equally often")
     add("--rect", action="store_true", help="rectangular batches of images with similar aspect ratios")
     add("--cos-lr", action=argparse.BooleanOptionalAction, help="cosine learning rate schedule")
-    text = "evaluate and save a moving average of the weights with this decay, from the first iteration on"
+    text = "evaluate and save a moving average of the weights with this decay, starting at the first iteration"
     add("--average", type=share, metavar="D", help=text)
-    text = "mirror images along both axes and transpose them: for images without up and down"
+    text = "mirror images along both axes and transpose them, for images without an up or down"
     add("--dihedral", action=argparse.BooleanOptionalAction, help=text)
     add("--freeze", type=above_zero, default=0, metavar="N", help="freeze the first N layers")
     add("--bn-momentum", type=share, metavar="M", help="batch-norm momentum, default 0.01 (the original's GPU build)")
-    text = "early evaluations use batch-norm statistics of training images; saved weights stay as they are; default: on"
+    text = (
+        "use batch-norm statistics of training images in early evaluations; saved weights are not affected; default: on"
+    )
     add("--calibrate-bn", action=argparse.BooleanOptionalAction, default=True, help=text)
-    add("--sync-bn", action="store_true", help="batch normalization over the images of all processes")
+    add("--sync-bn", action="store_true", help="batch normalisation over the images of all processes")
     add("--amp", choices=("bf16", "fp16"), help="mixed precision: 16-bit forward pass")
     text = "channels-last memory layout, usually faster; default: on"
     add("--channels-last", action=argparse.BooleanOptionalAction, default=True, help=text)
     add("--device")
-    add("--workers", type=whole, default=2, metavar="N", help="processes that load images, default 2; 0: none")
-    add("--seed", type=whole, default=0, metavar="N", help="seed of weights and augmentation, default 0")
+    add(
+        "--workers",
+        type=whole,
+        default=2,
+        metavar="N",
+        help="processes that load images, default 2; 0: the main process",
+    )
+    add("--seed", type=whole, default=0, metavar="N", help="random seed of weights and augmentation, default 0")
 
     add = flags_of(parser.add_argument_group("validation and output"))
     text = "iterations between evaluations; default: 4 epochs, at least 100"
@@ -121,13 +133,13 @@ def make_parser() -> argparse.ArgumentParser:
     text = "stop after N evaluations without a better mAP; default 0: never"
     add("--patience", type=whole, default=0, metavar="N", help=text)
     add("--no-val", "--notest", action="store_true", help="do not evaluate")
-    add("--no-save", help="save weights at the end only")
+    add("--no-save", help="save weights only at the end")
     text = "keep weights every N iterations, default 1000 (long runs: 10000); 0: never"
     add("--save-period", type=whole, metavar="N", help=text)
     add("--no-plots")
-    text = "write TensorBoard scalars; default: if tensorboard is installed"
+    text = "write TensorBoard scalars; default: on if tensorboard is installed"
     add("--tensorboard", action=argparse.BooleanOptionalAction, help=text)
-    add("--print", choices=("bar", "darknet"), default="bar", help="darknet: the original's lines")
+    add("--print", choices=("bar", "darknet"), default="bar", help="darknet: print as the original does")
     add("--project", default="runs/train")
     add("--name")
     add("--exist-ok")

@@ -1,4 +1,4 @@
-"""Write the cfgs of the catalog, compare them with the committed files, or join any backbone and head.
+"""Write the cfgs of the catalog, compare them with the committed files, or combine any backbone and head.
 
 examples:
   python -m compose
@@ -28,8 +28,8 @@ def parse_arguments(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("names", nargs="*", metavar="NAME", help="models of the catalog (default: all)")
     parser.add_argument("--pair", nargs=2, metavar=("BACKBONE", "HEAD"), help="write BACKBONE-HEAD.cfg")
     parser.add_argument("--img-size", type=int, default=416, metavar="N", help="input size of --pair in pixels")
-    parser.add_argument("--out", type=Path, default=Path("cfg"), metavar="DIR", help="folder of the cfgs")
-    parser.add_argument("--check", action="store_true", help="compare with the files and write nothing")
+    parser.add_argument("--out", type=Path, default=Path("cfg"), metavar="DIR", help="folder to write to, default cfg")
+    parser.add_argument("--check", action="store_true", help="compare with the existing files and write nothing")
     options = parser.parse_args(arguments)
     if options.pair and options.names:
         parser.error("NAME and --pair cannot be combined")

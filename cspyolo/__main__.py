@@ -24,13 +24,13 @@ from utils.version import VERSION
 # Command -> module with its `main`, help text.
 COMMANDS = {
     "detect": ("detect", "find objects in images, videos, cameras and streams"),
-    "train": ("train", "train a network as its cfg says"),
-    "test": ("test", "measure mAP, accuracy and speed; check a data set"),
-    "info": ("info", "layer table, BFLOPs, parameters and unused keys of a cfg"),
+    "train": ("train", "train the network of a cfg"),
+    "test": ("test", "measure mAP, accuracy and speed; check a dataset"),
+    "info": ("info", "show the layer table, BFLOPs, parameters and unused keys of a cfg"),
     "convert": ("convert", "convert weights and labels, compare models, download published weights"),
     "export": ("export", "export to ONNX, OpenVINO or TorchScript"),
-    "serve": ("serve", "a web page and a JSON endpoint"),
-    "darknet": ("darknet", "the command lines of the original program: cspyolo darknet detector test ..."),
+    "serve": ("serve", "serve a model with a web page and a JSON endpoint"),
+    "darknet": ("darknet", "accept the original program's command lines: cspyolo darknet detector test ..."),
     "compose": ("compose.__main__", "write cfgs from backbones and heads"),
 }
 

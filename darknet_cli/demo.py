@@ -69,7 +69,7 @@ def demo(words: Words) -> int:
     if any(
         isinstance(step.section, YoloSection) and step.section.embedding_layer != NO_EMBEDDING for step in plan.heads
     ):
-        text = "embedding_layer: tracking by embeddings is not offered; without this key the boxes are the same"
+        text = "embedding_layer: tracking by embeddings is not supported; the boxes are the same without this key"
         raise InputError(f"{cfg}: {text}, and YOLO.track of the Python package numbers objects by their boxes")
     print_weights(plan, words.get(4))
     timed = bool(words["-benchmark_layers"])

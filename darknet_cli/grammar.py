@@ -159,28 +159,28 @@ USAGE = {
     "classifier": "usage: {program} classifier [train/test/valid] [cfg] [weights (optional)]",
 }
 
-_DEMOS = "the networks it needs are not published with it; a cfg of your own runs with detect.py"
+_DEMOS = "its networks were not published; detect.py runs your own cfg"
 NOT_OFFERED = {
-    "3d": "it composes a red-blue image of two photographs, which is no task of a detector",
+    "3d": "it combines two photographs into a red-blue image, which is not a detector's task",
     "yolo": "use 'detector', or train.py, test.py and detect.py",
     "coco": "use 'detector', or train.py, test.py and detect.py",
-    "voxel": f"it extracts images from videos for a network of its authors; {_DEMOS}",
+    "voxel": f"it extracts images from videos for its authors' network; {_DEMOS}",
     "super": f"super-resolution: {_DEMOS}",
     "cifar": "use 'classifier' or train.py with a .data file of the images",
     "go": f"it plays Go: {_DEMOS}",
-    "rnn": "text generation; recurrent layers run in detect.py and train.py, on images",
+    "rnn": "it generates text; detect.py and train.py run recurrent layers on images",
     "vid": f"recurrent networks on videos: {_DEMOS}",
     "art": f"it tells artists apart: {_DEMOS}; use 'classifier'",
     "tag": "use 'classifier' with a [logistic] head, or train.py",
-    "compare": "it sorts images by a network of its authors; `convert.py compare` compares two models",
+    "compare": "it ranks images with its authors' network; `convert.py compare` compares two models",
     "dice": "use 'classifier', or train.py",
     "writing": f"it finds handwriting: {_DEMOS}",
     "captcha": "use 'classifier', or train.py",
-    "nightmare": "it changes images until a layer fires; use a library for feature visualization on the exported ONNX model",
+    "nightmare": "it changes images until a layer fires; use a feature visualisation library with the exported ONNX model",
     "visualize": "`info.py --plot` draws the layers of a cfg",
-    "oneoff": "`convert.py` changes the number of classes; `train.py` fits a cfg to a data set",
-    "detector draw": "it paints boxes by hand; detect.py draws what a network finds",
-    "classifier try": "it is for networks of 224 x 224 pixels; use 'classifier predict'",
+    "oneoff": "`convert.py` changes the number of classes; `train.py` fits a cfg to a dataset",
+    "detector draw": "it draws boxes by hand; detect.py draws detections",
+    "classifier try": "it supports only networks with 224 x 224 pixels; use 'classifier predict'",
     "classifier test": "use 'classifier predict' with a list of images on stdin",
     "classifier label": "use 'classifier predict' with a list of images on stdin",
     "classifier validmulti": "use 'classifier valid', or test.py --img-size",
@@ -198,7 +198,7 @@ def refusal(words: Sequence[str]) -> RunError:
     two = " ".join(words[:2])
     for name in (two, command):
         if name in NOT_OFFERED:
-            return RunError(as_typed(f"darknet {name}: not offered: {NOT_OFFERED[name]}"))
+            return RunError(as_typed(f"darknet {name}: not supported: {NOT_OFFERED[name]}"))
     if command in ("detector", "classifier"):
         return RunError(f" There isn't such command: {words[1]}")
     return RunError(f"Not an option: {command}")

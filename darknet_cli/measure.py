@@ -148,7 +148,7 @@ def valid(words: Words) -> int:
     images_of = option(options, "valid", "data/train.list")
     folder = Path(option(options, "results", "results"))
     if "map" in options:
-        raise RunError(f"{words.words[2]}: map= (classes of another tree) is not offered")
+        raise RunError(f"{words.words[2]}: map= (classes of another tree) is not supported")
     model = _detector(words, options)
     schedule = ScheduleOptions.from_raw(model.network.plan.cfg.sections[0])
     note(f"Learning Rate: {schedule.learning_rate:g}, Momentum: {schedule.momentum:g}, Decay: {schedule.decay:g}")

@@ -55,10 +55,10 @@ def _opener(path: Path) -> Callable[[Path, tuple[str, ...] | None], Dataset]:
             return _open_class_folders
         return _open_voc if is_folder(path / "Annotations") else _open_images
     if not exists(path):
-        raise InputError(f"{path}: no such data set")
+        raise InputError(f"{path}: no such dataset")
     if path.suffix.lower() not in by_suffix:
         raise InputError(
-            f"{path}: unknown kind of data set, expected {', '.join(by_suffix)}, or a folder (Pascal VOC, COCO, ImageNet, "
+            f"{path}: unknown dataset format, expected {', '.join(by_suffix)}, or a folder (Pascal VOC, COCO, ImageNet, "
             "CIFAR-10, images)"
         )
     return by_suffix[path.suffix.lower()]

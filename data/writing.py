@@ -44,7 +44,7 @@ def write_data(dataset: Dataset, target: str | Path, *, copy: bool = False) -> C
         "": _write_voc,
     }
     if target.suffix.lower() not in writers:
-        raise InputError(f"{target}: unknown data set format, expected .data, .json, .yaml or a folder (Pascal VOC)")
+        raise InputError(f"{target}: unknown dataset format, expected .data, .json, .yaml or a folder (Pascal VOC)")
     if exists(target) and not (is_folder(target) and not any(target.iterdir())):
         raise InputError(f"{target}: already exists, expected a new name")
     splits = {split: list(dataset.annotations(split)) for split in dataset.splits}

@@ -89,7 +89,7 @@ def test_nms_inside(scenes: Path, folder: Path) -> None:
     ("flags", "said"),
     [
         ([], "--int8: expected --data"),
-        (["--data", "absent.data"], "absent.data: no such data set"),
+        (["--data", "absent.data"], "absent.data: no such dataset"),
         (["--data", "my.data", "--include", "onnx", "torchscript"], "cannot be written as torchscript"),
         (["--data", "my.data", "--half"], "--int8 and --half exclude each other"),
         (["--data", "my.data", "--no-check"], "--int8 and --no-check exclude each other"),

@@ -374,7 +374,7 @@ BAD = {
     "precision below the lowest score": (None, ["--conf-thres", ".5", "--pr-conf", ".3"], "--pr-conf 0.3: is below"),
     "half in PyTorch on a cpu": (None, ["--half", "--backend", "torch"], "--half"),
     "no such weights": (None, ["--weights", "nowhere.weights"], "nowhere.weights"),
-    "no such data": (None, ["--data", "nowhere.data"], "nowhere.data: no such data set"),
+    "no such data": (None, ["--data", "nowhere.data"], "nowhere.data: no such dataset"),
 }
 
 

@@ -212,15 +212,15 @@ _SHARED: dict[str, dict[str, Any]] = {
         metavar="FILE",
     ),
     "--backend": _flag(
-        "engine that runs the model; default auto: on a CPU the fastest that is installed if the number of images "
-        "pays for opening it, else PyTorch; exported models: by extension",
+        "engine that runs the model; default auto: by extension for exported models; otherwise, on a CPU, the fastest "
+        "installed engine if there are enough images to make up for its start-up time, else PyTorch",
         default="auto",
     ),
     "--ema": _flag("use the EMA weights of a training checkpoint", action="store_true"),
     "--trust-pickle": _flag(
-        "read .pt files with pickle, which runs any code inside: only for files you trust", action="store_true"
+        "read .pt files with pickle, which runs any code in them; use it only for files you trust", action="store_true"
     ),
-    "--partial": _flag("accept weights that fit only in part", action="store_true"),
+    "--partial": _flag("accept weights that match the cfg only partially", action="store_true"),
     "--img-size": _flag(
         "input size: N (square) or WIDTH HEIGHT; default: the cfg's",
         type=above_zero,
@@ -244,7 +244,7 @@ _SHARED: dict[str, dict[str, Any]] = {
     "--single-cls": _flag("treat all classes as one", action="store_true"),
     "--device": _flag("cpu, mps, or a CUDA index such as 0; default: a GPU if there is one", default=""),
     "--half": _flag(
-        "run in 16-bit floats: on a GPU, or with OpenVINO on a CPU with bfloat16 instructions", action="store_true"
+        "use 16-bit floats: on a GPU, or with OpenVINO on a CPU with bfloat16 instructions", action="store_true"
     ),
     "--save-txt": _flag("save labels/*.txt: class, centre and size relative to the image", action="store_true"),
     "--save-conf": _flag("append the score to each line of --save-txt", action="store_true"),

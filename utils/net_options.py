@@ -14,8 +14,8 @@ from utils.options import Options, ignored, option
 POLICIES = ("random", "poly", "constant", "step", "exp", "sigmoid", "steps", "sgdr")  # parser.c get_policy
 
 _GPU_MEMORY = "PyTorch manages memory and streams"
-_CONTRASTIVE = "contrastive training is not offered"
-_TRACK = "training on video sequences in order is not offered"
+_CONTRASTIVE = "contrastive training is not supported"
+_TRACK = "training on consecutive video frames is not supported"
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -1,4 +1,4 @@
-"""Draw a data set of machine parts: images, labels, names and the .data file; or the samples of data/samples.
+"""Generate a dataset of drawn machine parts (images, labels, names and the .data file), or the samples in data/samples.
 
 python -m data.scenes --out runs/shapes --count 200
 python -m data.scenes --out data/samples --samples
@@ -40,11 +40,11 @@ def parse_arguments(arguments: Sequence[str] | None) -> argparse.Namespace:
         type=above_zero,
         default=500,
         metavar="N",
-        help="images to train on, default 500; a fifth more for val",
+        help="number of training images, default 500; plus a fifth of that for validation",
     )
-    add("--img-size", type=above_zero, default=416, metavar="N", help="side of the images in pixels, default 416")
-    add("--seed", type=whole, default=0, help="default 0")
-    add("--samples", action="store_true", help="draw the sample images and the clip instead of a data set")
+    add("--img-size", type=above_zero, default=416, metavar="N", help="image width and height in pixels, default 416")
+    add("--seed", type=whole, default=0, help="random seed, default 0")
+    add("--samples", action="store_true", help="draw the sample images and the clip instead of a dataset")
     return parser.parse_args(arguments)
 
 

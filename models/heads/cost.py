@@ -14,7 +14,7 @@ from models.onnx_graph import Graph
 from utils.detections import MASKED_TARGET
 from utils.options import ignored, option
 
-_NO_TRAINING = "training of [contrastive] is not offered"
+_NO_TRAINING = "training of [contrastive] is not supported"
 
 
 class IdentityHead(Head):

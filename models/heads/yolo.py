@@ -18,7 +18,7 @@ from models.onnx_graph import Graph
 from utils.boxes import giou, iou
 from utils.options import ignored, option
 
-_TRACKING = "tracking is not offered"
+_TRACKING = "tracking is not supported"
 _NOT_READ = "the original does not read it here either"
 OBJECTNESS = 4
 NO_EMBEDDING = 999999

@@ -52,7 +52,7 @@ DIFFERENCES: list[tuple[str, int, str, str]] = [
     (
         "Not supported, each with an error",
         EXIT_FAILED,
-        "not offered: ",
+        "not supported: ",
         "classifier/validmulti classifier/validfull classifier/validcrop classifier/label classifier/test "
         "classifier/try "
         + " ".join(f"weights_tools/reset_normalize_net_{stem}" for stem in ("det", "mixed", "fc", "fconly", "cls"))
@@ -76,10 +76,15 @@ DIFFERENCES: list[tuple[str, int, str, str]] = [
         "error: ",
         "demo/missing_video demo/no_camera demo/image classifier/demo_cpu",
     ),
-    ("needs to be built with OpenCV", EXIT_OK, "", "demo/without_opencv"),
+    ("the original has to be built with OpenCV", EXIT_OK, "", "demo/without_opencv"),
     ("`classifier demo` ends with the video", EXIT_OK, "", "demo/classifier_demo"),
-    ("`-chart` with a file that is no such chart is an error", EXIT_FAILED, "none.png", "detector_train/chart_missing"),
-    ("`-gpus` starts a process for each GPU", EXIT_OK, "", "detector_train/gpus classifier_train/gpus"),
+    (
+        "`-chart` with a file that is not such a chart is an error",
+        EXIT_FAILED,
+        "none.png",
+        "detector_train/chart_missing",
+    ),
+    ("`-gpus` starts one process per GPU", EXIT_OK, "", "detector_train/gpus classifier_train/gpus"),
     ("The backup folder is created at the start", EXIT_OK, "", "detector_train/no_backup_folder"),
     (
         "Wrong `filters=` and wrong class names are reported",
@@ -91,7 +96,7 @@ DIFFERENCES: list[tuple[str, int, str, str]] = [
     ("`-benchmark_layers` also works on the CPU", EXIT_OK, "", "detector_test/benchmark_layers"),
     ("`--help` prints a summary", EXIT_OK, "", "main_words/help"),
     ("`rescale` may differ", EXIT_OK, "", "weights_tools/rescale_det"),
-    ("`-nogpu` is accepted", EXIT_OK, "", "main_words/nogpu"),
+    ("`-nogpu` is always accepted", EXIT_OK, "", "main_words/nogpu"),
     ("`average` handles grouped convolutions", EXIT_OK, "", "average/mixed_two average/mixed_three"),
     (
         "`denormalize` and `reset` scale each filter by its own factor",
@@ -103,9 +108,9 @@ DIFFERENCES: list[tuple[str, int, str, str]] = [
             for stem in ("det", "mixed", "fc", "cls")
         ),
     ),
-    ("A number that cannot be read is an error", EXIT_FAILED, "cannot read 'abc'", "detector_test/bad_number"),
+    ("An invalid number is an error", EXIT_FAILED, "cannot read 'abc'", "detector_test/bad_number"),
     (
-        "An image that cannot be read counts as having no objects",
+        "An unreadable image counts as having no objects",
         EXIT_FAILED,
         "could not be read",
         "detector_test/missing_image detector_test/missing_image_cv detector_test/missing_in_list "
@@ -114,7 +119,7 @@ DIFFERENCES: list[tuple[str, int, str, str]] = [
         "unreadable/valid_cv unreadable/recall_cpu unreadable/recall_cv",
     ),
     (
-        "A number of class names that does not match the cfg is an error",
+        "If the number of class names does not match the cfg",
         EXIT_FAILED,
         "has 2 names",
         "detector_test/names_too_few",
@@ -126,9 +131,9 @@ DIFFERENCES: list[tuple[str, int, str, str]] = [
         "unreadable/map_blank",
     ),
     ("`valid` creates the results folder", EXIT_OK, "", "detector_valid/no_folder"),
-    ("`calc_anchors` keeps the best of several k-means starts", EXIT_OK, "", "calc_anchors/default_clusters"),
-    ("Without a size it is an error", EXIT_FAILED, "-width and -height", "calc_anchors/no_size"),
-    ("original fails on `eval=bdd`", EXIT_OK, "", "detector_valid/bdd"),
+    ("`calc_anchors` keeps the best of several k-means runs", EXIT_OK, "", "calc_anchors/default_clusters"),
+    ("Leaving out the size is an error", EXIT_FAILED, "-width and -height", "calc_anchors/no_size"),
+    ("`eval=bdd` works; the original fails", EXIT_OK, "", "detector_valid/bdd"),
 ]
 DIFFERENT = {case: (code, said) for _, code, said, cases in DIFFERENCES for case in cases.split()}
 # Differences on purpose after which the output is that of another recording.

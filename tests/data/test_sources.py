@@ -103,7 +103,7 @@ def test_bad_data_set(name: str, content: str, message: str, tmp_path: Path) -> 
 def test_nothing_there(kind: str, tmp_path: Path) -> None:
     if kind == "voc without images":
         (tmp_path / "Annotations").mkdir()
-    with pytest.raises(InputError, match="no such data set" if kind == "absent" else "no images"):
+    with pytest.raises(InputError, match="no such dataset" if kind == "absent" else "no images"):
         open_data(tmp_path / "absent" if kind == "absent" else tmp_path)
 
 

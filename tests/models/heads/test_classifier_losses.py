@@ -97,5 +97,5 @@ def test_layers_that_only_train_pass_their_input_on() -> None:
 
 def test_contrastive_is_not_trained() -> None:
     head = build_head("[contrastive]\n", 3)
-    with pytest.raises(InputError, match=r"training of \[contrastive\] is not offered"):
+    with pytest.raises(InputError, match=r"training of \[contrastive\] is not supported"):
         head.loss(torch.zeros(1, 3, 3, 4), torch.zeros(1, 0, 5), (4, 3), 0)
