@@ -238,9 +238,9 @@ def check_out(out: Path, frames: Frames) -> None:
         raise InputError(
             f"--out {out}: the source has {len(frames.entries)} images and videos, expected one; see --project"
         )
-    suffixes = VIDEO_FILES if frames.in_time else WRITABLE_SUFFIXES
+    suffixes = VIDEO_FILES if frames.has_video else WRITABLE_SUFFIXES
     if out.suffix.lower() not in suffixes:
-        kind = "a video" if frames.in_time else "an image"
+        kind = "a video" if frames.has_video else "an image"
         raise InputError(f"--out {out}: the source is {kind}, expected a file name with {', '.join(sorted(suffixes))}")
     if is_folder(out):
         raise InputError(f"--out {out}: is a folder, expected a file name")

@@ -36,12 +36,12 @@ from utils.cli import (
     EXIT_OK,
     above_zero,
     flags_of,
+    fraction,
     input_size,
     options_from,
     positive,
     run_script,
     script_parser,
-    share,
 )
 from utils.errors import InputError, RunError
 from utils.files import staged
@@ -117,7 +117,7 @@ def parse_arguments(arguments: Sequence[str] | None) -> ExportFlags:
     text = "number of images to calibrate --int8 on, evenly spread over the split, default %(default)s"
     add("--calib-images", type=above_zero, default=CALIBRATION_IMAGES, metavar="N", help=text)
     text = "largest accepted loss of mAP (classifiers: top-1) with --int8, from 0 to 1, default %(default)s"
-    add("--max-drop", type=share, default=MAX_DROP, metavar="D", help=text)
+    add("--max-drop", type=fraction, default=MAX_DROP, metavar="D", help=text)
     add("--conf-thres", default=None, help="confidence threshold for --output nms, default 0.25")
     add("--iou-thres", default=None, help="NMS IoU threshold for --output nms, default 0.45")
     add("--max-det", default=None, help="maximum number of boxes per class for --output nms, default 300")

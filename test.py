@@ -20,7 +20,7 @@ from evaluation.run import VALID_NMS_THRESH
 from evaluation.study import speed, study
 from evaluation.validate import validate
 from inference.model import ModelFlags
-from utils.cli import above_zero, flags_of, options_from, run_script, script_parser, share
+from utils.cli import above_zero, flags_of, fraction, options_from, run_script, script_parser
 from utils.errors import InputError
 
 TASKS = {"val": validate, "doctor": doctor, "anchors": anchors, "study": study, "speed": speed}
@@ -46,9 +46,9 @@ def parse_arguments(arguments: Sequence[str] | None) -> EvaluationOptions:
     add("--conf-thres", nargs="+", default=(), help="lowest score of detections, default 0.001 (study: several values)")
     add("--iou-thres", default=None, help=f"NMS IoU threshold, default {NMS_THRESH} for the original's mAP and "
         f"{VALID_NMS_THRESH} for COCO and Pascal VOC, as in the original")  # fmt: skip
-    add("--match-iou", type=share, default=MATCH_THRESH, metavar="T", help="IoU above which a detection matches an object "
+    add("--match-iou", type=fraction, default=MATCH_THRESH, metavar="T", help="IoU above which a detection matches an object "
         "in the original's mAP (its -iou_thresh), default %(default)s")  # fmt: skip
-    add("--pr-conf", type=share, metavar="T", help="confidence threshold of precision, recall and F1 (the original's "
+    add("--pr-conf", type=fraction, metavar="T", help="confidence threshold of precision, recall and F1 (the original's "
         f"-thresh), default {CONF_THRESH}")  # fmt: skip
     add(
         "--count",

@@ -34,11 +34,11 @@ from utils.cli import (
     EXIT_OK,
     above_zero,
     flags_of,
+    fraction,
     options_from,
     positive,
     run_script,
     script_parser,
-    share,
     whole,
 )
 from utils.errors import InputError
@@ -91,7 +91,7 @@ def make_parser() -> argparse.ArgumentParser:
     add("--adam", action="store_true", help="adam=1: Adam instead of SGD")
     text = "override any key of [net] or of the heads: --set learning_rate=0.002 burn_in=100"
     add("--set", dest="overrides", nargs="+", action="extend", default=[], metavar="KEY=VALUE", help=text)
-    add("--ema-alpha", type=share, metavar="A", help="ema_alpha: moving average of the weights")
+    add("--ema-alpha", type=fraction, metavar="A", help="ema_alpha: moving average of the weights")
 
     add = flags_of(parser.add_argument_group("beyond the original"))
     add("--albumentations", "--augment", metavar="FILE", help="additional augmentation, saved by albumentations.save")
@@ -104,11 +104,13 @@ def make_parser() -> argparse.ArgumentParser:
     add("--rect", action="store_true", help="rectangular batches of images with similar aspect ratios")
     add("--cos-lr", action=argparse.BooleanOptionalAction, help="cosine learning rate schedule")
     text = "evaluate and save a moving average of the weights with this decay, starting at the first iteration"
-    add("--average", type=share, metavar="D", help=text)
+    add("--average", type=fraction, metavar="D", help=text)
     text = "mirror images along both axes and transpose them, for images without an up or down"
     add("--dihedral", action=argparse.BooleanOptionalAction, help=text)
     add("--freeze", type=above_zero, default=0, metavar="N", help="freeze the first N layers")
-    add("--bn-momentum", type=share, metavar="M", help="batch-norm momentum, default 0.01 (the original's GPU build)")
+    add(
+        "--bn-momentum", type=fraction, metavar="M", help="batch-norm momentum, default 0.01 (the original's GPU build)"
+    )
     text = (
         "use batch-norm statistics of training images in early evaluations; saved weights are not affected; default: on"
     )
@@ -262,7 +264,7 @@ def _find_checkpoint(options: TrainOptions, processes: Processes) -> tuple[Path,
     source = iterations.index(max(iterations))  # the newest: after a restart, another machine may be the main one
     if iterations[source] < 0:
         return None
-    content = processes.send(path.read_bytes() if processes.rank == source else b"", source)
+    content = processes.broadcast_bytes(path.read_bytes() if processes.rank == source else b"", source)
     with tempfile.NamedTemporaryFile(suffix=".pt") as copy:
         copy.write(content)
         copy.flush()

@@ -165,7 +165,11 @@ class YOLO:
         model = self._ready(img_size)
         wanted = None if classes is None else tuple(_class_index(each, model) for each in _listed(classes))
         nms = NmsOptions(
-            conf=_share("conf", conf), iou=_share("iou", iou), agnostic=agnostic_nms, max_det=max_det, classes=wanted
+            conf=_fraction("conf", conf),
+            iou=_fraction("iou", iou),
+            agnostic=agnostic_nms,
+            max_det=max_det,
+            classes=wanted,
         )
         if batch < 1:
             raise InputError(f"batch: cannot be {batch}, expected 1 or more")
@@ -174,7 +178,7 @@ class YOLO:
             model, frames, nms, letter_box=letter_box, kernel=resize, batch_size=batch, augment=augment
         )
         results = _results(frames, items)
-        return results if stream or frames.in_time else list(results)
+        return results if stream or frames.has_video else list(results)
 
     __call__ = predict
 
@@ -372,7 +376,7 @@ def _class_index(wanted: int | str, model: Model) -> int:
     return int(wanted)
 
 
-def _share(name: str, value: float) -> float:
+def _fraction(name: str, value: float) -> float:
     if not 0 <= value <= 1:
         raise InputError(f"{name}: cannot be {value}, expected a number between 0 and 1")
     return float(value)

@@ -99,7 +99,7 @@ class Frames:
 
     total: expected number of frames; None if unknown.
     live: whether the source is a camera or stream.
-    in_time: whether it contains a video, camera or stream.
+    has_video: whether it contains a video, camera or stream.
     ahead: whether there is more than one image, so that reading ahead in a thread pays off.
     entries: paths of the images and videos.
     """
@@ -111,11 +111,11 @@ class Frames:
         *,
         total: int | None,
         live: bool,
-        in_time: bool,
+        has_video: bool,
         entries: tuple[str, ...] = (),
     ) -> None:
-        self.source, self.total, self.live, self.in_time, self.entries = source, total, live, in_time, entries
-        self.ahead = not live and (in_time or (total or 0) > 1)
+        self.source, self.total, self.live, self.has_video, self.entries = source, total, live, has_video, entries
+        self.ahead = not live and (has_video or (total or 0) > 1)
         self._items, self._stopped = items, False
 
     def __iter__(self) -> Iterator[Frame | Failure]:
@@ -172,7 +172,7 @@ def open_frames(source: Any, *, vid_stride: int = 1) -> Frames:
             continue
         if len(sources) > 1:
             raise InputError(f"{each}: a camera or stream has to be the only source")
-        return Frames(name, LiveFrames(device, each, vid_stride), total=None, live=True, in_time=True)
+        return Frames(name, LiveFrames(device, each, vid_stride), total=None, live=True, has_video=True)
     entries: list[str | Frame] = []
     for number, each in enumerate(sources):
         if not isinstance(each, (str, Path, int)):
@@ -186,10 +186,10 @@ def open_frames(source: Any, *, vid_stride: int = 1) -> Frames:
 
 def frames_of(entries: Sequence[str | Frame], name: str, vid_stride: int = 1) -> Frames:
     """Return the frames of image and video files and images in memory, called `name` in messages."""
-    in_time = any(isinstance(each, str) and is_video(each) for each in entries)
+    has_video = any(isinstance(each, str) and is_video(each) for each in entries)
     total = _count(entries, vid_stride)
     paths = tuple(each if isinstance(each, str) else each.path for each in entries)
-    return Frames(name, _read_all(entries, vid_stride), total=total, live=False, in_time=in_time, entries=paths)
+    return Frames(name, _read_all(entries, vid_stride), total=total, live=False, has_video=has_video, entries=paths)
 
 
 def _live_device(source: str) -> int | str | None:

@@ -172,10 +172,10 @@ def _shared_moments(x: Tensor, processes: Processes) -> tuple[Tensor, Tensor, Te
     values = x.detach().float()
     count = values.new_full((1,), x.numel() / x.shape[1])
     mean = values.sum(_other_dims(x))
-    processes.add([mean, count])
+    processes.all_reduce([mean, count])
     mean /= count
     squares = (values - _per_channel(mean, x)).square().sum(_other_dims(x))
-    processes.add([squares])
+    processes.all_reduce([squares])
     return mean, squares, count
 
 
@@ -191,7 +191,7 @@ def _shared_gradient(
     projected = (grad32 * offset).sum(_other_dims(x))
     of_scales = projected * inverse
     total, count = of_biases.clone(), x.new_full((1,), x.numel() / x.shape[1], dtype=torch.float32)
-    processes.add([total, projected, count])
+    processes.all_reduce([total, projected, count])
     slope = projected * inverse * inverse / count
     of_x = (grad32 - _per_channel(total / count, x) - offset * _per_channel(slope, x)) * _per_channel(
         inverse * scales, x

@@ -212,10 +212,10 @@ class Trainer:
         names = list(terms)  # the same in all processes
         numbers = torch.tensor([images, loss, *(terms[name] for name in names)], dtype=torch.float64)
         numbers = numbers.to(self.device)
-        self.processes.add([numbers])
-        self.processes.add(self._weight_gradients())
+        self.processes.all_reduce([numbers])
+        self.processes.all_reduce(self._weight_gradients())
         statistics = self.network.statistics()
-        self.processes.add(statistics)
+        self.processes.all_reduce(statistics)
         for each in statistics:
             each /= self.processes.count
         count, total, *values = numbers.tolist()

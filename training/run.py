@@ -218,7 +218,7 @@ class Run:
                 module.momentum = module.momentum if options.bn_momentum is None else options.bn_momentum
                 module.processes = self.processes if options.sync_bn else module.processes
         network.to(self.device)
-        self.processes.share(list(network.state_dict().values()))
+        self.processes.broadcast(list(network.state_dict().values()))
         return network
 
     def _make_trainer(self) -> Trainer:

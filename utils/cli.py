@@ -196,7 +196,7 @@ def number(kind: Callable[[str], _Number], least: float, most: float, name: str)
 
 above_zero = number(int, 1, 2**31 - 1, "whole number above 0")
 whole = number(int, 0, 2**63 - 1, "whole number from 0")
-share = number(float, 0, 1, "number between 0 and 1")
+fraction = number(float, 0, 1, "number between 0 and 1")
 positive = number(float, math.nextafter(0, 1), sys.float_info.max, "number above 0")
 
 
@@ -235,8 +235,8 @@ _SHARED: dict[str, dict[str, Any]] = {
     "--resize": _flag(
         "interpolation: the original's or OpenCV's, default %(default)s", choices=KERNELS, default=KERNELS[0]
     ),
-    "--conf-thres": _flag("confidence threshold, default %(default)s", type=share, default=0.25, metavar="T"),
-    "--iou-thres": _flag("NMS IoU threshold, default %(default)s", type=share, default=0.45, metavar="T"),
+    "--conf-thres": _flag("confidence threshold, default %(default)s", type=fraction, default=0.25, metavar="T"),
+    "--iou-thres": _flag("NMS IoU threshold, default %(default)s", type=fraction, default=0.45, metavar="T"),
     "--max-det": _flag(
         "maximum number of detections per image, default %(default)s", type=above_zero, default=1000, metavar="N"
     ),

@@ -54,11 +54,11 @@ class Processes:
         """Whether this process writes files, evaluates and logs."""
         return self.rank == 0
 
-    def add(self, tensors: Sequence[Tensor]) -> None:
+    def all_reduce(self, tensors: Sequence[Tensor]) -> None:
         """Replace each tensor by its sum over the processes; all have the same device and dtype."""
         self._by_buffers(tensors, distributed.all_reduce)
 
-    def share(self, tensors: Sequence[Tensor], source: int = 0) -> None:
+    def broadcast(self, tensors: Sequence[Tensor], source: int = 0) -> None:
         """Replace each tensor by that of the process of rank `source`; all have the same device and dtype."""
         self._by_buffers(tensors, lambda buffer: distributed.broadcast(buffer, source))
 
@@ -86,14 +86,14 @@ class Processes:
         """Return the number of each process, by rank."""
         numbers = torch.zeros(self.count, dtype=torch.float64, device=self.device)
         numbers[self.rank] = number
-        self.add([numbers])
+        self.all_reduce([numbers])
         return [float(each) for each in numbers.tolist()]
 
-    def send(self, content: bytes, source: int = 0) -> bytes:
+    def broadcast_bytes(self, content: bytes, source: int = 0) -> bytes:
         """Return the `content` passed by the process of rank `source`."""
         length = int(max(self.gather(len(content) if self.rank == source else 0)))
         data = torch.frombuffer(bytearray(content or length), dtype=torch.uint8).to(self.device)
-        self.share([data], source)
+        self.broadcast([data], source)
         return data.cpu().numpy().tobytes()
 
     def _by_buffers(self, tensors: Sequence[Tensor], exchange: Callable[[Tensor], object]) -> None:
@@ -147,7 +147,7 @@ def joined(device: str = "") -> Iterator[Processes]:
         "nccl" if on_gpu else "gloo", store=store, rank=rank, world_size=count, timeout=_timeout()
     )
     processes = Processes(rank, count, where)
-    attempt = processes.send(os.urandom(8)).hex()  # torchrun keeps the store when it restarts processes
+    attempt = processes.broadcast_bytes(os.urandom(8)).hex()  # torchrun keeps the store when it restarts processes
     yield dataclasses.replace(processes, store=distributed.PrefixStore(attempt, store))
     distributed.destroy_process_group()  # not after an error: it would wait for the others
 

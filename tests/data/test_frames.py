@@ -79,7 +79,7 @@ def test_list_with_urls_of_videos(folder: Path) -> None:
     lines = ["http://127.0.0.1:9/street.mp4?x=1", "b.png", str(folder / "v.mp4")]
     (folder / "list.txt").write_text("\n".join(lines))
     with open_frames(str(folder / "list.txt")) as frames:
-        assert frames.entries == (lines[0], str(folder / "b.png"), lines[2]) and frames.in_time
+        assert frames.entries == (lines[0], str(folder / "b.png"), lines[2]) and frames.has_video
         first = next(iter(frames))
     assert isinstance(first, Failure) and "video cannot be opened: not reachable" in first.reason
 

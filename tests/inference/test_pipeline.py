@@ -158,7 +158,7 @@ def test_only_a_few_frames_are_taken_ahead(parallel_model: Model) -> None:
             taken += 1
             yield Frame(image=GREY, path=f"{taken}")
 
-    frames = Frames("endless", endless(), total=10_000, live=False, in_time=True)
+    frames = Frames("endless", endless(), total=10_000, live=False, has_video=True)
     with closing(predict_frames(parallel_model, frames)) as found:
         for number, _ in zip(range(1, 30), found, strict=False):
             assert taken - number <= 16
@@ -174,7 +174,7 @@ def test_a_live_frame_is_answered_before_the_next_is_taken(parallel_model: Model
             taken += 1
             yield Frame(image=GREY, path="0", live=True)
 
-    frames = Frames("0", camera(), total=None, live=True, in_time=True)
+    frames = Frames("0", camera(), total=None, live=True, has_video=True)
     for number, _ in enumerate(predict_frames(parallel_model, frames), start=1):
         assert taken == number
 
@@ -184,7 +184,7 @@ def test_an_error_in_the_source_ends_the_run_and_its_threads(parallel_model: Mod
         yield from (Frame(image=GREY, path=str(number)) for number in range(8))
         raise InputError("the source broke")
 
-    frames = Frames("broken", broken(), total=10, live=False, in_time=True)
+    frames = Frames("broken", broken(), total=10, live=False, has_video=True)
     with pytest.raises(InputError, match="the source broke"):
         for _ in predict_frames(parallel_model, frames):
             pass
