@@ -139,7 +139,7 @@ class Weights(_Source):
         """Return the names of --names; for a detector, there must be as many as classes."""
         assert self.names is not None
         if Path(self.out).suffix == ".weights":
-            logger.warning("--names %s: has no effect, .weights files hold no names", self.names)
+            logger.warning("--names %s: has no effect, .weights files contain no class names", self.names)
         if network.plan.box_heads:
             return class_names(self.names, classes_of(network.plan), network.plan.cfg.path)
         return read_names(self.names)

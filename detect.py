@@ -175,7 +175,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print(f"\n{next_steps()}")
     if statistics.interrupted:
         if journal is not None:
-            print("to go on, repeat the command with --resume")
+            print("to continue, repeat the command with --resume")
         return EXIT_INTERRUPTED
     failed = statistics.failures or (journal is not None and journal.after.failed)
     return EXIT_FAILED if failed else EXIT_OK

@@ -201,7 +201,7 @@ def _check_int8(flags: ExportFlags) -> None:
         raise InputError("--int8: cannot be written as torchscript, expected --include onnx or openvino")
     for flag, given in (("--half", flags.half), ("--no-check", flags.no_check), ("--tolerance", flags.tolerance)):
         if given:
-            raise InputError(f"--int8 and {flag} exclude each other: 8-bit models are judged by their mAP (--max-drop)")
+            raise InputError(f"--int8 and {flag} cannot be combined: 8-bit models are judged by their mAP (--max-drop)")
 
 
 def _options(flags: ExportFlags, network: Network) -> ExportOptions:

@@ -69,7 +69,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if options.weight_norms is not None and len(options.cfg) > 1:
         raise InputError("--weight-norms: expected one cfg")
     if options.weights and options.weight_norms is None:
-        raise InputError("--weights: is for --weight-norms")
+        raise InputError("--weights: has an effect only with --weight-norms")
     results: list[dict[str, Any]] = []
     plans = []
     for path in options.cfg:
@@ -97,7 +97,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             print(f"{options.weight_norms}: weights of each convolution by source layer")
     failed = sum(result["error"] is not None for result in results)
     if len(results) > 1:
-        print(f"{len(results) - failed} of {len(results)} files understood")
+        print(f"{len(results) - failed} of {len(results)} files could be read")
     if options.json:
         write_text(options.json, json.dumps(results, indent=1) + "\n")
     return EXIT_BAD_INPUT if failed else EXIT_OK

@@ -77,7 +77,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
     token = token_of(options)
     if token is None and not is_local(options.host):
-        logger.warning("--host %s: everyone who can reach it may use it, expected --token or a proxy", options.host)
+        logger.warning(
+            "--host %s: everyone who can reach this address can use the server; protect it with --token or a proxy",
+            options.host,
+        )
     options = with_shipped_model(options)
     model = options.open_named()
     model.expect(None)
@@ -93,7 +96,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     with service, listen(options.host, options.port) as place:
         port = place.getsockname()[1]
         host = f"[{options.host}]" if ":" in options.host else options.host
-        print(f"{title} on {model.device} with {model.engine}: http://{host}:{port}/  (Ctrl-C ends it)", flush=True)
+        print(f"{title} on {model.device} with {model.engine}: http://{host}:{port}/  (Ctrl-C to stop)", flush=True)
         make_server(make_app(service, title, limits)).run(sockets=[place])
     return EXIT_OK
 
@@ -102,7 +105,7 @@ def token_of(options: ServeOptions) -> str | None:
     """Return the token of --token, --token-file or the environment, or None. Raises InputError for an unsuitable one."""
     in_environment = os.environ.pop(TOKEN_VARIABLE, None)  # hide it from the processes that decode uploads
     if options.token is not None and options.token_file is not None:
-        raise InputError("--token-file: --token is given too, expected one of them")
+        raise InputError("--token-file and --token cannot be combined")
     if options.token is not None:
         place, token = "--token", options.token
     elif options.token_file is not None:

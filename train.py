@@ -278,7 +278,7 @@ def _checkpoint_path(options: TrainOptions) -> Path:
         return Path(options.resume or "")
     found = newest(options.project, "*/weights/last.pt")
     if found is None:
-        raise InputError(f"--resume: no */weights/last.pt in {options.project}; name the file")
+        raise InputError(f"--resume: no */weights/last.pt in {options.project}; pass the file")
     return found
 
 

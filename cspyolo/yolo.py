@@ -113,7 +113,7 @@ class YOLO:
         Raises InputError for an exported model, which has no torch module.
         """
         if isinstance(self._model().network, ExportedModel):
-            raise InputError(f"{self.weights}: an exported model has no torch module; open its .weights or .pt file")
+            raise InputError(f"{self.weights}: an exported model has no PyTorch module; open its .weights or .pt file")
         width, height = self._size or (None, None)
         reading = LoadOptions(cfg=self.cfg, width=width, height=height, **self._options | {"device": self.device})
         return load_model(self.weights, reading)[0]
@@ -284,7 +284,7 @@ class YOLO:
 
     def _ready(self, img_size: Size | None) -> Model:
         if self.weights is None:
-            raise InputError(f"{self.cfg}: has no weights yet; give them as the second argument, or train the model")
+            raise InputError(f"{self.cfg}: has no weights yet; pass them as the second argument, or train the model")
         return self._model(_pair(img_size))
 
     def _flags(self) -> dict[str, Any]:
@@ -310,7 +310,7 @@ class Tracker:
     def __call__(self, results: Results) -> Results:
         """Return the results with only the boxes that have a confirmed track, and their track numbers."""
         if results.probs is not None:
-            raise InputError("track: the model is a classifier, it has no boxes to follow")
+            raise InputError("track: the model is a classifier, it has no boxes to track")
         if results.path != self._path:
             self._path, self._tracker = results.path, self._class(**self._settings)
         found = results.to_supervision()
@@ -336,7 +336,7 @@ def _files(model: str, weights: str | Path | None) -> tuple[str | None, str | No
         cfg, file, names = (str(stem.with_name(model + suffix)) for suffix in (".cfg", ".weights", ".names"))
         return cfg, file, names
     if not path.suffix:
-        raise InputError(f"{model}: no such model; shipped are {', '.join(YOLO.shipped())}")
+        raise InputError(f"{model}: no such model; the shipped models are {', '.join(YOLO.shipped())}")
     return None, model, None
 
 

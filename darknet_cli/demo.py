@@ -70,7 +70,7 @@ def demo(words: Words) -> int:
         isinstance(step.section, YoloSection) and step.section.embedding_layer != NO_EMBEDDING for step in plan.heads
     ):
         text = "embedding_layer: tracking by embeddings is not supported; the boxes are the same without this key"
-        raise InputError(f"{cfg}: {text}, and YOLO.track of the Python package numbers objects by their boxes")
+        raise InputError(f"{cfg}: {text}, and YOLO.track of the Python package tracks objects by their boxes")
     print_weights(plan, words.get(4))
     timed = bool(words["-benchmark_layers"])
     model = open_model(words.get(4), cfg=cfg, device=device_of(words), backend=TORCH if timed else AUTO)
@@ -118,7 +118,7 @@ def _names(model: Model, options: Mapping[str, str], cfg: str) -> tuple[str, ...
 
 def _frames(source: str | None, camera: int) -> Frames:
     if source is not None and "://" not in source and Path(source).suffix.lower() not in VIDEO_SUFFIXES:
-        raise InputError(f"{source}: expected a video; for images there is 'detector test'")
+        raise InputError(f"{source}: expected a video; use 'detector test' for images")
     return open_frames(str(camera) if source is None else source)
 
 
@@ -158,7 +158,7 @@ class _Outputs:
         self.draws = not words["-benchmark"] and not words["-dontdraw_bbox"]
         path, suffix = words["-out_filename"], Path(words["-out_filename"] or "").suffix.lower()
         if path and suffix not in VIDEO_SUFFIXES:
-            raise InputError(f"{path}: no container of this name, expected one such as .mp4, .avi or .mkv")
+            raise InputError(f"{path}: unknown container, expected one such as .mp4, .avi or .mkv")
         entries, live, feed = words["-json_file_output"], words["-json_port"], words["-mjpeg_port"]
         self._entries = JsonList(stack.enter_context(atomic_write(entries))) if entries else None
         self._live = stack.enter_context(Broadcaster.of_json(live)) if live > 0 else None

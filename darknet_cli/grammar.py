@@ -117,7 +117,7 @@ def parse(arguments: Sequence[str]) -> Words:
                 raise InputError(f"{word}: its value is missing")
             value = _value(word, text, kind)
         if word in values:
-            logger.warning("%s stands here twice, the first one counts", word)
+            logger.warning("%s is given twice, the first one counts", word)
         values.setdefault(word, value)
     parsed = Words(tuple(words), {flag: values.get(flag, default) for flag, (_, default) in known.items()})
     _warn_without_effect(parsed, values)

@@ -196,7 +196,7 @@ def _live_device(source: str) -> int | str | None:
     """Return the camera number or stream URL; None for files. Raises InputError for a URL that cannot be read."""
     if source.isascii() and source.isdigit() and not exists(source):
         if int(source) > _MAX_CAMERA:
-            raise InputError(f"{source}: no such file or folder, and no camera number")
+            raise InputError(f"{source}: no such file or folder, and not a camera number")
         return int(source)
     return source if _URL.match(source) and _is_live(source) else None
 
@@ -297,7 +297,7 @@ def _is_live(url: str) -> bool:
     try:
         address = urlparse(url)
     except ValueError as error:
-        raise InputError(f"{url}: is no URL: {error}") from None
+        raise InputError(f"{url}: is not a valid URL: {error}") from None
     suffix = Path(address.path).suffix.lower()
     if suffix in IMAGE_SUFFIXES:
         raise InputError(f"{url}: is the URL of an image, expected a video or a stream; download the image first")

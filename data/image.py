@@ -240,7 +240,7 @@ def _decode(data: bytes, path: str | Path) -> Image:
     except cv2.error as error:  # OpenCV's own pixel limit, or a codec that it was built without
         raise InputError(f"{path}: image cannot be decoded: {error.err}") from None
     if bgr is None:
-        what = "image is damaged or truncated" if header else "no image of a known format"
+        what = "image is damaged or truncated" if header else "not an image in a supported format"
         raise InputError(f"{path}: {what}: {len(data)} bytes that begin with {data[:_SHOWN_BYTES]!r}")
     return np.asarray(cv2.cvtColor(bgr, cv2.COLOR_BGR2RGB), np.uint8)
 

@@ -186,7 +186,7 @@ def _reopened(path: Path, table: _Table, channels: int) -> ImageCache | None:
         rows = head[2:].reshape(count, _COLUMNS)
         if np.array_equal(rows[:, :4], np.column_stack(table)):
             return ImageCache(table, rows[:, 4] != 0, path, start, channels)
-    logger.info("%s: images have changed, the cache is written again", path)
+    logger.info("%s: images have changed, the cache is rebuilt", path)
     return None
 
 

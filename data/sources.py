@@ -110,7 +110,7 @@ def _open_darknet(path: Path, names: tuple[str, ...] | None) -> Dataset:
         if key in options
     }
     if not splits:
-        raise InputError(f"{path}: none of {', '.join(DATA_SPLITS)}, expected a list of images")
+        raise InputError(f"{path}: none of {', '.join(DATA_SPLITS)}, expected at least one list of images")
     difficult: dict[Path, Path] = {}
     if "difficult" in options:
         hard = _first_existing(options["difficult"], bases, f"{path}: difficult")

@@ -97,7 +97,7 @@ def training_loader(
     Raises InputError for options that exclude each other and for unsupported channels.
     """
     if channels not in (1, 3):
-        raise InputError(f"[net] channels={channels}: expected 3, or 1 for grey images")
+        raise InputError(f"[net] channels={channels}: expected 3, or 1 for greyscale images")
     images, mini_batch = dataset.splits[SPLIT], batch // subdivisions
     if not images or (boxes is None and not dataset.labels_in_paths):
         raise InputError(f"{dataset.source}: no images in split '{SPLIT}', or no class names")
@@ -180,14 +180,14 @@ def _check_rect(net: RawSection, boxes: BoxOptions | None, *, letter_box: bool) 
     if boxes is None:
         raise InputError("--rect is for detectors; a classifier crops its images to a square")
     if mixing_of(AugmentOptions.from_raw(net)) in {Mixing.MOSAIC, Mixing.CUTMIX_OR_MOSAIC}:
-        raise InputError("--rect and [net] mosaic=1 exclude each other: a mosaic of four images has no aspect ratio")
+        raise InputError("--rect and [net] mosaic=1 cannot be combined: a mosaic of four images has no aspect ratio")
     if boxes.random:
-        raise InputError(f"--rect and random={boxes.random:g} exclude each other: both set the size of the input")
+        raise InputError(f"--rect and random={boxes.random:g} cannot be combined: both set the input size")
     if not letter_box:
         text = (
             "--rect keeps the aspect ratio of images, but evaluation and detection stretch them to the network's input"
         )
-        logger.warning("%s; set letter_box=1 in [net] to keep it there, too", text)
+        logger.warning("%s; set letter_box=1 in [net] to keep it there too", text)
 
 
 def _shapes_text(groups: AspectGroups) -> str:

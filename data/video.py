@@ -195,7 +195,7 @@ class VideoWriter:
             while image is not None:
                 if (image.shape[1], image.shape[0]) != size_wh:
                     if not resized:
-                        logger.warning("%s: frames change their size, the video stays %dx%d", self.path, *size_wh)
+                        logger.warning("%s: the frame size changes, the video stays %dx%d", self.path, *size_wh)
                     resized = True
                     image = np.asarray(cv2.resize(image, size_wh), np.uint8)
                 writer.write(image)

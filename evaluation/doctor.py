@@ -110,7 +110,7 @@ def anchors(settings: EvaluationOptions) -> int:
         before = anchor_fit(sizes, own)
         print(f"the {len(own)} anchors of {settings.cfg}: {before}")
         if fit.mean_iou - before.mean_iou < _WORTH and fit.recall - before.recall < _WORTH:
-            print("The new anchors fit hardly better: keep those of the cfg, which the weights were trained with.")
+            print("The new anchors are hardly better: keep those of the cfg, which the weights were trained with.")
         else:
             print(f"To train with the new anchors: {as_typed('train.py')} --anchors {count}")
     return EXIT_OK

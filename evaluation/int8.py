@@ -51,7 +51,7 @@ class Int8Data:
         images = validation.splits["val"]
         if common := set(train) & set(images):
             raise InputError(
-                f"{path}: {len(common)} of {len(images)} validation images are training images, too; expected separate splits, "
+                f"{path}: {len(common)} of {len(images)} validation images are also training images; expected separate splits, "
                 "because a model is not measured on the images it was calibrated on"
             )
         if not validation.labelled:

@@ -56,7 +56,7 @@ class EvaluationOptions(ModelFlags):
 def make_model(settings: EvaluationOptions, side: int | None = None) -> Model:
     """Open the model at the size of --img-size or with a square input of `side` pixels. Raises InputError."""
     if settings.weights is None:
-        logger.warning("no --weights: the network is random")
+        logger.warning("no --weights: the network has random weights")
     return (settings if side is None else replace(settings, img_size=(side,))).open()
 
 

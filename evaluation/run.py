@@ -172,7 +172,7 @@ def outcome(images: Sequence[Path], predictions: Predictions) -> int:
         raise KeyboardInterrupt
     if failures := predictions.statistics.failures:
         raise RunError(
-            f"{len(failures)} of {len(images)} images could not be read, the results are those of the others; "
+            f"{len(failures)} of {len(images)} images could not be read, the results cover the others; "
             f"the first: {failures[0].reason}"
         )
     return EXIT_OK

@@ -46,7 +46,7 @@ def validate(settings: EvaluationOptions) -> int:
     if isinstance(model, Classifier):
         return _validate_classifier(settings, model)
     if settings.ten_crop:
-        raise InputError("--ten-crop: is for classifiers, but the model is a detector")
+        raise InputError("--ten-crop: works only with classifiers, the model is a detector")
     evaluation_set, checked = checked_set(settings, model)
     folder = run_folder(settings.project, settings.name, exist_ok=settings.exist_ok)
     predictions = predict_set(settings, model, evaluation_set.images, [confidence])
@@ -142,7 +142,9 @@ def _validate_classifier(settings: EvaluationOptions, model: Classifier) -> int:
     """Measure top-1 and top-k accuracy (classifier.c validate_classifier_single)."""
     if settings.ten_crop:
         if settings.augment:
-            raise InputError("--ten-crop and --augment exclude each other: the ten crops include the mirror image")
+            raise InputError(
+                "--ten-crop and --augment cannot be combined: the ten crops already include mirrored images"
+            )
         half = model.dtype == torch.float16
         model = TenCropClassifier(model.network, model.device, names=model.names, half=half)
     split = settings.split or "val"

@@ -391,7 +391,7 @@ class ExportedModel:
                 ((count,), count * head.shape.outputs) for head in heads
             ]
         if not fits:
-            raise InputError(f"{self._place}: its outputs {shapes} are not those of the network that it describes")
+            raise InputError(f"{self._place}: its outputs {shapes} do not match the network that it describes")
 
     def _cut(self, outputs: Arrays, start: int, count: int) -> Arrays:
         if self.metadata.outputs != "nms":

@@ -27,7 +27,7 @@ def read(key: str) -> bytes | None:
         path = folder() / key
         content = path.read_bytes()
         if hashlib.sha256(content[_DIGEST:]).digest() != content[:_DIGEST]:
-            logger.info("%s: is damaged; the model is compiled again", path)
+            logger.info("%s: is damaged; compiling the model again", path)
             path.unlink()
             return None
     except (OSError, RuntimeError):
@@ -55,7 +55,7 @@ def write(key: str, content: bytes) -> None:
             Path(temporary).unlink(missing_ok=True)
             raise
     except (OSError, RuntimeError) as error:
-        logger.info("the compiled model is not kept: %s", error)
+        logger.info("the compiled model is not cached: %s", error)
 
 
 def remove(key: str) -> None:

@@ -28,9 +28,7 @@ class Detector(Model):
     ) -> None:
         plan = network.plan
         if not plan.box_heads:
-            raise InputError(
-                f"{plan.cfg.path}: has no layer that gives boxes, expected [yolo], [region] or [detection]"
-            )
+            raise InputError(f"{plan.cfg.path}: has no detection head, expected [yolo], [region] or [detection]")
         super().__init__(network, device, names=names, half=half)
         # In the order of the network's outputs: heads with boxes, None for others.
         self._heads = [

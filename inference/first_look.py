@@ -27,7 +27,10 @@ def with_shipped_model(flags: Flags) -> Flags:
         return flags
     if flags.cfg is not None:
         raise InputError("--weights is required: expected a .weights, .pt, .safetensors or exported model file")
-    print(f"no --cfg and --weights: using weights/{SHIPPED.name}.weights, a small detector of drawn scenes", flush=True)
+    print(
+        f"no --cfg and --weights: using weights/{SHIPPED.name}.weights, a small detector for generated scenes",
+        flush=True,
+    )
     cfg, weights, names = (str(SHIPPED.with_suffix(suffix)) for suffix in (".cfg", ".weights", ".names"))
     return dataclasses.replace(flags, cfg=cfg, weights=weights, names=flags.names or names)
 

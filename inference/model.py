@@ -151,7 +151,7 @@ def open_network(
     """
     if path is None or not any(Path(path).suffix in suffixes for suffixes, _ in _ENGINES.values()):
         if backend not in (AUTO, TORCH, *ENGINES):
-            raise InputError(f"--backend {backend}: runs exported models, not {path}; see export.py")
+            raise InputError(f"--backend {backend}: runs only exported models, not {path}; see export.py")
         network, names = load_model(path, reading)
         return network, names
     possible = [name for name, (suffixes, _) in _ENGINES.items() if Path(path).suffix in suffixes]
@@ -164,7 +164,7 @@ def open_network(
     device, opener = torch.device(reading.device), _ENGINES[engine][1]
     if half:
         if engine != OPENVINO or device.type != "cpu":
-            raise InputError(f"{path}: --half runs exported models with --backend openvino on a CPU only")
+            raise InputError(f"{path}: --half runs exported models only with --backend openvino on a CPU")
         _require_bfloat16()
         opener = bound(OpenVinoSession, half=True)
     session = opener(path, device)
@@ -224,5 +224,5 @@ def _engine(backend: str, device: torch.device, half: bool) -> str | None:
 def _require_bfloat16() -> None:
     """Raise InputError unless OpenVINO is installed and the processor multiplies bfloat16."""
     if not has_bfloat16():
-        raise InputError("--half: this processor has no bfloat16 instructions, and there is no GPU")
+        raise InputError("--half: this CPU has no bfloat16 instructions, and there is no GPU")
     need("openvino", "openvino")

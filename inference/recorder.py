@@ -220,7 +220,7 @@ def _show(drawn: NDArray[np.uint8], *, wait: bool) -> None:
         cv2.imshow("cspyolo", drawn[:, :, ::-1])
         cv2.waitKey(0 if wait else 1)
     except cv2.error:
-        raise InputError("--view-img: this OpenCV cannot open a window here; leave the flag out") from None
+        raise InputError("--view-img: this OpenCV build cannot open a window; leave the flag out") from None
 
 
 def has_screen() -> bool:
@@ -235,4 +235,4 @@ def has_screen() -> bool:
 def require_screen(what: str) -> None:
     """Raise InputError without a screen."""
     if not has_screen():
-        raise InputError(f"{what}: there is no screen (DISPLAY is not set)")
+        raise InputError(f"{what}: there is no display (DISPLAY is not set)")

@@ -178,7 +178,7 @@ class FileNames:
         if number > 1 and not self._warned:
             self._warned = True
             logger.warning(
-                "several sources have the same name; that of %s becomes %s, others get a number, too", path, name
+                "several sources have the same name; %s is saved as %s, and others get a number too", path, name
             )
         self._taken.add(name.casefold())
         if name.isdecimal():

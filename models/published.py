@@ -107,7 +107,7 @@ def find_published(name: str) -> Published:
             return row
     near = difflib.get_close_matches(name, [row.name for row in PUBLISHED], 3)
     hint = f"; names like it: {', '.join(near)}" if near else "; without a name the list is printed"
-    raise InputError(f"{name}: no weights of that name are known{hint}")
+    raise InputError(f"{name}: unknown weights{hint}")
 
 
 def listing() -> str:
@@ -130,7 +130,7 @@ def download(url: str, path: str | Path, about: int | None = None, sha256: str |
     """
     path = Path(path)
     if not url.startswith(("https://", "http://")):
-        raise InputError(f"{url}: expected an address that begins with https:// or http://")
+        raise InputError(f"{url}: expected a URL that begins with https:// or http://")
     if exists(path):
         _check(path, about, sha256)
         return path
@@ -139,7 +139,7 @@ def download(url: str, path: str | Path, about: int | None = None, sha256: str |
         path.parent.mkdir(parents=True, exist_ok=True)
         _transfer(url, part, path.name)
     except urllib.error.HTTPError as error:
-        raise RunError(f"{url}: the server answers {error.code} {error.reason}") from error
+        raise RunError(f"{url}: the server responded {error.code} {error.reason}") from error
     except (urllib.error.URLError, HTTPException, TimeoutError) as error:
         reason = getattr(error, "reason", error)
         raise RunError(f"{url}: {reason}; run the same command again to resume") from error
@@ -167,7 +167,7 @@ def _transfer(url: str, part: Path, title: str) -> None:
         resumed = response.status == 206
         if not resumed and "text/html" in response.headers.get("Content-Type", ""):
             raise RunError(
-                f"{url}: is a web page (a notice or a quota page perhaps), not the file; open it in a browser"
+                f"{url}: is a web page (perhaps a notice or a quota page), not the file; open it in a browser"
             )
         length = response.headers.get("Content-Length")
         total = int(length) + (have if resumed else 0) if length else None
@@ -189,7 +189,7 @@ def _check(path: Path, about: int | None, sha256: str | None) -> None:
     with path.open("rb") as stream:
         start = stream.read(256).lstrip().lower()
     if start.startswith(_PAGES):
-        raise RunError(f"{path}: is a web page (a notice or a quota page perhaps), not the file; open it in a browser")
+        raise RunError(f"{path}: is a web page (perhaps a notice or a quota page), not the file; open it in a browser")
     if about is not None and abs(size - about) > ABOUT * about:
         raise RunError(f"{path}: has {size:,} bytes, expected about {about:,}")
     if sha256 is not None and (found := file_sha256(path)) != sha256.lower():

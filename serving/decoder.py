@@ -208,7 +208,7 @@ class _Decoder:
             self._receive(bytearray(_REPLY.size))
         except InputError:
             code = self.process.wait()
-            raise RunError(f"the process that decodes uploads does not start (exit code {code})") from None
+            raise RunError(f"the process that decodes uploads failed to start (exit code {code})") from None
         self._is_ready, self.busy, self.limit_s = True, False, math.inf
 
     def begin(self, path: Path, most_frames: int) -> None:

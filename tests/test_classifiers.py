@@ -175,7 +175,7 @@ def test_ten_crops_change_the_accuracy(coloured: Path, capsys: pytest.CaptureFix
     assert measured() == EXIT_OK
     assert json.loads((coloured / "runs" / "test" / "exp2" / "metrics.json").read_text())["top1"] == 1
     capsys.readouterr()
-    for flags, said in ((["--augment"], "exclude each other"), (["--task", "speed"], "no effect on --task speed")):
+    for flags, said in ((["--augment"], "cannot be combined"), (["--task", "speed"], "no effect on --task speed")):
         assert measured("--ten-crop", *flags) == EXIT_BAD_INPUT
         assert said in capsys.readouterr().err
 

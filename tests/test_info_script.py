@@ -36,7 +36,7 @@ def test_json_of_several_files_with_a_bad_one(tmp_path: Path, capsys: pytest.Cap
     assert total["weights_bytes"] == 20 + 4 * total["params"]
     assert total["bflops"] == pytest.approx(sum(layer["bflops"] for layer in second["layers"]))
     shown = capsys.readouterr()
-    assert "1 of 2 files understood" in shown.out and "bad.cfg:6" in shown.err
+    assert "1 of 2 files could be read" in shown.out and "bad.cfg:6" in shown.err
 
 
 def test_keys_are_reported(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

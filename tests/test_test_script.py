@@ -367,7 +367,7 @@ BAD = {
     "no images": (_no_images, [], "no images in split 'val'"),
     "no labels": (_no_labels, [], "no usable labels in split"),
     "names and cfg disagree": (_three_names, [], "has 3 names, but"),
-    "cfg without boxes": (_no_boxes, [], "gives boxes"),
+    "cfg without boxes": (_no_boxes, [], "no detection head"),
     "split that is not there": (None, ["--split", "nowhere"], "no split 'nowhere'"),
     "three sizes": (None, ["--img-size", "1", "2", "3"], "--img-size: found 3 numbers"),
     "several confidences": (None, ["--conf-thres", ".1", ".2"], "--conf-thres: found 2 values"),

@@ -176,7 +176,7 @@ def test_drawings_and_files(result: Results, tmp_path: Path) -> None:
 def test_no_window_without_a_screen(result: Results, monkeypatch: pytest.MonkeyPatch) -> None:
     for name in ("DISPLAY", "WAYLAND_DISPLAY", "QT_QPA_PLATFORM"):
         monkeypatch.delenv(name, raising=False)
-    with pytest.raises(InputError, match="no screen"):
+    with pytest.raises(InputError, match="no display"):
         result.show()
 
 
@@ -291,7 +291,7 @@ def test_export_finds_the_same(model: YOLO, result: Results, tmp_path: Path) -> 
     (found,) = exported(IMAGE)
     assert path == tmp_path / "out" / "small.onnx" and exported.names == model.names
     np.testing.assert_allclose(found.boxes.conf, result.boxes.conf, atol=1e-4)
-    with pytest.raises(InputError, match="no torch module"):
+    with pytest.raises(InputError, match="no PyTorch module"):
         _ = exported.network
 
 

@@ -63,14 +63,14 @@ def save_checkpoint(checkpoint: Checkpoint, path: str | Path) -> None:
 def load_checkpoint(path: str | Path) -> Checkpoint:
     """Read a checkpoint onto the CPU. Raises InputError if it is no checkpoint, is truncated, or holds more than data."""
     if not is_torch_file(path):
-        raise InputError(f"{path}: is no checkpoint, expected a last.pt or best.pt")
+        raise InputError(f"{path}: is not a checkpoint, expected a last.pt or best.pt")
     content = load_torch_file(path)
     if not isinstance(content, dict) or content.pop("format", None) != RUN_FORMAT:
-        raise InputError(f"{path}: is a PyTorch file, but no checkpoint of a training run")
+        raise InputError(f"{path}: is a PyTorch file, but not the checkpoint of a training run")
     content.setdefault("trained", {})  # missing in older checkpoints
     wrong = {item.name for item in dataclasses.fields(Checkpoint)} ^ set(content)
     if wrong:
-        raise InputError(f"{path}: the checkpoint is of another version: {', '.join(sorted(map(str, wrong)))}")
+        raise InputError(f"{path}: the checkpoint is from a different version: {', '.join(sorted(map(str, wrong)))}")
     require_types(Checkpoint, content, str(path))
     if content["iteration"] < 0 or not 0 <= content["seen"] < 2**64:
         raise InputError(

@@ -130,7 +130,9 @@ class Board:
         try:
             self._writer = SummaryWriter(str(folder), purge_step=after)
         except UnicodeEncodeError:
-            raise InputError(f"{folder}: TensorBoard needs a name in UTF-8, expected one or --no-tensorboard") from None
+            raise InputError(
+                f"{folder}: TensorBoard needs a folder name in UTF-8; rename it, or use --no-tensorboard"
+            ) from None
 
     def write(self) -> None:
         """Write new rows; call this after an evaluation, whose results belong to the latest row."""
@@ -156,5 +158,5 @@ class Board:
     def _give_up(self, error: OSError) -> None:
         """Continue without TensorBoard, for example when the disk is full or the run folder has disappeared."""
         if not self._broken:
-            logger.warning("TensorBoard's scalars cannot be written any more: %s", error.strerror or error)
+            logger.warning("TensorBoard scalars can no longer be written: %s", error.strerror or error)
         self._broken = True

@@ -59,11 +59,11 @@ def open_splits(path: str | None, names: str | None, *, single_cls: bool, valida
     Raises InputError if there is nothing to learn from, or no validation set although `validation` requires one.
     """
     if path is None:
-        logger.info("no --data: training on drawn scenes in %s; use your own data with --data my.data", SCENES)
+        logger.info("no --data: training on generated scenes in %s; use --data my.data for your own data", SCENES)
         path = str(make_scenes(SCENES, SCENES_COUNT))
     train, val = (open_data(path, split, names=names) for split in ("train", "val"))
     if not train.names:
-        raise InputError(f"{path}: no class names; give a file of them with --names")
+        raise InputError(f"{path}: no class names; pass a names file with --names")
     if single_cls:
         train, val = single_class(train), single_class(val)
     if validation and not val.splits["val"]:

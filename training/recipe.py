@@ -44,7 +44,7 @@ def modern(options: TrainOptions, plan: Plan, images: int) -> TrainOptions:
     """
     heads = anchor_heads(plan)
     if not heads:
-        raise InputError(f"{plan.cfg.path}: --recipe modern is for detectors with anchors, the cfg has none")
+        raise InputError(f"{plan.cfg.path}: --recipe modern works only for detectors with anchors, the cfg has none")
     batch = options.batch_size or _BATCH
     given = dataclasses.replace(options, batch_size=batch)
     length = training_length(given, plan, images) or _own_length(batch, images)

@@ -94,7 +94,7 @@ class Run:
         self.trainer = self._make_trainer()
         self.history = TrainingHistory.for_length(self.last)
         if options.average and self.schedule.ema_alpha:
-            raise InputError(f"--average and [net] ema_alpha={self.schedule.ema_alpha:g} exclude each other")
+            raise InputError(f"--average and [net] ema_alpha={self.schedule.ema_alpha:g} cannot be combined")
         self.ema = None
         if self.schedule.ema_alpha:
             self.ema = Ema(dict(self.network.named_parameters()), self.schedule.ema_alpha, self.last)
@@ -293,9 +293,9 @@ class Run:
             sizes = {"jitter": head.jitter, "resize": head.resize, "random": head.random}
             boxes = BoxOptions(classes=head.classes, max_boxes=head.max_truths, **sizes)
         elif options.albumentations is not None:
-            raise InputError("--albumentations changes boxes, it cannot be used for a classifier")
+            raise InputError("--albumentations works only for detectors")
         elif options.dihedral:
-            raise InputError("--dihedral is for detectors")
+            raise InputError("--dihedral works only for detectors")
         loading = LoaderOptions(
             seed=options.seed,
             workers=options.workers,

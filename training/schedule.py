@@ -29,7 +29,7 @@ class Schedule:
         self.options = options
         self.seed = seed
         if not cosine and options.policy not in POLICIES:
-            logger.warning("[net] policy=%s is unknown, the learning rate stays constant", options.policy)
+            logger.warning("[net] policy=%s is unknown, using a constant learning rate", options.policy)
         policies = _BY_POLICY | {"random": self._random}
         self._after_burn_in = _cosine if cosine else policies.get(options.policy, _constant)
         _refuse_incomplete(options, "cosine" if cosine else options.policy)

@@ -152,7 +152,7 @@ class EvaluationHook:
             self.on_best()
             self.on_best_result(result)
         if self.exhausted:
-            logger.info("no better %s in %d evaluations: stopping", self.metric, self.without_gain)
+            logger.info("no improvement of %s in %d evaluations: stopping", self.metric, self.without_gain)
         self.on_done()
 
 

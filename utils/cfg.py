@@ -153,7 +153,7 @@ def _entry(line: str, path: str, number: int) -> Entry | None:
     if not equals or not key:
         raise CfgError(path, number, f"expected key=value, found {_shorten(line)}")
     if not value:  # option_list.c read_option prints such a line and skips it
-        logger.warning("%s:%d: %s has no value, its default is used", path, number, key)
+        logger.warning("%s:%d: %s has no value, using its default", path, number, key)
         return None
     return Entry(key, value, number)
 

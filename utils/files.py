@@ -234,7 +234,7 @@ def run_folder(project: str | Path, name: str, *, exist_ok: bool = False) -> Pat
             return folder
         except FileExistsError:
             if exist_ok:
-                raise InputError(f"{folder}: is a file, expected a folder for results") from None
+                raise InputError(f"{folder}: is a file, expected a folder") from None
             number += 1
         except OSError as error:
             raise RunError(f"{folder}: cannot be created: {error.strerror}") from error

@@ -138,7 +138,9 @@ def joined(device: str = "") -> Iterator[Processes]:
     on_gpu = torch.cuda.is_available() and device.strip().lower() != "cpu"
     if on_gpu and own >= torch.cuda.device_count():
         text = f"process {own} of this machine finds {torch.cuda.device_count()} GPUs"
-        raise InputError(f"torchrun: {text}, expected one for each; lower --nproc_per_node, or use --device cpu")
+        raise InputError(
+            f"torchrun: {text}, expected one for each process; lower --nproc_per_node, or use --device cpu"
+        )
     where = select_device(str(own) if on_gpu else "cpu")
     if on_gpu:
         torch.cuda.set_device(where)

@@ -78,7 +78,7 @@ def load_torch_file(path: str | Path, what: str = "checkpoint") -> Any:
     except (UnpicklingError, *DAMAGE) as error:
         reason = str(error).split("\n", 1)[0] or type(error).__name__
         raise InputError(
-            f"{path}: cannot be loaded safely, expected tensors and plain values only ({reason}); if it holds a whole model, "
+            f"{path}: cannot be loaded safely, expected tensors and plain values only ({reason}); if it contains a whole model, "
             "save its state dict where its code is: "
             f"torch.save(torch.load('{Path(path).name}', weights_only=False)['model'].state_dict(), 'state.pt')"
         ) from None

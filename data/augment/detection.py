@@ -62,7 +62,7 @@ class DetectionAugment:
 
     def __post_init__(self) -> None:
         if self.mixing is Mixing.MOSAIC and self.letter_box:
-            raise InputError("[net] letter_box=1 and mosaic=1 exclude each other: leave one of them out")
+            raise InputError("[net] letter_box=1 and mosaic=1 cannot be combined: remove one of them")
         if self.resize <= 0:
             raise InputError(f"resize={self.resize:g} is out of range, expected a number above 0")
 

@@ -143,14 +143,14 @@ def _binary_batch(path: Path) -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:
 
 
 def _bad_label(path: Path) -> InputError:
-    return InputError(f"{path}: has a label that is no class, expected whole numbers from 0 to {_CIFAR_CLASSES - 1}")
+    return InputError(f"{path}: has an invalid label, expected whole numbers from 0 to {_CIFAR_CLASSES - 1}")
 
 
 def _python_batch(path: Path) -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:
     content = _unpickled(path)
     labels, data = content.get("labels"), content.get("data")
     if not isinstance(labels, list) or not isinstance(data, _PickledArray):
-        raise InputError(f"{path}: has no labels and data, expected a batch of CIFAR-10")
+        raise InputError(f"{path}: has no labels and data, expected a CIFAR-10 batch")
     if not all(type(label) is int and 0 <= label < _CIFAR_CLASSES for label in labels):
         raise _bad_label(path)
     return np.array(labels, np.uint8), data.pixels(path, len(labels))
@@ -164,7 +164,7 @@ def _cifar_names(folder: Path) -> tuple[str, ...]:
         names = _unpickled(binary).get("label_names")
     else:
         raise InputError(
-            f"{folder}: has batches of CIFAR-10, but neither {text.name} nor {binary.name} with its class names"
+            f"{folder}: has CIFAR-10 batches, but neither {text.name} nor {binary.name} with its class names"
         )
     if not isinstance(names, list) or len(names) != _CIFAR_CLASSES or not all(map(_is_name, names)):
         raise InputError(f"{folder}: expected {_CIFAR_CLASSES} class names, found {names!r:.200}")
@@ -220,7 +220,7 @@ class _PickledArray(_Pickled):
         except (TypeError, ValueError, AttributeError):
             raise InputError(f"{path}: data is damaged, expected a NumPy array") from None
         if name != "u1" or shape != (count, _PIXELS):
-            raise InputError(f"{path}: data is of another shape or type, expected uint8 ({count}, {_PIXELS})")
+            raise InputError(f"{path}: data has the wrong shape or type, expected uint8 ({count}, {_PIXELS})")
         if not isinstance(content, bytes) or len(content) != count * _PIXELS:
             raise InputError(f"{path}: data is truncated or damaged, expected {count * _PIXELS} bytes")
         return np.frombuffer(content, np.uint8).reshape(shape, order="F" if by_column else "C")
@@ -237,7 +237,7 @@ def _unpickled(path: Path) -> dict[str, Any]:
     try:
         content = _ArrayUnpickler(io.BytesIO(path.read_bytes()), encoding="latin1").load()
     except (pickle.UnpicklingError, *_DAMAGE) as error:
-        raise InputError(f"{path}: is no batch of CIFAR-10: {error}") from None
+        raise InputError(f"{path}: is not a CIFAR-10 batch: {error}") from None
     if not isinstance(content, dict):
-        raise InputError(f"{path}: is no batch of CIFAR-10, expected a dictionary")
+        raise InputError(f"{path}: is not a CIFAR-10 batch, expected a dictionary")
     return {key.decode("latin1") if isinstance(key, bytes) else str(key): value for key, value in content.items()}

@@ -56,7 +56,7 @@ def make_scenes(folder: str | Path, count: int, seed: int = 0, size: int = 416) 
                     (unfinished / f"scenes-{split}.txt").write_text(darknet.format_list(names))
                 (unfinished / options["names"]).write_text(darknet.format_list(NAMES))
                 (unfinished / _DATA_FILE).write_text(darknet.format_data(options))
-            logger.info("%s: %d drawn scenes with %d classes", folder, count + validation, len(NAMES))
+            logger.info("%s: %d generated scenes with %d classes", folder, count + validation, len(NAMES))
         except RunError:
             if not folder.exists():  # otherwise another process was faster
                 raise

@@ -93,7 +93,7 @@ def _tool() -> tuple[Any, Any]:
         from pycocotools.coco import COCO
         from pycocotools.cocoeval import COCOeval
     except ImportError:
-        raise RunError("COCO's numbers need faster-coco-eval or pycocotools: pip install pycocotools") from None
+        raise RunError("COCO metrics need faster-coco-eval or pycocotools: pip install pycocotools") from None
     return COCO, COCOeval
 
 

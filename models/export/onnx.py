@@ -102,13 +102,15 @@ def observing_bytes(network: Network, options: ExportOptions) -> tuple[bytes, tu
     with torch.no_grad():
         built = observable(network, options)
     if not built.outputs:
-        raise InputError(f"{network.plan.cfg.path}: has no convolution before its last one to compute in 8 bits")
+        raise InputError(
+            f"{network.plan.cfg.path}: has no convolution before the last one that could be computed in 8 bits"
+        )
     return _bytes(network, built, options, {}), built.outputs
 
 
 def _bytes(network: Network, built: Built, options: ExportOptions, pairs: Mapping[str, str]) -> bytes:
     if sum(value.nbytes for value in built.graph.constants.values()) > MAX_BYTES:
-        raise InputError(f"{network.plan.cfg.path}: its weights exceed 2 GiB, more than an ONNX file holds")
+        raise InputError(f"{network.plan.cfg.path}: its weights exceed 2 GiB, the limit of an ONNX file")
     model = _model(network, built, options)
     for key, value in pairs.items():
         model.metadata_props.add(key=key, value=value)

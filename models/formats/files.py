@@ -101,7 +101,9 @@ def _from_torch(content: Any, path: str | Path, reading: LoadOptions) -> LoadedM
     if ours is not None:
         return _described(ours, path, reading)
     if reading.cfg is None:
-        raise InputError(f"{path}: is not a checkpoint of this program; to convert its tensors, give its cfg by --cfg")
+        raise InputError(
+            f"{path}: is not a checkpoint of this program; to convert its tensors, pass its cfg with --cfg"
+        )
     with blank_weights():
         network = Network(read_plan(reading.cfg, width=reading.width, height=reading.height))
     set_foreign(network, content, path)

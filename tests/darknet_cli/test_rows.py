@@ -60,7 +60,7 @@ DIFFERENCES: list[tuple[str, int, str, str]] = [
             f" main_words/{word}" for word in ROWS["main_words"] if word in NOT_OFFERED or word == "detector_draw"
         ),
     ),
-    ("An unknown container,", EXIT_FAILED, "no container of this name", "demo/out_unknown"),
+    ("An unknown container,", EXIT_FAILED, "unknown container", "demo/out_unknown"),
     ("Tracking (`embedding_layer`) is an error", EXIT_FAILED, "tracking by embeddings", "demo/track"),
     ("Even values of `-avgframes` work", EXIT_OK, "", "demo/avgframes_6"),
     (

@@ -88,7 +88,7 @@ def test_list_with_urls_of_videos(folder: Path) -> None:
     ("url", "text"),
     [
         ("https://example.org/street.JPG", "is the URL of an image"),
-        ("http://[example.org/street.mp4", "is no URL"),
+        ("http://[example.org/street.mp4", "is not a valid URL"),
         ("rtsp://camera.example/stream1", "a camera or stream has to be the only source"),
         ("http://camera.example/video.mjpg", "a camera or stream has to be the only source"),
     ],

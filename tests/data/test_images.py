@@ -173,11 +173,11 @@ BAD: dict[str, tuple[str, Callable[[], bytes], str]] = {
     "PNG with broken data": ("a.png", lambda: png_claiming(100, 100), "damaged"),
     "truncated BMP": ("a.bmp", lambda: encode("bmp")[:500], "damaged"),
     "truncated WebP": ("a.webp", lambda: encode("webp")[:60], "damaged"),
-    "truncated TIFF": ("a.tiff", lambda: encode("tiff")[:300], "no image"),
+    "truncated TIFF": ("a.tiff", lambda: encode("tiff")[:300], "not an image"),
     "truncated PPM": ("a.ppm", lambda: encode("ppm")[:300], "damaged"),
-    "HTML page": ("a.jpg", lambda: b"<!DOCTYPE html><html>404</html>", "no image.*DOCTYPE"),
-    "LFS pointer": ("a.jpg", lambda: b"version https://git-lfs.github.com/spec/v1\n", "no image.*version"),
-    "zero bytes": ("a.jpg", lambda: bytes(1000), "no image"),
+    "HTML page": ("a.jpg", lambda: b"<!DOCTYPE html><html>404</html>", "not an image.*DOCTYPE"),
+    "LFS pointer": ("a.jpg", lambda: b"version https://git-lfs.github.com/spec/v1\n", "not an image.*version"),
+    "zero bytes": ("a.jpg", lambda: bytes(1000), "not an image"),
     "decompression bomb": ("a.png", lambda: png_claiming(60000, 60000), "60000x60000"),
     "chunk beyond the end": (
         "a.png",
@@ -276,7 +276,7 @@ def test_damaged(kind: str, keep: int, message: str, tmp_path: Path) -> None:
     noise = np.random.default_rng(0).integers(0, 255, (40, 40, 3), np.uint8)
     cv2.imwrite(str(path), noise)
     path.write_bytes(path.read_bytes()[:keep])
-    with pytest.raises(InputError, match=message if (kind, keep) != ("png", 3) else "no image"):
+    with pytest.raises(InputError, match=message if (kind, keep) != ("png", 3) else "not an image"):
         image_size(path)
 
 

@@ -175,7 +175,7 @@ def test_half_without_instructions(weights: Path, monkeypatch: pytest.MonkeyPatc
 
 @pytest.mark.parametrize("backend", ["opencv", "torchscript"])
 def test_engines_for_exported_models_only(weights: Path, backend: str) -> None:
-    with pytest.raises(InputError, match="runs exported models"):
+    with pytest.raises(InputError, match="runs only exported models"):
         opened(weights, backend)
 
 

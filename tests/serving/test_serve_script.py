@@ -101,7 +101,7 @@ def test_where_the_token_comes_from(tmp_path: Path, monkeypatch: pytest.MonkeyPa
         (["--token", "a token with blanks"], None, "--token: expected"),
         ([], "", "CSPYOLO_TOKEN: expected"),
         (["--token-file", "no-such-file"], None, "no-such-file: no such token file"),
-        (["--token-file", "a", "--token", "b"], None, "--token-file: --token is given too"),
+        (["--token-file", "a", "--token", "b"], None, "--token-file and --token cannot be combined"),
     ],
 )
 def test_bad_tokens(
@@ -126,7 +126,7 @@ def test_a_warning_without_a_token(caplog: pytest.LogCaptureFixture) -> None:
     ):
         caplog.clear()
         assert run_script(serve.main, [*bad_model, *given]) == 2
-        assert ("everyone who can reach it" in caplog.text) is warns
+        assert ("everyone who can reach this address" in caplog.text) is warns
 
 
 def test_under_load(capsys: pytest.CaptureFixture[str]) -> None:

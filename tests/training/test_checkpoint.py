@@ -86,8 +86,8 @@ class Harmful:
     ("content", "reason"),
     [
         ({"format": "x", "model": Harmful()}, "cannot be loaded safely"),
-        ({"model": 1}, "no checkpoint"),
-        ([1, 2], "no checkpoint"),
+        ({"model": 1}, "not the checkpoint"),
+        ([1, 2], "not the checkpoint"),
     ],
 )
 def test_other_pytorch_files_are_refused_and_run_no_code(
@@ -103,7 +103,7 @@ def test_other_pytorch_files_are_refused_and_run_no_code(
 def test_a_weights_file_is_not_a_checkpoint(tmp_path: Path) -> None:
     path = tmp_path / "a.weights"
     path.write_bytes(b"\0\0\0\0\2\0\0\0")
-    with pytest.raises(InputError, match="no checkpoint"):
+    with pytest.raises(InputError, match="not a checkpoint"):
         load_checkpoint(path)
     with pytest.raises(InputError, match="cannot be read"):
         load_checkpoint(tmp_path / "absent.pt")

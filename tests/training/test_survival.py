@@ -167,7 +167,7 @@ def of_another_network(path: Path) -> None:
         (cut_short, "truncated or damaged"),
         (harmful, "tensors and plain values only"),
         (of_another_network, "does not fit"),
-        (lambda path: path.write_text("no checkpoint"), "no checkpoint"),
+        (lambda path: path.write_text("no checkpoint"), "is not a checkpoint"),
         (lambda path: path.unlink(), "cannot be read"),
     ],
 )

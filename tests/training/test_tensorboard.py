@@ -94,5 +94,5 @@ def test_tensorboard_reads_what_was_written(tmp_path: Path) -> None:
 
 def test_a_folder_that_tensorboard_cannot_name(tmp_path: Path) -> None:
     pytest.importorskip("tensorboard")
-    with pytest.raises(InputError, match="TensorBoard needs a name in UTF-8"):
+    with pytest.raises(InputError, match="TensorBoard needs a folder name in UTF-8"):
         Board(tmp_path / "\udcff", TrainingHistory())
