@@ -94,7 +94,7 @@ def test_nms_inside(scenes: Path, folder: Path) -> None:
         (["--data", "my.data", "--half"], "--int8 and --half cannot be combined"),
         (["--data", "my.data", "--no-check"], "--int8 and --no-check cannot be combined"),
         (["--data", "my.data", "--tolerance", "1"], "--int8 and --tolerance cannot be combined"),
-        (["--data", "same.data"], "same.data: 4 of 4 validation images are training images, too"),
+        (["--data", "same.data"], "same.data: 4 of 4 validation images are also training images"),
         (["--data", "empty.data"], "empty.data: no images in split 'train'"),
         (["--data", "unlabelled.data"], "unlabelled.data: has no labels in split 'val'"),
         (["--data", "broken.data"], "broken.jpg"),
@@ -184,4 +184,4 @@ def test_classifiers_by_top_1(cfg: str, code: int, folder: Path, capsys: pytest.
     if code == EXIT_OK:
         assert said.out.count("top-1 100.00%, in 8 bits 100.00%, calibrated on 3 images") == 2
     else:
-        assert "c.cfg: has no convolution before its last one" in said.err
+        assert "c.cfg: has no convolution before the last one" in said.err

@@ -224,7 +224,7 @@ def test_names_from_anywhere(tmp_path: Path) -> None:
     ("model", "message"),
     [
         ("a.weights", r"a.weights: expected the cfg too: YOLO\('a.cfg', 'a.weights'\)"),
-        ("nobody", "nobody: no such model; shipped are cspdensenetb-ref-prn-bccd"),
+        ("nobody", "nobody: no such model; the shipped models are cspdensenetb-ref-prn-bccd"),
         ("a.pt", "a.pt"),
     ],
 )

@@ -169,7 +169,7 @@ def test_half_on_a_processor_needs_openvino(weights: Path, backend: str) -> None
 
 def test_half_without_instructions(weights: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(model_module, "has_bfloat16", lambda: False)
-    with pytest.raises(InputError, match="--half: this processor has no bfloat16 instructions"):
+    with pytest.raises(InputError, match="--half: this CPU has no bfloat16 instructions"):
         opened(weights, half=True)
 
 

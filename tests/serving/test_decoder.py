@@ -111,7 +111,7 @@ def test_decoding_goes_on_when_processes_start_again(decoders: Decoders, monkeyp
     os.kill(decoders.pids[0], signal.SIGKILL)
     time.sleep(0.1)
     monkeypatch.setattr(decoder, "_MAIN", "raise SystemExit(3)  # {folder} {module}")
-    with pytest.raises(RunError, match=r"does not start \(exit code 3\)"):
+    with pytest.raises(RunError, match=r"failed to start \(exit code 3\)"):
         one(decoders, IMAGE)  # after some tries
     monkeypatch.undo()
     one(decoders, IMAGE)
@@ -119,7 +119,7 @@ def test_decoding_goes_on_when_processes_start_again(decoders: Decoders, monkeyp
 
 def test_processes_that_cannot_start(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(decoder, "_MAIN", "raise SystemExit(3)  # {folder} {module}")
-    with pytest.raises(RunError, match=r"does not start \(exit code 3\)"):
+    with pytest.raises(RunError, match=r"failed to start \(exit code 3\)"):
         Decoders(1)
 
 

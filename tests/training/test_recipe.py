@@ -109,7 +109,7 @@ def test_a_network_without_anchors_is_refused(capsys: pytest.CaptureFixture[str]
     classifier = LAYERS.replace("filters=14", "filters=2") + "[avgpool]\n[softmax]\n"
     Path("my.cfg").write_text(NET + classifier)
     assert command("--recipe", "modern") == EXIT_BAD_INPUT
-    assert "my.cfg: --recipe modern is for detectors with anchors, the cfg has none" in capsys.readouterr().err
+    assert "my.cfg: --recipe modern works only for detectors with anchors, the cfg has none" in capsys.readouterr().err
 
 
 def test_average_of_weights_and_statistics() -> None:
