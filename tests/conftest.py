@@ -1,4 +1,4 @@
-"""Tests import the project as its scripts do: from the repository's root."""
+"""Tests import the project like its scripts do: from the root of the repository."""
 
 import os
 import sys
@@ -7,5 +7,5 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
-# Compiled models of tests stay away from the user's own.
+# Keeps compiled models of tests out of the user's cache.
 os.environ["XDG_CACHE_HOME"] = tempfile.mkdtemp(prefix="cspyolo-tests-")

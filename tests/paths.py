@@ -1,4 +1,4 @@
-"""Where tests find recordings (in the repository) and third-party material (beside it, optional)."""
+"""Locations of the recordings (in the repository) and of third-party material (outside it, optional)."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ SHARED = REPOSITORY.parent / "shared"
 
 
 def shared(relative: str) -> Path:
-    """Path of third-party material such as "zoo" or "datasets/bccd"; skips the test when it is not there."""
+    """Path of third-party material such as "zoo" or "datasets/bccd"; skips the test if it is missing."""
     path = SHARED / relative
     if not path.exists():
         pytest.skip(f"needs {relative}, which is not distributed with the project")

@@ -1,7 +1,7 @@
-"""The deterministic weights and inputs behind the recordings of the original program.
+"""Deterministic weights and inputs, from which the recordings of the original program were made.
 
-Every recording was made from files that this recipe gives again bit for bit; `meta` of a recording holds seed, gain, sizes and
-CRC-32 sums to check that it did.
+This recipe reproduces the files of every recording bit for bit; the `meta` of a recording holds seed, gain, sizes, and CRC-32
+sums to verify this.
 """
 
 from __future__ import annotations
@@ -26,9 +26,9 @@ _SPANS = {  # kind -> (factor, offset) of uniform values in [0, 1)
 
 
 def weights_file(tensors: Iterable[tuple[str, int, int]], seed: int = 1, gain: float = 1.0) -> bytes:
-    """Bytes of a .weights file for (kind, count, fan_in) in file order, as Network.tensors() lists them.
+    """Content of a .weights file, given (kind, count, fan_in) in file order as listed by Network.tensors().
 
-    One generator serves the whole file; all arithmetic is float32.
+    A single generator is used for the whole file; all arithmetic is in float32.
     """
     generator = np.random.Generator(np.random.PCG64(seed))
     parts = [struct.pack("<iiiQ", *HEADER)]
@@ -44,16 +44,16 @@ def weights_file(tensors: Iterable[tuple[str, int, int]], seed: int = 1, gain: f
 
 
 def input_image(count: int, seed: int = 1) -> np.ndarray:
-    """float32 values in [0, 1), as many as the network's input has, in CHW order."""
+    """`count` float32 values in [0, 1), for the network's input in CHW order."""
     return np.random.Generator(np.random.PCG64(seed + 1000)).random(count, dtype=np.float32)
 
 
 def sample_indices(count: int, stored: int) -> np.ndarray:
-    """Flat indices of the values that a recording holds of an output of `count` values."""
+    """Flat indices of the values that a recording stores for an output of `count` values."""
     return np.arange(count) if count <= stored else (np.arange(stored, dtype=np.int64) * count) // stored
 
 
 def canonical_sha1(cfg: bytes) -> str:
-    """Identity of a published cfg, whatever its comments and blanks."""
+    """Hash of a published cfg, independent of comments and whitespace."""
     lines = [re.sub(r"\s+", "", line) for line in cfg.decode("utf8", "replace").replace("\r", "").split("\n")]
     return hashlib.sha1("\n".join(line for line in lines if line and line[0] not in "#;").encode()).hexdigest()

@@ -1,4 +1,4 @@
-"""A data set of a few small images for trainings that take seconds, and a head that fits it."""
+"""A data set of a few small images for training runs of seconds, and a head that fits it."""
 
 from __future__ import annotations
 
@@ -19,9 +19,10 @@ IMAGES = 6
 
 
 def write_set(folder: Path, names: Sequence[str], labels: Callable[[int], str], stem: str = "{number}") -> None:
-    """my.data, my.names, list.txt and IMAGES images of 48 x 40 pixels; labels: text of an image's label file.
+    """Write my.data, my.names, list.txt and IMAGES images of 48 x 40 pixels with label files.
 
-    stem: of the files, from `number` and the `name` of class number % classes.
+    labels: returns the text of the label file for an image number.
+    stem: format of the file stems, from `number` and the `name` of class number % classes.
     """
     rng = np.random.default_rng(0)
     for number in range(IMAGES):
@@ -35,5 +36,5 @@ def write_set(folder: Path, names: Sequence[str], labels: Callable[[int], str], 
 
 
 def two_boxes(number: int, classes: int) -> str:
-    """Labels of an image with a large box and a small one, of neighbouring classes."""
+    """Labels of an image with a large and a small box of consecutive classes."""
     return f"{number % classes} 0.5 0.5 0.4 0.{3 + number}\n{(number + 1) % classes} 0.3 0.3 0.2 0.2\n"

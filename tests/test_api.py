@@ -85,7 +85,7 @@ def test_torch_hub(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("kind", ["default", "greedynms", "diounms"])
 def test_a_higher_threshold_is_a_filter(kind: str, tmp_path: Path) -> None:
-    """serve.py's page relies on it: what suppression leaves above a threshold does not depend on the boxes below."""
+    """The page of serve.py relies on this: what NMS keeps above a threshold does not depend on the boxes below it."""
     cfg, weights, _ = make_small_model(tmp_path)
     cfg.write_text(cfg.read_text().replace("anchors=16,16", f"anchors=40,40\nnms_kind={kind}\nbeta_nms=0.6"))
     network, random = load(cfg), torch.Generator().manual_seed(5)

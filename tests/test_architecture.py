@@ -1,4 +1,4 @@
-"""The rooms and the arrows between them, which only run down; imports for the type checker count like all others."""
+"""Imports between packages only run down the layers of the architecture; type-checking imports count too."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ ALLOWED = {
 }
 ROOMS = (*ALLOWED, "tests", "benchmarks")
 
-# The floors of models/, from the bottom; a package stands for all its modules that are not named themselves.
+# The layers of models/, from the bottom; a package includes all of its modules that are not listed separately.
 FLOORS = (
     ("models.onnx_graph",),
     ("models.layers.base", "models.activations", "models.batchnorm"),
@@ -48,7 +48,7 @@ FOR_SCRIPTS = ("utils.cli", "utils.version")
 
 @functools.cache
 def _graph() -> dict[str, frozenset[str]]:
-    """Every module of the repository by its dotted name -> the modules of the repository that it imports."""
+    """Dotted name of every module in the repository -> the modules in the repository that it imports."""
     names = {}
     for path in REPOSITORY.rglob("*.py"):
         parts = path.relative_to(REPOSITORY).with_suffix("").parts
@@ -58,10 +58,10 @@ def _graph() -> dict[str, frozenset[str]]:
 
 
 def _imports(path: Path, names: set[str]) -> Iterator[str]:
-    """Modules among `names` imported anywhere in a file: in functions and for the type checker, too."""
+    """Modules among `names` imported anywhere in a file, including in functions and for the type checker."""
     for node in ast.walk(ast.parse(path.read_text("utf-8"))):
         if isinstance(node, ast.ImportFrom) and node.module and not node.level:
-            for alias in node.names:  # `from package import module` reads the module, not what the package offers
+            for alias in node.names:  # `from package import module` imports the module, not a name in the package
                 inner = f"{node.module}.{alias.name}"
                 yield from {inner if inner in names else node.module} & names
         elif isinstance(node, ast.Import):
@@ -97,7 +97,7 @@ def test_arrows_inside_models_run_down() -> None:
 
 
 def test_utils_serve_several_rooms() -> None:
-    """What one room uses alone lives in that room. Helpers that other helpers import count for the rooms of those."""
+    """A helper used by a single package belongs there. A helper imported by other helpers counts for their users."""
     graph = _graph()
 
     def rooms(helper: str) -> set[str]:

@@ -1,4 +1,4 @@
-"""Classifiers measured: by test.py and during a training, on networks and images whose classes are known."""
+"""Evaluation of classifiers, by test.py and during training, on networks and images whose classes are known."""
 
 from __future__ import annotations
 
@@ -28,12 +28,12 @@ from utils.cfg import parse
 from utils.cli import EXIT_BAD_INPUT, EXIT_FAILED, EXIT_INTERRUPTED, EXIT_OK, run_script
 from utils.errors import InputError
 
-# The mean of each colour is its class's evidence.
+# The score of each class is the mean of a colour channel.
 COLOURS = "[net]\nwidth=16\nheight=16\nchannels=3\n[avgpool]\n[softmax]\n"
 BGR = {"red": (0, 0, 255), "green": (0, 255, 0), "blue": (255, 0, 0)}
 
 
-def test_place_of_the_true_class() -> None:
+def test_rank_of_the_true_class() -> None:
     probabilities = np.array([[0.1, 0.7, 0.2], [0.4, 0.2, 0.4], [0.4, 0.2, 0.4], [1, 0, 0], [np.nan, 1, 0]])
     class_ids = np.array([2, 0, 2, NO_CLASS, 1])
     assert ranks(probabilities, class_ids).tolist() == [1, 0, 1, 3, 3]
@@ -59,7 +59,7 @@ def test_the_first_label_in_a_path_counts() -> None:
     assert [class_of_path(path, ("cat", "catfish", "dog")) for path in ("x/catfish/1", "a/dog", "b")] == [0, 2, -1]
 
 
-def test_of_a_tree_the_products_from_the_top_and_its_leaves(tmp_path: Path) -> None:
+def test_a_class_tree_uses_its_leaves_and_products_from_the_top(tmp_path: Path) -> None:
     (tmp_path / "a.tree").write_text("animal -1\nthing -1\ncat 0\ndog 0\n")
     text = f"[net]\nwidth=1\nheight=1\nchannels=4\n[softmax]\ntree={tmp_path / 'a.tree'}\n"
     classifier = Classifier(Network(make_plan(parse(text))).eval())
@@ -74,7 +74,7 @@ def test_of_a_tree_the_products_from_the_top_and_its_leaves(tmp_path: Path) -> N
 
 @pytest.fixture
 def coloured(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """Six images: the middle has the colour, the sides, which a classifier does not see, another one."""
+    """Six images: the middle has the colour of the class, the sides, which a classifier does not see, another one."""
     monkeypatch.chdir(tmp_path)
     names = list(BGR)
     for number in range(6):
@@ -121,7 +121,7 @@ def test_test_script_measures_a_classifier(coloured: Path, capsys: pytest.Captur
         ("my.cfg", COLOURS.replace("channels=3", "channels=1"), "has 3 names, but my.cfg has classes=1"),
     ],
 )
-def test_what_does_not_go_together(
+def test_conflicting_options(
     coloured: Path, capsys: pytest.CaptureFixture[str], file: str, text: str, said: str
 ) -> None:
     (coloured / file).write_text(text)
@@ -137,14 +137,14 @@ def test_paths_without_a_label_count_as_wrong(coloured: Path, caplog: pytest.Log
     assert "1 of 2 paths contain no label" in caplog.text
 
 
-def test_labels_stand_in_for_names(coloured: Path) -> None:
+def test_labels_replace_missing_names(coloured: Path) -> None:
     (coloured / "my.data").write_text("valid=list.txt\nlabels=my.labels\n")
     data = open_data("my.data", "val")
     assert data.names == data.labels_in_paths == ("n0", "n1", "n2")
 
 
 def _crops_as_in_c(image: np.ndarray, width: int, height: int) -> np.ndarray:
-    """The ten crops of validate_classifier_10, pixel by pixel. image: (height + 32, width + 32, channels)."""
+    """The ten crops of validate_classifier_10, pixel by pixel; image: (height + 32, width + 32, channels)."""
     crops = []
     for mirrored in (image, image[:, ::-1]):
         for dx, dy in ((-32, -32), (32, -32), (0, 0), (-32, 32), (32, 32)):
@@ -158,7 +158,7 @@ def _crops_as_in_c(image: np.ndarray, width: int, height: int) -> np.ndarray:
 def test_ten_crops_are_the_originals() -> None:
     network = Network(make_plan(parse("[net]\nwidth=16\nheight=12\nchannels=3\n[avgpool]\n[softmax]\n"))).eval()
     model, rng = TenCropClassifier(network), np.random.default_rng(0)
-    image = rng.integers(0, 256, (44, 48, 3), dtype=np.uint8)  # the size it is stretched to
+    image = rng.integers(0, 256, (44, 48, 3), dtype=np.uint8)  # the size that images are stretched to
     means = _crops_as_in_c(image / np.float32(255), 16, 12).mean((1, 2))
     wanted = (np.exp(means) / np.exp(means).sum(1, keepdims=True)).mean(0)
     (found,) = model.predict([image])
@@ -168,7 +168,7 @@ def test_ten_crops_are_the_originals() -> None:
 
 
 def test_ten_crops_change_the_accuracy(coloured: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    """The sides, which have another colour than the class, are seen by most of the ten crops."""
+    """Most of the ten crops see the sides, which do not have the colour of the class."""
     assert measured("--ten-crop", "--resize", "darknet") == EXIT_OK
     metrics = json.loads((coloured / "runs" / "test" / "exp" / "metrics.json").read_text())
     assert metrics["ten_crop"] and metrics["images"] == 6 and metrics["top1"] < 1
@@ -187,7 +187,7 @@ def test_images_that_cannot_be_read_are_left_out_and_fail_the_run(coloured: Path
     assert metrics["images"] == 5 and list(metrics["unreadable"]) == ["n1_1.png"]
 
 
-def test_a_classifier_without_a_class_is_refused() -> None:
+def test_a_classifier_without_classes_is_rejected() -> None:
     text = "[net]\nwidth=8\nheight=8\nchannels=3\n[convolutional]\nfilters=2\n"
     with pytest.raises(InputError, match="no layer with a loss"):
         Classifier(Network(make_plan(parse(text))))
@@ -220,7 +220,7 @@ def test_flags_about_boxes_are_refused(coloured: Path, flags: list[str], capsys:
     assert f"{flags[0]}: my.cfg is a classifier" in capsys.readouterr().err
 
 
-def test_an_exported_classifier_says_the_same(coloured: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_an_exported_classifier_gives_the_same_result(coloured: Path, capsys: pytest.CaptureFixture[str]) -> None:
     pytest.importorskip("onnxruntime")
     assert named() == EXIT_OK
     own = [line.rsplit(",", 1)[0] for line in capsys.readouterr().out.splitlines()[:6]]
@@ -239,7 +239,7 @@ def test_detect_script_continues_after_an_unreadable_image(coloured: Path, capsy
     assert "5 images classified; 1 could not be read" in said.out and "skipped: n1_1.png" in said.err
 
 
-def test_ctrl_c_keeps_what_has_been_named(coloured: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_ctrl_c_keeps_the_results_so_far(coloured: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     forward, calls = Classifier.forward, []
 
     def interrupted(*arguments: Any, **options: Any) -> Outputs:

@@ -1,4 +1,4 @@
-"""detect.py --resume: a run that was killed, interrupted or failed ends with the files of one that was not."""
+"""detect.py --resume: a killed, interrupted or failed run ends with the same files as an undisturbed one."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ FLAGS = ("--save-json", "--save-csv", "--save-txt", "--no-save", "--img-size", "
 
 @pytest.fixture(autouse=True)
 def sources(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[list[str]]:
-    """Flags of a model, and a list of images and videos with a broken file and names that occur twice."""
+    """Flags for a model, and a list of images and videos with a broken file and duplicate names."""
     monkeypatch.chdir(tmp_path)
     paths = [image(Path("in") / folder / f"{n}.png", 64, 64) for n in range(4) for folder in ("x", "y")]
     (Path("in") / "x" / "1.png").write_bytes(b"broken")
@@ -43,7 +43,7 @@ def written(name: str) -> dict[str, bytes]:
 
 
 def kill_at(frame: int, arguments: list[str]) -> None:
-    """Run detect.py in a process that is killed while it records the frame of that number."""
+    """Run detect.py in a process that is killed while it records frame number `frame`."""
 
     def victim() -> None:
         seen = iter(range(frame))
@@ -64,8 +64,8 @@ def kill_at(frame: int, arguments: list[str]) -> None:
 
 
 @pytest.mark.parametrize("period", [0.0, 1e9])
-def test_killed_again_and_again(sources: list[str], monkeypatch: pytest.MonkeyPatch, period: float) -> None:
-    """Whether the journal is written for each image or never after the start."""
+def test_repeated_kills(sources: list[str], monkeypatch: pytest.MonkeyPatch, period: float) -> None:
+    """The journal is written for each image, or never after the start."""
     monkeypatch.setattr("inference.journal._PERIOD_S", period)
     assert run_script(detect.main, [*sources, "--name", "whole"]) == EXIT_FAILED
     kill_at(3, [*sources, "--name", "parts"])
@@ -126,10 +126,8 @@ def test_after_a_failure(sources: list[str], monkeypatch: pytest.MonkeyPatch) ->
     assert written("parts") == written("whole")
 
 
-def test_results_that_were_lost_in_a_power_cut_are_made_again(
-    sources: list[str], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """Of files that are shorter than the journal says, the last progress counts that they hold."""
+def test_results_lost_in_a_power_cut_are_recomputed(sources: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    """If files are shorter than the journal states, the run continues from the last progress that they contain."""
     monkeypatch.setattr("inference.journal._PERIOD_S", 0.0)
     run_script(detect.main, [*sources, "--name", "whole"])
     kill_at(6, [*sources, "--name", "parts"])

@@ -1,4 +1,4 @@
-"""detect.py as a user runs it, on a small network whose boxes are known."""
+"""detect.py as run by a user, with a small network whose boxes are known."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ from utils.cli import run_script
 
 @pytest.fixture
 def model(tmp_path: Path) -> list[str]:
-    """A network that finds a box of class 1 in every cell: 8 x 8 boxes of 16 x 16 pixels that overlap by less than 0.45."""
+    """A network that finds a box of class 1 in each of 8 x 8 cells; boxes of 16 x 16 pixels overlap by less than 0.45."""
     return make_model(tmp_path, 3)
 
 
@@ -189,7 +189,7 @@ def test_out_names_the_one_file(model: list[str], tmp_path: Path) -> None:
         (["-"], [], "standard input: list names no images"),
     ],
 )
-def test_sources_that_do_not_go_together(
+def test_conflicting_sources(
     model: list[str],
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
@@ -212,7 +212,7 @@ def test_sources_that_do_not_go_together(
 def test_files_of_one_name_in_several_folders(
     model: list[str], tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """Images, videos and frames of one name: every label file, crop and annotated file is kept."""
+    """Images, videos and frames may share a name: every label file, crop and annotated file is kept."""
     sources = tmp_path / "in"
     image(sources / "x" / "a.png", 64, 64)
     image(sources / "x" / "clip_1.png", 64, 64)
@@ -254,7 +254,7 @@ def test_names_that_are_the_same_number(model: list[str], tmp_path: Path) -> Non
     ],
 )
 def test_full_disk(model: list[str], tmp_path: Path, kind: str, flags: tuple[str, ...]) -> None:
-    """No file may grow beyond 4 kB: exit code 1, one sentence, and no broken video or JSON file."""
+    """With files limited to 4 kB: exit code 1, one sentence, and no broken video or JSON file."""
     source = tmp_path / "clip.avi"
     writer = cv2.VideoWriter(str(source), cv2.VideoWriter.fourcc(*"MJPG"), 20, (128, 96))
     rng = np.random.default_rng(0)
@@ -340,7 +340,7 @@ def test_other_kinds_of_files(model: list[str], tmp_path: Path, suffix: str) -> 
 
 
 @pytest.mark.parametrize(("given", "message"), [(["--cfg"], "--weights is required"), (["--weights"], "cfg")])
-def test_half_a_model(
+def test_a_cfg_or_weights_alone(
     model: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str], given: list[str], message: str
 ) -> None:
     half = [given[0], model[model.index(given[0]) + 1]]
@@ -405,7 +405,7 @@ def test_ctrl_c_closes_the_video(model: list[str], tmp_path: Path, number: signa
 def test_ctrl_c_in_the_middle_of_a_queue(
     model: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """KeyboardInterrupt inside a queue would lose a result, or wake-up calls, after which threads wait for ever."""
+    """KeyboardInterrupt inside a queue would lose a result, or a notification, so that threads wait forever."""
 
     class Interrupted(Queue):
         def _put(self, item: object) -> None:
@@ -430,7 +430,7 @@ def test_a_second_ctrl_c_ends_at_once(model: list[str], tmp_path: Path, monkeypa
 
 
 def test_a_first_look(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    """Without a model and a source: the shipped ones, and what to try next."""
+    """Without model and source, the shipped ones are used, and next steps are suggested."""
     assert run_script(detect.main, ["--project", str(tmp_path)]) == 0
     out = capsys.readouterr().out
     assert "scene1.jpg: 640x480 " in out and "79 images: " in out and " hex-nut, " in out
@@ -442,7 +442,7 @@ def test_a_first_look(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> Non
 
 
 @pytest.mark.parametrize("step", STEPS, ids=lambda step: step.what)
-def test_what_to_try_next_is_understood(step: Suggestion) -> None:
+def test_suggested_commands_parse(step: Suggestion) -> None:
     parsed(f"python {step.script}")
     assert not step.extra or (REPOSITORY / f"requirements-{step.extra}.txt").is_file()
     named = [word for word in step.script.split() if word.startswith(("cfg/", "weights/", "data/"))]

@@ -1,4 +1,4 @@
-"""export.py --int8 on the shipped detector of scenes: what is written, refused and said."""
+"""export.py --int8 with the shipped scenes detector: what is written, rejected and reported."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ BOTH = ("onnx", "openvino")
 
 @pytest.fixture(scope="module")
 def scenes(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Data with 20 training and 4 validation images."""
+    """A data set with 20 training and 4 validation images."""
     return make_scenes(tmp_path_factory.mktemp("int8") / "scenes", 20, seed=5, size=224)
 
 
@@ -66,7 +66,7 @@ def test_written_measured_and_run_by_test_script(
 def test_a_large_loss_is_refused(
     scenes: Path, folder: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Ranges from a part of the values clip most of the others."""
+    """Ranges that are too narrow clip most of the values."""
     own = export.calibrate
     narrow = lambda *given: {name: (low / 9, high / 9) for name, (low, high) in own(*given).items()}  # noqa: E731
     monkeypatch.setattr(export, "calibrate", narrow)
@@ -77,7 +77,7 @@ def test_a_large_loss_is_refused(
     assert [path.name for path in folder.iterdir()] == ["m.onnx"] and (folder / "m.onnx").read_text() == "before"
 
 
-def test_nms_inside(scenes: Path, folder: Path) -> None:
+def test_built_in_nms(scenes: Path, folder: Path) -> None:
     assert run("--data", scenes, "--output", "nms", "--dynamic", "batch", "--max-drop", "0.05") == EXIT_OK
     model = open_model("m.onnx")
     assert model.network.metadata.outputs == "nms"  # type: ignore[attr-defined]
@@ -162,7 +162,7 @@ activation=linear
     [(CLASSIFIER, EXIT_OK), ("[net]\nwidth=16\nheight=16\nchannels=3\n[avgpool]\n[softmax]\n", EXIT_BAD_INPUT)],
 )
 def test_classifiers_by_top_1(cfg: str, code: int, folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    """The brightest colour is the class; the second network has no convolution to quantise."""
+    """The class is the brightest colour; the second network has no convolution to quantise."""
     (folder / "c.cfg").write_text(cfg)
     network = load(folder / "c.cfg")
     for _, item in network.stored():

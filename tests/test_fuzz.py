@@ -1,4 +1,4 @@
-"""Fuzzing: a short campaign over every target finds nothing, and the program notices whatever it is there to notice."""
+"""Fuzzing: a short campaign over every target finds nothing, and every kind of violation is detected."""
 
 # ruff: noqa: E402, the packages that fuzzing needs are optional
 
@@ -51,7 +51,7 @@ def test_a_short_campaign_finds_nothing(tmp_path: Path) -> None:
 
 
 def unsafe_c_write() -> None:
-    """Writes where it must not without Python's knowledge."""
+    """Write outside the sandbox from C, which Python does not notice."""
     os.chdir("..")
     library = __import__("ctypes").CDLL(None)
     library.creat(b"canary", 0o600)
@@ -86,7 +86,7 @@ NOTICED: dict[str, tuple[Callable[[], object], str]] = {
 
 @pytest.fixture
 def campaign(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[Callable[[], object]], Campaign]:
-    """Runs a campaign of one target that does the same for each of its three inputs."""
+    """Returns a function that runs a campaign with one target, which does the same for each of its three inputs."""
     monkeypatch.chdir(tmp_path)
 
     def run(act: Callable[[], object], **settings: bool) -> Campaign:
@@ -102,7 +102,7 @@ def campaign(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[Calla
 
 
 @pytest.mark.parametrize(("act", "signature"), NOTICED.values(), ids=NOTICED)
-def test_what_is_noticed(
+def test_violations_are_detected(
     act: Callable[[], object], signature: str, campaign: Callable[[Callable[[], object]], Campaign], tmp_path: Path
 ) -> None:
     found = campaign(act)
@@ -120,20 +120,22 @@ def test_what_is_noticed(
         lambda: socket.create_connection(("192.0.2.1", 9)),
     ],
 )
-def test_what_a_command_line_may_ask_for_fails(act: Callable[[], object], campaign: Callable[..., Campaign]) -> None:
-    """It names the folder or the address itself."""
+def test_forbidden_requests_of_a_command_line_fail(
+    act: Callable[[], object], campaign: Callable[..., Campaign]
+) -> None:
+    """Such a command line names the folder or address itself, so the access only fails, with the usual error."""
     ((what, count),) = campaign(act, is_command=True).counts["bad"].findings.items()
     assert what.startswith(("PermissionError", "OSError")) and count == 3
 
 
-def test_one_that_waits_without_end(
+def test_an_input_that_hangs(
     campaign: Callable[[Callable[[], object]], Campaign], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(fuzz, "STUCK_S", 0.3)
     assert campaign(lambda: time.sleep(100)).counts["bad"].findings == {"hang: waits without end": 3}
 
 
-def test_our_errors_are_no_findings(campaign: Callable[[Callable[[], object]], Campaign]) -> None:
+def test_our_own_errors_are_not_findings(campaign: Callable[[Callable[[], object]], Campaign]) -> None:
     count = campaign(swallow).counts["bad"]
     assert (count.refused, count.accepted, count.findings) == (3, 0, {})
     count = campaign(lambda: None).counts["bad"]

@@ -1,4 +1,4 @@
-"""The recordings of the original on a GPU: `pytest -m gpu`. Without one, this is a rehearsal on the CPU."""
+"""Comparison with the recordings of the original on a GPU: `pytest -m gpu`. Without a GPU, a rehearsal on the CPU."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ def device() -> torch.device:
 
 
 def some(items: Any, every: int) -> Any:
-    """All on a GPU; in a rehearsal, one of `every`, because the CPU's own tests run them all."""
+    """All items on a GPU; in a rehearsal one of `every`, because other tests run all of them on the CPU."""
     return items if ON_GPU else items[::every]
 
 
@@ -103,7 +103,7 @@ def same_boxes(found: list[Any], wanted: list[Any], score: float, pixels: float)
 
 
 def test_boxes(device: torch.device) -> None:
-    """Passes after the second are replayed as a CUDA graph."""
+    """From the third pass on, a CUDA graph is replayed."""
     wanted = found_in(SAMPLES, backend=TORCH, device="cpu")
     same_boxes(found_in(SAMPLES * 2, device=str(device)), wanted * 2, 1e-3, 0.1)
 
@@ -116,7 +116,7 @@ def test_boxes_in_sixteen_bits(device: torch.device) -> None:
 
 
 def rehearsed(network: Network, images: Tensor) -> Any:
-    """A pass with the buffers of a CUDA graph, in which nothing else is fixed."""
+    """A stand-in for a CUDA graph: it has the same fixed buffers but computes normally."""
     own = images.clone()
     outputs = [each.clone() for each in network(own)]
 
@@ -137,7 +137,7 @@ def test_graphs_replay_what_the_network_computes(device: torch.device) -> None:
     for count in (1, 2, 1, 1, 2, 1, 2, 3, 1):
         images = torch.rand(count, 3, 320, 320, generator=generator).to(device)
         first = graphed(images)
-        graphed(images.flip(3))  # must not write over the outputs of the pass before it
+        graphed(images.flip(3))  # must not overwrite the outputs of the previous pass
         for ours, wanted in zip(first, network(images), strict=True):
             torch.testing.assert_close(ours, wanted, rtol=1e-4, atol=1e-4)
 
@@ -225,7 +225,7 @@ def test_resume(
         assert run_script(train.main, [*common, "--device", str(device), "--name", "parts", *flags]) == EXIT_INTERRUPTED
     assert run_script(train.main, ["--resume", str(parts), "--device", str(device), "--workers", "0"]) == EXIT_OK
     curves = [[row["loss"] for row in load_checkpoint(path).history["rows"]] for path in (parts, whole)]
-    assert curves[0] == pytest.approx(curves[1], rel=1e-3 if ON_GPU else 0)  # cuDNN adds up in any order
+    assert curves[0] == pytest.approx(curves[1], rel=1e-3 if ON_GPU else 0)  # cuDNN sums in any order
 
 
 def test_memory_that_runs_out_raises_subdivisions(

@@ -1,4 +1,4 @@
-"""benchmarks/gpu.py in its rehearsal on a processor."""
+"""The rehearsal of benchmarks/gpu.py on a CPU."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ def test_rehearsal(tmp_path: Path) -> None:
     assert gpu.main([*arguments, "--minutes", "1.5"]) == 0
     text = report.read_text()
     assert "Rehearsal on a processor" in text and "Failed" not in text
-    assert "| yolov3-tiny-prn | 416 x 416 | 3.47 |" in text and "| 400 |" in text  # of the papers
+    assert "| yolov3-tiny-prn | 416 x 416 | 3.47 |" in text and "| 400 |" in text  # numbers in the papers
     assert "csppeleenet |" not in text  # has no boxes
     assert "| scenes | fp32 |" in text and "images/s" in text
 

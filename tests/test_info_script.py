@@ -1,4 +1,4 @@
-"""info.py as a user runs it."""
+"""info.py as run by a user."""
 
 from __future__ import annotations
 

@@ -22,7 +22,7 @@ SAMPLES = REPOSITORY / "data" / "samples"
 
 
 def setup_module_of_the_build() -> dict[str, object]:
-    """The functions of setup.py, without its call of setup()."""
+    """The functions of setup.py, without calling setup()."""
     tree = ast.parse((REPOSITORY / "setup.py").read_text())
     tree.body = [node for node in tree.body if not isinstance(node, ast.Expr) or isinstance(node.value, ast.Constant)]
     names: dict[str, object] = {}
@@ -103,7 +103,7 @@ def test_command_line(capsys: pytest.CaptureFixture[str], tmp_path: Path, monkey
     assert ended.value.code == 2
 
 
-def test_darknet_makes_way_for_the_original(tmp_path: Path) -> None:
+def test_the_command_darknet_yields_to_the_original(tmp_path: Path) -> None:
     environment = os.environ | {"PYTHONPATH": str(REPOSITORY), "PATH": str(tmp_path)}
     command = [
         sys.executable,

@@ -21,7 +21,7 @@ IMAGES, SHARD = 80, 5
 
 
 def workers(of: int) -> list[int]:
-    """The processes of the detectors in the cluster that the process `of` started."""
+    """Process ids of the detectors in the cluster started by process `of`."""
     table = subprocess.run(["ps", "-eo", "pid,ppid,args"], check=True, capture_output=True, text=True).stdout
     rows = [
         (int(pid), int(parent), words)
@@ -38,7 +38,7 @@ def rows(folder: Path) -> list[dict[str, object]]:
 
 
 @pytest.mark.slow
-def test_every_image_is_once_in_the_output_though_a_worker_is_killed(tmp_path: Path) -> None:
+def test_every_image_is_in_the_output_once_although_a_worker_is_killed(tmp_path: Path) -> None:
     sample = next((REPOSITORY / "data" / "samples").glob("*.jpg"))
     paths = [tmp_path / f"{number}.jpg" for number in range(IMAGES)]
     for path in paths:

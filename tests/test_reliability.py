@@ -1,6 +1,6 @@
-"""What the scripts do when the machine fails them, and that they give the same bytes whenever it does not.
+"""What the scripts do when the machine fails, and that they otherwise always produce the same bytes.
 
-Faults happen in forked processes: a full and a read-only disk are file systems of their own there. docs/reliability.md has
+Faults are simulated in forked processes, where a full or read-only disk is a separate file system. docs/reliability.md describes
 the long campaigns.
 """
 
@@ -52,7 +52,7 @@ def folder(tmp_path: Path) -> Path:
 
 
 def ended(folder: Path, work: Callable[[], int]) -> int:
-    """Exit code of a forked process."""
+    """Run `work` in a forked process; returns its exit code."""
     code = os.waitstatus_to_exitcode(os.waitpid(fork(folder / "log", work), 0)[1])
     if code == NO_MOUNTS:
         pytest.skip("mounts are not allowed here")
@@ -64,7 +64,7 @@ def said(folder: Path) -> str:
 
 
 def mounted(place: Path, kilobytes: int) -> None:
-    """A file system of that size at `place`, for this process alone."""
+    """Mount a file system of that size at `place`, visible to this process only."""
     place.mkdir()
     if LIBC.unshare(NEW_MOUNTS) and LIBC.unshare(NEW_MOUNTS | NEW_USER):
         os._exit(NO_MOUNTS)
@@ -90,9 +90,9 @@ def quota(place: Path) -> None:
 
 
 def forbidden(place: Path) -> None:
-    """A folder of another user."""
+    """Make a folder that this process may not write to; root becomes another user."""
     place.mkdir(mode=0o555)
-    codecs.lookup("utf-8-sig")  # the other user cannot import it where Python is in a home
+    codecs.lookup("utf-8-sig")  # the other user cannot import it if Python is in a home folder
     if os.geteuid() == 0:
         for each in (place, *place.parents)[:5]:  # pytest's own folders, which are private
             if not each.stat().st_mode & 0o001:
@@ -131,7 +131,7 @@ def detection(folder: Path) -> int:
 def test_a_disk_that_cannot_be_written(
     fault: Callable[[Path], None], command: Callable[[Path], int], folder: Path
 ) -> None:
-    """One line says so, and no file is broken: none is there, or a video of the frames so far."""
+    """A one-line message reports it, and no file is broken: there is none, or a video of the frames so far."""
 
     def work() -> int:
         fault(folder / "place")
@@ -148,7 +148,7 @@ def test_a_disk_that_cannot_be_written(
 
 
 def test_a_run_folder_that_disappears_is_made_again(folder: Path) -> None:
-    """As when a network mount goes away: what is written afterwards is whole."""
+    """As when a network mount disappears: everything written afterwards is complete."""
 
     def work() -> int:
         mounted(folder / "runs", 100_000)
@@ -193,7 +193,7 @@ def test_no_interval_depends_on_the_time_of_day(module: str) -> None:
 
 @pytest.mark.slow
 def test_killed_commands_leave_whole_files() -> None:
-    """In a process of its own: it forks, which the threads of engines that other tests have opened may not survive."""
+    """Runs in a separate process because it forks, which can deadlock with engine threads started by other tests."""
     chosen = ["evaluation", "detection", "conversion", "data sets", "image cache"]
     command = [
         sys.executable,
@@ -223,7 +223,7 @@ def test_the_soak_program_notices_growth() -> None:
 
 
 def trained(folder: Path, name: str, *flags: str) -> dict[str, bytes]:
-    """Weights and results.csv, without the column of the speed, of a training with mosaic, dropout and multi-scale."""
+    """Weights, and results.csv without the speed column, of a training with mosaic, dropout and multi-scale."""
 
     def work() -> int:
         given = ["--cfg", f"{folder}/my.cfg", "--data", f"{folder}/my.data", "--project", str(folder), "--name", name]
@@ -247,7 +247,7 @@ def test_training_gives_the_same_bytes_on_every_worker_count(tmp_path: Path) -> 
 
 @pytest.mark.slow
 def test_evaluation_and_detection_give_the_same_bytes(folder: Path) -> None:
-    """Evaluation on every worker count, detection on every run; metrics.json without the times."""
+    """Evaluation gives them with every worker count, detection in every run; times in metrics.json are ignored."""
     for name, runs in (("evaluation", ("1", "2", "4")), ("detection", ("", ""))):
         found = []
         for workers in runs:

@@ -1,4 +1,4 @@
-"""benchmarks/reproduction.py in a short form, and what it makes of its figures."""
+"""A short run of benchmarks/reproduction.py, and its evaluation of the results."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ TINY = {
 
 @pytest.fixture
 def tiny(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> list[str]:
-    """Arguments of the smallest reproduction."""
+    """Arguments for a minimal reproduction."""
     monkeypatch.setattr(reproduction, "SMALL", TINY)
     monkeypatch.setattr(reproduction, "VALIDATED", 1)
     return ["--out", str(tmp_path / "out"), "--seeds", "1", "--nets", "csppeleenet", "prn"]
@@ -48,7 +48,7 @@ def test_images_depend_on_seed_and_class_alone(tmp_path: Path) -> None:
     assert len(set(contents)) == len(contents), "val repeats train"
 
 
-def test_trains_what_is_missing_and_reports_it(
+def test_trains_and_reports_only_what_is_missing(
     tiny: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     calls: list[Sequence[str]] = []
@@ -75,7 +75,7 @@ def test_trains_what_is_missing_and_reports_it(
     page = (tmp_path / "out" / "results.md").read_text()
     assert f"| csppeleenet | 2.21 | 0.018 | 70.9 | {found[0]['figure']:.1f} |" in page
     assert main(tiny) == 0 and len(calls) == 3, "nothing was missing"
-    (tmp_path / "out" / "results.json").unlink()  # as by a kill between the end of a training and its record
+    (tmp_path / "out" / "results.json").unlink()  # as if killed between the end of a training and recording it
     assert main(tiny) == 0 and len(calls) == 3
     again = json.loads((tmp_path / "out" / "results.json").read_text())["results"]
     assert [each["figure"] for each in again] == [each["figure"] for each in found]
@@ -84,7 +84,7 @@ def test_trains_what_is_missing_and_reports_it(
 
 
 def stop_at(iteration: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Ctrl-C at an iteration."""
+    """Simulate Ctrl-C at an iteration."""
     original = EpochBar.__call__
 
     def call(self: EpochBar, update: Update) -> None:
@@ -100,7 +100,7 @@ def test_unknown_nets_are_refused(tiny: list[str]) -> None:
         main([*tiny, "alexnet"])
 
 
-def test_like_cost_and_one_recipe() -> None:
+def test_similar_cost_and_same_recipe() -> None:
     plans = {net: make_plan(cfg.parse(cfg_text("shapes", SHAPES, net))) for net in SHAPES.printed}
     assert len({str(plan.cfg.sections[0].entries) for plan in plans.values()}) == 1
     costs = {net: sum(step.cost.operations for step in plan.steps) for net, plan in plans.items()}

@@ -1,4 +1,4 @@
-"""What no input makes the program do: run code from a file, or open a connection that nobody asked for. See SECURITY.md."""
+"""No input makes the program run code from a file, or open a connection that was not requested. See SECURITY.md."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from utils.errors import InputError
 
 
 class Harm:
-    """Its pickle makes a file when it is read."""
+    """An object whose pickle creates a file when loaded."""
 
     def __reduce__(self) -> tuple[object, tuple[str, str]]:
         return (open, ("harm", "w"))
@@ -42,7 +42,7 @@ ENTRIES = {
 
 @pytest.fixture
 def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """The working folder, with a data set and a model."""
+    """A working folder with a data set and a model."""
     monkeypatch.chdir(tmp_path)
     write_set(tmp_path, ("cat", "dog"), lambda number: two_boxes(number, 2))
     make_small_model(tmp_path)
@@ -69,7 +69,7 @@ def test_a_pickle_with_code_is_refused(
 @pytest.mark.parametrize(
     "entry", [*ENTRIES, "convert labels", "detect --cfg", "detect --resume", "test --data", "export --cfg"]
 )
-def test_a_name_that_no_file_can_have(entry: str, folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_an_impossible_file_name(entry: str, folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
     if "serve" in entry:
         pytest.importorskip("starlette")
     more = {

@@ -1,4 +1,4 @@
-"""test.py as a user runs it, on a small network whose boxes are known."""
+"""test.py as run by a user, with a small network whose boxes are known."""
 
 from __future__ import annotations
 
@@ -55,7 +55,7 @@ CELLS = [(x, y) for y in range(4) for x in range(4)]
 
 
 def _load_script() -> ModuleType:
-    """By its path: `test` is also the name of a package of the standard library."""
+    """Load test.py by path, because `test` is also a package in the standard library."""
     spec = importlib.util.spec_from_file_location("test_script", REPOSITORY / "test.py")
     assert spec is not None and spec.loader is not None
     module = importlib.util.module_from_spec(spec)
@@ -67,7 +67,7 @@ script = _load_script()
 
 
 class Case:
-    """A folder with a network and a data set of three images: every cell labelled, half of them, none."""
+    """A folder with a network and a data set of three images: with all cells labelled, half of them, and none."""
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
@@ -150,7 +150,7 @@ def test_a_set_without_annotations_gives_results_to_submit(case: Case, capsys: p
 
 @pytest.mark.parametrize("suffix", [".pt", ".onnx"])
 def test_files_with_their_cfg_inside(case: Case, suffix: str) -> None:
-    """Without --cfg; an ONNX model, written beside the weights, of batch 2 takes the three images in two parts."""
+    """They need no --cfg; an ONNX model with batch size 2 processes the three images in two parts."""
     source = ["--cfg", str(case.folder / "a.cfg"), "--weights", str(case.folder / "a.weights")]
     out = str(case.folder / f"a{suffix}")
     if suffix == ".pt":
@@ -169,7 +169,7 @@ def _script(name: str) -> ModuleType:
     return importlib.import_module(name)
 
 
-def test_results_json_gives_the_twelve_numbers_elsewhere(case: Case) -> None:
+def test_results_json_gives_the_same_twelve_numbers_in_other_tools(case: Case) -> None:
     coco = pytest.importorskip("pycocotools.coco")
     cocoeval = pytest.importorskip("pycocotools.cocoeval")
     truth = case.folder / "truth.json"
@@ -222,7 +222,7 @@ def test_darknet_wording(case: Case, capsys: pytest.CaptureFixture[str]) -> None
 def test_coco_results_are_clipped_and_suppressed_as_by_detector_valid(
     case: Case, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """Neighbouring boxes of 48 x 48 network pixels overlap by 0.5 and cross the border."""
+    """Neighbouring boxes of 48 x 48 network pixels overlap by 0.5 and extend beyond the border."""
     (case.folder / "a.cfg").write_text(CFG.replace("anchors=16,16", "anchors=48,48"))
     counts = []
     for flags in ([], ["--iou-thres", "0.45"], ["--iou-thres", "0.6"]):
@@ -237,7 +237,7 @@ def test_coco_results_are_clipped_and_suppressed_as_by_detector_valid(
     assert suppressed < 48 and counts == [(suppressed, 48), (suppressed, suppressed), (48, 48)]
 
 
-def test_matching_iou_is_a_flag_of_its_own(case: Case, capsys: pytest.CaptureFixture[str]) -> None:
+def test_matching_iou_has_its_own_flag(case: Case, capsys: pytest.CaptureFixture[str]) -> None:
     for path in case.images[:2]:
         path.with_suffix(".txt").write_text(path.with_suffix(".txt").read_text().replace(".25 .25", ".25 .2"))
     for value, hits in (("0.75", 24), ("0.85", 0)):
@@ -272,7 +272,7 @@ def test_variants_run(case: Case, flags: list[str]) -> None:
         assert metrics["darknet"]["tp"] == 24
 
 
-def test_doctor_alone(case: Case, capsys: pytest.CaptureFixture[str]) -> None:
+def test_doctor_only(case: Case, capsys: pytest.CaptureFixture[str]) -> None:
     path = case.images[1].with_suffix(".txt")
     path.write_text("7 .5 .5 .1 .1\n1 .5 .5 0 .1\nbroken\n")
     assert run_script(script.main, ["--task", "doctor", "--data", str(case.folder / "a.data"), "--no-plots",
@@ -284,7 +284,7 @@ def test_doctor_alone(case: Case, capsys: pytest.CaptureFixture[str]) -> None:
 
 
 def test_anchors(case: Case, capsys: pytest.CaptureFixture[str]) -> None:
-    """Boxes of two shapes, .25 x .25 and .5 x .2 of the image, give these as anchors."""
+    """Boxes of two shapes, .25 x .25 and .5 x .2 of the image, result in exactly these anchors."""
     (case.folder / "a.data").write_text("train=list.txt\nvalid=list.txt\nnames=a.names\n")
     case.images[1].with_suffix(".txt").write_text("0 .5 .5 .5 .2\n")
     flags = ["--task", "anchors", "--data", str(case.folder / "a.data"), "--count", "2"]
@@ -424,7 +424,9 @@ def test_interrupted(case: Case, monkeypatch: pytest.MonkeyPatch, capsys: pytest
     postprocess, calls = Detector.postprocess, iter(range(5))
 
     def interrupted(*arguments: Any, **options: Any) -> object:
-        if next(calls, None) is None:  # of the second image: each is processed in two ways, the first twice to warm up
+        if (
+            next(calls, None) is None
+        ):  # at the second image: each is processed in two ways, the first one twice for warm-up
             signal.raise_signal(signal.SIGINT)
         return postprocess(*arguments, **options)
 
@@ -434,7 +436,7 @@ def test_interrupted(case: Case, monkeypatch: pytest.MonkeyPatch, capsys: pytest
     assert case.json("metrics.json")["images"] == 2
 
 
-def test_broken_label_costs_that_label(case: Case) -> None:
+def test_broken_label_is_skipped(case: Case) -> None:
     path = case.images[0].with_suffix(".txt")
     path.write_text(path.read_text() + "\n1 .5 .5 oops .1\n9 .5 .5 .1 .1\n")
     assert case.run("--no-plots") == 0
@@ -444,7 +446,7 @@ def test_broken_label_costs_that_label(case: Case) -> None:
 
 
 def test_result_files_of_awkward_class_names(tmp_path: Path) -> None:
-    """Two classes of one name share a file, and a slash makes no folder; test.py and `detector valid` have one writer."""
+    """Classes with the same name share a file, and a slash creates no folder; `detector valid` uses the same writer."""
     boxes = np.array([[-5, 2, 30, 90], [1.5, 2.5, 7.25, 8]], np.float32)
     found = Detections(xyxy=boxes, scores=np.array([0.5, 0.25], np.float32), class_ids=np.array([0, 2]))
     for prefix, write in (("a_", write_results), ("b_", darknet_results)):
@@ -458,7 +460,7 @@ def darknet_results(folder: Path, images: list[tuple], names: tuple[str, ...], p
 
 
 def test_image_ids_from_names_are_unique_and_stable() -> None:
-    """Of COCO's classes: numbers of the names, unless two images of the list have one number, read or not."""
+    """With COCO's classes, ids are the numbers in the names, unless two listed images, read or not, share a number."""
     names = ("person", *map(str, range(78)), "toothbrush")
 
     def ids(*paths: str) -> list[int]:

@@ -1,4 +1,4 @@
-"""train.py from the command line: run folder, fitting, bit-identical resume, interruption, and every refusal."""
+"""train.py from the command line: run folder, fitting, bit-identical resume, interruption, and all input errors."""
 
 from __future__ import annotations
 
@@ -75,7 +75,7 @@ groups=1
 
 @pytest.fixture(autouse=True)
 def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
-    """Working folder with a cfg and a data set of six images in three classes."""
+    """A working folder with a cfg and a data set of six images in three classes."""
     monkeypatch.chdir(tmp_path)
     write_set(tmp_path, ("cat", "dog", "emu"), lambda number: two_boxes(number, 3), stem="{number}_{name}")
     Path("my.cfg").write_text(NET.format(rate=0.01) + BOXES)
@@ -300,7 +300,7 @@ def test_a_classifier_whose_labels_are_in_no_path_is_refused(folder: Path, capsy
 
 
 def test_a_tree_of_classes_is_trained_by_groups_of_siblings(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """With the tree beside the cfg; resumed from the run folder, which has a copy."""
+    """The tree is next to the cfg; the run is resumed from the run folder, which has a copy."""
     Path("cfg").mkdir()
     Path("cfg/my.tree").write_text("cat\ndog 0\nemu 0\n")
     text = NET.format(rate=0.01).replace("mosaic=1\n", "") + CLASSES.replace("groups=1", "tree=my.tree")
@@ -409,7 +409,7 @@ def test_a_checkpoint_of_another_cfg_is_refused(folder: Path, capsys: pytest.Cap
 
 
 def stopped(folder: Path, monkeypatch: pytest.MonkeyPatch, *flags: str, cfg: str = "my.cfg") -> Path:
-    """The checkpoint of a run that was stopped after iteration 3 of 6."""
+    """Checkpoint of a run that was stopped after iteration 3 of 6."""
     with monkeypatch.context() as patch:
         stop_at(patch, 3, signal.SIGINT)
         assert command("--no-val", *flags, cfg=cfg) == EXIT_INTERRUPTED
@@ -444,7 +444,7 @@ def test_a_run_resumes_after_its_data_moved(
     assert run_script(train.main, [*again, "moved.data"]) == EXIT_OK
 
 
-def test_the_last_weights_may_be_saved_at_the_end_only(folder: Path) -> None:
+def test_last_weights_can_be_saved_only_at_the_end(folder: Path) -> None:
     with Path("my.data").open("a") as stream:
         stream.write("savelast=0\n")
     assert command("--no-val", "--iterations", "2") == EXIT_OK
@@ -465,7 +465,7 @@ def test_batch_that_does_not_divide_is_cut_with_a_warning(caplog: pytest.LogCapt
 
 
 def test_adversarial_training_resumes_bit_for_bit(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """And perturbed images give other weights."""
+    """Perturbed images also lead to different weights."""
     flags = ("--no-val", "--set", "burn_in=0", "--iterations", "6")
     assert command("--name", "plain", *flags) == EXIT_OK
     attack = ("--set", "adversarial_lr=5")

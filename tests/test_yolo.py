@@ -1,4 +1,4 @@
-"""The package's front door: YOLO and what it returns."""
+"""The public API: YOLO and what it returns."""
 
 from __future__ import annotations
 
@@ -51,7 +51,7 @@ def test_version_has_one_home() -> None:
     assert __version__ == VERSION
 
 
-def test_model_says_what_it_is(model: YOLO) -> None:
+def test_model_attributes(model: YOLO) -> None:
     names = (REPOSITORY / "weights" / "scenes.names").read_text().split()
     assert model.task == "detect" and list(model.names.values()) == names and model.device.type == "cpu"
     assert "csppeleenet-efm-bccd" in YOLO.shipped()
@@ -106,7 +106,7 @@ def test_videos_and_streams_give_generators(model: YOLO) -> None:
     assert isinstance(model(IMAGE, stream=True), Iterator)
 
 
-def test_a_generator_that_is_left_early_lets_go(model: YOLO) -> None:
+def test_a_closed_generator_ends(model: YOLO) -> None:
     frames = model(SAMPLES / "scenes.mp4")
     assert isinstance(frames, Iterator)
     next(frames)
@@ -228,7 +228,7 @@ def test_names_from_anywhere(tmp_path: Path) -> None:
         ("a.pt", "a.pt"),
     ],
 )
-def test_models_that_are_not_there(model: str, message: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_missing_models(model: str, message: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     with pytest.raises(InputError, match=message):
         YOLO(model)
@@ -324,7 +324,7 @@ def test_classifier(tmp_path: Path) -> None:
 
 
 def test_line_counts_of_the_comparison() -> None:
-    """docs/api.md counts the lines of docs/api-compared.md, and ours are never more than the best."""
+    """docs/api.md counts the lines in docs/api-compared.md, and ours never need more than the best alternative."""
     page = (REPOSITORY / "docs" / "api-compared.md").read_text()
     table = (REPOSITORY / "docs" / "api.md").read_text()
     columns = ("darknet.py", "OpenCV 4", "Ultralytics", "cspyolo")

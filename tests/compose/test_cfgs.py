@@ -1,4 +1,4 @@
-"""The committed cfgs: they are the composer's output, meet the printed counts, train, and survive saving and loading."""
+"""The committed cfgs equal the composer's output, match the printed counts, train, and survive saving and loading."""
 
 from __future__ import annotations
 
@@ -21,9 +21,9 @@ from tests.paths import REPOSITORY, shared
 CFG = REPOSITORY / "cfg"
 SMALL_SIDE = 64
 SMALL = 0.0004 / UNIT
-"""A bar of Figure 7 below this height cannot be seen."""
+"""Bars in Figure 7 below this height are invisible."""
 READING_ERROR = 0.0011
-"""BFLOPs by which measured bars of Figure 7 miss the layers of PeleeNet-PRN, which are known."""
+"""BFLOPs by which measured bars of Figure 7 differ from the known layers of PeleeNet-PRN."""
 LARGEST = {"peleenet-yolov3-tiny": 45, "peleenet-prn": 16, "csppeleenet-efm-plain": 9}
 """The highest bar of each network in Figure 7, in UNITs."""
 NOTES = "\n".join(row.note for table in TABLES for row in table.rows)
@@ -41,7 +41,7 @@ def test_file_is_what_the_composer_writes(name: str) -> None:
 
 
 @pytest.mark.parametrize("row", ROWS)
-def test_counts_meet_the_printed_ones(row: Row) -> None:
+def test_counts_match_the_printed_ones(row: Row) -> None:
     sums = totals(read_plan(CFG / f"{row.model}.cfg", width=row.side, height=row.side))
     if row.parameters:
         assert row.parameters.agrees(sums["conv_weights" if row.counted == "weights" else "params"] / 1e6)
@@ -72,8 +72,8 @@ def test_counts_of_published_cfgs_without_one_here(name: str, bflops: str) -> No
     assert printed is not None and printed.agrees(count) and f"{count:.3f}" == bflops
 
 
-def test_figure_7_numbers_the_layers_as_we_do() -> None:
-    """Its bars are layers 0 to 150; each costs what was measured within the reading error."""
+def test_layer_numbers_match_figure_7() -> None:
+    """The bars are layers 0 to 150; the cost of each layer matches its bar within the reading error."""
     layers = figure_layers(read_plan(CFG / "csppeleenet-efm-plain.cfg"))
     assert len(layers) == max(BARS) + 1
     for number, measured in BARS.items():
@@ -87,7 +87,7 @@ def test_largest_layer_of_figure_7(name: str) -> None:
 
 
 def test_maxout_of_one_channel_in_four_saves_75_percent() -> None:
-    """The claim of CSPNet's introduction, on the maps that EFM compresses."""
+    """The claim in CSPNet's introduction, for the maps that EFM compresses."""
     steps = [step for step in read_plan(CFG / "csppeleenet-efm-plain.cfg").steps if is_maxout(step)]
     kept = [step.reported_shape.channels / step.site.input.channels for step in steps]
     assert sorted(kept) == [1 / 8, 1 / 4, 1 / 4, 1 / 4, 1 / 2]
@@ -105,7 +105,7 @@ def test_maxout_of_one_channel_in_four_saves_75_percent() -> None:
     ],
 )
 def test_multiply_adds_of_both_vovnet_forms(name: str, billions: float) -> None:
-    """Backbone convolutions at 224, as counted from the two public codes."""
+    """Backbone convolutions at 224, as counted in the two public implementations."""
     layers = [step for step in read_plan(CFG / f"{name}.cfg").steps if step.section.names[0] == "convolutional"]
     assert round(sum(map(bflops, layers[:-1])) / 2, 3) == billions
 
@@ -155,7 +155,7 @@ def test_page_says_whose_table_each_model_is() -> None:
 
 
 def test_page_names_the_weights_that_can_be_fetched() -> None:
-    """Whatever `convert.py fetch` lists for a cfg with a twin here stands on the page, and nothing else."""
+    """The page lists what `convert.py fetch` lists for cfgs with a published twin, and nothing else."""
     page = OUT.read_text("utf-8")
     for _, cfg in PUBLISHED_CFGS.values():
         names = [row.name for row in PUBLISHED if row.cfg == f"{cfg}.cfg"]

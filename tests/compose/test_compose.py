@@ -1,4 +1,4 @@
-"""The builder: layer numbers, explicit routes, and refusals that name both sides."""
+"""The builder: layer numbers, explicit routes, and errors that name both parts."""
 
 from __future__ import annotations
 

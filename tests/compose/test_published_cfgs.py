@@ -1,4 +1,4 @@
-"""Published cfgs: ours are the same functions of the same weights, train with the same settings, and the docs name them all."""
+"""Our twins of published cfgs: same function of the same weights, same training settings, and all named in the docs."""
 
 from __future__ import annotations
 
@@ -24,9 +24,9 @@ from utils import cfg
 SIDE = 64
 FOLDERS = {"CrossStagePartialNetworks": "csp", "PartialResidualNetworks": "prn", "darknet": "alexeyab"}
 TOLERANCES = {"resnet50": 1e-6, "resnet101": 1e-6, "densenet201": 1e-6}
-"""Published with the classifier's convolution before the pooling: the same function, rounded differently."""
+"""Published with the classifier's convolution before global pooling: the same function, but rounded differently."""
 FOR_INFERENCE = ("yolov3", "yolov3-spp", "yolov3-tiny", "yolov3-tiny-prn")
-"""Published with batch 1, subdivisions 1."""
+"""Published with batch=1 and subdivisions=1."""
 
 
 def _published(name: str) -> Path:
@@ -50,7 +50,7 @@ def test_published_weights_mean_the_same_here(name: str, tmp_path: Path) -> None
 
 
 def _results(network: Network, image: torch.Tensor) -> tuple[torch.Tensor, ...]:
-    """Boxes with scores for a detector, so that anchors and masks count too; otherwise the output."""
+    """Boxes with scores for a detector, so that anchors and masks are compared too; otherwise the output."""
     outputs = network(image)
     assert all(output.isfinite().all() for output in outputs)
     if network.plan.heads[0].section.names[0] != "yolo":
@@ -114,12 +114,12 @@ def test_docs_name_what_was_never_published() -> None:
     stems = {path.stem for path in (REPOSITORY / "cfg").glob("*.cfg")}
     published = PUBLISHED_CFGS.keys() | {row.cfg.removesuffix(".cfg") for row in PUBLISHED} | {"darknet-ref"}
     for name, part in NEVER_PUBLISHED.items():
-        named = {stem for stem in stems if part in stem} - {"darknet-ref"}  # "Darknet Reference" is another network
+        named = {stem for stem in stems if part in stem} - {"darknet-ref"}  # "Darknet Reference" is a different network
         assert named and not named & published, name
 
 
 def test_every_cfg_is_published_or_has_another_source() -> None:
-    """A cfg that claims to be published has a twin, and a twin's cfg claims it."""
+    """A cfg declared as published has a published twin, and vice versa."""
     claimed = {
         name
         for name, model in MODELS.items()
@@ -127,5 +127,5 @@ def test_every_cfg_is_published_or_has_another_source() -> None:
         and (model.head.startswith("classifier") or HEADS[model.head].origin == "cfg")
     }
     assert PUBLISHED_CFGS.keys() <= claimed
-    joined = claimed - PUBLISHED_CFGS.keys()  # two published parts that were not published together
+    joined = claimed - PUBLISHED_CFGS.keys()  # backbone and head were published, but not together
     assert joined == {"csresnext50-prn", "csresnext50-yolov3"}

@@ -1,4 +1,4 @@
-"""Both VoVNet forms against a plain torch model, whose state dict is read as the authors' .pth files are."""
+"""Both VoVNet forms compared with a plain torch model, whose state dict is read like the authors' .pth files."""
 
 from __future__ import annotations
 

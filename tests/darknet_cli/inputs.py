@@ -1,7 +1,7 @@
 """The working folder of the recorded commands: cfgs, weights, images, labels and data files, all drawn or computed here.
 
-Pixels come from integer arithmetic and PNG, so every decoder gives the same. Only det.weights is a file: the original trained
-it on these images. SETUP has what a single command needs besides.
+Pixels come from integer arithmetic and are stored as PNG, so every decoder returns the same values. Only det.weights is a file:
+the original trained it on these images. SETUP holds what single commands need in addition.
 """
 
 from __future__ import annotations
@@ -124,7 +124,7 @@ CONNECTED = (
     + "\n[connected]\noutput=4\nactivation=linear\n"
     + "\n[softmax]\ngroups=1\n"
 )
-WEIGHTED = (  # what else a weights file holds: weighted shortcut, implicit, batchnorm, groups, shared weights
+WEIGHTED = (  # other tensors of a weights file: weighted shortcut, implicit, batchnorm, groups, shared weights
     NET.format(width=32, height=32, max_batches=100, extra="")
     + CONV.format(filters=4, size=3, stride=2)
     + CONV.format(filters=4, size=3, stride=1)
@@ -171,7 +171,7 @@ LABELS = (
 
 
 def drawn(number: int, width: int, height: int) -> np.ndarray:
-    """uint8 (height, width, 3), RGB: a pattern with the boxes of LABELS on it."""
+    """A pattern with the boxes of LABELS on it, as uint8 RGB (height, width, 3)."""
     y, x = np.mgrid[:height, :width]
     planes = ((x * 3 + number * 40) % 256, (y * 5 + number * 17) % 256, ((x + y) * 2 + number * 90) % 256)
     image = np.stack(planes, axis=2).astype(np.uint8)
@@ -186,7 +186,7 @@ def drawn(number: int, width: int, height: int) -> np.ndarray:
 
 
 def png(image: np.ndarray) -> bytes:
-    """PNG file of uint8 (height, width, 3), RGB."""
+    """Encode uint8 RGB (height, width, 3) as PNG."""
     height, width, _ = image.shape
     rows = b"".join(b"\0" + row.tobytes() for row in image)
 
@@ -198,12 +198,12 @@ def png(image: np.ndarray) -> bytes:
 
 
 def write_inputs(folder: Path) -> None:
-    """The files that every command may use."""
+    """Write the files that every command may use."""
     for name in ("cfg", "data", "img", "results", "backup", "cls"):
         (folder / name).mkdir(parents=True, exist_ok=True)
     for stem, (text, seed, gain) in CFGS.items():
         (folder / "cfg" / f"{stem}.cfg").write_text(text)
-        if seed is None:  # of one structure: weights that the original trained on the images below, 200 updates
+        if seed is None:  # same structure: the weights that the original trained on the images below, 200 updates
             data = (REFERENCE / "commands" / "det.weights").read_bytes()
         else:
             data = weights_file(Network(read_plan(folder / "cfg" / f"{stem}.cfg")).tensors(), seed, gain)
@@ -246,7 +246,7 @@ def write_inputs(folder: Path) -> None:
     (folder / "data" / "bdd10.data").write_text(
         two.replace("classes=3", "classes=10").replace("tiny.names", "bdd10.names") + "eval=bdd\n"
     )
-    # COCO's names of images: the id is what atoi reads at the start of the name
+    # Image names as in COCO: the id is what atoi reads at the start of the name
     for number, name in enumerate(("000000000139.png", "000000000285.png")):
         (folder / "img" / name).write_bytes(png(drawn(number, *SIZES[number])))
     (folder / "data" / "ids.txt").write_text("img/000000000139.png\nimg/000000000285.png\n")
@@ -270,7 +270,7 @@ Setup = Callable[[Path], None]
 
 
 def _files(**texts: str) -> Setup:
-    """Writes text files; a double underscore in a name is a slash, a single one the dot before the extension."""
+    """A setup that writes text files; in a name, a double underscore means a slash, a single one the last dot."""
 
     def setup(folder: Path) -> None:
         for name, text in texts.items():
@@ -280,7 +280,7 @@ def _files(**texts: str) -> Setup:
 
 
 def _changed(stem: str, out: str, *pairs: tuple[str, str]) -> Setup:
-    """A cfg with replaced text, and the weights under its name."""
+    """A setup that writes a cfg with replaced text, and the weights under its name."""
 
     def setup(folder: Path) -> None:
         text = (folder / "cfg" / f"{stem}.cfg").read_text()
@@ -303,7 +303,7 @@ def _seen(count: int) -> Setup:
 
 
 def _other_weights(folder: Path) -> None:
-    """STEM2.weights and STEM3.weights: STEM.weights times 0.5 and 1.75."""
+    """Write STEM2.weights and STEM3.weights: STEM.weights times 0.5 and 1.75."""
     for stem in ("det", "mixed", "fc", "cls"):
         data = (folder / f"{stem}.weights").read_bytes()
         floats = np.frombuffer(data[20:], "<f4")
@@ -312,7 +312,7 @@ def _other_weights(folder: Path) -> None:
 
 
 def _zero_weights(folder: Path) -> None:
-    """zero.weights: of det.cfg, with heads that find nothing."""
+    """Write zero.weights: for det.cfg, with heads that find nothing."""
     data = (folder / "det.weights").read_bytes()
     floats, at = np.frombuffer(data[20:], "<f4").copy(), 0
     sizes = ((6, 27, 4), (8, 54, 4), (10, 72, 4), (12, 90, 4), (16, 108, 4), (16, 16, 1), (16, 28, 1))
@@ -327,7 +327,7 @@ def _zero_weights(folder: Path) -> None:
 
 
 def _anchor_set(folder: Path) -> None:
-    """Three tight clusters of sizes: any good start of k-means ends in the same anchors."""
+    """Write boxes in three tight clusters, so that k-means finds the same anchors from any good start."""
     (folder / "anc").mkdir()
     for n in range(12):
         sizes = ((0.10, 0.15), (0.30, 0.25), (0.60, 0.80))
@@ -342,7 +342,7 @@ def _anchor_set(folder: Path) -> None:
 
 
 def write_video(path: Path, size_wh: tuple[int, int], frames: int, fps: int) -> None:
-    """Lossless frames drawn(0), drawn(1), ..."""
+    """Write a lossless video of the frames drawn(0), drawn(1), ..."""
     writer = cv2.VideoWriter(str(path), cv2.VideoWriter.fourcc(*"MPNG"), fps, size_wh)
     assert writer.isOpened()
     for n in range(frames):
@@ -357,7 +357,7 @@ def _videos(folder: Path) -> None:
 
 
 def _turned(folder: Path) -> None:
-    """img/turned.jpg: stored lying on its side, EXIF orientation 6 (turn clockwise to see it upright)."""
+    """Write img/turned.jpg: stored sideways with EXIF orientation 6 (to be rotated clockwise)."""
     stored = np.ascontiguousarray(np.rot90(drawn(2, 64, 96), 1))
     data = cv2.imencode(".jpg", stored[:, :, ::-1], [cv2.IMWRITE_JPEG_QUALITY, 98])[1].tobytes()
     tiff = b"II*\x00" + struct.pack("<IHHHIII", 8, 1, 0x0112, 3, 1, 6, 0)
@@ -466,7 +466,7 @@ SETUP: dict[str, Setup] = {
 
 
 def prepare(folder: Path, row: str, case: str) -> None:
-    """What this command needs besides `write_inputs`."""
+    """Set up what a command needs in addition to `write_inputs`."""
     setup = SETUP.get(f"{row}/{case}") or SETUP.get(row)
     if setup:
         setup(folder)

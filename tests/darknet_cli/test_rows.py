@@ -1,4 +1,4 @@
-"""Every recorded command line of the original, run by darknet.py and compared line by line and file by file."""
+"""Every recorded command line of the original, run with darknet.py and compared line by line and file by file."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ from utils.cli import EXIT_FAILED, EXIT_OK, run_script
 RECORDINGS = REFERENCE / "commands"
 ROWS = {path.stem: json.loads(path.read_text("utf-8"))["cases"] for path in sorted(RECORDINGS.glob("*.json"))}
 
-# Differences on purpose: what docs/from-alexeyab.md says, the exit code, what stderr says, and the cases. Their output is not
+# Deliberate differences: text in docs/from-alexeyab.md, exit code, text in stderr, and the cases. Their output is not
 # compared.
 DIFFERENCES: list[tuple[str, int, str, str]] = [
     (
@@ -136,7 +136,7 @@ DIFFERENCES: list[tuple[str, int, str, str]] = [
     ("`eval=bdd` works; the original fails", EXIT_OK, "", "detector_valid/bdd"),
 ]
 DIFFERENT = {case: (code, said) for _, code, said, cases in DIFFERENCES for case in cases.split()}
-# Differences on purpose after which the output is that of another recording.
+# Deliberate differences due to which the output equals that of another recording.
 LIKE = {
     "detector_test/prompt_crlf": "detector_test/prompt",
     "detector_test/prompt_blank": "detector_test/prompt",
@@ -145,9 +145,9 @@ LIKE = {
     "exif/valid_cpu": "exif/valid_cv",
     "exif/map_cpu": "exif/map_cv",
 }
-# Files of the original that are no JSON: it escapes nothing, and cuts off the bracket of an empty list.
+# Files of the original that are not valid JSON: it escapes nothing, and cuts off the bracket of an empty list.
 REPAIRED = {"detector_test/odd_names/result.json", "detector_valid/nothing_found/results/coco_results.json"}
-# Many boxes have scores that are equal up to rounding, which decides their places.
+# Many boxes have scores that are equal up to rounding, which determines their order.
 ANY_ORDER = {"detector_valid/region", "detector_valid/fastest_coco"}
 SLOW = {"detector_train/hundred", "detector_train/repaired_map_hundred", "classifier_train/hundred"}
 
@@ -188,7 +188,7 @@ def _masked(text: str) -> str:
 
 
 def assert_same(ours: str, theirs: str, tolerance: float) -> None:
-    """Words exactly; numbers of 5 decimals or more within `tolerance`, relative for those above 1; others exactly."""
+    """Compare words exactly, numbers with 5 or more decimals within `tolerance` (relative above 1), other numbers exactly."""
     ours, theirs = _masked(ours), _masked(theirs)
     mine, their = ours.split("\n"), theirs.split("\n")
     for number, (a, b) in enumerate(zip(mine, their, strict=False)):
@@ -201,7 +201,7 @@ def assert_same(ours: str, theirs: str, tolerance: float) -> None:
 
 
 def _trained(text: str) -> str:
-    """Without numbers and what depends on them: for builds whose CPU training differs, and random trainings."""
+    """Remove numbers and what depends on them, for builds whose CPU training differs, and for random training."""
     return _RANKS.sub("", _TRAINED.sub("#", _masked(text)))
 
 
@@ -220,7 +220,9 @@ def _assert_file(path: Path, recorded: Any, tolerance: float, *, exact: bool, co
         image = cv2.imread(str(path))
         assert image is not None and [image.shape[1], image.shape[0]] == recorded["image"]
         if colours:
-            np.testing.assert_allclose(image.mean((0, 1))[::-1], recorded["mean_rgb"], atol=1)  # it rounds down
+            np.testing.assert_allclose(
+                image.mean((0, 1))[::-1], recorded["mean_rgb"], atol=1
+            )  # the original rounds down
     elif "frames" in recorded:
         _assert_video(path, recorded)
     elif "sha256" in recorded:
@@ -234,7 +236,7 @@ def _assert_file(path: Path, recorded: Any, tolerance: float, *, exact: bool, co
 
 
 def _assert_same_boxes(ours: list[dict[str, Any]], theirs: list[dict[str, Any]]) -> None:
-    """COCO results in any order: every one has its own partner, but for scores that are the threshold up to rounding."""
+    """Match COCO results one to one in any order, except those whose score equals the threshold up to rounding."""
 
     def table(entries: list[dict[str, Any]]) -> np.ndarray:
         rows = np.array([[e["image_id"], e["category_id"], e["score"], *e["bbox"]] for e in entries])
@@ -259,7 +261,7 @@ def _assert_video(path: Path, recorded: dict[str, Any]) -> None:
 
 
 def _assert_weights(data: bytes, recorded: dict[str, Any], *, exact: bool) -> None:
-    """Byte for byte, unless something is computed: then up to rounding, and the original's other epsilon in [connected]."""
+    """Compare byte for byte if `exact`, else up to rounding and the different epsilon of the original's [connected]."""
     assert len(data) == recorded["bytes"] and np.frombuffer(data[:20], "<u4").tolist() == recorded["header"]
     if exact:
         assert hashlib.sha256(data).hexdigest() == recorded["sha256"]
@@ -270,7 +272,7 @@ def _assert_weights(data: bytes, recorded: dict[str, Any], *, exact: bool) -> No
 
 
 def _with_free_port(words: list[str]) -> list[str]:
-    """The command with a port that is free here, if it has one."""
+    """Replace the port in a command, if it has one, by a free one."""
     if not {"-json_port", "-mjpeg_port"} & set(words):
         return words
     place = 1 + next(number for number, word in enumerate(words) if word.endswith("_port"))
@@ -288,7 +290,7 @@ _AUGMENTED = re.compile(r"\nYou use flag -show_imgs, [^\n]* \n")
 
 
 def _without_augmented(said: Any, recorded: dict[str, Any], folder: Path) -> tuple[Any, dict[str, Any]]:
-    """-show_imgs: both without the images, after a comparison of these; the original loads some in advance."""
+    """Compare the images written by -show_imgs, then remove them from both; the original loads some in advance."""
     (image,) = (content for name, content in recorded["files"].items() if name.startswith("aug_"))
     ours = list(folder.glob("aug_*_*_*.jpg"))
     assert len(ours) == len(_AUGMENTED.findall(said.out)) == 24 <= len(_AUGMENTED.findall(recorded["stdout"]))
@@ -329,7 +331,7 @@ def test_row(
         recorded = ROWS[like][other]
     assert code == (recorded["exit"] or 0), said.err
     tolerance = 1e-2 if row.endswith("train") else 3e-5 if row in ("detector_valid", "exif") else 2e-6
-    if recorded.get("needs"):  # a network of 230 layers adds up more rounding than those of 7
+    if recorded.get("needs"):  # a network of 230 layers accumulates more rounding than one of 7
         tolerance = max(tolerance, 1e-5)
     training = row.endswith("train")
     if case == "show_imgs":
@@ -337,13 +339,13 @@ def test_row(
     if training and recorded.get("build") != "repaired":
         ours, theirs = _trained(said.out), _trained(recorded["stdout"])
         assert_same(ours[: len(theirs)] if "stdout_cut" in recorded else ours, theirs, 0)
-    elif case == "repaired_map_hundred":  # rounding has grown for 100 updates
+    elif case == "repaired_map_hundred":  # rounding has grown over 100 updates
         ours, theirs = (
             re.sub(r"(detections_count|ranks|average IoU) = [0-9.]+", r"\1 = #", text)
             for text in (said.out, recorded["stdout"])
         )
         assert_same(ours, theirs, tolerance)
-    elif recorded["exit"] is not None:  # else it was killed, with its lines still in a buffer
+    elif recorded["exit"] is not None:  # otherwise it was killed, with lines still in a buffer
         assert_same(said.out, recorded["stdout"], tolerance)
     if "stderr" in recorded:
         assert_same(

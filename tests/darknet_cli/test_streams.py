@@ -1,4 +1,4 @@
-"""Live feeds and HTTP posts of `detector demo`, over the loopback interface, against what clients of the original read."""
+"""Live streams and HTTP posts of `detector demo` over the loopback interface, compared with what the original sends."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ def _all_of(client: socket.socket) -> bytes:
 
 
 def _head(case: str) -> bytes:
-    """What a client of the original read before the first message."""
+    """What the original sends before the first message."""
     start = ROWS["demo"][case]["client"]["start"]
     return start[: start.index("\r\n\r\n") + 4].encode()
 
@@ -69,7 +69,7 @@ def test_mjpeg_feed() -> None:
 
 
 def _connected(feed: Broadcaster) -> socket.socket:
-    """A client that the feed knows of: it has read the head."""
+    """A client that the feed has registered: it has received the head."""
     client = socket.create_connection(("127.0.0.1", feed.port), timeout=5)
     assert client.recv(1, socket.MSG_PEEK)
     while not feed.clients:
@@ -77,7 +77,7 @@ def _connected(feed: Broadcaster) -> socket.socket:
     return client
 
 
-def test_a_client_that_does_not_read_is_given_up() -> None:
+def test_a_client_that_does_not_read_is_dropped() -> None:
     with Broadcaster.of_json(free_port()) as feed:
         client = _connected(feed)
         for _ in range(200):
@@ -125,7 +125,7 @@ def test_a_host_without_path_is_an_error(folder: Path) -> None:
 
 
 def test_layer_times(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    """The lines of network_kernels.cu; without them the output is that of the recorded command."""
+    """The lines of network_kernels.cu; without them, the output equals that of the recorded command."""
     words = ["detector", "test", "data/tiny.data", "cfg/det.cfg", "det.weights", "img/a2.png", "-dont_show"]
     assert darknet.main([*words, "-benchmark_layers"]) == 0
     said = capsys.readouterr().out

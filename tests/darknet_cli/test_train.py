@@ -1,4 +1,4 @@
-"""Training in several processes, as `-gpus 0,1` starts them (here on the CPU), and the live chart."""
+"""Training in several processes, as started by `-gpus 0,1` (here on the CPU), and the live chart."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A small data set with everything in it that a format may have to say, written by hand."""
+"""A small hand-written data set that uses everything a format can express."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from data.annotations import Annotation, Dataset
 
 
 def write_png(path: Path, size_wh: tuple[int, int]) -> Path:
-    """A black grey-scale PNG."""
+    """Write a black greyscale PNG."""
 
     def chunk(kind: bytes, body: bytes) -> bytes:
         return struct.pack(">I", len(body)) + kind + body + struct.pack(">I", zlib.crc32(kind + body))

@@ -1,4 +1,4 @@
-"""Anchors: clusters that are there are found, and the heads share them by stride."""
+"""Anchors: planted clusters are found, and the heads share them by stride."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ def test_planted_clusters_are_found_in_order_of_area() -> None:
     np.testing.assert_allclose(anchors, CENTRES, rtol=0.02)
 
 
-def test_more_anchors_fit_better_and_better_than_borrowed_ones() -> None:
+def test_fit_improves_with_more_anchors_and_beats_borrowed_ones() -> None:
     boxes = _boxes()
     fits = [anchor_fit(boxes, compute_anchors(boxes, count)).mean_iou for count in (1, 2, 4, 8)]
     assert fits == sorted(fits) and fits[2] > 0.9

@@ -1,4 +1,4 @@
-"""Augmentations from a file of albumentations: boxes follow, mistakes in the file are named."""
+"""Augmentations from an albumentations file: boxes follow the image, and mistakes in the file are reported."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ def test_a_saved_file_is_read(tmp_path: Path, suffix: str) -> None:
     image, truth = transforms(Sample(_image(), TRUTH), np.random.default_rng(0))
     np.testing.assert_array_equal(image, _image()[:, ::-1])
     np.testing.assert_allclose(truth[0], [0.7, 0.25, 0.2, 0.1, 2], atol=1e-6)
-    np.testing.assert_allclose(truth[1], [0.125, 0.875, 0.25, 0.25, 5], atol=1e-6)  # cut at the border first
+    np.testing.assert_allclose(truth[1], [0.125, 0.875, 0.25, 0.25, 5], atol=1e-6)  # clipped at the border first
 
 
 @pytest.mark.parametrize(

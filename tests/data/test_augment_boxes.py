@@ -1,4 +1,4 @@
-"""Boxes against the original's own fill_truth_detection and blend_truth_mosaic, called with the same numbers."""
+"""Boxes compared with the original's fill_truth_detection and blend_truth_mosaic, called with the same numbers."""
 
 from __future__ import annotations
 
@@ -51,7 +51,7 @@ def test_placed_is_blend_truth_mosaic(case: int) -> None:
 
 def test_the_limit_counts_boxes_before_they_are_dropped() -> None:
     truth = np.tile(np.array([0.5, 0.5, 0.2, 0.2, 0], np.float32), (40, 1))
-    truth[::2, 4] = 7  # not one of the classes
+    truth[::2, 4] = 7  # not a valid class
     window = CropWindow(left=0, top=0, width=100, height=100, flip=False)
     counts = [
         len(crop_boxes(truth, window, (100, 100), (32, 32), classes=5, max_boxes=20, rng=np.random.default_rng(seed)))

@@ -1,4 +1,4 @@
-"""A classifier's augmentation against the formulas of the original."""
+"""The augmentation for classifiers, compared with the original's formulas."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ def test_view_follows_random_augment_image() -> None:
 
 
 def _rotate_crop(image: np.ndarray, view: View, side: int) -> np.ndarray:
-    """rotate_crop_image and bilinear_interpolate, cell by cell in numpy."""
+    """rotate_crop_image and bilinear_interpolate in NumPy, pixel by pixel."""
     y, x = np.mgrid[:side, :side].astype(float)
     u = (x - side / 2) / view.scale * view.aspect + view.dx / view.scale * view.aspect
     v = (y - side / 2) / view.scale + view.dy / view.scale
@@ -67,7 +67,11 @@ def test_viewed_is_rotate_crop_image(view: View) -> None:
     ("rgb", "distortion", "expected"),
     [
         ((200, 40, 40), Distortion(hue=1 / 3, saturation=1, exposure=1), (40, 200, 40)),
-        ((200, 40, 40), Distortion(hue=-1 / 3, saturation=1, exposure=1), (40, 40, 200)),  # round the circle
+        (
+            (200, 40, 40),
+            Distortion(hue=-1 / 3, saturation=1, exposure=1),
+            (40, 40, 200),
+        ),  # wraps around the colour circle
         ((100, 50, 50), Distortion(hue=0, saturation=1, exposure=2), (200, 100, 100)),
         ((100, 50, 50), Distortion(hue=0, saturation=4, exposure=1), (100, 0, 0)),
         ((90, 90, 90), Distortion(hue=0.3, saturation=2, exposure=0.5), (45, 45, 45)),

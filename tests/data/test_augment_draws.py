@@ -1,4 +1,4 @@
-"""Random parameters of the augmentation against the distributions of the original's formulas."""
+"""Random parameters of the augmentation, compared with the distributions of the original's formulas."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ def _samples(draw, count: int = COUNT, seed: int = 5) -> np.ndarray:  # type: ig
 
 
 def _scale_cdf(limit: float):  # type: ignore[no-untyped-def]
-    """Half uniform on [1, limit], half one over such a number."""
+    """Distribution that is uniform on [1, limit] half of the time, and the inverse of that otherwise."""
 
     def cdf(value: np.ndarray) -> np.ndarray:
         above = np.clip((value - 1) / (limit - 1), 0, 1)
@@ -32,7 +32,7 @@ def _scale_cdf(limit: float):  # type: ignore[no-untyped-def]
 
 
 @pytest.mark.parametrize("limit", [1.4, 1.5, 3.0])
-def test_scale_follows_its_law(limit: float) -> None:
+def test_scale_follows_its_distribution(limit: float) -> None:
     values = _samples(lambda rng: base.scale(rng, limit))
     assert values.min() >= 1 / limit and values.max() <= limit
     assert stats.kstest(values, _scale_cdf(limit)).pvalue > LEAST_P
@@ -44,7 +44,7 @@ def test_scale_of_one_changes_nothing() -> None:
 
 
 @pytest.mark.parametrize(("low", "high"), [(-0.1, 0.1), (0.1, -0.1), (2.0, 5.0)])
-def test_uniform_takes_its_ends_in_any_order(low: float, high: float) -> None:
+def test_uniform_accepts_bounds_in_any_order(low: float, high: float) -> None:
     values = _samples(lambda rng: base.uniform(rng, low, high))
     assert stats.kstest(values, stats.uniform(min(low, high), abs(high - low)).cdf).pvalue > LEAST_P
 
@@ -54,7 +54,7 @@ def test_whole_includes_both_ends() -> None:
     assert stats.chisquare(np.bincount(values, minlength=6)[2:]).pvalue > LEAST_P
 
 
-def test_distortion_draws_each_on_its_own() -> None:
+def test_distortions_are_drawn_independently() -> None:
     drawn = _samples(
         lambda rng: tuple(
             vars(colour.draw_distortion(rng, AugmentOptions(hue=0.1, saturation=1.5, exposure=1.3))).values()
@@ -137,18 +137,18 @@ def test_letterbox_adds_to_the_short_side(size: tuple[int, int], net: tuple[int,
     assert letterbox_margins(Margins(left=10, right=-5, top=0, bottom=0), size, net) == expected
 
 
-def test_margins_that_leave_nothing_are_forgotten() -> None:
+def test_margins_that_leave_nothing_are_ignored() -> None:
     window = crop_window(Margins(left=60, right=60, top=0, bottom=0), (100, 80), flip=True)
     assert (window.left, window.top, window.width, window.height, window.flip) == (0, 0, 100, 80, True)
 
 
-def test_blur_kinds_have_a_third_each() -> None:
+def test_blur_kinds_are_equally_likely() -> None:
     kinds = _samples(lambda rng: colour.draw_blur(rng, 9))
     assert stats.chisquare([(kinds == kind).sum() for kind in (0, 1, 9)]).pvalue > LEAST_P
     assert set(_samples(lambda rng: colour.draw_blur(rng, 0), 20)) == {0}
 
 
-def test_noise_comes_every_other_time_and_is_bounded() -> None:
+def test_noise_is_added_half_of_the_time_and_is_bounded() -> None:
     deviations = _samples(lambda rng: colour.draw_noise(rng, 200))
     assert set(deviations) == {0, 127}
     assert (deviations > 0).mean() == pytest.approx(0.5, abs=0.03)

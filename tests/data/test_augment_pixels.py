@@ -14,7 +14,7 @@ IMAGE = RNG.integers(0, 256, (60, 80, 3), np.uint8)
 
 
 def _whole_window(image: np.ndarray, window: CropWindow) -> np.ndarray:
-    """crop of image_data_augmentation: every pixel inside, the mean elsewhere."""
+    """The crop of image_data_augmentation: pixels inside the image, the mean elsewhere."""
     mean = np.rint(image.reshape(-1, image.shape[2]).mean(axis=0)).astype(np.uint8)
     y = np.arange(window.height) + window.top
     x = np.arange(window.width) + window.left
@@ -43,7 +43,7 @@ def test_cut(left: int, top: int, width: int, height: int, flip: bool, channels:
     [
         ((200, 40, 40), Distortion(hue=60 / 179, saturation=1, exposure=1), (40, 200, 40)),
         ((40, 200, 40), Distortion(hue=-90 / 179, saturation=1, exposure=1), (200, 40, 40)),  # stops at red
-        ((40, 40, 200), Distortion(hue=60 / 179, saturation=1, exposure=1), (200, 40, 40)),  # goes round
+        ((40, 40, 200), Distortion(hue=60 / 179, saturation=1, exposure=1), (200, 40, 40)),  # wraps around
         ((100, 50, 50), Distortion(hue=0, saturation=1, exposure=1.5), (150, 75, 75)),
         ((100, 50, 50), Distortion(hue=0, saturation=1, exposure=9), (255, 127, 127)),
         ((100, 50, 50), Distortion(hue=0, saturation=0.5, exposure=1), (100, 75, 75)),
@@ -65,14 +65,14 @@ def test_distort_of_grey_and_of_nothing() -> None:
 def test_blur_of_the_background_keeps_boxes_sharp() -> None:
     truth = np.array(
         [[0.25, 0.5, 0.25, 0.5, 0], [0.9, 0.1, 0.4, 0.4, 1]], np.float32
-    )  # the second reaches over the corner
+    )  # the second extends beyond the corner
     out = apply_blur(IMAGE, 1, truth)
     soft = cv2.GaussianBlur(IMAGE, (17, 17), 0)
     expected = soft.copy()
     expected[15:45, 10:30] = IMAGE[15:45, 10:30]
     expected[0:18, 56:80] = IMAGE[0:18, 56:80]
     differs = (out != expected).any(axis=2)
-    assert differs.sum() <= 60  # the edge of a box may fall a pixel to either side
+    assert differs.sum() <= 60  # the edge of a box may be off by a pixel
     np.testing.assert_array_equal(apply_blur(IMAGE, 6, truth), cv2.GaussianBlur(IMAGE, (7, 7), 0))
     assert apply_blur(IMAGE, 0, truth) is IMAGE
 

@@ -1,4 +1,4 @@
-"""Data sets of classifiers: folders of classes, and CIFAR-10 in both of its versions."""
+"""Data sets for classifiers: one folder per class, and CIFAR-10 in both of its versions."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ def test_folders_are_classes(tmp_path: Path) -> None:
     assert dataset.path_labels and dataset.names == ("cat", "catfish", "n01440764")
     assert {split: len(images) for split, images in dataset.splits.items()} == {"train": 9, "val": 6}
     images = make_classification_set(dataset, "val", 3, "a.cfg")
-    assert images.class_ids.tolist() == [0, 0, 1, 1, 2, 2]  # although "cat" occurs in "catfish", too
+    assert images.class_ids.tolist() == [0, 0, 1, 1, 2, 2]  # although "catfish" contains "cat"
     for image in dataset.splits["train"]:
         found = [label for label in dataset.labels_in_paths if label in str(image)]
         assert found == [f"/{image.parent.name}/"]
@@ -55,7 +55,7 @@ def test_other_names_and_a_missing_split(tmp_path: Path) -> None:
         open_data(tmp_path / "set", names=tmp_path / "words")
 
 
-def test_what_the_paths_do_not_tell(tmp_path: Path) -> None:
+def test_folders_that_do_not_determine_the_class(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="class 'train' is also the name of a folder above"):
         open_data(imagenet(tmp_path / "a", ("train", "ship")))
     with pytest.raises(InputError, match="class 'b' is also the name of a folder above"):
@@ -69,7 +69,7 @@ def test_what_the_paths_do_not_tell(tmp_path: Path) -> None:
         open_data(tmp_path / "e")
 
 
-def test_detection_folders_are_none(tmp_path: Path) -> None:
+def test_detection_folders_are_not_class_folders(tmp_path: Path) -> None:
     for name in ("images", "labels"):
         (tmp_path / "train" / name).mkdir(parents=True)
     write_png(tmp_path / "train" / "images" / "a.png", (8, 8))
@@ -111,7 +111,7 @@ def test_cifar(write: Callable[..., None], tmp_path: Path) -> None:
             assert batch in names
             labels, pixels = batches[batch]
             assert class_of_path(str(image), dataset.labels_in_paths) == labels[int(number)]
-            wanted = pixels[int(number)].reshape(3, 32, 32).transpose(1, 2, 0)  # planes of red, green and blue
+            wanted = pixels[int(number)].reshape(3, 32, 32).transpose(1, 2, 0)  # stored as red, green and blue planes
             np.testing.assert_array_equal(read_image(image), wanted)
     first = dataset.splits["train"][0].stat().st_mtime_ns
     assert open_data(tmp_path, "val").splits["val"] == dataset.splits["test"]
@@ -124,7 +124,7 @@ class _Harmful:
 
 
 class _Crashing:
-    """NumPy's own reader crashes on a type with this state."""
+    """An object whose unpickling crashes NumPy: a dtype with this state."""
 
     def __reduce__(self) -> tuple[object, ...]:
         return np.dtype, ("u1", False, True), (3, "|", None, -1, -1, 0)

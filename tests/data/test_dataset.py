@@ -1,4 +1,4 @@
-"""Data sets and loader: determinism, shapes, and what broken images and labels cost."""
+"""Data sets and loader: determinism, shapes, and the handling of broken images and labels."""
 
 from __future__ import annotations
 
@@ -91,7 +91,7 @@ def test_same_seed_and_key_same_sample(scenes: Path, options: dict[str, Any]) ->
 
 
 def test_half_of_the_samples_are_mixed(tmp_path: Path) -> None:
-    """Images of one flat colour each: a mosaic has several colours."""
+    """Each image has a single flat colour, so a mosaic has several colours."""
     for number, level in enumerate((0, 80, 160, 240)):
         cv2.imwrite(str(tmp_path / f"{number}.png"), np.full((64, 64, 3), level, np.uint8))
         (tmp_path / f"{number}.txt").write_text("0 .5 .5 .4 .4\n")
@@ -103,7 +103,7 @@ def test_half_of_the_samples_are_mixed(tmp_path: Path) -> None:
 
 
 def test_boxes_stay_on_their_objects(tmp_path: Path) -> None:
-    """A white rectangle on black: after jitter, resize, flip and letterbox the box still encloses the white."""
+    """A white rectangle on black: after jitter, resize, flip and letterbox, the box still encloses the rectangle."""
     drawn = np.zeros((100, 140, 3), np.uint8)
     drawn[30:70, 20:90] = 255
     cv2.imwrite(str(tmp_path / "a.png"), drawn)
@@ -138,8 +138,8 @@ def test_batches_do_not_depend_on_the_workers(scenes: Path, workers: int) -> Non
         assert batch.images.dtype == torch.uint8
 
 
-def test_what_a_spawned_worker_gets_can_be_sent(scenes: Path) -> None:
-    """Starting one takes seconds; what it needs is the data set and two functions, by pickle."""
+def test_arguments_of_a_spawned_worker_can_be_pickled(scenes: Path) -> None:
+    """Starting a worker takes seconds, so only pickling of its arguments (data set and two functions) is tested."""
     loader = TrainLoader(
         _dataset(scenes), BatchPlan(shapes=MultiScaleShapes(width=64, height=64, mini_batch=3), subdivisions=1)
     )
@@ -155,7 +155,7 @@ def test_ranks_share_a_batch() -> None:
     assert sorted(parts[0] + parts[1]) == whole and [key.slot for key in whole] == [5, 6, 7, 8, 9]
 
 
-def test_a_broken_image_costs_itself_and_is_listed_once(
+def test_a_broken_image_is_skipped_and_listed_once(
     scenes: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     good = open_data(scenes).splits["train"][0]
@@ -176,7 +176,7 @@ def test_a_broken_image_costs_itself_and_is_listed_once(
     assert len([record for record in caplog.records if "broken.jpg" in record.message]) == 1
 
 
-def test_an_image_whose_labels_are_all_malformed_is_no_sample(scenes: Path, tmp_path: Path) -> None:
+def test_an_image_with_only_malformed_labels_is_not_sampled(scenes: Path, tmp_path: Path) -> None:
     for name, labels in (("good", "0 .5 .5 .2 .2"), ("negative", ""), ("malformed", "0.5 .5 .2 .2")):
         (tmp_path / f"{name}.jpg").write_bytes(open_data(scenes).splits["train"][0].read_bytes())
         (tmp_path / f"{name}.txt").write_text(labels)
@@ -215,7 +215,7 @@ def test_grey_networks_get_one_channel(scenes: Path) -> None:
         ({"mixup": 9}, "mixup=9"),
     ],
 )
-def test_options_that_cannot_be(options: dict[str, object], message: str) -> None:
+def test_impossible_options_are_rejected(options: dict[str, object], message: str) -> None:
     with pytest.raises(InputError, match=message):
         _augment(**options)  # type: ignore[arg-type]
 

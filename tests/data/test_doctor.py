@@ -30,7 +30,7 @@ def _set(folder: Path, labels: str | None, names: str = "cat\ndog\n") -> Path:
 
 
 CASES = {
-    # what the label file says: (kind, line, usable labels)
+    # content of the label file: (kind of finding, line, number of usable labels)
     "0 .5 .5 .25 .25\n1 .1 .1 .2 .2\n": (None, None, 2),
     GOOD + "1 .5 .5 .25\n": ("malformed label", 2, 1),
     GOOD + "2 .5 .5 .25 .25\n": ("class beyond names", 2, 1),
@@ -39,7 +39,7 @@ CASES = {
     GOOD + "0 .95 .5 .25 .25\n": ("out of range", 2, 2),
     GOOD + "0 .5 .5 1.2 .25\n": ("out of range", 2, 2),
     GOOD + "0 50 25 10 10\n": ("out of range", 2, 2),
-    GOOD + "0 .99 .5 .03 .25\n": (None, None, 2),  # half a pixel over the edge
+    GOOD + "0 .99 .5 .03 .25\n": (None, None, 2),  # half a pixel beyond the edge
     GOOD + "\n" + GOOD: ("duplicate label", 3, 2),
 }
 
@@ -64,7 +64,7 @@ def test_empty_label_file_is_background_without_a_finding(tmp_path: Path) -> Non
     assert found.counts == {} and found.background == 1
 
 
-def test_an_image_whose_name_no_file_can_have(tmp_path: Path) -> None:
+def test_an_image_with_an_impossible_file_name(tmp_path: Path) -> None:
     path = _set(tmp_path, GOOD)
     (tmp_path / "list.txt").write_text(f"{'a' * 300}.png\n")
     assert check_dataset(open_data(path), "train").counts["image missing"] == 1
@@ -89,7 +89,7 @@ def test_duplicate_image_and_class_count(tmp_path: Path) -> None:
     assert check_dataset(open_data(path), "train").counts == {"duplicate image": 1, "class count": 1}
 
 
-def test_size_that_the_labels_have_wrong(tmp_path: Path) -> None:
+def test_wrong_image_size_in_the_labels(tmp_path: Path) -> None:
     dataset = small_set(tmp_path)
     write_png(tmp_path / "images" / "second one.png", (77, 33))
     found = check_dataset(dataset, "val")
@@ -131,7 +131,7 @@ def test_image_of_the_labels(labels: str, tmp_path: Path) -> None:
     assert np.array_equal(found.class_counts, [1 if labels else 0, 0])
 
 
-def test_an_image_whose_labels_are_all_malformed_is_no_background(tmp_path: Path) -> None:
+def test_an_image_with_only_malformed_labels_is_not_background(tmp_path: Path) -> None:
     found = check_dataset(open_data(_set(tmp_path, "one two\n0 .5\n")), "train")
     assert (found.counts, found.background, found.labels) == ({MALFORMED: 2}, 0, 0)
 

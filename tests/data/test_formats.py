@@ -28,7 +28,7 @@ EXPRESSES = {
 
 
 def _write(dataset: Dataset, kind: str, folder: Path) -> Dataset:
-    """The data set, of a single split "val", in another format and opened again."""
+    """Write the data set, whose only split is "val", in another format and open it again."""
     target = folder / TARGETS[kind]
     write_data(dataset, target)
     return open_data(target, "val")
@@ -46,7 +46,7 @@ def _same(a: Annotation, b: Annotation, fields: set[str]) -> None:
 
 @pytest.mark.parametrize("there", EXPRESSES)
 @pytest.mark.parametrize("here", EXPRESSES)
-def test_there_and_back(here: str, there: str, tmp_path: Path) -> None:
+def test_conversion_there_and_back(here: str, there: str, tmp_path: Path) -> None:
     fields = EXPRESSES[here] & EXPRESSES[there]
     original = small_set(tmp_path, crowd="crowd" in fields, difficult="difficult" in fields)
     original = replace(original, splits={"val": original.splits["val"]})
@@ -71,13 +71,13 @@ def test_splits_are_kept(kind: str, tmp_path: Path) -> None:
             _same(ours, returned, set())
 
 
-def test_loss_is_counted(tmp_path: Path) -> None:
+def test_lost_information_is_counted(tmp_path: Path) -> None:
     written = write_data(small_set(tmp_path), tmp_path / "x" / "set.yaml")
     assert (written.labels, written.images) == (7 - 4, 4)
     assert written.not_converted == {"crowd boxes, left out": 2, "difficult boxes, left out": 2}
 
 
-def test_target_that_exists_is_left_alone(tmp_path: Path) -> None:
+def test_existing_target_is_left_alone(tmp_path: Path) -> None:
     target = tmp_path / "set.json"
     target.write_text("mine")
     with pytest.raises(InputError, match="already exists"):
@@ -132,14 +132,14 @@ def test_missing_labels_name_every_path_tried(tmp_path: Path) -> None:
         ("0 .5 .5 .1 1_0", "h: cannot read '1_0'"),
     ],
 )
-def test_bad_line_costs_that_line(line: str, message: str) -> None:
+def test_bad_line_is_skipped(line: str, message: str) -> None:
     rows = darknet.parse_labels(f"0 .1 .2 .3 .4\n\n{line}\r\n1 .5 .6 .7 .8", "a.txt")
     assert (rows.class_ids, rows.lines) == ([0, 1], [1, 4])
     (finding,) = rows.findings
     assert str(finding).startswith("a.txt:3: ") and message in finding.text
 
 
-def test_data_file_first_value_holds() -> None:
+def test_first_value_in_a_data_file_counts() -> None:
     text = "# a comment\nclasses = 2\nclasses=3\n\n; another\nnames = my names.txt\n"
     assert darknet.parse_data(text, "a.data") == {"classes": "2", "names": "my names.txt"}
 
@@ -149,7 +149,7 @@ def test_data_file_names_the_bad_line() -> None:
         darknet.parse_data("classes=2\ntrain\n", "a.data")
 
 
-def test_byte_order_marks_are_no_part_of_a_text(tmp_path: Path) -> None:
+def test_byte_order_marks_are_removed(tmp_path: Path) -> None:
     texts = {"my.data": "train=list.txt\nnames=my.names\n", "my.names": "cat\n", "list.txt": "a.png\n"}
     write_png(tmp_path / "a.png", (4, 4))
     for name, text in (texts | {"a.txt": "0 .5 .5 .1 .1\n"}).items():
@@ -192,7 +192,7 @@ def test_voc_edges_follow_the_original_script() -> None:
         ("<name>cat</name>" + BOX.format("1e308"), "xmin: cannot read '1e308'"),
     ],
 )
-def test_voc_bad_object_costs_that_object(body: str, message: str) -> None:
+def test_voc_bad_object_is_skipped(body: str, message: str) -> None:
     good = "<object><name>cat</name>" + BOX.format(1) + "</object>"
     found = _voc(f"<object>{body}</object>\n{good}")
     assert len(found) == 1
@@ -243,7 +243,7 @@ IMAGE = {"id": 1, "file_name": "a.jpg", "width": 10, "height": 20}
         ([], "is no object"),
     ],
 )
-def test_coco_bad_annotation_costs_that_one(box: object, message: str) -> None:
+def test_coco_bad_annotation_is_skipped(box: object, message: str) -> None:
     good = {"image_id": 1, "category_id": 5, "bbox": [1, 2, 4, 8]}
     content = {"images": [IMAGE], "annotations": [box, good], "categories": [{"id": 5, "name": "cat"}]}
     (annotation,), names, ids, findings = coco.parse_coco(content, "a.json", Path("d"))
@@ -325,7 +325,7 @@ def test_coco_text_is_stable(tmp_path: Path) -> None:
 
 
 def test_coco_without_annotations_lists_its_images(tmp_path: Path) -> None:
-    """image_info_test-dev2017.json: images and categories only."""
+    """Like image_info_test-dev2017.json, which has only images and categories."""
     images = [{"id": 5, "file_name": "5.jpg", "width": 8, "height": 9}]
     (tmp_path / "info.json").write_text(json.dumps({"images": images, "categories": [{"id": 3, "name": "car"}]}))
     dataset = open_data(tmp_path / "info.json", "val")
@@ -334,7 +334,7 @@ def test_coco_without_annotations_lists_its_images(tmp_path: Path) -> None:
     assert dataset.names == ("car",) and not dataset.findings and not dataset.labelled
 
 
-def test_names_of_another_number_than_coco_s_categories(tmp_path: Path) -> None:
+def test_number_of_names_differs_from_coco_categories(tmp_path: Path) -> None:
     images = [{"id": 5, "file_name": "5.jpg", "width": 8, "height": 9}]
     (tmp_path / "a.json").write_text(json.dumps({"images": images, "categories": [{"id": 3, "name": "car"}]}))
     (tmp_path / "my.names").write_text("cat\ndog\n")
@@ -349,7 +349,7 @@ def test_the_confidence_of_saved_detections_is_ignored() -> None:
 
 
 @pytest.mark.parametrize("encoding", ["utf-16", "utf-8-sig", "utf-8"])
-def test_texts_of_windows_programs_are_read(encoding: str, tmp_path: Path) -> None:
+def test_text_files_from_windows_programs_are_read(encoding: str, tmp_path: Path) -> None:
     image = write_png(tmp_path / "bær.png", (8, 8))
     image.with_suffix(".txt").write_text("0 .5 .5 .25 .25\n", encoding)
     (tmp_path / "list.txt").write_text(f"{image}\n", encoding)
@@ -366,7 +366,7 @@ def test_texts_of_windows_programs_are_read(encoding: str, tmp_path: Path) -> No
         ("cat\n".encode("utf-16-le"), "contains zero bytes"),
     ],
 )
-def test_names_of_another_encoding_are_refused(content: bytes, message: str, tmp_path: Path) -> None:
+def test_names_in_other_encodings_are_rejected(content: bytes, message: str, tmp_path: Path) -> None:
     (tmp_path / "my.names").write_bytes(content)
     with pytest.raises(InputError, match=message):
         darknet.read_names(tmp_path / "my.names")
@@ -383,7 +383,7 @@ def test_a_list_may_name_files_that_are_not_utf8(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("entry", ["a" * 300, "9" * 5000 + ".jpg", "/", ".", "//", "\udcff" * 200])
-def test_a_list_may_name_what_no_file_can_be_called(entry: str, tmp_path: Path) -> None:
+def test_impossible_file_names_in_a_list(entry: str, tmp_path: Path) -> None:
     (tmp_path / "list.txt").write_bytes(f"{entry}\n".encode("utf-8", "surrogateescape"))
     (image,) = darknet.read_list(tmp_path / "list.txt")
     (finding,) = darknet.TextLabels()(image).findings
@@ -391,7 +391,7 @@ def test_a_list_may_name_what_no_file_can_be_called(entry: str, tmp_path: Path) 
 
 
 @pytest.mark.parametrize("text", ["train = {0}\nnames = a.names", "train = list.txt\nnames = {0}", "labels = {0}"])
-def test_a_data_file_may_name_what_no_file_can_be_called(text: str, tmp_path: Path) -> None:
+def test_impossible_file_names_in_a_data_file(text: str, tmp_path: Path) -> None:
     (tmp_path / "a.data").write_text(text.format("a" * 300))
     (tmp_path / "a.names").write_text("cat\n")
     (tmp_path / "list.txt").write_text("a.jpg\n")
@@ -400,7 +400,7 @@ def test_a_data_file_may_name_what_no_file_can_be_called(text: str, tmp_path: Pa
 
 
 @pytest.mark.skipif(not Path("/dev/zero").exists(), reason="needs /dev/zero")
-def test_a_device_without_end_is_no_file(tmp_path: Path) -> None:
+def test_an_endless_device_is_not_read(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="/dev/zero: names file cannot be read: is a device"):
         darknet.read_names("/dev/zero")
     with pytest.raises(InputError, match="/dev/zero: image cannot be read: is a device"):

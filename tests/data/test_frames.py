@@ -1,4 +1,4 @@
-"""Sources of frames: what is found, in which order, and that nothing is left behind."""
+"""Frame sources: what they find, in which order, and that no threads are left behind."""
 
 from __future__ import annotations
 
@@ -105,7 +105,7 @@ def test_list_with_other_urls(source: str, url: str, text: str, folder: Path, mo
 
 
 @pytest.mark.parametrize("make", ["absent", "empty folder", "no match", "empty list", "empty text"])
-def test_nothing_there(make: str, tmp_path: Path) -> None:
+def test_missing_sources(make: str, tmp_path: Path) -> None:
     (tmp_path / "empty folder").mkdir()
     (tmp_path / "empty list.txt").write_text("\n\n")
     source = {"no match": "*.png", "empty list": "empty list.txt", "empty text": "nothing/"}.get(make, make)
@@ -116,7 +116,7 @@ def test_nothing_there(make: str, tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     "source", ["x" * 300, "20261121103200", "https://example.org/street.JPG", "file:///a/b.png", "rtsp://[camera"]
 )
-def test_names_that_nothing_can_have(source: str) -> None:
+def test_impossible_source_names(source: str) -> None:
     with pytest.raises(InputError, match=re.escape(source)):
         open_frames(source)
 
@@ -155,7 +155,7 @@ def test_stride_must_be_positive(folder: Path) -> None:
         open_frames(str(folder), vid_stride=0)
 
 
-def test_bad_ones_among_good_ones(folder: Path) -> None:
+def test_unreadable_files_among_good_ones(folder: Path) -> None:
     (folder / "a.JPG").write_bytes(b"no image")
     (folder / "v.mp4").write_bytes(b"no video")
     with open_frames(str(folder)) as frames:
@@ -164,7 +164,7 @@ def test_bad_ones_among_good_ones(folder: Path) -> None:
     assert frames.total == 3, "the video that cannot be opened is not counted"
 
 
-def test_only_bad_ones(tmp_path: Path) -> None:
+def test_only_unreadable_files(tmp_path: Path) -> None:
     (tmp_path / "a.jpg").write_bytes(b"no image")
     with open_frames(str(tmp_path)) as frames:
         items = iter(frames)
@@ -173,7 +173,7 @@ def test_only_bad_ones(tmp_path: Path) -> None:
             next(items)
 
 
-def test_left_early(folder: Path) -> None:
+def test_leaving_early(folder: Path) -> None:
     with pytest.raises(KeyboardInterrupt), open_frames(str(folder)) as frames:
         for _ in frames:
             raise KeyboardInterrupt
@@ -183,7 +183,7 @@ class TestPrefetch:
     def test_order_and_end(self) -> None:
         assert list(prefetch(range(100), 3)) == list(range(100))
 
-    def test_errors_come_in_their_place(self) -> None:
+    def test_errors_keep_their_position(self) -> None:
         def items() -> Iterator[int]:
             yield 1
             raise ValueError("here")
@@ -194,7 +194,7 @@ class TestPrefetch:
             next(ahead)
         assert list(ahead) == []
 
-    def test_not_more_than_asked_and_closed(self) -> None:
+    def test_reads_no_further_ahead_than_allowed_and_closes(self) -> None:
         made, closed = [], []
 
         def items() -> Iterator[int]:
@@ -215,7 +215,7 @@ class TestPrefetch:
 
 
 class FakeCamera:
-    """A camera of 200 frames a second; frame i is filled with i. Breaks off after `frames`."""
+    """A camera with 200 frames per second; frame i is filled with the value i. It fails after `frames` frames."""
 
     opened = 0
 
@@ -242,7 +242,7 @@ class FakeCamera:
 
 
 def broken() -> list[FakeCamera]:
-    """What is opened when a stream has gone for good."""
+    """The cameras that are opened after a stream has ended for good."""
     return [FakeCamera(0) for _ in range(RETRIES)]
 
 
@@ -252,7 +252,7 @@ def live(monkeypatch: pytest.MonkeyPatch, cameras: list[FakeCamera], stride: int
     return open_frames("rtsp://camera.example/live", vid_stride=stride)
 
 
-def test_live_gives_the_newest_frame(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_live_returns_the_newest_frame(monkeypatch: pytest.MonkeyPatch) -> None:
     with live(monkeypatch, [FakeCamera(10**6)]) as frames:
         assert frames.live and frames.total is None
         items = iter(frames)
@@ -319,7 +319,7 @@ def test_live_camera_that_hangs(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_live_is_stopped_while_it_waits(monkeypatch: pytest.MonkeyPatch) -> None:
-    """As by Ctrl-C: not before the camera has answered, but without an error."""
+    """As with Ctrl-C: it stops only after the camera has answered, but without an error."""
     camera, hang = FakeCamera(10**6), threading.Event()
     monkeypatch.setattr(camera, "read", lambda: (not hang.wait(20), None))
     with live(monkeypatch, [camera]) as frames:
@@ -338,7 +338,7 @@ def test_a_folder_is_stopped(folder: Path) -> None:
 
 
 class Stream(BaseHTTPRequestHandler):
-    """Sends JPEG images as a network camera does, then nothing more, or ends. Answers one request."""
+    """Sends JPEG images like a network camera, then stalls or closes the connection. Answers one request."""
 
     images: ClassVar[list[bytes]] = []
     stalls = True
@@ -366,7 +366,7 @@ class Stream(BaseHTTPRequestHandler):
 
 @pytest.fixture
 def camera(monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
-    """Address of a camera of 40 images, the last ten of which are larger."""
+    """Address of a camera that sends 40 images, the last ten of them larger."""
     monkeypatch.setattr("data.video.TIMEOUT_S", 1.0)
     monkeypatch.setattr(frames_module, "RETRY_AFTER_S", 0.01)
     sizes = [(48, 64)] * 30 + [(96, 128)] * 10
@@ -439,6 +439,6 @@ def test_an_empty_name_is_not_the_working_directory(folder: Path, monkeypatch: p
         open_frames("")
 
 
-def test_an_address_that_nobody_answers() -> None:
+def test_an_unreachable_address() -> None:
     with pytest.raises(InputError, match="not reachable"), open_frames("http://127.0.0.1:1/x.mp4") as frames:
         list(frames)

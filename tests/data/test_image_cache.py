@@ -22,7 +22,7 @@ SIZES = ((30, 20), (17, 33), (8, 8))
 
 @pytest.fixture
 def images(tmp_path: Path) -> list[Path]:
-    """Three images, one file that is none, and one name without a file."""
+    """Three images, a file that is not an image, and a path without a file."""
     rng = np.random.default_rng(0)
     paths = [tmp_path / "set" / f"{number}.png" for number in range(5)]
     paths[0].parent.mkdir()
@@ -38,7 +38,7 @@ def cache_options(tmp_path: Path, kind: str, shared: bool = False) -> CacheOptio
 
 @pytest.mark.parametrize("channels", [1, 3])
 @pytest.mark.parametrize(("kind", "shared"), [(RAM, False), (RAM, True), (DISK, False)])
-def test_a_cache_gives_the_images_and_can_be_sent(
+def test_a_cache_returns_the_images_and_can_be_pickled(
     tmp_path: Path, images: list[Path], kind: str, shared: bool, channels: int
 ) -> None:
     cache = open_cache(images, channels, cache_options(tmp_path, kind, shared))
@@ -59,12 +59,12 @@ def test_pixels_are_not_copied_to_spawned_workers(tmp_path: Path, images: list[P
     assert abs(len(ForkingPickler.dumps(large)) - small) < 100
 
 
-def test_a_sent_file_is_mapped_again(tmp_path: Path, images: list[Path]) -> None:
+def test_a_pickled_file_cache_is_mapped_again(tmp_path: Path, images: list[Path]) -> None:
     arrived = pickle.loads(ForkingPickler.dumps(open_cache(images, 3, cache_options(tmp_path, DISK))))
     np.testing.assert_array_equal(arrived[1], read_image(images[1]))
 
 
-def test_a_file_is_used_again_until_a_image_changes(
+def test_a_cache_file_is_reused_until_an_image_changes(
     tmp_path: Path, images: list[Path], caplog: pytest.LogCaptureFixture
 ) -> None:
     where = cache_options(tmp_path, DISK)
@@ -83,7 +83,7 @@ def test_a_file_is_used_again_until_a_image_changes(
 
 
 @pytest.mark.parametrize("spoil", [lambda path: path.write_bytes(b""), lambda path: os.truncate(path, 300)])
-def test_a_spoilt_file_is_made_anew(tmp_path: Path, images: list[Path], spoil: Callable[[Path], object]) -> None:
+def test_a_damaged_cache_file_is_rebuilt(tmp_path: Path, images: list[Path], spoil: Callable[[Path], object]) -> None:
     open_cache(images, 3, cache_options(tmp_path, DISK))
     spoil(next((tmp_path / "cache").iterdir()))
     cache = open_cache(images, 3, cache_options(tmp_path, DISK))
@@ -92,7 +92,7 @@ def test_a_spoilt_file_is_made_anew(tmp_path: Path, images: list[Path], spoil: C
 
 
 @pytest.mark.parametrize("kind", [RAM, DISK])
-def test_a_cache_that_does_not_fit_is_left_out(
+def test_a_cache_that_does_not_fit_is_skipped(
     tmp_path: Path, images: list[Path], kind: str, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     monkeypatch.setattr("data.image_cache.free_memory", lambda: 1000)

@@ -1,4 +1,4 @@
-"""Every kind of image and video that users meet: the right pixels, or one error that names file and reason."""
+"""Every common kind of image and video gives the right pixels, or an error with file name and reason."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ WIDTH, HEIGHT = 40, 24
 
 
 def scene(width: int = WIDTH, height: int = HEIGHT) -> NDArray[np.uint8]:
-    """RGB: red grows to the right, green downwards, blue is 40."""
+    """An RGB image: red increases to the right, green downwards, blue is 40."""
     x = np.linspace(0, 250, width)[None, :].repeat(height, 0)
     y = np.linspace(0, 250, height)[:, None].repeat(width, 1)
     return np.stack([x, y, np.full_like(x, 40)], -1).astype(np.uint8)
@@ -61,7 +61,7 @@ def with_alpha() -> bytes:
     return bytes(cv2.imencode(".png", np.concatenate([scene()[..., ::-1], alpha], -1))[1])
 
 
-# Name of the case -> file name, bytes, largest difference allowed (JPEG and WebP lose some).
+# Name of the case -> file name, bytes, largest difference allowed (JPEG and WebP are lossy).
 GOOD: dict[str, tuple[str, Callable[[], bytes], int]] = {
     "png": ("a.png", lambda: encode("png"), 0),
     "bmp": ("a.bmp", lambda: encode("bmp"), 0),
@@ -122,7 +122,7 @@ def test_images_are_turned_upright_everywhere(orientation: int, tmp_path: Path) 
     path.write_bytes(encode("jpg"))
     stored = read_image(path)
     path.write_bytes(with_exif(encode("jpg"), orientation))
-    # TIFF 6.0: orientations 5 to 8 exchange rows and columns.
+    # TIFF 6.0: orientations 5 to 8 swap rows and columns.
     turned = stored.transpose(1, 0, 2) if orientation >= 5 else stored
     flip_rows, flip_columns = orientation in (3, 4, 7, 8), orientation in (2, 3, 6, 7)
     turned = turned[:: -1 if flip_rows else 1, :: -1 if flip_columns else 1]
@@ -139,7 +139,7 @@ def test_images_are_turned_upright_everywhere(orientation: int, tmp_path: Path) 
 
 
 @pytest.mark.parametrize("kind", [RAM, DISK])
-def test_one_switch_leaves_images_as_stored(kind: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_orientation_can_be_ignored(kind: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path = tmp_path / "a.jpg"
     path.write_bytes(with_exif(encode("jpg"), 6))
     options = CacheOptions(kind=kind, folder=tmp_path / "cache")
@@ -161,7 +161,7 @@ def test_exif_outside_jpeg_is_read_as_the_decoder_reads_it(kind: str, tmp_path: 
     assert image_size(tmp_path / f"a.{kind}") == read_image(tmp_path / f"a.{kind}").shape[1::-1]
 
 
-# Name of the case -> file name, bytes, what the reason must say.
+# Name of the case -> file name, bytes, text that the reason must contain.
 BAD: dict[str, tuple[str, Callable[[], bytes], str]] = {
     "empty": ("a.jpg", lambda: b"", "empty"),
     "truncated JPEG": ("a.jpg", lambda: encode("jpg")[:-200], "truncated|damaged"),
@@ -237,7 +237,7 @@ def cut(path: Path, share: float) -> None:
         ("a.avi", 20, 0.02, "cannot be opened|no frames"),
     ],
 )
-def test_videos_that_give_nothing(name: str, frames: int, share: float, reason: str, tmp_path: Path) -> None:
+def test_videos_without_readable_frames(name: str, frames: int, share: float, reason: str, tmp_path: Path) -> None:
     write_video(tmp_path / name, frames, "MJPG" if name.endswith("avi") else "mp4v")
     if not (tmp_path / name).exists():
         (tmp_path / name).write_bytes(b"")

@@ -1,4 +1,4 @@
-"""Threads that work ahead: order, errors, how far ahead, and that they take no threads of PyTorch's."""
+"""Threads that work ahead: order, errors, how far ahead, and that they leave PyTorch's threads alone."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ def test_results_come_in_order(ahead: int, workers: int) -> None:
     assert not named()
 
 
-def test_an_error_comes_in_its_place() -> None:
+def test_an_error_keeps_its_position() -> None:
     results = map_ahead(lambda number: 1 // number, [2, 1, 0, 3], 4, 2)
     assert next(results) == 0 and next(results) == 1
     with pytest.raises(ZeroDivisionError):
@@ -35,7 +35,7 @@ def test_an_error_comes_in_its_place() -> None:
     assert not named()
 
 
-def test_no_more_than_so_many_ahead_and_none_after_closing() -> None:
+def test_reads_no_further_ahead_than_allowed_and_nothing_after_closing() -> None:
     taken = 0
 
     def items() -> Iterator[int]:

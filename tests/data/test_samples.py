@@ -1,4 +1,4 @@
-"""data/samples is what its command draws, and small."""
+"""data/samples holds what its command draws, and is small."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ FOLDER = REPOSITORY / "data" / "samples"
 @pytest.mark.parametrize("name", samples.SAMPLES)
 def test_images_are_the_drawn_ones(name: str) -> None:
     error = np.abs(samples.sample_scene(name).image.astype(float) - read_image(FOLDER / f"{name}.jpg"))
-    assert error.mean() < 4  # what JPEG loses
+    assert error.mean() < 4  # the loss of JPEG compression
 
 
 def test_the_clip_is_the_drawn_one() -> None:

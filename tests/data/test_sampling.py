@@ -1,4 +1,4 @@
-"""Drawing images by class_balanced_weights and by proportions."""
+"""Sampling of training images by class weights and by aspect ratio."""
 
 from __future__ import annotations
 
@@ -28,13 +28,13 @@ SIZES = np.array([[100, 100]] * 5 + [[200, 100]] * 4 + [[100, 210]] * 3 + [[1000
 
 def test_every_class_is_drawn_as_often_and_empty_images_keep_their_share() -> None:
     image_of = np.array([0, 0, 0, 1, 2, 3])
-    class_ids = np.array([7, 7, 9, 7, 7, 7])  # class 7 in four images, 9 in one; a fifth one is empty
+    class_ids = np.array([7, 7, 9, 7, 7, 7])  # class 7 is in four images, class 9 in one; a fifth image is empty
     weights = class_balanced_weights(5, image_of, class_ids)
     np.testing.assert_allclose(weights, [0.8 / 2 * (1 / 4 + 1), 0.1, 0.1, 0.1, 0.2])
     assert weights.sum() == pytest.approx(1)
 
 
-def test_without_any_label_images_are_alike() -> None:
+def test_without_labels_all_images_have_equal_weight() -> None:
     none = np.zeros(0, np.int64)
     np.testing.assert_allclose(class_balanced_weights(4, none, none), 0.25)
 
@@ -45,7 +45,7 @@ def test_weights_are_followed() -> None:
     np.testing.assert_allclose(drawn, [0, 0.25, 0.75, 0], atol=0.03)
 
 
-def test_plain_drawing_is_what_it_always_was() -> None:
+def test_unweighted_sampling_is_unchanged() -> None:
     sampler = ImageSampler(1000)
     first, second = np.random.default_rng(3), np.random.default_rng(3)
     assert [sampler(first, (1, 1)) for _ in range(50)] == [int(second.integers(1000)) for _ in range(50)]
@@ -76,7 +76,7 @@ def test_batches_hold_images_of_their_group_only() -> None:
     np.testing.assert_allclose(sampler.shares, np.bincount(groups.group, weights) / weights.sum())
 
 
-def test_shapes_come_as_often_as_their_images() -> None:
+def test_shapes_are_drawn_as_often_as_their_images() -> None:
     groups = group_by_aspect(SIZES, (128, 128), 32, 1)
     shapes = RectShapes(groups.shapes, ImageSampler(14, None, groups).shares, 4, seed=1)
     assert shapes.at(0) == shapes.largest == BatchShape(128, 128, 4)
@@ -111,7 +111,7 @@ def test_a_batch_of_tall_images_is_tall(tmp_path: Path) -> None:
 
 
 def _transcribed_shape(s: MultiScaleShapes, factor: float, full: bool) -> BatchShape:
-    """The size rule of train_detector, line by line."""
+    """The rule for sizes in train_detector, line by line."""
     coefficient = 1.4 if s.random == 1 else s.random
     dims = [int(int(factor * side / s.resize_step + 1 + 0.5) * s.resize_step) for side in (s.width, s.height)]
     if factor < 1 and (dims[0] > s.width or dims[1] > s.height):

@@ -1,4 +1,4 @@
-"""Drawn scenes: labelled exactly, varied, the same for the same seed, and never half there."""
+"""Drawn scenes: exact labels, variety, reproducible by seed, and never incomplete."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ def test_scenes_vary() -> None:
     assert np.std([scene.image.mean() for scene in SCENES]) > 15
 
 
-def test_same_seed_same_scene_and_another_another() -> None:
+def test_scenes_depend_on_the_seed() -> None:
     again = paint_scene(np.random.default_rng((7, 3)), (160, 160))
     np.testing.assert_array_equal(again.image, SCENES[3].image)
     np.testing.assert_array_equal(again.cxcywh_rel, SCENES[3].cxcywh_rel)
@@ -47,7 +47,7 @@ def test_same_seed_same_scene_and_another_another() -> None:
 
 
 def test_boxes_are_around_the_parts(monkeypatch: pytest.MonkeyPatch) -> None:
-    """White parts without shadow on black: every box touches white on all four sides, and no white is outside the boxes."""
+    """With white parts without shadow on black, every box touches white on all four sides, and no white is outside boxes."""
     monkeypatch.setattr(painting, "_surface", lambda rng, wh, kind: np.zeros((wh[1], wh[0], 3), np.float32))
     monkeypatch.setattr(painting, "_shadow", lambda cover, light, unit: np.ones_like(cover))
     monkeypatch.setattr(painting, "_shaded", lambda rng, patch, *_: np.ones((*patch.shape[:2], 3), np.float32))
@@ -85,7 +85,7 @@ def test_the_folder_is_made_once(tmp_path: Path) -> None:
         make_scenes(tmp_path / "s", 3, size=64)
 
 
-def test_an_interrupted_folder_is_not_there(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_interrupted_folder_is_not_left_behind(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def interrupted(*_: object) -> None:
         raise KeyboardInterrupt
 
@@ -95,7 +95,7 @@ def test_an_interrupted_folder_is_not_there(tmp_path: Path, monkeypatch: pytest.
     assert list(tmp_path.iterdir()) == []
 
 
-def test_somebody_elses_folder_is_left_alone(tmp_path: Path) -> None:
+def test_other_folders_are_left_alone(tmp_path: Path) -> None:
     (tmp_path / "mine.txt").write_text("mine")
     with pytest.raises(InputError, match="holds something else"):
         make_scenes(tmp_path, 2, size=64)

@@ -100,14 +100,14 @@ def test_bad_data_set(name: str, content: str, message: str, tmp_path: Path) -> 
 
 
 @pytest.mark.parametrize("kind", ["absent", "empty folder", "voc without images"])
-def test_nothing_there(kind: str, tmp_path: Path) -> None:
+def test_missing_data_set(kind: str, tmp_path: Path) -> None:
     if kind == "voc without images":
         (tmp_path / "Annotations").mkdir()
     with pytest.raises(InputError, match="no such dataset" if kind == "absent" else "no images"):
         open_data(tmp_path / "absent" if kind == "absent" else tmp_path)
 
 
-def test_split_that_is_not_there(tmp_path: Path) -> None:
+def test_missing_split(tmp_path: Path) -> None:
     with pytest.raises(InputError, match=r"no split 'test', expected one of train"):
         open_data(_darknet(tmp_path), "test")
 
@@ -129,7 +129,7 @@ def _coco_json(path: Path, file_name: str) -> None:
 def test_folder_with_coco_files(train: str, val: str, tmp_path: Path) -> None:
     _coco_json(tmp_path / train, "a.jpg")
     assert [p.name for p in open_data(tmp_path, "train").splits["train"]] == ["a.jpg"]
-    assert list(open_data(tmp_path, "val").splits) == ["val"]  # the training split stands in
+    assert list(open_data(tmp_path, "val").splits) == ["val"]  # replaced by the training split
     _coco_json(tmp_path / val, "b.jpg")
     assert [p.name for p in open_data(tmp_path, "val").splits["val"]] == ["b.jpg"]
     with pytest.raises(InputError, match="several annotation files"):

@@ -69,7 +69,7 @@ def codec_of(path: Path) -> str:
 
 
 def test_h264_where_av_is_installed(tmp_path: Path) -> None:
-    """4:2:0 with even sides and the index before the frames, which browsers need to play while loading."""
+    """4:2:0 with even sides, and the index before the frames, so that browsers can play it while loading."""
     av = pytest.importorskip("av")
     colours = np.array([[200, 30, 30], [30, 200, 30], [30, 30, 200]], np.uint8)
     with VideoWriter(tmp_path / "a.mp4", 25) as video:

@@ -1,4 +1,4 @@
-"""The original's `detector map` once more, box by box and rank by rank, as slow and as plain as can be."""
+"""A slow and simple version of the original's `detector map`, box by box and rank by rank, for comparison."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ def overlap(a: Sequence[float], b: Sequence[float]) -> float:
 def plain_map(
     found: Sequence[Detections], truths: Sequence[GroundTruth], classes: int, points: int, iou_thresh: float = 0.5
 ) -> tuple[list[float], list[int], list[int], float]:
-    """Average precisions, true and false positives above 0.25 of every class, and the average IoU."""
+    """Per class, average precision, true positives and false positives above 0.25; and the average IoU."""
     ranking = []
     tp, fp, iou_sum = [0] * classes, [0] * classes, 0.0
     totals = [0] * classes

@@ -1,4 +1,4 @@
-"""Random images with objects and plausible detections of them."""
+"""Random ground truth, and plausible detections for it."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from utils.detections import Detections, GroundTruth
 def truth_of(
     xyxy: list, class_ids: list[int], *, crowd: list[int] | None = None, difficult: list[int] | None = None
 ) -> GroundTruth:
-    """Objects of an image of 100 x 100 pixels."""
+    """Ground truth of an image of 100 x 100 pixels."""
     box = np.asarray(xyxy, np.float64).reshape(-1, 4)
     n = len(class_ids)
     return GroundTruth(
@@ -34,7 +34,7 @@ def found_of(xyxy: list, scores: list[float], class_ids: list[int]) -> Detection
 
 
 def random_scene(seed: int, images: int = 12, classes: int = 4) -> tuple[list[Detections], list[GroundTruth]]:
-    """Objects, some crowd or difficult; detections near them, doubled, of the wrong class, and out of nowhere."""
+    """Objects, some of them crowd or difficult; detections near them, duplicates, wrong classes, and false positives."""
     rng = np.random.default_rng(seed)
     found, truths = [], []
     for _ in range(images):
@@ -55,7 +55,7 @@ def random_scene(seed: int, images: int = 12, classes: int = 4) -> tuple[list[De
         low = rng.uniform(0, 80, (5, 2))
         stray = np.concatenate([low, low + rng.uniform(2, 20, (5, 2))], axis=1)
         boxes = np.concatenate([near, stray])
-        scores = np.round(rng.random(len(boxes)) ** 2, 2)  # rounded: equal scores are likely
+        scores = np.round(rng.random(len(boxes)) ** 2, 2)  # rounded, so that equal scores are likely
         all_ids = np.concatenate([near_ids, rng.integers(0, classes, 5)])
         found.append(found_of(boxes.tolist(), scores.tolist(), all_ids.tolist()))
     return found, truths

@@ -42,7 +42,7 @@ def test_darknet_map_equals_the_plain_one(seed: int, points: int) -> None:
         ([0.5, 1.0], [1.0, 1.0], 0, 1.0),
         ([0.5, 0.5, 1.0], [1.0, 0.5, 2 / 3], 0, 0.5 + 0.5 * 2 / 3),
         ([0.0, 1.0], [0.0, 0.5], 0, 0.5),
-        # the quirk: recall 0.5 to 1 counts with 1, the precision of the detection before
+        # the quirk: recall from 0.5 to 1 counts with precision 1, that of the previous detection
         ([0.5, 1.0], [1.0, 0.5], 0, 1.0),
         ([0.5, 0.5], [1.0, 0.5], 11, 6 / 11),
         ([0.5, 0.5], [1.0, 0.5], 101, 51 / 101),
@@ -77,7 +77,7 @@ def test_one_image(name: str) -> None:
     assert voc_ap([found], [truth], 2).ap_2010[0] == pytest.approx(ap_2010, nan_ok=True)
 
 
-def test_difficult_is_taken_back_from_the_curve_but_not_from_the_count() -> None:
+def test_difficult_objects_leave_the_curve_but_not_the_count() -> None:
     truth = truth_of([BOX, FAR], [0, 0], difficult=[1, 0])
     found = found_of([BOX, FAR], [0.9, 0.8], [0, 0])
     ours = darknet_map([found], [truth], 1)
@@ -101,7 +101,7 @@ def test_no_images() -> None:
     assert confidence_curves(darknet_map([], [], 2).ranked).best_threshold == 0
 
 
-def test_iou_counts_the_far_pixel_for_voc() -> None:
+def test_voc_iou_includes_the_last_pixel() -> None:
     a, b = np.array([[0, 0, 9, 9.0]]), np.array([[0, 0, 9, 4.0]])
     assert pairwise_iou(a, b, border=1)[0, 0] == 0.5
     assert pairwise_iou(a, b)[0, 0] == 4 / 9

@@ -1,8 +1,8 @@
-"""The original's `detector map` of real trained weights on COCO128, number by number.
+"""The original's `detector map` with real trained weights on COCO128, number by number.
 
-OpenCV's JPEG decoder and the original's differ by up to 3 levels in 1.4 % of the values. The recording holds these
-differences, so that everything behind the decoder is held against the original; what the decoder alone changes in
-the mAP has a test of its own.
+OpenCV's JPEG decoder and the original's differ by up to 3 levels in 1.4 % of the values. The recording contains these
+differences, so that everything after the decoder is compared with the original; another test measures the effect of the decoder
+on the mAP.
 """
 
 from __future__ import annotations
@@ -49,11 +49,11 @@ def _dataset() -> EvaluationSet:
 
 @lru_cache(maxsize=1)
 def _originals_pixels() -> dict[Path, NDArray[np.uint8]]:
-    """Every image as the original decodes it; skips when this OpenCV decodes differently from the one recorded."""
+    """Every image as the original decodes it; skips the test if this OpenCV decodes differently from the recorded one."""
     recording = np.load(REFERENCE / "coco128_decoder.npz")
     gaps = np.frombuffer(lzma.decompress(recording["gaps"].tobytes()), np.uint8)
     values = np.frombuffer(lzma.decompress(recording["values"].tobytes()), np.int8)
-    ends = np.flatnonzero(gaps < 255)  # 255: the gap goes on in the next byte
+    ends = np.flatnonzero(gaps < 255)  # 255: the gap continues in the next byte
     places = np.cumsum(gaps.astype(np.int64))[ends] - 1
     images = {path: read_image(path) for path in sorted(_dataset().images)}
     crc = 0
@@ -107,7 +107,7 @@ def test_equals_the_original(model: str, letter_box: int, backend: str, monkeypa
         assert [str(ours.tp), str(ours.fp), str(ours.fn), f"{100 * ours.average_iou:.2f}"] == result["tp_fp_fn_iou"]
 
 
-def test_what_the_decoder_alone_changes() -> None:
+def test_effect_of_the_decoder() -> None:
     ours = _measure("yolo-fastest-1.1", 0)
     for result in RESULTS:
         if (result["model"], result["letter_box"]) == ("yolo-fastest-1.1", 0):

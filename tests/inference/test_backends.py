@@ -1,4 +1,4 @@
-"""One model in every format and engine gives the same boxes."""
+"""A model gives the same boxes in every format and engine."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ CFG = REFERENCE / "cfg" / "yolo_basic.cfg"
 NEEDS = {".onnx": "onnx", ".xml": "openvino", ".safetensors": "safetensors"}
 ENGINES = {"onnxruntime": "onnxruntime", "openvino": "openvino"}
 
-# (extension, engine) of everything that can be opened
+# (extension, engine) of every kind of model that can be opened
 WAYS = [
     (".weights", "torch"),
     (".weights", "onnxruntime"),
@@ -45,7 +45,7 @@ WAYS = [
     (".torchscript", "torchscript"),
 ]
 
-# One recording is held against every way; with the environment variable all of them are (minutes).
+# By default one recording is compared in every way; with the environment variable all of them are (takes minutes).
 PICKED = RESULTS if os.environ.get("CSPYOLO_ALL_RECORDINGS") == "1" else RESULTS[:1]
 
 
@@ -56,7 +56,7 @@ def needed(suffix: str, engine: str | None) -> None:
 
 
 def made(cfg: Path, weights: Path, suffix: str, *flags: str) -> Path:
-    """The file of that format beside `weights`, written by the commands."""
+    """Write the file of that format next to `weights` with the project's commands."""
     out = weights.with_suffix(suffix)
     source = ["--cfg", str(cfg), "--weights", str(weights)]
     if suffix in (".pt", ".safetensors"):
@@ -88,7 +88,7 @@ def found_by(path: Path, engine: str, nms: NmsOptions, *, augment: bool = False)
 
 @pytest.fixture(scope="module")
 def models(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder for models that several tests run, with weights of one name for each `--output`."""
+    """A folder for models shared by several tests, with the weights under one name per `--output`."""
     folder = tmp_path_factory.mktemp("models")
     for output in ("raw", "boxes"):
         (folder / f"{output}.weights").write_bytes(weights_file(Network(read_plan(CFG)).tensors(), 7))
@@ -114,7 +114,7 @@ def test_the_same_boxes(models: Path, suffix: str, engine: str, output: str, aug
 
 
 @pytest.mark.parametrize("engine", ["onnxruntime", "openvino"])
-def test_suppression_inside(weights: Path, engine: str) -> None:
+def test_built_in_nms(weights: Path, engine: str) -> None:
     needed(".onnx", engine)
     flags = ("--output", "nms", "--conf-thres", "0.2", "--iou-thres", "0.4", "--max-det", "100000")
     path = made(CFG, weights, ".onnx", *flags)
@@ -168,8 +168,8 @@ def test_size_that_contradicts_the_model(weights: Path) -> None:
     assert open_model(dynamic, img_size=(160, 96)).size_wh == (160, 96)
 
 
-def test_boxes_beyond_all_bounds_stay_numbers(weights: Path) -> None:
-    """exp(w) overflows where weights are wild, and JSON knows no infinity."""
+def test_overflowing_boxes_stay_finite(weights: Path) -> None:
+    """exp(w) overflows with extreme weights, and JSON has no infinity."""
     model = open_model(weights, cfg=CFG, backend="torch", device="cpu")
     width, height = model.size_wh
     with torch.inference_mode():
@@ -181,7 +181,7 @@ def test_boxes_beyond_all_bounds_stay_numbers(weights: Path) -> None:
 
 
 @pytest.mark.parametrize("batch", [2**31 - 1, 2**63])
-def test_a_batch_beyond_all_memory(batch: int, weights: Path) -> None:
+def test_a_batch_too_large_for_memory(batch: int, weights: Path) -> None:
     needed(".onnx", "onnxruntime")
     model = open_model(made(CFG, weights, ".onnx"))
     assert isinstance(model.network, ExportedModel)
@@ -190,14 +190,14 @@ def test_a_batch_beyond_all_memory(batch: int, weights: Path) -> None:
         model.predict([np.zeros((8, 8, 3), np.uint8)])
 
 
-def test_opencv_refuses_suppression_inside(weights: Path) -> None:
-    """Its NMS divides by zero where nothing is found, which no process survives."""
+def test_opencv_rejects_built_in_nms(weights: Path) -> None:
+    """OpenCV's NMS divides by zero if nothing is found, which kills the process."""
     needed(".onnx", "opencv")
     with pytest.raises(InputError, match="has NMS inside, which OpenCV crashes in"):
         open_model(made(CFG, weights, ".onnx", "--output", "nms", "--no-check"), backend="opencv")
 
 
-def test_an_engine_without_memory_is_a_failed_run(weights: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_engine_out_of_memory_is_a_failed_run(weights: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     model = open_model(made(CFG, weights, ".torchscript"))
     assert isinstance(model.network, ExportedModel)
 
@@ -216,7 +216,7 @@ def test_an_engine_that_does_not_fit(weights: Path) -> None:
 
 @pytest.mark.parametrize("name", ["a.onnx", "a.xml", "a.torchscript"])
 @pytest.mark.parametrize("content", [b"", b"<html>", b"PK\x03\x04 no archive", b"\x08\x07"])
-def test_files_that_are_no_models(name: str, content: bytes, tmp_path: Path) -> None:
+def test_files_that_are_not_models(name: str, content: bytes, tmp_path: Path) -> None:
     needed(Path(name).suffix, "onnxruntime")
     (tmp_path / name).write_bytes(content)
     with pytest.raises(InputError, match=name):
@@ -247,7 +247,7 @@ def test_compare(weights: Path, suffix: str, engine: str, capsys: pytest.Capture
     assert "0 only in the first, 0 only in the second" in text and "the same up to rounding" in text
 
 
-def test_compare_says_where_networks_part(weights: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_compare_names_the_first_layer_that_differs(weights: Path, capsys: pytest.CaptureFixture[str]) -> None:
     from models.formats.files import load_model, save_model
 
     network, _ = load_model(weights, LoadOptions(cfg=CFG))
@@ -274,7 +274,7 @@ def test_compare_of_nothing_is_not_the_same(weights: Path, capsys: pytest.Captur
     assert "nothing could be compared: no boxes" in capsys.readouterr().out
 
 
-def test_flags_that_cannot_act_on_an_exported_model(weights: Path, caplog: pytest.LogCaptureFixture) -> None:
+def test_flags_without_effect_on_an_exported_model(weights: Path, caplog: pytest.LogCaptureFixture) -> None:
     needed(".onnx", None)
     open_model(made(CFG, weights, ".onnx"), ema=True, partial=True)
     assert "--ema has no effect" in caplog.text and "--partial has no effect" in caplog.text
@@ -294,19 +294,19 @@ def test_names_that_do_not_fit_are_not_stored(weights: Path) -> None:
 @pytest.mark.parametrize(
     "flags", [("--conf-thres", "2"), ("--iou-thres", "-1"), ("--max-det", "0"), ("--tolerance", "0")]
 )
-def test_flags_of_export_beyond_their_range(flags: tuple[str, str]) -> None:
+def test_export_flags_out_of_range(flags: tuple[str, str]) -> None:
     with pytest.raises(SystemExit) as error:
         export.main(["--weights", "a.weights", "--output", "nms", *flags])
     assert error.value.code == 2
 
 
-def test_flags_of_suppression_without_it(weights: Path, caplog: pytest.LogCaptureFixture) -> None:
+def test_nms_flags_without_nms(weights: Path, caplog: pytest.LogCaptureFixture) -> None:
     needed(".onnx", None)
     made(CFG, weights, ".onnx", "--conf-thres", "0.5", "--no-check")
     assert "no effect without --output nms" in caplog.text
 
 
-def test_a_lower_score_than_the_model_s_own(weights: Path, caplog: pytest.LogCaptureFixture) -> None:
+def test_a_lower_threshold_than_that_of_the_model(weights: Path, caplog: pytest.LogCaptureFixture) -> None:
     needed(".onnx", "onnxruntime")
     path = made(CFG, weights, ".onnx", "--output", "nms", "--conf-thres", "0.5", "--no-check")
     found_by(path, "onnxruntime", NmsOptions(conf=0.5))
@@ -315,7 +315,7 @@ def test_a_lower_score_than_the_model_s_own(weights: Path, caplog: pytest.LogCap
     assert "threshold of 0.5: lower scores are missing" in caplog.text
 
 
-def test_openvino_s_weights_are_a_file_of_their_own(weights: Path) -> None:
+def test_openvino_weights_are_a_separate_file(weights: Path) -> None:
     needed(".xml", "openvino")
     path = made(CFG, weights, ".xml")
     path.with_suffix(".bin").unlink()

@@ -1,4 +1,4 @@
-"""Compiled models on disk: found again, bounded, and ignored where they are damaged or cannot be written."""
+"""Compiled models on disk: reused, limited in size, and ignored if damaged or not writable."""
 
 from __future__ import annotations
 
@@ -51,7 +51,7 @@ def test_damaged_files_are_removed(damage: Callable[[bytes], bytes], cache: Path
     assert compile_cache.read("a") is None and not (cache / "a").exists()
 
 
-def test_what_was_not_used_for_longest_makes_room(cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_least_recently_used_models_are_removed(cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(compile_cache, "MOST_BYTES", 1000)
     for time, key in enumerate("abc"):
         compile_cache.write(key, bytes(250))
@@ -102,7 +102,7 @@ def test_a_compiled_model_is_found_by_its_content(cache: Path, monkeypatch: pyte
 
 
 def test_a_stale_model_is_compiled_again(cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """As after an update of this program that computes a layer in another way."""
+    """As after an update of cspyolo that computes a layer differently."""
     network = Network(read_plan(REFERENCE / "cfg" / "yolo_basic.cfg")).fold()
     shape = network.plan.input
     export = Convolutional.export

@@ -1,4 +1,4 @@
-"""Networks that an inference engine takes over: when, with which outputs, and what happens where it cannot."""
+"""Networks run by an inference engine: when, with which outputs, and what happens if the engine cannot run them."""
 
 from __future__ import annotations
 
@@ -69,7 +69,7 @@ def test_outputs_are_those_of_pytorch(weights: Path, name: str, count: int, size
         assert one.shape == other.shape and torch.allclose(one, other, rtol=1e-4, atol=1e-4)
 
 
-def test_images_of_another_size_and_none_go_through_pytorch(weights: Path) -> None:
+def test_other_sizes_and_empty_batches_go_through_pytorch(weights: Path) -> None:
     model = opened(weights, installed("openvino"))
     for shape in ((1, 3, 64, 128), (0, 3, *model.size_wh)):
         assert len(model.network(torch.rand(shape))[0]) == shape[0]
@@ -180,13 +180,13 @@ def test_engines_for_exported_models_only(weights: Path, backend: str) -> None:
 
 
 @pytest.mark.parametrize(("name", "text"), [("onnxruntime", "ONNX Runtime, fp32"), ("openvino", "OpenVINO, fp32")])
-def test_the_engine_and_its_precision_are_said(weights: Path, name: str, text: str) -> None:
+def test_engine_and_precision_are_reported(weights: Path, name: str, text: str) -> None:
     assert opened(weights, installed(name)).engine == text
     assert opened(weights, "torch").engine == "PyTorch, fp32"
 
 
-def test_the_engine_that_runs_is_said(weights: Path) -> None:
-    """With --backend auto PyTorch, until the number of images pays for another."""
+def test_the_running_engine_is_reported(weights: Path) -> None:
+    """With --backend auto this is PyTorch, until enough images make another engine worthwhile."""
     name = {"openvino": "OpenVINO", "onnxruntime": "ONNX Runtime"}[engine.default_engine() or pytest.skip("no engine")]
     model = opened(weights)
     model.forward(images_for(model, 1))

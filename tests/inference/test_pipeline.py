@@ -1,4 +1,4 @@
-"""From a source to results: order, failures, images in memory, constant memory, and threads that end."""
+"""From a source to results: order, failures, images in memory, constant memory use, and threads that end."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ def results(model: Model, source: Any, **options: Any) -> list[Result | Failure]
 
 
 @pytest.mark.parametrize("batch_size", [1, 2, 5])
-def test_results_come_in_order_with_what_could_not_be_read(model: Model, tmp_path: Path, batch_size: int) -> None:
+def test_results_come_in_order_with_failures(model: Model, tmp_path: Path, batch_size: int) -> None:
     paths = [tmp_path / f"{name}.jpg" for name in "abcd"]
     for path in paths:
         save_image(path, GREY)
@@ -86,7 +86,7 @@ def test_a_pil_image(model: Model) -> None:
         (["nowhere.jpg"], "nowhere.jpg: no such image"),
     ],
 )
-def test_what_is_no_source(wrong: Any, text: str) -> None:
+def test_invalid_sources(wrong: Any, text: str) -> None:
     with pytest.raises(InputError, match=text):
         open_frames(wrong)
 

@@ -1,4 +1,4 @@
-"""Real trained weights find on real images what the original found, box for box."""
+"""Real trained weights find the same boxes on real images as the original."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ def detector(model: str, backend: str) -> Model:
 
 
 def overlap(one: np.ndarray, other: np.ndarray) -> float:
-    """IoU of two boxes left, top, right, bottom."""
+    """IoU of two boxes (left, top, right, bottom)."""
     low, high = np.maximum(one[:2], other[:2]), np.minimum(one[2:], other[2:])
     common = np.prod(np.clip(high - low, 0, None))
     return float(common / (np.prod(one[2:] - one[:2]) + np.prod(other[2:] - other[:2]) - common))

@@ -1,4 +1,4 @@
-"""The detectors in weights/: each with its cfg, names and card, and loading without a byte to spare."""
+"""The detectors in weights/: each has its cfg, names and model card, and its weights fit exactly."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Recordings of the original's forward pass: reading them, regenerating what they were made from, comparing."""
+"""Recordings of the original's forward pass: reading them, regenerating their inputs, comparing outputs."""
 
 from __future__ import annotations
 
@@ -23,7 +23,11 @@ from tests.recipe import input_image, sample_indices, weights_file
 
 @dataclass(frozen=True)
 class Recording:
-    """One run of the original. meta: how it was made. stats[layer]: mean, std, min, max, l2, non-finite, outputs."""
+    """A run of the original.
+
+    meta: how it was made.
+    stats: by layer, mean, std, min, max, l2, number of non-finite values, number of outputs.
+    """
 
     meta: dict[str, Any]
     stats: np.ndarray
@@ -60,7 +64,7 @@ class Recording:
         return bool(np.isfinite(self.stats[layer, 6]))
 
     def errors(self, layer: int, output: Tensor) -> float:
-        """Largest difference from the recorded samples of a layer, relative to the larger of value and standard deviation."""
+        """Largest difference from a layer's recorded samples, relative to the larger of value and standard deviation."""
         mine = output.flatten().numpy()
         recorded = self.values.get(layer, self.first[layer])
         assert mine.size == int(self.stats[layer, 6]), f"layer {layer} has {mine.size} values"
@@ -71,12 +75,12 @@ class Recording:
         return float((np.abs(mine - recorded) / np.maximum(np.abs(recorded), self.scale(layer))).max())
 
     def scale(self, layer: int) -> float:
-        """Standard deviation of a layer's output; its magnitude where all values are alike."""
+        """Standard deviation of a layer's output, or its magnitude if all values are equal."""
         mean, std, *_ = (float(value) for value in self.stats[layer])
         return std if std > 1e-6 * abs(mean) else max(abs(mean), 1e-12)
 
     def statistics_error(self, layer: int, output: Tensor) -> float:
-        """The same for mean, standard deviation, least and largest value."""
+        """Like `errors`, for mean, standard deviation, minimum and maximum."""
         values = output.double()
         mine = (values.mean(), values.std(correction=0), values.min(), values.max())
         pairs = zip(mine, (float(value) for value in self.stats[layer, [0, 1, 2, 3]]), strict=True)
@@ -84,15 +88,15 @@ class Recording:
 
 
 def all_outputs(network: Network, images: Tensor) -> Iterator[tuple[int, Tensor]]:
-    """(index, output as the original holds it) of every layer."""
+    """Yield (index, output in the original's layout) for every layer."""
     yield from network.outputs(images, range(len(network.plan.steps))).items()
 
 
 def pool_as_the_vector_code(network: Network) -> None:
-    """Imitate gemm.c forward_maxpool_layer_avx, with which the recordings were made.
+    """Imitate gemm.c forward_maxpool_layer_avx, which was used to make the recordings.
 
-    With stride 1 it takes eight columns at once, as long as 8 + size of them are left, and skips a column of the window for
-    all eight when it lies outside for the first. The scalar code, the GPU code and this project do not.
+    With stride 1 it processes eight columns at once while at least 8 + size are left, and skips a column of the window for
+    all eight if it lies outside the input for the first one. The scalar code, the GPU code and this project do not do this.
     """
     for layer in network.layers:
         if isinstance(layer, Maxpool) and layer.window.strides_yx == (1, 1) and layer.blur is None:

@@ -1,4 +1,4 @@
-"""Activation functions and the gradients that the original uses for them (activations.h, activations.c)."""
+"""Activation functions and their gradients in the original (activations.h, activations.c)."""
 
 from __future__ import annotations
 

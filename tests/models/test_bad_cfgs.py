@@ -1,4 +1,4 @@
-"""Cfgs that cannot be: one error each, with file, line and what was expected, before anything is allocated."""
+"""Impossible cfgs: each gives one error with file, line and what was expected, before anything is allocated."""
 
 from __future__ import annotations
 

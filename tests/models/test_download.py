@@ -1,4 +1,4 @@
-"""Downloads from a server of our own: resuming, size, pages in the place of files."""
+"""Downloads from a local server: resuming, size checks, and web pages instead of files."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ DATA = bytes(range(256)) * 5000
 
 
 class Handler(http.server.BaseHTTPRequestHandler):
-    """/file: DATA, by parts if asked; /cut: ends early; /page, /quota: HTML; /whole: ignores ranges."""
+    """/file: DATA, or the requested range; /cut: ends early; /page, /quota: HTML; /whole: ignores ranges."""
 
     asked: ClassVar[list[str | None]] = []
 
@@ -67,7 +67,7 @@ def nothing_asked() -> None:
 SIZE = len(DATA)
 
 
-def test_a_file_and_then_nothing_more(server: str, tmp_path: Path) -> None:
+def test_a_file_is_downloaded_once(server: str, tmp_path: Path) -> None:
     path = download(f"{server}/file", tmp_path / "new" / "a.weights", SIZE)
     assert path.read_bytes() == DATA and [each.name for each in path.parent.iterdir()] == ["a.weights"]
     download(f"{server}/file", path, SIZE)
@@ -98,7 +98,7 @@ def test_the_command_prints_and_checks_the_checksum(
     assert "64 hexadecimal digits" in capsys.readouterr().err
 
 
-def test_going_on_after_a_break(server: str, tmp_path: Path) -> None:
+def test_an_interrupted_download_is_resumed(server: str, tmp_path: Path) -> None:
     path = tmp_path / "a.weights"
     with pytest.raises(RunError, match="run the same command again"):
         download(f"{server}/cut", path, SIZE)
@@ -108,7 +108,7 @@ def test_going_on_after_a_break(server: str, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(("have", "where"), [(1000, "/whole"), (len(DATA), "/file")])
-def test_servers_without_ranges_and_parts_that_are_whole(server: str, tmp_path: Path, have: int, where: str) -> None:
+def test_servers_without_ranges_and_complete_part_files(server: str, tmp_path: Path, have: int, where: str) -> None:
     (tmp_path / "a.part").write_bytes(DATA[:have])
     assert download(server + where, tmp_path / "a", SIZE).read_bytes() == DATA
 
@@ -122,7 +122,7 @@ def test_servers_without_ranges_and_parts_that_are_whole(server: str, tmp_path: 
         ("/file", 2 * SIZE, "expected about"),
     ],
 )
-def test_what_is_not_the_file(server: str, tmp_path: Path, where: str, wanted: int | None, message: str) -> None:
+def test_wrong_content_is_rejected(server: str, tmp_path: Path, where: str, wanted: int | None, message: str) -> None:
     with pytest.raises(RunError, match=message):
         download(server + where, tmp_path / "a", wanted)
     assert list(tmp_path.iterdir()) == []
@@ -134,7 +134,7 @@ def test_other_addresses(url: str, tmp_path: Path) -> None:
         download(url, tmp_path / "a")
 
 
-def test_nobody_answers(tmp_path: Path) -> None:
+def test_an_unreachable_server(tmp_path: Path) -> None:
     with pytest.raises(RunError, match="again"):
         download("http://127.0.0.1:1/a", tmp_path / "a")
 
@@ -155,6 +155,6 @@ def test_table() -> None:
     assert find_published("enet-coco").file == "enet-coco.weights"
 
 
-def test_a_name_that_no_file_can_have(tmp_path: Path) -> None:
+def test_an_impossible_file_name(tmp_path: Path) -> None:
     with pytest.raises(RunError, match=r"a{300}"):
         download("http://127.0.0.1:9/x", tmp_path / ("a" * 300))

@@ -57,8 +57,8 @@ CLASSIFIER = BACKBONE + "[convolutional]\nfilters=5\nsize=1\nactivation=linear\n
         ("vovnet39", {"c2": 9, "c3": 17, "c4": 33, "c5": 49}),  # the outputs of the OSA stages
         ("darknet53", {"c2": 11, "c3": 36, "c4": 61, "c5": 74}),  # the last shortcut of each stage
         ("resnet50", {"c2": 13, "c3": 32, "c4": 59, "c5": 74}),
-        ("csppeleenet-se", {"c2": 29, "c3": 68, "c4": 135, "c5": 171}),  # SE's 1x1 maps do not end a stage
-        ("yolov3", {"c2": 11, "c3": 36, "c4": 61}),  # of a detector, the last level belongs to its author
+        ("csppeleenet-se", {"c2": 29, "c3": 68, "c4": 135, "c5": 171}),  # the 1x1 maps of SE do not end a stage
+        ("yolov3", {"c2": 11, "c3": 36, "c4": 61}),  # a detector's last level must be given
     ],
 )
 def test_levels_of_known_backbones(name: str, ends: dict[str, int]) -> None:

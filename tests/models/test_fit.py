@@ -1,4 +1,4 @@
-"""Fitting classes and anchors: the fitted cfg plans, and only what has to change does."""
+"""Fitting classes and anchors: the fitted cfg can be planned, and only what must change has changed."""
 
 from __future__ import annotations
 
@@ -61,7 +61,7 @@ def test_the_owner_of_shared_weights_is_fitted_too() -> None:
     assert shapes == [8, 16, 8, 16, 16]
 
 
-def test_joined_channels_cannot_be_fitted() -> None:
+def test_concatenated_channels_cannot_be_fitted() -> None:
     text = NET + CONV.format(filters=7) * 2 + "[route]\nlayers=-1,-2\n" + YOLO.format(mask="0,1")
     with pytest.raises(InputError, match="joins or splits"):
         fit_classes(plan(text), 3)
@@ -106,5 +106,5 @@ def test_anchors_of_region_are_in_cells() -> None:
 
 
 @pytest.mark.parametrize("path", sorted(REPOSITORY.glob("cfg/*.cfg")), ids=lambda path: path.stem)
-def test_the_cfgs_that_come_along_can_be_fitted(path: object) -> None:
+def test_shipped_cfgs_can_be_fitted(path: object) -> None:
     assert classes_of(make_plan(fit_classes(read_plan(str(path)), 3))) == 3

@@ -1,4 +1,4 @@
-"""Every layer of every feature cfg against what the original computed."""
+"""Every layer of every feature cfg, compared with the original's output."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ TOLERANCE = 1e-4  # relative to the larger of a value and its layer's standard d
 
 NAMES = sorted(path.stem for path in (REFERENCE / "forward").glob("*.npz"))
 
-# Layers that are not compared, and why. Later layers that read them are listed, too.
+# Layers that are not compared, and why. Later layers that read them are listed too.
 EXCEPTIONS: dict[str, dict[int, str]] = {
     "xnor_conv": {
         2: "binary=1: the original's CPU path convolves with real weights once and with zeros ever after; its GPU path, "
@@ -32,7 +32,7 @@ EXCEPTIONS: dict[str, dict[int, str]] = {
 
 def test_every_feature_cfg_is_recorded_or_accounted_for() -> None:
     cfgs = {path.stem for path in (REFERENCE / "cfg").glob("*.cfg")}
-    not_recorded = {"conv_lstm_bottleneck", "shortcut_weights_no_norm"}  # GPU only; refused by the original
+    not_recorded = {"conv_lstm_bottleneck", "shortcut_weights_no_norm"}  # GPU only; rejected by the original
     assert cfgs - not_recorded == set(NAMES)
     assert len(NAMES) >= 57
 
@@ -60,7 +60,7 @@ def test_folding_changes_nothing(name: str, tmp_path: Path) -> None:
 
 
 def test_pooling_without_imitation(tmp_path: Path) -> None:
-    """Beyond the first eight columns nothing of the original's vector code needs to be imitated."""
+    """Beyond the first eight columns, the original's vector code need not be imitated."""
     recording, network = _prepared("spp", tmp_path)
     compared = 0
     for index, output in all_outputs(network, recording.image(network)):
@@ -83,7 +83,7 @@ def test_unfolded_binary_network_equals_the_folded_one(tmp_path: Path) -> None:
 
 
 def test_binary_weights(tmp_path: Path) -> None:
-    """binary=1 as on the original's GPU path: sign times mean magnitude of each filter."""
+    """binary=1 works as on the original's GPU path: sign times mean magnitude of each filter."""
     _, network = _prepared("xnor_conv", tmp_path)
     layer: Any = network.layers[2]
     x = torch.rand(1, 8, 16, 16, generator=torch.Generator().manual_seed(0))

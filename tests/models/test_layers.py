@@ -1,4 +1,4 @@
-"""Layer types one by one: what the recordings of the forward pass do not show."""
+"""Layer types one by one: properties that the recordings of the forward pass do not cover."""
 
 from __future__ import annotations
 
@@ -179,7 +179,7 @@ def test_unknown_activation_is_relu_with_a_warning(caplog: pytest.LogCaptureFixt
 
 
 def _windows() -> list[tuple[int, int, int, int, int]]:
-    """(height, width, size, padding, stride) of all small windows none of which lies wholly outside."""
+    """(height, width, size, padding, stride) for which no window lies entirely outside the input."""
     return [
         (height, width, size, padding, stride)
         for height, width in ((5, 6), (7, 7))
@@ -193,7 +193,7 @@ def _windows() -> list[tuple[int, int, int, int, int]]:
 
 @pytest.mark.parametrize(("height", "width", "size", "border", "stride"), _windows())
 def test_pooling_windows(height: int, width: int, size: int, border: int, stride: int) -> None:
-    """maxpool_layer.c: windows begin at -padding / 2; the maximum and the mean are over what lies inside."""
+    """maxpool_layer.c: windows begin at -padding / 2; maximum and mean are taken over the part inside the input."""
     x = np.random.default_rng(0).standard_normal((height, width)).astype(np.float32)
     rows = (height + border - size) // stride + 1
     columns = (width + border - size) // stride + 1
@@ -238,7 +238,7 @@ def _shapes(net: Network, *layers: int) -> list[tuple[int, int, int]]:
 
 @pytest.mark.parametrize("normalization", ["relu", "softmax"])
 def test_weighted_shortcut_has_the_gradient_of_the_gpu_kernel(normalization: str) -> None:
-    """blas_kernels.cu backward_shortcut_multilayer_kernel: of the normalised weight, times w or w (1 - w)."""
+    """blas_kernels.cu backward_shortcut_multilayer_kernel: that of the normalised weight, times w or w (1 - w)."""
     text = f"[shortcut]\nfrom=-1\nweights_type=per_feature\nweights_normalization={normalization}\n"
     layer = network(CONV + text).train().layers[1]
     with torch.no_grad():
@@ -251,7 +251,7 @@ def test_weighted_shortcut_has_the_gradient_of_the_gpu_kernel(normalization: str
     assert torch.allclose(layer.weights.grad.flatten(), sums * factor, rtol=1e-3, atol=1e-4)
 
 
-def test_silu_is_swish_said_once(caplog: pytest.LogCaptureFixture) -> None:
+def test_silu_means_swish_with_a_single_warning(caplog: pytest.LogCaptureFixture) -> None:
     silu = CONV.replace("[convolutional]\n", "[convolutional]\nactivation=silu\n").replace("activation=leaky\n", "")
     with caplog.at_level(logging.WARNING):
         net = network(silu * 3)
@@ -276,7 +276,7 @@ def test_reorg_reversed_is_space_to_depth_reversed() -> None:
 
 @pytest.mark.parametrize("kind", ["rnn", "gru", "lstm", "crnn", "conv_lstm", "history"])
 def test_steps_of_a_batch_belong_to_one_sequence_each(kind: str) -> None:
-    """Steps-major: rows 0 and 1 are the first step of two sequences, rows 2 and 3 their second."""
+    """Step-major order: rows 0 and 1 are the first step of two sequences, rows 2 and 3 the second."""
     net = network(CONV + TRAINABLE[kind].replace("batch_normalize=1\n", ""), steps=2).train()
     x = images(4)
     (together,) = net(x)
@@ -360,7 +360,7 @@ def test_a_layer_reads_the_blurred_size_and_the_report_shows_the_other() -> None
     assert net.plan.steps[1].site.input == step.shape
 
 
-def test_training_tells_layers_how_far_it_is() -> None:
+def test_layers_are_told_the_progress_of_training() -> None:
     head = "[convolutional]\nfilters=6\nactivation=linear\n[yolo]\nmask=0\nanchors=4,4\nnum=1\nclasses=1\n"
     text = NET.format(steps=1) + "max_batches=1000\n" + CONV + "[dropout]\ndropblock=1\n" + head
     net = Network(make_plan(parse(text)))

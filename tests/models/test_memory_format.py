@@ -1,4 +1,4 @@
-"""Training keeps the memory layout that it is given: a conversion on the way would cost a third of its speed unseen."""
+"""Training keeps the given memory layout: a conversion on the way would silently cost a third of the speed."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The network as a module: sizes, batches, number formats, memory, and what it refuses."""
+"""The network as a module: sizes, batches, number formats, memory, and what it rejects."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Traffic of layers and peak memory, counted by hand on a small network and against CIO on real ones."""
+"""Memory traffic and peak memory, compared with a manual count on a small network and with CIO on real ones."""
 
 from __future__ import annotations
 
@@ -27,14 +27,14 @@ layers=-1,0
 """
 
 
-def test_layers_that_compute() -> None:
+def test_layers_with_operations() -> None:
     first, pool = layer_loads(make_plan(cfg.parse(SMALL)))
     assert (first.input, first.output, first.operations) == (192, 256, 2 * 4 * 27 * 64)
     assert (pool.input, pool.output, pool.operations) == (256, 64, 4 * 4 * 16)
 
 
 def test_peak_memory_holds_what_is_still_read() -> None:
-    # At the route: its own 512 values, the upsampled 256, and layer 0's 256, which it reads too.
+    # At the route: its own 512 values, and the two inputs: 256 from the upsampling, 256 from layer 0.
     assert peak_activation_bytes(make_plan(cfg.parse(SMALL))) == 4 * (512 + 256 + 256)
 
 

@@ -1,4 +1,4 @@
-"""Which layers get gradients, move, and normalise how: the keys that freeze parts of a network, as in the original's GPU build."""
+"""Keys that freeze parts of a network, as in the original's GPU build: which layers get gradients, change, and normalise how."""
 
 from __future__ import annotations
 
@@ -22,13 +22,13 @@ OPTIONS = ScheduleOptions(learning_rate=0.1, decay=0.01, burn_in=10)
 
 
 def make(*keys: str, head: str = HEAD) -> Network:
-    """Three convolutions, the n-th with keys[n] besides, and a head."""
+    """Three convolutions, the n-th with the extra keys[n], and a head."""
     torch.manual_seed(0)
     return Network(make_plan(cfg.parse(NET + "".join(CONV + key for key in keys) + head, "test.cfg")))
 
 
 def after_update(network: Network, iteration: int = 1, freeze: int = 0) -> Network:
-    """The network after one update; the given one is left as it was."""
+    """A copy of the network after one update."""
     network = copy.deepcopy(network)
     training = Training(network, freeze)
     optimizer = DarknetOptimizer(training.tensors(OPTIONS.burn_in), OPTIONS)

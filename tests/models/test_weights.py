@@ -1,4 +1,4 @@
-"""The .weights file: strictness, byte identity, partial loading, damaged files."""
+"""The .weights file: strict checks, byte identity, partial loading, damaged files."""
 
 from __future__ import annotations
 
@@ -102,7 +102,7 @@ def test_tensor_order(tmp_path: Path) -> None:
 
 
 def borders() -> list[int]:
-    """Floats up to each tensor's border, and one more than that."""
+    """Number of floats up to the end of each tensor, and one more."""
     counts = [item.tensor.numel() for _, item in network().stored()]
     edges = np.concatenate(([0], np.cumsum(counts)))[:-1]
     return sorted({int(edge) + extra for edge in edges for extra in (0, 1)})
@@ -142,7 +142,7 @@ def test_cut_at_every_tensor_border(tmp_path: Path, floats: int) -> None:
         (file_bytes(784 - 14), "looks like this network for 1 classes"),
     ],
 )
-def test_what_does_not_fit(tmp_path: Path, content: bytes, message: str) -> None:
+def test_mismatched_files(tmp_path: Path, content: bytes, message: str) -> None:
     with pytest.raises(InputError) as caught:
         load_weights(network(), written(tmp_path, content))
     assert message in str(caught.value)
@@ -206,7 +206,7 @@ def from_text(text: str, name: str) -> Network:
     [("network", 40, (0, 2)), ("file", 40, (0, 2)), ("file", 1000, (0,))],
     ids=["network", "file that ends there", "file that goes on: up to the last statistics that can be checked"],
 )
-def test_a_classifier_gives_a_detector_its_backbone(
+def test_a_detector_takes_its_backbone_from_a_classifier(
     tmp_path: Path, form: str, classes: int, taken: tuple[int, ...], caplog: pytest.LogCaptureFixture
 ) -> None:
     source = from_text(BACKBONE + CLASSIFIER.replace("40", str(classes)), "classifier.cfg")
@@ -240,7 +240,7 @@ def test_layers_of_a_network_with_other_classes_are_copied(classes: int, left_ou
     assert torch.equal(weights_of(net, 2), weights_of(source, 2))
 
 
-def test_a_file_of_another_network_altogether_is_refused(tmp_path: Path) -> None:
+def test_a_file_of_a_different_network_is_rejected(tmp_path: Path) -> None:
     content = np.random.default_rng(0).normal(0, 1, 500).astype(np.float32).tobytes()
     with pytest.raises(InputError, match="rolling_variance: has values below zero"):
         load_weights(network(), written(tmp_path, file_bytes(0) + content), partial=True)

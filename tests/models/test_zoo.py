@@ -1,7 +1,7 @@
-"""The published cfgs: shapes, operations and parameters of all, outputs of those that the original runs.
+"""Published cfgs: shapes, operations and parameters of all of them, outputs of those that the original runs.
 
-The cfgs are others' work and lie beside the project; without them these tests are skipped. By default the outputs of the
-smaller networks are compared; with the environment variable CSPYOLO_ALL_RECORDINGS=1 those of all (some minutes).
+The cfgs are third-party files outside the repository; without them these tests are skipped. By default, outputs are compared
+for the smaller networks only; with the environment variable CSPYOLO_ALL_RECORDINGS=1 for all (several minutes).
 """
 
 from __future__ import annotations
@@ -25,14 +25,14 @@ from tests.recipe import canonical_sha1
 from utils.errors import InputError
 
 TOLERANCE = 1e-3  # relative to the larger of a value and its layer's standard deviation
-PLANNING_S = 3.0  # processor time for all cfgs together
+PLANNING_S = 3.0  # limit on the processor time for all cfgs together
 SMALL_BYTES = 64 * 2**20
 
 with gzip.open(REFERENCE / "zoo" / "facts.json.gz") as _file:
     FACTS: list[dict[str, Any]] = json.load(_file)["cfgs"]
 WITH_LAYERS = [facts for facts in FACTS if "layers" in facts]
 
-# What the original refuses. route_lhalf is not its own and runs here.
+# Cfgs that the original rejects. The original does not know route_lhalf either, but it runs here.
 REFUSED = {
     "csp/csresnet50-elastic-panet-spp": "expected 13x13",
     "csp/csresnext50-elastic-panet-spp": "expected 13x13",
@@ -41,7 +41,7 @@ REFUSED = {
 
 
 def _recordings() -> dict[str, str]:
-    """Name of one cfg for each recording that is to be compared -> its file."""
+    """Cfg name -> file of its recording, with one cfg for each recording to compare."""
     names: dict[str, str] = {}
     sizes = {facts["name"]: facts.get("weights_file_bytes", 0) for facts in FACTS}
     full = os.environ.get("CSPYOLO_ALL_RECORDINGS") == "1"
@@ -59,7 +59,7 @@ def cfg_path(name: str) -> Path:
 
 
 @pytest.mark.parametrize("facts", WITH_LAYERS, ids=lambda facts: facts["name"])
-def test_plan_is_the_originals(facts: dict[str, Any]) -> None:
+def test_plan_matches_the_original(facts: dict[str, Any]) -> None:
     path = cfg_path(facts["name"])
     assert canonical_sha1(path.read_bytes()) == facts["canon_sha1"], "the cfg is another one than was recorded"
     plan = read_plan(path)
@@ -79,7 +79,7 @@ def test_plan_is_the_originals(facts: dict[str, Any]) -> None:
 
 
 @pytest.mark.parametrize(("name", "message"), REFUSED.items())
-def test_what_the_original_refuses(name: str, message: str) -> None:
+def test_cfgs_that_the_original_rejects(name: str, message: str) -> None:
     with pytest.raises(InputError, match=message):
         read_plan(cfg_path(name))
 
@@ -140,7 +140,7 @@ def _network(recording: Recording, cfg: Path, directory: Path) -> Network:
 
 
 def test_resnet_runs_where_the_original_aborts() -> None:
-    """Shortcuts between layers of different size: the original has the function, and an assertion before it."""
+    """Shortcuts between layers of different size: the original has the code, but an assertion prevents its use."""
     network = Network(read_plan(cfg_path("csp/resnet10"))).eval()
     for layer in network.layers:
         norm = getattr(layer, "norm", None)

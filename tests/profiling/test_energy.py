@@ -1,4 +1,4 @@
-"""RAPL's files: found, summed, carried over a wrap, and absent."""
+"""RAPL counters: found, summed, corrected for wrap-around, and missing."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ def _package(folder: Path, number: int, value: int) -> Path:
 
 def test_packages_are_summed_and_wraps_carried(tmp_path: Path) -> None:
     first, second = _package(tmp_path, 0, 900_000), _package(tmp_path, 1, 100_000)
-    (tmp_path / "intel-rapl:0:0").mkdir()  # a part of package 0, counted in it
+    (tmp_path / "intel-rapl:0:0").mkdir()  # part of package 0, which includes it
     counter = energy_counter(CPU, tmp_path)
     assert counter is not None
     assert counter.name == "RAPL"
@@ -36,13 +36,13 @@ def test_packages_are_summed_and_wraps_carried(tmp_path: Path) -> None:
 @pytest.mark.parametrize("present", [False, True])
 def test_no_counter(tmp_path: Path, present: bool) -> None:
     if present:
-        (tmp_path / "intel-rapl:0").mkdir()  # without files that may be read
+        (tmp_path / "intel-rapl:0").mkdir()  # without readable files
     assert energy_counter(CPU, tmp_path) is None
     assert energy_counter(torch.device("meta"), tmp_path) is None
 
 
 class Processor:
-    """10 W when idle; a pass takes 0.5 s and 30 J more. Its clock stands still between calls."""
+    """A simulated processor: 10 W when idle; a pass takes 0.5 s and 30 J more. Its clock stops between calls."""
 
     now = joules = 0.0
 

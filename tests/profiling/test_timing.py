@@ -12,7 +12,7 @@ from tests.paths import REPOSITORY
 
 
 class Counting(nn.Module):
-    """Counts its passes."""
+    """A network that counts its passes."""
 
     passes = 0
 

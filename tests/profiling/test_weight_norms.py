@@ -1,4 +1,4 @@
-"""Weights by source layer: planted values come back, through every layer that passes channels on."""
+"""Weight norms by source layer: planted values are found through every layer that passes channels on."""
 
 from __future__ import annotations
 
@@ -67,7 +67,7 @@ def test_origins_of_channels() -> None:
     origins = channel_origins(make_plan(parse(CFG)))
     assert origins[4] == (1,) * 6 + (0,) * 4
     assert origins[7] == (5,) * 2 + (1,) * 6 + (0,) * 4
-    assert origins[11] == (11,) * 2  # a maximum over channels belongs to no single layer
+    assert origins[11] == (11,) * 2  # a maximum over channels has no single origin
 
 
 @pytest.mark.parametrize("path", sorted((REPOSITORY / "cfg").glob("*.cfg")), ids=lambda path: path.stem)
@@ -79,7 +79,7 @@ def test_every_channel_of_every_cfg_has_an_origin(path: Path) -> None:
 
 
 def _planted() -> Network:
-    """Signs alternate, so that means of the weights themselves would vanish."""
+    """A network whose weights alternate in sign, so that their plain means would vanish."""
     network = Network(make_plan(parse(CFG)))
     with torch.no_grad():
         for layer in (0, 1, 5, 8, 10, 12):
@@ -87,7 +87,10 @@ def _planted() -> Network:
         network.layers[5].weights[:, :6] = 0.25
         network.layers[5].weights[:, 6:] = 0.75
         network.layers[8].weights[:, :2], network.layers[8].weights[:, 2:8] = 0.1, 0.2
-        network.layers[10].weights[:4], network.layers[10].weights[4:] = 0.3, 0.6  # groups: of layer 5, of layer 0
+        network.layers[10].weights[:4], network.layers[10].weights[4:] = (
+            0.3,
+            0.6,
+        )  # first group: layer 5, second: layer 0
         for layer in (5, 8, 10):
             network.layers[layer].weights[::2] *= -1
     return network

@@ -1,4 +1,4 @@
-"""A headless Chromium for tests, driven by selenium."""
+"""A headless Chromium for tests, driven by Selenium."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ FLAGS = ("--headless=new", "--no-sandbox", "--disable-gpu", "--disable-dev-shm-u
 
 
 class Browser:
-    """One window; `driver` is selenium's."""
+    """A browser window; `driver` is Selenium's."""
 
     def __init__(self, driver: webdriver.Chrome) -> None:
         self.driver = driver
@@ -28,7 +28,7 @@ class Browser:
         return self.driver.execute_script(f"return {expression}")
 
     def wait(self, condition: str, seconds: float = 30) -> Any:
-        """First true value of a JavaScript expression."""
+        """Wait until a JavaScript expression is true; returns its value."""
         return WebDriverWait(self.driver, seconds, 0.05).until(
             lambda _: self.evaluate(condition), f"never true: {condition}"
         )
@@ -40,13 +40,13 @@ class Browser:
         self.driver.find_element(By.CSS_SELECTOR, selector).click()
 
     def console_errors(self) -> list[str]:
-        """Errors in the console so far."""
+        """Errors logged to the console so far."""
         return [entry["message"] for entry in self.driver.get_log("browser") if entry["level"] == "SEVERE"]
 
 
 @contextmanager
 def browser(downloads: Path) -> Iterator[Browser]:
-    """A browser that saves downloads in a folder. Skips the test where Chromium or its driver is missing."""
+    """A browser that saves downloads in a folder. Skips the test if Chromium or its driver is missing."""
     chromium, driver = shutil.which("chromium") or shutil.which("google-chrome"), shutil.which("chromedriver")
     if chromium is None or driver is None:
         pytest.skip("needs Chromium and its driver (Debian: apt-get install chromium chromium-driver)")

@@ -1,4 +1,4 @@
-"""A server of the small model in a thread."""
+"""Runs a server for the small model in a thread."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ UPLOAD_BYTES, MOST_FRAMES, QUEUE = 900_000, 40, 2
 
 @contextmanager
 def running(folder: Path, model: Model | None = None, token: str | None = None) -> Iterator[int]:
-    """Port of a server that ends with the block; see `served`."""
+    """Port of a server that runs inside the `with` block; see `served`."""
     with served(folder, model, token) as (port, _):
         yield port
 
@@ -34,7 +34,7 @@ def running(folder: Path, model: Model | None = None, token: str | None = None) 
 def served(
     folder: Path, model: Model | None = None, token: str | None = None, upload_s: float = 10
 ) -> Iterator[tuple[int, DetectionService]]:
-    """Port and service of a server that ends with the block. Skips the test without requirements-serve.txt."""
+    """Port and service of a server that runs inside the `with` block. Skips the test without requirements-serve.txt."""
     pytest.importorskip("uvicorn")
     pytest.importorskip("starlette")
     from serving.app import Limits, make_app
@@ -62,7 +62,7 @@ def served(
 def ask(
     port: int, method: str, path: str, body: bytes | None = None, kind: str = "application/octet-stream", **headers: str
 ) -> tuple[int, dict[str, str], bytes]:
-    """Status, headers and body of an answer."""
+    """Send a request; returns status, headers and body of the answer."""
     connection = http.client.HTTPConnection("127.0.0.1", port, timeout=60)
     given = ({"Content-Type": kind} if body is not None else {}) | headers
     connection.request(method, path, body, given)

@@ -1,4 +1,4 @@
-"""Images that wait go through the network together, and each gets its own answer."""
+"""Waiting images go through the network as a batch, and each gets its own answer."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ LOW, HIGH = NmsOptions(conf=0.1), NmsOptions(conf=0.9)
 
 
 class Echo:
-    """A model whose result is the first pixel and the threshold; it waits until it may go on."""
+    """A model that returns the first pixel and the threshold, after waiting for permission to continue."""
 
     network = SimpleNamespace()
 
@@ -49,7 +49,7 @@ def model() -> Echo:
 @pytest.fixture
 def network(model: Echo) -> Iterator[NetworkThread]:
     found = NetworkThread(model, 3)  # type: ignore[arg-type]
-    first = found.submit(pixels(0), LETTERBOX, LOW)  # the others wait meanwhile
+    first = found.submit(pixels(0), LETTERBOX, LOW)  # keeps the others waiting
     assert model.started.wait(10)
     yield found
     assert first.result(10) == (0.0, 0.1)
@@ -61,7 +61,7 @@ def pixels(value: float) -> np.ndarray[Any, np.dtype[np.float32]]:
 
 
 def test_each_gets_its_own_answer(model: Echo, network: NetworkThread) -> None:
-    """Batches of the same options, at most 3, that of the longest wait first."""
+    """Batches share the same options, have at most 3 images, and the one that has waited longest comes first."""
     values = [(0.5, LOW), (0.25, HIGH), (0.125, LOW), (0.0625, LOW), (0.75, HIGH), (1.0, LOW)]
     waiting = [network.submit(pixels(value), LETTERBOX, options) for value, options in values]
     model.may_go_on.set()
@@ -69,14 +69,14 @@ def test_each_gets_its_own_answer(model: Echo, network: NetworkThread) -> None:
     assert model.batches == [1, 3, 2, 1] and (network.images, network.batches) == (7, 4)
 
 
-def test_one_that_is_no_longer_wanted(model: Echo, network: NetworkThread) -> None:
+def test_a_cancelled_image(model: Echo, network: NetworkThread) -> None:
     gone, other = (network.submit(pixels(0.5), LETTERBOX, options) for options in (LOW, HIGH))
     assert gone.cancel()
     model.may_go_on.set()
     assert other.result(10) == (0.5, 0.9) and model.batches == [1, 1]
 
 
-def test_an_error_is_that_of_its_batch(model: Echo, network: NetworkThread) -> None:
+def test_an_error_affects_only_its_batch(model: Echo, network: NetworkThread) -> None:
     bad = network.submit(pixels(2), LETTERBOX, LOW)
     good = network.submit(pixels(0.5), LETTERBOX, HIGH)
     model.may_go_on.set()

@@ -1,4 +1,4 @@
-"""Processes that decode uploads: what they refuse, and what their end costs."""
+"""Processes that decode uploads: what they reject, and what happens when they die."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ def one(decoders: Decoders, path: Path) -> DecodedFrame:
     return frame
 
 
-def test_pixels_are_those_of_this_process(decoders: Decoders) -> None:
+def test_pixels_equal_those_decoded_in_this_process(decoders: Decoders) -> None:
     frame = one(decoders, IMAGE)
     np.testing.assert_array_equal(frame.image, read_image(IMAGE))
     assert (frame.index, frame.time_s) == (0, None)
@@ -56,7 +56,7 @@ def test_a_video_in_use_does_not_keep_others_waiting(decoders: Decoders) -> None
     next(video)
     one(decoders, IMAGE)
     assert len(decoders.pids) == 2
-    video.close()  # its process is ended
+    video.close()  # ends its process
     assert len(decoders.pids) == 1
     one(decoders, IMAGE)
 
@@ -71,7 +71,7 @@ def test_a_reader_that_is_dropped_late_leaves_the_process_alone(decoders: Decode
 
 
 def bad_decoders(monkeypatch: pytest.MonkeyPatch, instead: str) -> None:
-    """Processes that start from now on do something else in place of decoding, until `monkeypatch.undo`."""
+    """Make processes that start from now on do something else instead of decoding, until `monkeypatch.undo`."""
     code = f"import os, time; from serving import decoder; decoder._decode = lambda *_: {instead}; decoder.work()"
     monkeypatch.setattr(decoder, "_MAIN", "import sys; sys.path[0] = {folder!r}; '{module}'; " + code)
 
@@ -112,7 +112,7 @@ def test_decoding_goes_on_when_processes_start_again(decoders: Decoders, monkeyp
     time.sleep(0.1)
     monkeypatch.setattr(decoder, "_MAIN", "raise SystemExit(3)  # {folder} {module}")
     with pytest.raises(RunError, match=r"failed to start \(exit code 3\)"):
-        one(decoders, IMAGE)  # after some tries
+        one(decoders, IMAGE)  # raised after several attempts
     monkeypatch.undo()
     one(decoders, IMAGE)
 
@@ -142,13 +142,15 @@ def png_of(width: int, height: int) -> bytes:
         (b"", InputError, "the file is empty"),
     ],
 )
-def test_what_is_refused(decoders: Decoders, tmp_path: Path, content: bytes, kind: type[InputError], text: str) -> None:
+def test_rejected_uploads(
+    decoders: Decoders, tmp_path: Path, content: bytes, kind: type[InputError], text: str
+) -> None:
     (pid,) = decoders.pids
     (tmp_path / "upload").write_bytes(content)
     with pytest.raises(kind, match=text) as caught:
         one(decoders, tmp_path / "upload")
     assert str(tmp_path) not in str(caught.value) and type(caught.value) is kind
-    assert decoders.pids == [pid]  # it goes on
+    assert decoders.pids == [pid]  # the same process continues
 
 
 @pytest.mark.skipif(not sys.platform.startswith("linux"), reason="limits of memory work on Linux only")
@@ -163,6 +165,6 @@ def test_limits_of_a_process(tmp_path: Path, attempt: str, error: str) -> None:
     assert ended.returncode and error in ended.stderr
 
 
-def test_decoding_does_without_pytorch() -> None:
+def test_decoding_does_not_import_pytorch() -> None:
     code = "import sys, serving.decoder; sys.exit('torch' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], cwd=REPOSITORY, check=False).returncode == 0

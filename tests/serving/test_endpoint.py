@@ -62,7 +62,7 @@ def test_an_image(port: int, suffix: str) -> None:
 
 
 def test_a_form(port: int) -> None:
-    """As `curl -F image=@dog.jpg` sends it; a page of another site may not."""
+    """A form as sent by `curl -F image=@dog.jpg`; pages of other sites may not send it."""
     status, _, body = ask(port, "POST", "/detect?conf=0.5", form(image(".jpg")), FORM)
     assert status == 200 and len(told(body)["frames"][0]["detections"]) == 64
     lines = ask(port, "POST", "/stream", form(CLIP), FORM)[2].splitlines()
@@ -105,7 +105,7 @@ def test_metrics(port: int) -> None:
 
 
 def test_a_full_queue(port: int) -> None:
-    """Uploads that are still being sent take their places."""
+    """Uploads that are still being received count towards the queue."""
     refused = 'cspyolo_requests_total{path="/detect",status="503"}'
     before = metric(port, refused)
     uploads = [socket.create_connection(("127.0.0.1", port)) for _ in range(QUEUE)]
@@ -198,26 +198,26 @@ def test_a_huge_image_is_refused_before_it_is_decoded(port: int) -> None:
     assert status == 422 and "30000x30000" in told(body)["error"]
 
 
-def test_a_body_longer_than_it_says_is_cut_off(port: int) -> None:
+def test_a_body_longer_than_declared_is_cut_off(port: int) -> None:
     status, _, body = ask(port, "POST", "/detect", None, **{"Content-Type": "image/png", "Content-Length": "0"})
     assert status == 400 and "empty" in told(body)["error"]
 
 
-def test_other_names_for_this_machine_are_refused(port: int) -> None:
+def test_other_host_names_are_rejected(port: int) -> None:
     assert ask(port, "GET", "/model", Host="evil.example")[0] == 400
     assert ask(port, "GET", "/model", Host=f"localhost:{port}")[0] == 200
 
 
 @pytest.fixture
 def impatient(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[int]:
-    """Port of a server that waits half a second for what it is owed."""
+    """Port of a server that waits at most half a second for missing data."""
     monkeypatch.setattr(server, "REQUEST_S", 0.5)
     with served(tmp_path, upload_s=0.5) as (port, _):
         yield port
 
 
 def ended(port: int, *parts: bytes) -> bytes:
-    """What the server answers until it ends the connection, in 5 s at most; the parts are sent with pauses."""
+    """Send the parts with pauses; returns what the server answers before it closes the connection, within 5 s."""
     with socket.create_connection(("127.0.0.1", port), timeout=5) as connection:
         for part in parts:
             connection.sendall(part)
@@ -231,14 +231,14 @@ def ended(port: int, *parts: bytes) -> bytes:
 HEAD = b"POST /detect HTTP/1.1\r\nHost: localhost\r\nContent-Type: image/png\r\nContent-Length: %d\r\n\r\n"
 
 
-def test_slow_clients_are_ended(impatient: int) -> None:
+def test_slow_clients_are_disconnected(impatient: int) -> None:
     answer = ended(impatient, HEAD % 500_000, b"1", b"2")
     assert answer.startswith(b"HTTP/1.1 408") and b"is slower than 20 kB/s" in answer
     form_head = HEAD.replace(b"image/png", FORM.encode()) % 500
     assert ended(impatient, form_head + form(b"1")[:60]).startswith(b"HTTP/1.1 408")
-    assert ended(impatient) == b""  # says nothing
+    assert ended(impatient) == b""  # sends nothing
     assert ended(impatient, b"GET / HTTP/1.1\r\n", b"Host: loc") == b""
-    assert ended(impatient, HEAD % 950_000, b"1").startswith(b"HTTP/1.1 413")  # whose rest does not come
+    assert ended(impatient, HEAD % 950_000, b"1").startswith(b"HTTP/1.1 413")  # the rest does not arrive
     assert ask(impatient, "POST", "/detect", image(".png"))[0] == 200
     assert metric(impatient, 'cspyolo_requests_total{path="/detect",status="408"}') == 2
 
@@ -254,7 +254,7 @@ def test_a_fast_upload_may_take_longer(impatient: int) -> None:
         assert len(parts) * 0.1 > 0.5 and connection.recv(1000).startswith(b"HTTP/1.1 200")
 
 
-def test_a_client_that_breaks_off(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+def test_a_client_that_disconnects(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
     with running(tmp_path) as own:
         with socket.create_connection(("127.0.0.1", own)) as connection:
             connection.sendall(HEAD % 100 + b"1")
@@ -311,10 +311,10 @@ def test_a_token(tmp_path: Path) -> None:
                 assert status == 401 and headers["www-authenticate"] == "Bearer" and "token" in told(body)["error"]
         assert [ask(own, "GET", path)[0] for path in ("/", "/page.js", "/page.css")] == [
             200
-        ] * 3  # the page asks for it
+        ] * 3  # the page prompts for it
         right = {"Authorization": f"bearer {TOKEN}"}
         assert ask(own, "POST", "/detect", image(".png"), **right)[0] == 200
-        assert b'status="401"' not in ask(own, "GET", "/metrics", None, **right)[2]  # no place in the queue
+        assert b'status="401"' not in ask(own, "GET", "/metrics", None, **right)[2]  # it did not enter the queue
 
 
 @pytest.mark.parametrize(
@@ -349,7 +349,7 @@ def test_nothing_is_repeated(port: int) -> None:
         assert status >= 400 and b"mark" not in body
 
 
-def test_other_sites_get_no_permission(port: int) -> None:
+def test_other_sites_are_not_allowed(port: int) -> None:
     asked = {"Origin": "http://evil.example", "Access-Control-Request-Method": "POST"}
     status, headers, _ = ask(port, "OPTIONS", "/detect", None, **asked)
     assert status == 405 and not [name for name in headers if name.startswith("access-control")]

@@ -1,4 +1,4 @@
-"""The page of serve.py in a real browser. SCREENSHOTS=DIR keeps images of it."""
+"""The page of serve.py in a real browser. SCREENSHOTS=DIR saves screenshots."""
 
 from __future__ import annotations
 
@@ -108,7 +108,7 @@ def test_errors_are_shown(page: Browser, tmp_path: Path, name: str, content: byt
 def test_the_console_shows_no_errors(page: Browser) -> None:
     assert [
         text for text in page.console_errors() if "status of 4" not in text
-    ] == []  # refused uploads are logged as such
+    ] == []  # the browser logs rejected uploads
 
 
 def test_the_page_asks_for_the_token(tmp_path: Path, downloads: Path) -> None:

@@ -34,7 +34,7 @@ def flags(folder: Path) -> list[str]:
 @pytest.mark.parametrize("suffix", [".weights", ".pt", ".onnx"])
 def test_from_start_to_ctrl_c(tmp_path: Path, suffix: str) -> None:
     given = flags(tmp_path)
-    if suffix != ".weights":  # with cfg and names inside
+    if suffix != ".weights":  # contains cfg and names
         path = str(tmp_path / f"small{suffix}")
         if suffix == ".pt":
             assert run_script(convert.main, ["weights", *given[:6], "--out", path]) == 0
@@ -89,7 +89,7 @@ def test_where_the_token_comes_from(tmp_path: Path, monkeypatch: pytest.MonkeyPa
     assert token() is None
     monkeypatch.setenv("CSPYOLO_TOKEN", "of-the-environment")
     assert token() == "of-the-environment"
-    assert "CSPYOLO_TOKEN" not in os.environ  # processes that decode uploads do not inherit it
+    assert "CSPYOLO_TOKEN" not in os.environ  # decoding processes must not inherit it
     assert token("--token", "of-the-command-line") == "of-the-command-line"
     assert token("--token-file", str(tmp_path / "token")) == "of-a-file-of-mine"
 
@@ -130,7 +130,7 @@ def test_a_warning_without_a_token(caplog: pytest.LogCaptureFixture) -> None:
 
 
 def test_under_load(capsys: pytest.CaptureFixture[str]) -> None:
-    """The program of docs/reliability.md, shortened: all answers are right, whatever else happens."""
+    """A short version of the benchmark in docs/reliability.md: all answers are right, whatever happens."""
     assert run_script(load.main, ["--requests", "300", "--clients", "20", "--img-size", "64"]) == 0
     table = capsys.readouterr().out
     assert "| answers | 300 |" in table and "| wrong or mixed-up answers | 0 |" in table

@@ -1,4 +1,4 @@
-"""Batch-norm statistics of training images for evaluations early in a training."""
+"""Batch-norm statistics from training images, for evaluation early in training."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Checkpoints: round trip, refusal of damaged and foreign files, and writing that never leaves half a file."""
+"""Checkpoints: round trip, rejection of damaged and foreign files, and atomic writing."""
 
 from __future__ import annotations
 

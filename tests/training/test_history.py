@@ -1,4 +1,4 @@
-"""TrainingHistory, EMA and the lines of progress."""
+"""TrainingHistory, EMA and progress lines."""
 
 from __future__ import annotations
 
@@ -92,7 +92,7 @@ def test_lines_are_the_originals() -> None:
         history.add(update(10))
         line(update(10))
     text = "\n 10: 2.000000, 2.000000 avg loss, 0.001000 rate, 0.500000 seconds, 80 images, {} hours left"
-    assert lines == [text.format("-1.000000"), text.format("0.206250")]  # the estimate from before an update
+    assert lines == [text.format("-1.000000"), text.format("0.206250")]  # the estimate before the update
 
 
 @pytest.mark.parametrize(

@@ -1,4 +1,4 @@
-"""The loop with a network of one weight: accumulation, memory, values that are not finite, stopping."""
+"""The loop with a network of one weight: accumulation, memory, non-finite values, stopping."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ def batch_of(images: Tensor, targets: Tensor) -> TrainBatch:
 
 
 class Number:
-    """Loss: (weight * mean of the image - target) squared, summed over the images."""
+    """A network whose loss is (weight * mean of the image - target) ** 2, summed over the images."""
 
     def __init__(self, memory: int = 1000) -> None:
         self.layer = nn.Linear(1, 1, bias=False)
@@ -94,7 +94,7 @@ def test_terms_are_averaged_over_heads_with_targets(targets: tuple[int, int], ex
     assert make(TwoHeads()).update(batches()).terms["box"] == pytest.approx(expected)
 
 
-def test_seen_counts_the_forward_pass_it_is_given_to() -> None:
+def test_seen_includes_the_current_forward_pass() -> None:
     number = Number()
     trainer = make(number)
     trainer.iteration = 10

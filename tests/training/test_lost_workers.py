@@ -39,7 +39,7 @@ AT = 3
 
 @pytest.fixture(autouse=True)
 def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """Working folder with a cfg and six images."""
+    """A working folder with a cfg and six images."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(torch, "get_num_threads", lambda: 1)
     write_set(tmp_path, ("cat", "dog"), lambda number: f"{number % 2} .5 .5 .4 .4\n")
@@ -48,7 +48,7 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 def train_and(event: Callable[[], None], monkeypatch: pytest.MonkeyPatch, *flags: str) -> int:
-    """Exit code of a training in whose third iteration something happens."""
+    """Exit code of a training during whose third iteration `event` is called."""
     before = Saver.__call__
 
     def hook(self: Saver, update: Update) -> None:

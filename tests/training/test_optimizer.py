@@ -1,4 +1,4 @@
-"""Update rules against the original's, written out as its kernels do them, one tensor and one step at a time."""
+"""Update rules compared with the original's, written out like its kernels, one tensor and one step at a time."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ def gradients(shape: tuple[int, ...], count: int = 5) -> list[np.ndarray[Any, np
 
 
 def run(options: ScheduleOptions, shape: tuple[int, ...], rates: list[float], **rules: Any) -> tuple[Any, Any]:
-    """Start and end of a tensor after one update for each rate."""
+    """A tensor before and after the updates, one for each rate."""
     start = np.random.default_rng(3).normal(0, 1, shape).astype(np.float32)
     tensor = torch.nn.Parameter(torch.from_numpy(start.copy()))
     optimizer = DarknetOptimizer([TrainedTensor(tensor=tensor, layer=0, **rules)], options)

@@ -1,4 +1,4 @@
-"""--recipe modern: which values it chooses, that flags override it, its parts, and the advice from the data."""
+"""--recipe modern: the values that it chooses, flags that override it, its parts, and advice based on the data."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ activation=linear
 
 @pytest.fixture(autouse=True)
 def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
-    """Working folder with a cfg and a data set of six images in two classes."""
+    """A working folder with a cfg and a data set of six images in two classes."""
     monkeypatch.chdir(tmp_path)
     write_set(tmp_path, ("cat", "dog"), lambda number: two_boxes(number, 2))
     Path("my.cfg").write_text(NET + LAYERS + YOLO)
@@ -77,7 +77,7 @@ def test_flags_override_the_recipe(folder: Path, capsys: pytest.CaptureFixture[s
     Path("my.cfg").write_text(NET + "ema_alpha=0.99\n" + LAYERS + YOLO)
     assert command("--average", "0.9") == EXIT_BAD_INPUT
     assert command("--recipe", "modern", "--plan") == EXIT_OK
-    assert "  max_batches=3000\n" in capsys.readouterr().out  # the least number of images, in batches of 8
+    assert "  max_batches=3000\n" in capsys.readouterr().out  # the minimum number of images, in batches of 8
 
 
 def test_without_the_recipe_nothing_changes(capsys: pytest.CaptureFixture[str]) -> None:

@@ -1,10 +1,10 @@
-"""Twenty-six updates of a whole network by train.py, against the losses that the original printed.
+"""Twenty-six updates of a complete network by train.py, compared with the losses printed by the original.
 
-The recording is of the original's CPU build with the five repairs listed in docs/parity.md: YOLOv3-tiny-PRN, weights
-and image from tests/recipe.py, the image four times in each update, no augmentation.
+The recording is from the original's CPU build with the five repairs listed in docs/parity.md: YOLOv3-tiny-PRN, weights
+and image from tests/recipe.py, the image four times per update, no augmentation.
 
-From the fifth update on, the losses depend on the order in which float32 sums are taken: the sixth is 16.8251 in the
-original and 16.8033 in double precision. So the run uses one thread and instructions that every x86-64 processor has.
+From the fifth update on, the losses depend on the order of float32 summation: the sixth is 16.8251 in the original and
+16.8033 in double precision. Therefore the run uses one thread, and instructions that every x86-64 processor has.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Learning rates against the original's get_current_rate, for every policy."""
+"""Learning rates of every policy, compared with the original's get_current_rate."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""train.py in two processes, connected as by torchrun: the numbers of one process, and failures that end both."""
+"""train.py in two processes, connected as by torchrun: same numbers as one process, and failures that end both."""
 
 from __future__ import annotations
 
@@ -80,14 +80,14 @@ def spoilt(losses: Callable[..., Any]) -> Callable[..., Any]:
 
 
 def one(rank: int, count: int, port: int, flags: list[str], fault: str) -> None:
-    """One of the processes; fault: what happens to the second one after iteration 4; elsewhere: the first has another folder."""
+    """One of the processes; fault: what happens to the second after iteration 4, or "elsewhere": the first has another folder."""
     if fault == "elsewhere" and rank == 0:
         os.chdir("other")
     os.environ |= {"RANK": str(rank), "LOCAL_RANK": str(rank), "WORLD_SIZE": str(count)}
     os.environ |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)}
     tqdm.set_lock(
         threading.RLock()
-    )  # the default lock is shared by forks: a kill while it is held would block the other
+    )  # forks share the default lock: if one is killed while holding it, the other would block
     before = Run._average
 
     def average(self: Run, update: Update) -> None:
@@ -109,7 +109,7 @@ def one(rank: int, count: int, port: int, flags: list[str], fault: str) -> None:
 
 
 def together(flags: list[str], fault: str = "", count: int = 2) -> list[int | None]:
-    """Exit codes of train.py in several processes."""
+    """Run train.py in several processes; returns their exit codes."""
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
@@ -161,7 +161,7 @@ def test_a_signal_to_one_process_stops_both_and_they_resume_bit_for_bit() -> Non
     assert (weights("parts") == weights("whole")).all()
 
 
-def test_when_one_process_dies_the_other_fails_and_the_checkpoint_stays() -> None:
+def test_when_one_process_dies_the_other_fails_and_the_checkpoint_is_kept() -> None:
     Path("my.cfg").write_text(CFG.format(keys=NORMALISED, layer=""))
     Path("my.data").write_text(Path("my.data").read_text() + "savelast=3\n")
     assert together(arguments("--no-val", "--sync-bn"), "kill") == [EXIT_FAILED, -signal.SIGKILL]
@@ -196,7 +196,7 @@ def test_resume_auto_starts_continues_and_ends_a_run() -> None:
 
 
 def test_a_checkpoint_on_another_machine_is_sent_to_the_main_process(tmp_path: Path) -> None:
-    """The main process runs in a folder without the checkpoint, as after a restart with other ranks."""
+    """The main process runs in a folder without the checkpoint, as after a restart with different ranks."""
     Path("my.cfg").write_text(CFG.format(keys=NORMALISED, layer=""))
     flags = arguments("--name", "exp", "--no-val", "--resume", "auto", "--project", "runs/train")
     assert together(flags, "stop") == [EXIT_INTERRUPTED, EXIT_INTERRUPTED]

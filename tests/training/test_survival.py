@@ -1,4 +1,4 @@
-"""What a training survives: kill -9, a full disk, a folder that cannot be written, bad checkpoints."""
+"""What training survives: kill -9, a full disk, a folder that cannot be written, bad checkpoints."""
 
 from __future__ import annotations
 
@@ -59,7 +59,7 @@ def last(name: str = "exp") -> Path:
 
 
 def same(first: Any, second: Any) -> bool:
-    """Whether two states are the same to the bit."""
+    """Whether two states are bit-identical."""
     if isinstance(first, torch.Tensor):
         return isinstance(second, torch.Tensor) and torch.equal(first, second)
     if isinstance(first, dict):
@@ -73,7 +73,7 @@ def same(first: Any, second: Any) -> bool:
 
 @pytest.mark.slow
 def test_a_killed_run_resumes_bit_for_bit(folder: Path) -> None:
-    """With mosaic, dropout and multi-scale; max_batches is longer, for the last hundred iterations have one size."""
+    """With mosaic, dropout and multi-scale; max_batches is larger, because the last hundred iterations use a single size."""
     prepare(folder, 200, 12, filters=8)
 
     def begin(number: int, iteration: int, *arguments: str) -> subprocess.Popen[bytes]:
@@ -104,7 +104,7 @@ def test_random_kills(folder: Path) -> None:
 
 
 def train_until_the_disk_is_full(sender: Path) -> None:
-    tqdm.set_lock(threading.RLock())  # the one at hand may be held by a thread that was not forked
+    tqdm.set_lock(threading.RLock())  # the existing lock may be held by a thread that was not forked
     average = Run._average
 
     def limit(self: Run, update: Update) -> None:
@@ -113,7 +113,7 @@ def train_until_the_disk_is_full(sender: Path) -> None:
             resource.setrlimit(resource.RLIMIT_FSIZE, (100, 100))
 
     Run._average = limit  # type: ignore[method-assign]
-    reader, writer = os.pipe()  # a pipe has no size
+    reader, writer = os.pipe()  # a pipe is not subject to the size limit
     sys.stdout = sys.stderr = os.fdopen(writer, "w", buffering=1)
     code = run_script(train.main, flags())
     said = os.read(reader, 60_000).decode()
@@ -154,7 +154,7 @@ def harmful(path: Path) -> None:
 
 
 def of_another_network(path: Path) -> None:
-    """The cfg inside does not fit the tensors inside."""
+    """Make a checkpoint whose cfg does not match its tensors."""
     kept = load_checkpoint(path)
     content = {name: getattr(kept, name) for name in Checkpoint.__dataclass_fields__}
     other = kept.cfg.replace("filters=8", "filters=9")

@@ -1,4 +1,4 @@
-"""Scalars for TensorBoard, with the package itself where it is installed and with a stand-in everywhere."""
+"""Scalars for TensorBoard, with a stand-in and, where installed, with the package itself."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from utils.errors import InputError
 
 
 class Writer:
-    """Keeps what torch.utils.tensorboard.SummaryWriter would write."""
+    """Records what torch.utils.tensorboard.SummaryWriter would write."""
 
     made: list[Writer] = []  # noqa: RUF012
 
@@ -54,7 +54,7 @@ def test_every_row_is_written_once_with_its_evaluation(tmp_path: Path, stand_in:
         if iteration == 4:
             history.evaluated({"mAP_0.5": 0.5})
         board.write()
-    history.state_dict()  # the open row is closed at the end
+    history.state_dict()  # completes the current row
     board.close()
     (writer,) = stand_in.made
     assert [(step, value) for name, value, step in writer.scalars if name == "loss_box"] == [(2, 1), (4, 1), (5, 1)]
@@ -73,7 +73,7 @@ def test_a_resumed_run_continues_after_its_last_row(tmp_path: Path, stand_in: ty
     assert writer.purge_step == 8 and {step for _, _, step in writer.scalars} == {8}
 
 
-def test_it_is_used_if_installed_and_required_only_if_asked_for(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_tensorboard_is_used_if_installed_and_required_only_on_request(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
     monkeypatch.setitem(sys.modules, "tensorboard", None)
     assert not board_wanted(None) and not board_wanted(False)

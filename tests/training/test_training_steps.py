@@ -1,4 +1,4 @@
-"""Ten updates of small networks against the original: weights after 1, 2 and 10, losses, rates, gradients of the first."""
+"""Ten updates of small networks compared with the original: weights after 1, 2 and 10, losses, rates, first gradients."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ from utils.net_options import ScheduleOptions
 
 RECORDINGS = sorted((REFERENCE / "train").glob("*.npz"))
 GRADIENTS = {"wupd": ("weights", "shortcut_weights", "implicit_weights"), "bupd": ("biases",), "supd": ("scales",)}
-NEVER_UPDATED = ("connected",)  # by the original, which leaves `train` unset for them
+NEVER_UPDATED = ("connected",)  # the original does not set `train` for these
 
 
 def name_of(network: Network, layer: int) -> str:
@@ -36,18 +36,18 @@ def name_of(network: Network, layer: int) -> str:
 
 
 def options_of(network: Network) -> ScheduleOptions:
-    # The recordings are those of the CPU, which does not know Adam.
+    # The recordings are from the CPU build, which does not have Adam.
     options = ScheduleOptions.from_raw(network.plan.cfg.sections[0])
     return ScheduleOptions(**{**vars(options), "adam": False})
 
 
 def stored_values(network: Network) -> Any:
-    """All stored tensors one after the other, as in the .weights file."""
+    """All stored tensors concatenated, as in the .weights file."""
     return np.concatenate([item.tensor.detach().reshape(-1).numpy() for _, item in network.stored()])
 
 
 def recorded_boxes(truth: Tensor) -> Tensor:
-    """(n, boxes, 5) from the original's rows: x, y, w, h, class, track; of [detection] from its cells: present, classes, box."""
+    """Labels (n, boxes, 5) from the original's rows (x, y, w, h, class, track), or [detection] cells (present, classes, box)."""
     if truth.shape[1] % 6 == 0:
         return truth.view(len(truth), -1, 6)[..., :5]
     cells = truth.view(len(truth), 4, 7)
@@ -112,7 +112,7 @@ def compare_weights(network: Network, expected: Any, start: Any, step: int) -> N
         position = part.stop
         error = np.linalg.norm(found[part] - expected[part])
         place = f"layer {index} {item.kind} after {step} updates"
-        # The original's rounding: ours differs from the same in double precision by less than 1e-6.
+        # This is the original's rounding error: our weights differ from those in double precision by less than 1e-6.
         limit = 2e-4 if item.kind.startswith("rolling") else 1e-4
         assert error <= limit * np.linalg.norm(expected[part]) + 2e-5, place
         assert error <= 2e-3 * np.linalg.norm(expected[part] - start[part]) + 5e-5, f"{place}: way from the start"
@@ -129,18 +129,18 @@ def compare_gradients(network: Network, recording: Any) -> None:
         expected = recording[key]
         gradient = item.tensor.grad
         found = np.zeros_like(expected) if gradient is None else -gradient.numpy().reshape(-1)
-        # The gradient of a bias before a batch normalisation is zero but for rounding.
+        # The gradient of a bias before batch normalisation is zero except for rounding.
         assert np.linalg.norm(found - expected) <= 2e-4 * np.linalg.norm(expected) + 2e-3, key
         compared += 1
     assert compared
 
 
 def lose_gradients_as_the_cpu_does(network: Network) -> None:
-    """Take from a layer's readers the gradients that the original's CPU build loses.
+    """Drop the gradients that the original's CPU build loses, so that the network matches the recordings.
 
-    Its convolutions and [batchnorm] overwrite the delta of the layer before them instead of adding to it (col2im.c
-    col2im_cpu_ext, batchnorm_layer.c), and [sam] that of its `from` (sam_layer.c); what readers further on had put there is
-    gone. With cuDNN everything is added up, and so it is here; the recordings are the CPU's.
+    Its convolutions and [batchnorm] overwrite the delta of the previous layer instead of adding to it (col2im.c
+    col2im_cpu_ext, batchnorm_layer.c), as does [sam] with that of its `from` (sam_layer.c); contributions of later readers are
+    lost. With cuDNN everything is summed, as in this project, but the recordings are from the CPU build.
     """
     steps = network.plan.steps
     for source in range(len(steps)):

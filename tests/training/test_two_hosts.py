@@ -1,4 +1,4 @@
-"""train.py by torchrun on two hosts, each a network namespace of this machine: one is lost, the other goes on."""
+"""train.py with torchrun on two hosts, simulated by network namespaces: one is lost, the other continues."""
 
 from __future__ import annotations
 
@@ -67,7 +67,7 @@ def _can_make_hosts() -> bool:
 
 
 class Hosts:
-    """Two network namespaces joined by a cable, in which their names resolve."""
+    """Two connected network namespaces that can resolve each other's names."""
 
     def __init__(self) -> None:
         self.names = [f"{name}-{os.getpid()}" for name in HOSTS]
@@ -100,7 +100,7 @@ class Hosts:
             shutil.rmtree(Path("/etc/netns") / name, ignore_errors=True)
 
     def train(self, number: int, folder: Path, *flags: str) -> subprocess.Popen[bytes]:
-        """Start torchrun on a host, with its output in said<number>.txt."""
+        """Start torchrun on a host, with output to said<number>.txt."""
         settings = {
             "GLOO_SOCKET_IFNAME": "cable",
             "CSPYOLO_TIMEOUT": "6",
@@ -120,7 +120,7 @@ class Hosts:
         return process
 
     def cut(self) -> None:
-        """Pull the cable: neither host is told."""
+        """Cut the connection without notifying either host."""
         ip("-n", self.names[1], "link", "set", "cable", "down")
 
 

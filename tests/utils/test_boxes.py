@@ -1,4 +1,4 @@
-"""Overlap measures against a plain re-statement of the original's scalar definitions (src/box.c)."""
+"""Overlap measures compared with the original's scalar definitions (src/box.c), restated in Python."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ Box = tuple[float, float, float, float]
 
 
 def scalar_parts(a: Box, b: Box) -> tuple[float, float, float, float]:
-    """iou, union, enclosing width, enclosing height."""
+    """IoU, union, width and height of the enclosing box."""
 
     def edges(box: Box, axis: int) -> tuple[float, float]:
         return box[axis] - box[axis + 2] / 2, box[axis] + box[axis + 2] / 2

@@ -83,7 +83,7 @@ def test_bytes_that_are_not_utf8_survive(tmp_path) -> None:  # type: ignore[no-u
         ("[net]\0\0", "a.cfg: is a binary file"),
     ],
 )
-def test_what_is_no_cfg(text: str, message: str) -> None:
+def test_text_that_is_not_a_cfg(text: str, message: str) -> None:
     with pytest.raises(CfgError) as caught:
         cfg.parse(text, "a.cfg")
     assert message in str(caught.value)

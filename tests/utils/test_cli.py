@@ -1,4 +1,4 @@
-"""What the scripts say of flags of the original."""
+"""How the scripts respond to the original's flags."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ def test_values_that_look_like_flags_are_left_alone() -> None:
 
 
 @pytest.mark.parametrize("value", ["0", "-1", "1.5", str(2**31), str(2**64), "9" * 5000])
-def test_numbers_beyond_any_use_are_refused(value: str, capsys: pytest.CaptureFixture[str]) -> None:
+def test_absurd_numbers_are_rejected(value: str, capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit) as ended:
         detect.parse_arguments(["--batch-size", value])
     assert ended.value.code == 2 and "invalid whole number above 0" in capsys.readouterr().err

@@ -1,4 +1,4 @@
-"""JSON and YAML of anybody: a value or one error, soon, and nothing in it runs."""
+"""Untrusted JSON and YAML: quickly gives a value or one error, and never executes anything."""
 
 from __future__ import annotations
 

@@ -64,8 +64,8 @@ def test_labels_and_scores_can_be_left_out() -> None:
     assert lit[0] > lit[1] > lit[2]
 
 
-def test_labels_of_boxes_in_one_place_hide_no_other() -> None:
-    """Tabs of three equal boxes: as many filled pixels of each colour as of a box alone."""
+def test_labels_of_boxes_in_one_place_do_not_hide_each_other() -> None:
+    """The labels of three equal boxes have as many filled pixels of each colour as the label of a single box."""
     alone, together = np.zeros((200, 200, 3), np.uint8), np.zeros((200, 200, 3), np.uint8)
     box, colours = np.array([[40, 60, 160, 140]]), [(255, 0, 0), (0, 255, 0), (0, 0, 255)]
     plain = int(draw.draw_boxes(alone, box, colours[:1], ["cat"], 1)[..., 0].astype(bool).sum())
@@ -76,7 +76,7 @@ def test_labels_of_boxes_in_one_place_hide_no_other() -> None:
     assert min(tabs) > 0.8 * (plain - 2 * (120 + 80)) > 100
 
 
-def test_colours_differ_and_do_not_change() -> None:
+def test_colours_differ_and_are_stable() -> None:
     colours = [class_colour(i) for i in range(80)]
     assert len(set(colours)) == 80
     assert colours == [class_colour(i) for i in range(80)]
@@ -92,7 +92,7 @@ def test_names() -> None:
     ("text", "unicode", "plain"),
     [("cat", "cat", "cat"), ("zébré", "zébré", "zebre"), ("斑马", "斑马", "??"), ("a\tb\ud800", "a?b?", "a?b?")],
 )
-def test_names_in_other_letters(text: str, unicode: str, plain: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_names_in_other_scripts(text: str, unicode: str, plain: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(draw, "_OPENCV_DRAWS_UNICODE", True)
     assert printable(text) == unicode
     monkeypatch.setattr(draw, "_OPENCV_DRAWS_UNICODE", False)

@@ -18,7 +18,7 @@ from utils.errors import InputError, RunError
 from utils.files import atomic_write, newest, remove_unfinished, run_folder, staged, write_text
 
 
-def test_a_failure_keeps_the_old_file_and_leaves_no_rest(tmp_path: Path) -> None:
+def test_a_failure_keeps_the_old_file_and_leaves_no_temporary_file(tmp_path: Path) -> None:
     target = tmp_path / "a.txt"
     write_text(target, "old")
     with pytest.raises(ValueError, match="on purpose"), atomic_write(target) as stream:
@@ -35,7 +35,7 @@ def test_a_place_that_cannot_be_written(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("name", ["", ".", "..", "/", "folder"])
-def test_a_folder_is_no_file_to_write(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_writing_to_a_folder_is_rejected(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     (tmp_path / "folder").mkdir()
     with pytest.raises(InputError, match=f"^{re.escape(name or '.')}: is a folder, expected a file name"):
@@ -68,7 +68,7 @@ def start_writing(path: Path) -> None:
         time.sleep(60)
 
 
-def test_rests_of_killed_processes_are_removed_and_others_stay(tmp_path: Path) -> None:
+def test_temporary_files_of_killed_processes_are_removed_and_others_stay(tmp_path: Path) -> None:
     context = multiprocessing.get_context("fork")
     writers = [context.Process(target=start_writing, args=(tmp_path / name,)) for name in ("killed", "alive")]
     for writer in writers:
@@ -83,7 +83,7 @@ def test_rests_of_killed_processes_are_removed_and_others_stay(tmp_path: Path) -
     writers[1].join()
 
 
-# Modules that write without utils/files.py, and why they may.
+# Modules that may write without utils/files.py, and why.
 OWN_WRITERS = {
     "data/scenes/folder.py": "in a folder of staged()",
     "models/export/openvino.py": "in a folder of staged()",
@@ -112,7 +112,7 @@ ROOMS = (
 
 
 def writes(path: Path) -> Iterator[str]:
-    """Calls in a module that write, rename or copy files by themselves."""
+    """Yield the calls in a module that write, rename or copy files directly."""
     for node in ast.walk(ast.parse(path.read_text("utf-8"))):
         if not isinstance(node, ast.Call) or not isinstance(node.func, ast.Attribute | ast.Name):
             continue

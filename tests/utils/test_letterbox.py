@@ -1,4 +1,4 @@
-"""Where an image lies in the network's input, against a re-statement of correct_yolo_boxes (src/yolo_layer.c)."""
+"""Placement of an image in the network's input, compared with correct_yolo_boxes (src/yolo_layer.c) restated in Python."""
 
 from __future__ import annotations
 
@@ -90,9 +90,9 @@ def noise(width: int, height: int, channels: int = 3) -> NDArray[np.uint8]:
 
 SIZES = [
     ((40, 31), (41, 41)),
-    ((33, 243), (32, 234)),  # rounding puts the last row before the image's last: it fades
+    ((33, 243), (32, 234)),  # rounding maps the last row before that of the image: it fades
     ((61, 122), (104, 416)),  # fades too
-    ((48, 200), (32, 32)),  # many rows are not looked at
+    ((48, 200), (32, 32)),  # many rows are skipped
     ((1, 9), (32, 32)),
     ((9, 1), (32, 32)),
     ((1, 1), (32, 32)),

@@ -1,4 +1,4 @@
-"""Suppression against a plain double loop over boxes, as src/box.c writes it."""
+"""NMS compared with a plain double loop over boxes, as in src/box.c."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ def overlaps(cxcywh: Tensor, kind: str, beta: float) -> Tensor:
 
 
 def slow(cxcywh: Tensor, scores: Tensor, threshold: float, kind: str, beta: float, agnostic: bool) -> list[list[float]]:
-    """[row, class, score] of the survivors, best first."""
+    """[row, class, score] of the remaining boxes, best first."""
     table = overlaps(cxcywh, kind, beta)
     candidates = [(i, k, float(scores[i, k])) for i, k in (scores > 0).nonzero().tolist()]
     candidates.sort(key=lambda c: -c[2])
@@ -48,19 +48,19 @@ def as_rows(found: nms.Suppressed) -> list[list[float]]:
 @pytest.mark.parametrize(
     ("n", "classes", "ties", "spread"), [(60, 3, False, 1), (90, 2, True, 1), (120, 1, False, 0.1)]
 )
-def test_same_survivors_as_the_double_loop(
+def test_same_boxes_as_the_double_loop(
     monkeypatch: pytest.MonkeyPatch, n: int, classes: int, ties: bool, spread: float, kind: str, agnostic: bool
 ) -> None:
     cxcywh, scores = crowd(n, classes, seed=n, ties=ties, spread=spread)
     for threshold, pairs in ((0.0, 1 << 21), (0.3, -1), (0.45, 1 << 21), (0.9, -1), (0.6, 1 << 21), (0.6, -1)):
-        monkeypatch.setattr(nms, "PAIRS", pairs)  # below 0: in blocks
+        monkeypatch.setattr(nms, "PAIRS", pairs)  # negative: in blocks
         found = suppress(cxcywh, scores, threshold, kind=kind, beta=0.8, agnostic=agnostic)
         assert as_rows(found) == slow(cxcywh, scores, threshold, kind, 0.8, agnostic)
 
 
 @pytest.mark.parametrize("agnostic", [False, True])
 @pytest.mark.parametrize(("block", "chunk"), [(1, 1), (2, 3), (7, 2), (64, 5)])
-def test_block_borders_do_not_show(monkeypatch: pytest.MonkeyPatch, block: int, chunk: int, agnostic: bool) -> None:
+def test_block_size_does_not_matter(monkeypatch: pytest.MonkeyPatch, block: int, chunk: int, agnostic: bool) -> None:
     monkeypatch.setattr(nms, "PAIRS", -1)
     monkeypatch.setattr(nms, "BLOCK", block)
     monkeypatch.setattr(nms, "CHUNK", chunk)
@@ -71,7 +71,7 @@ def test_block_borders_do_not_show(monkeypatch: pytest.MonkeyPatch, block: int, 
 
 @pytest.mark.parametrize("pairs", [1 << 21, -1])
 def test_a_chain_is_settled_in_order(monkeypatch: pytest.MonkeyPatch, pairs: int) -> None:
-    """Each box overlaps only the next: every other one survives, which takes the most rounds of the fixpoint."""
+    """Each box overlaps only the next one: every other box is kept, which takes the most fixpoint iterations."""
     monkeypatch.setattr(nms, "PAIRS", pairs)
     cxcywh = torch.tensor([[i * 0.5, 0.5, 1.0, 1.0] for i in range(100)])
     scores = torch.linspace(1, 0.5, 100)[:, None]
@@ -104,7 +104,7 @@ def test_half_precision_boxes_are_compared_in_float32() -> None:
     assert as_rows(found) == as_rows(suppress(cxcywh.half().float(), scores))
 
 
-def test_overflown_boxes_do_not_disturb_the_others() -> None:
+def test_overflowed_boxes_do_not_affect_the_others() -> None:
     cxcywh = torch.tensor([[0.5, 0.5, torch.inf, 0.2], [0.5, torch.nan, 0.2, 0.2], [0.5, 0.5, 0.2, 0.2]]).repeat(2, 1)
     scores = torch.tensor([[0.9], [0.8], [0.7], [0.6], [0.5], [0.4]])
     assert {2, 5} & set(suppress(cxcywh, scores).box_index.tolist()) == {2}

@@ -1,4 +1,4 @@
-"""What a power loss leaves of the files that utils/files.py writes, at every moment; see benchmarks/power_loss.py."""
+"""What a power loss at any moment leaves of the files that utils/files.py writes; see benchmarks/power_loss.py."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ WRITERS = {
     "publish": 'Path(".a.part").write_text("new"); publish(Path(".a.part"), Path("a.txt"))',
     "failed": "try:\n    with atomic_write('a.txt') as stream:\n        stream.write(b'new'); raise OSError\nexcept RunError: pass",
     "run": 'run_folder("runs/train", "exp"); write_text("runs/train/exp/a.txt", "new")',
-    # what the recording must find
+    # faulty writers, which the recording must detect
     "in place": 'Path("a.txt").write_text("new")',
     "no sync": 'Path(".a").write_text("new"); Path(".a").replace("a.txt")',
     "no folder sync": 'write_text("a.txt", "new", durable=False)',
@@ -35,7 +35,7 @@ LATE = {"in place": ("a.txt",), "no sync": ("a.txt",), "no folder sync": ("a.txt
 
 
 def traced(folder: Path, program: str) -> Found:
-    """What a power loss can leave of three old files at every moment of a program."""
+    """What a power loss at any moment of a program can leave of three old files."""
     for name in ("a.txt", "m.xml", "m.bin"):
         (folder / name).write_text("old")
     disk = Disk(folder)

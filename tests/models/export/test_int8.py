@@ -1,4 +1,4 @@
-"""8-bit graphs of every feature cfg, in both engines, and what is quantised in them."""
+"""8-bit graphs of every feature cfg in both engines, and which tensors are quantised."""
 
 from __future__ import annotations
 
@@ -25,16 +25,16 @@ pytest.importorskip("onnx")
 pytest.importorskip("onnxruntime")
 
 CPU = torch.device("cpu")
-# xnor reduces inputs to their signs, which rounding changes near 0: in ONNX Runtime, 0.19 of the spread.
+# xnor reduces inputs to their signs, which rounding flips near 0: by 0.19 of the spread in ONNX Runtime.
 LIMITS = {"xnor_conv": 0.5}
 
 
 def quantization_of(network: Network, images: NDArray[np.float32]) -> Quantization:
-    """Ranges of the extremes in `images`."""
+    """Quantisation with the minimum and maximum of each tensor on `images`."""
     try:
         model, names = observing_bytes(network, RAW)
     except InputError:
-        return Quantization(ranges={})  # nothing to quantise
+        return Quantization(ranges={})  # there is nothing to quantise
     found = OnnxRuntime(model, "observed", CPU).run(images)
     return Quantization(ranges={name: (float(x.min()), float(x.max())) for name, x in zip(names, found, strict=True)})
 
@@ -93,7 +93,7 @@ def test_tensors_that_are_joined_share_a_scale() -> None:
 
 
 @pytest.mark.parametrize(("low", "high"), [(0.0, 6.0), (-0.5, 5.0), (-3.0, -1.0), (1.0, 2.0), (0.0, 0.0), (-1e-9, 1e9)])
-def test_every_grid_has_0_and_its_bounds(low: float, high: float) -> None:
+def test_every_grid_contains_0_and_its_bounds(low: float, high: float) -> None:
     grid = Grid.of(low, high)
     assert 0 <= grid.zero <= 255
     ends = grid.scale * -grid.zero, grid.scale * (255 - grid.zero)

@@ -1,4 +1,4 @@
-"""Every feature cfg as ONNX: what ONNX Runtime and OpenCV compute is what the network computes."""
+"""Every feature cfg as ONNX: ONNX Runtime and OpenCV compute the same as the network."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ NOT_EXPRESSED = {"conv_lstm_bottleneck": "bottleneck", "shortcut_weights_no_norm
 NAMES = sorted(path.stem for path in (REFERENCE / "cfg").glob("*.cfg") if path.stem not in NOT_EXPRESSED)
 RAW = ExportOptions(outputs="raw")
 
-# What this OpenCV cannot run, and why.
+# Networks that OpenCV cannot run, and why.
 NOT_IN_OPENCV = {
     "scale_channels_wh": "5.0.0 computes a product of (n, c, h, w) and (n, 1, h, w) in a layout of its own, and wrongly",
 }
@@ -120,7 +120,7 @@ def test_half(name: str, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(("name", "word"), [("conv_lstm_bottleneck", "bottleneck")])
-def test_what_is_not_expressed_says_so(name: str, word: str, tmp_path: Path) -> None:
+def test_unsupported_layers_are_named(name: str, word: str, tmp_path: Path) -> None:
     with pytest.raises(InputError, match=word):
         build_graph(network_of(name, tmp_path).fold(), RAW)
 
@@ -138,7 +138,7 @@ def _subclasses(kind: type[Layer]) -> set[type[Layer]]:
 
 
 @pytest.mark.parametrize("opset", [12, 99])
-def test_opsets_beyond_the_offer(opset: int, tmp_path: Path) -> None:
+def test_unsupported_opsets(opset: int, tmp_path: Path) -> None:
     with pytest.raises(InputError, match="expected 13 to"):
         build_graph(network_of("conv_basic", tmp_path).fold(), replace(RAW, opset=opset))
 
@@ -148,7 +148,7 @@ def test_no_boxes(tmp_path: Path) -> None:
         build_graph(network_of("conv_basic", tmp_path).fold(), ExportOptions())
 
 
-def test_graph_holds_nothing_that_is_not_needed(tmp_path: Path) -> None:
+def test_graph_has_no_unused_parts(tmp_path: Path) -> None:
     built = build_graph(network_of("yolo_basic", tmp_path).fold(), RAW)
     read = {name for node in built.graph.nodes for name in node.inputs}
     made = {name for node in built.graph.nodes for name in node.outputs}
@@ -170,7 +170,7 @@ def test_metadata(tmp_path: Path) -> None:
     assert theirs == pairs
 
 
-def test_files_that_are_no_model_of_this_program(tmp_path: Path) -> None:
+def test_files_that_are_not_our_models(tmp_path: Path) -> None:
     network = network_of("conv_basic", tmp_path).fold()
     data = onnx_bytes(network, RAW)
     cuts = [data[: len(data) * part // 7] for part in range(7)]
@@ -196,8 +196,8 @@ def test_fixed_batch_takes_any_number_of_images(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("word", sorted(ACTIVATIONS))
-def test_activations_at_their_corners(word: str) -> None:
-    """The functions whose ONNX form is built from other operations than the PyTorch one."""
+def test_activations_at_their_breakpoints(word: str) -> None:
+    """Functions whose ONNX form is composed of other operations than the PyTorch form."""
     onnxruntime = pytest.importorskip("onnxruntime")
     onnx = pytest.importorskip("onnx")
 

@@ -1,4 +1,4 @@
-"""What ends badly, as a user sees it: exit code, one line, nothing executed, nothing half-written."""
+"""Failures as a user sees them: exit code, a one-line message, nothing executed, no incomplete files."""
 
 from __future__ import annotations
 
@@ -22,14 +22,14 @@ from utils.cli import EXIT_BAD_INPUT, EXIT_FAILED, EXIT_OK, run_script
 from utils.errors import InputError
 
 CFG = REFERENCE / "cfg" / "yolo_basic.cfg"
-ROOM = 1000  # bytes that a file may grow to on the full disk
+ROOM = 1000  # maximum size of a file on the full disk, in bytes
 
 Main = Callable[[Sequence[str] | None], int]
 
 
 @contextmanager
 def full_disk() -> Iterator[None]:
-    """Writing more than ROOM bytes to a file fails as on a full disk, from Python and from the libraries."""
+    """Make writing more than ROOM bytes to a file fail as on a full disk, in Python and in native libraries."""
     resource = pytest.importorskip("resource", reason="limits of files are POSIX")
     soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (ROOM, hard))
@@ -47,7 +47,7 @@ def needed(*packages: str) -> None:
 
 @pytest.fixture
 def weights(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A file of weights in the current folder."""
+    """A weights file in the current folder."""
     monkeypatch.chdir(tmp_path)
     path = tmp_path / "a.weights"
     path.write_bytes(weights_file(Network(read_plan(CFG)).tensors(), 7))
@@ -100,7 +100,7 @@ def fails_and_leaves_no_rest(main: Main, flags: list[str], out: str, capsys: pyt
 
 
 @pytest.mark.parametrize("packing", [zipfile.ZIP_BZIP2, zipfile.ZIP_LZMA])
-def test_archives_packed_as_pytorch_never_does(packing: int, tmp_path: Path) -> None:
+def test_archives_compressed_as_pytorch_never_does(packing: int, tmp_path: Path) -> None:
     path = tmp_path / "a.pt"
     with zipfile.ZipFile(path, "w", packing) as archive:
         archive.writestr("archive/data.pkl", bytes(99))

@@ -1,4 +1,4 @@
-"""Networks through every file format and back, byte for byte; and what is refused."""
+"""Networks survive a round trip through every file format byte for byte; and which files are rejected."""
 
 from __future__ import annotations
 
@@ -56,7 +56,7 @@ def test_weights_come_back_byte_for_byte(cfg: Path, suffix: str, tmp_path: Path)
     assert again.plan.cfg.text == network.plan.cfg.text
 
 
-def test_text_of_a_cfg_that_is_no_utf8_survives(tmp_path: Path) -> None:
+def test_cfg_text_that_is_not_utf8_is_preserved(tmp_path: Path) -> None:
     cfg = tmp_path / "a.cfg"
     cfg.write_bytes(b"# caf\xe9\r\n" + PLAIN.read_bytes())
     for name in ("a.pt", "a.safetensors"):
@@ -75,7 +75,7 @@ def test_files_are_the_same_every_time(tmp_path: Path) -> None:
     assert (tmp_path / "1/a.pt").read_bytes() == (tmp_path / "2/a.pt").read_bytes()
 
 
-def test_a_run_s_checkpoint_with_and_without_its_average(tmp_path: Path) -> None:
+def test_a_training_checkpoint_with_and_without_its_average(tmp_path: Path) -> None:
     network = load(PLAIN)
     state = network.state_dict()
     average = {name: value + 1 for name, value in dict(network.named_parameters()).items()}
@@ -99,7 +99,7 @@ def test_a_run_s_checkpoint_with_and_without_its_average(tmp_path: Path) -> None
 
 
 def _pytorch_state(network: Network) -> dict[str, torch.Tensor]:
-    """As programs that build nn.Conv2d and nn.BatchNorm2d from a cfg would save it."""
+    """State dict as saved by programs that build nn.Conv2d and nn.BatchNorm2d from a cfg."""
     state = {}
     for index, layer in enumerate(network):
         items = {item.kind: item.tensor.detach().clone() for item in layer.stored()}
@@ -156,7 +156,7 @@ activation=linear
 
 
 def _port_state() -> dict[str, torch.Tensor]:
-    """A state dict with the names of PyTorch ports, in an order that is not the cfg's."""
+    """State dict with the key names of PyTorch ports, in a different order from the cfg."""
     shapes = {
         "6.Conv2d.weight": (6, 4, 1, 1),
         "6.Conv2d.bias": (6,),

@@ -1,4 +1,4 @@
-"""Headers of safetensors files that lie: refused by our own check, before the library sees them."""
+"""Safetensors files with wrong headers are rejected by our own check, before the library sees them."""
 
 from __future__ import annotations
 
@@ -62,7 +62,7 @@ def test_wrong_headers(data: bytes, message: str, tmp_path: Path, monkeypatch: p
     assert str(path) in str(caught.value)
 
 
-def test_a_true_header_of_another_program(tmp_path: Path) -> None:
+def test_a_correct_header_of_another_program(tmp_path: Path) -> None:
     pytest.importorskip("safetensors")
     path = tmp_path / "a.safetensors"
     path.write_bytes(lying({"a": tensor(0, 4)}, b"1234"))
@@ -79,7 +79,7 @@ def test_no_such_file(tmp_path: Path) -> None:
         load_model(tmp_path / "b.safetensors")
 
 
-def test_every_cut_of_a_true_file(tmp_path: Path) -> None:
+def test_a_correct_file_truncated_anywhere(tmp_path: Path) -> None:
     pytest.importorskip("safetensors")
     whole, cut = tmp_path / "a.safetensors", tmp_path / "b.safetensors"
     save_model(load(PLAIN), whole)

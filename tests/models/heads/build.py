@@ -1,4 +1,4 @@
-"""Heads for tests, straight from a line of cfg."""
+"""Builds heads for tests directly from the text of a cfg section."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from utils.cfg import parse
 
 
 def build_head(text: str, channels: int, width: int = 4, height: int = 3, path: str = "<cfg>") -> Head:
-    """The head of `text`, a section, that reads an input of the given shape."""
+    """Build the head of the section `text`, for an input of the given shape."""
     net = f"[net]\nwidth={width}\nheight={height}\nchannels={channels}\n"
     step = make_plan(parse(net + text, path)).steps[0]
     head = step.section.build(step.site)

@@ -1,4 +1,4 @@
-"""Self-adversarial training: the delta of the heads written out box by box, and how far an image moves."""
+"""Self-adversarial training: the heads' delta written out box by box, and how far an image is perturbed."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ def make(head: str, extra: str = "", before: str = "") -> Network:
 
 
 def plain_delta(output: Any, gaussian: bool) -> Any:
-    """The original's loop over boxes for one image without objects; output (anchors, entries, h, w), in double precision."""
+    """The original's loop over boxes for an image without objects, in double precision; output (anchors, entries, h, w)."""
     at = 8 if gaussian else 4
     delta = torch.zeros_like(output)
     sizes = [(6.0, 4.0), (9.0, 12.0)]
@@ -61,7 +61,7 @@ def plain_delta(output: Any, gaussian: bool) -> Any:
 
 
 @pytest.mark.parametrize("head", [YOLO, GAUSSIAN], ids=["yolo", "gaussian"])
-def test_a_image_moves_as_the_original_says(head: str) -> None:
+def test_an_image_is_perturbed_as_in_the_original(head: str) -> None:
     network = make(head)
     training = Training(network)
     training.begin(5)
@@ -96,13 +96,13 @@ def test_the_attack_makes_objects_vanish_and_keeps_statistics() -> None:
 
 
 @pytest.mark.parametrize(("extra", "moves"), [("", True), ("stopbackward=1\n", False), ("onlyforward=1\n", False)])
-def test_gradients_that_end_before_the_image_leave_it(extra: str, moves: bool) -> None:
+def test_gradients_that_do_not_reach_the_image_leave_it_unchanged(extra: str, moves: bool) -> None:
     training = Training(make(YOLO, extra))
     training.begin(2)
     assert bool(training.attack(torch.rand(2, 3, 4, 4), torch.zeros(2, 6, 5), 8).any()) == moves
 
 
-def test_what_is_no_number_becomes_black() -> None:
+def test_nan_pixels_become_black() -> None:
     assert perturb(torch.ones(1, 1, 1, 2), torch.tensor([[[[float("nan"), 0.25]]]]), 1.0).flatten().tolist() == [
         0,
         0.75,

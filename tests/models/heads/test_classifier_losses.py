@@ -1,4 +1,4 @@
-"""[softmax], [cost] and [contrastive]: values, losses and what passes backwards."""
+"""[softmax], [cost] and [contrastive]: outputs, losses and gradients."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ def test_softmax_loss() -> None:
 
 
 def test_softmax_tree_loss_is_that_of_the_groups_on_the_path(tmp_path: Path) -> None:
-    """One cross entropy for each group of siblings with a target, nothing for the masked ones."""
+    """A cross entropy for each sibling group with a target, and nothing for the masked ones."""
     (tmp_path / "a.tree").write_text("a\nb\na1 0\na2 0\nb1 1\nb2 1\n")
     head = build_head("[softmax]\ntree=a.tree\n", 6, 1, 1, str(tmp_path / "net.cfg"))
     x = torch.randn(2, 6, 1, 1).requires_grad_()
@@ -64,7 +64,7 @@ def test_gradients_pass_softmax_unchanged() -> None:
     torch.testing.assert_close(gradient, weights)
 
 
-def test_softmax_without_loss_is_no_head() -> None:
+def test_softmax_without_loss_is_not_a_head() -> None:
     text = "[net]\nwidth=1\nheight=1\nchannels=4\n[softmax]\n{}[softmax]\n"
     assert [step.index for step in make_plan(parse(text.format("noloss=1\n"))).heads] == [1]
     assert [step.index for step in make_plan(parse(text.format(""))).heads] == [0, 1]
@@ -87,7 +87,7 @@ def test_cost(text: str, cost: float, delta: list[float]) -> None:
     assert (-torch.autograd.grad(loss.value, x)[0]).flatten().tolist() == pytest.approx(delta)
 
 
-def test_layers_that_only_train_pass_their_input_on() -> None:
+def test_training_only_layers_pass_their_input_on() -> None:
     text = "[net]\nwidth=2\nheight=2\nchannels=3\n[cost]\n[contrastive]\nclasses=1\n"
     network = Network(make_plan(parse(text)))
     x = torch.randn(1, 3, 2, 2)

@@ -1,4 +1,4 @@
-"""Boxes of the heads against slow loops written from the formulas, threshold rules, precision, dense boxes."""
+"""Decoding of boxes compared with slow loops over the formulas; thresholds, precision, dense boxes."""
 
 from __future__ import annotations
 
@@ -174,14 +174,14 @@ def test_low_precision_is_decoded_in_float32(
     torch.testing.assert_close(low.scores, exact.scores)
 
 
-def test_objectness_exactly_at_the_threshold_is_none() -> None:
+def test_objectness_exactly_at_the_threshold_gives_no_box() -> None:
     head = build_head("[yolo]\nclasses=1\n", 6)
     assert len(head.decode(head(torch.zeros(1, 6, 3, 4)), 0.5, SIZE_WH).image) == 0
     found = head.decode(head(torch.zeros(1, 6, 3, 4)), 0.4999, SIZE_WH)
     assert len(found.image) == 12 and not found.scores.any()
 
 
-def test_not_a_number_is_no_box() -> None:
+def test_nan_gives_no_box() -> None:
     head = build_head("[yolo]\nclasses=1\n", 6)
     x = torch.full((1, 6, 3, 4), torch.nan)
     assert len(head.decode(head(x), 0.001, SIZE_WH).image) == 0
@@ -215,11 +215,11 @@ def test_tree_softmax_within_groups(tree_head: Head) -> None:
     torch.testing.assert_close(found, expected)
 
 
-def test_tree_finds_the_deepest_sure_class(tree_head: Head) -> None:
+def test_tree_finds_the_deepest_confident_class(tree_head: Head) -> None:
     x = torch.zeros(1, 13, 1, 2)
     x[0, 4] = 3.0
     x[0, 5, 0, 0], x[0, 7, 0, 0], x[0, 11, 0, 0] = 4.0, 4.0, 4.0  # a, a1, a11
-    x[0, 6, 0, 1] = 4.0  # b, undecided below it
+    x[0, 6, 0, 1] = 4.0  # b; no class below it is confident
     found = tree_head.decode(tree_head(x), 0.25, SIZE_WH)
     sure = sigmoid(4.0)
     expected = torch.zeros(2, 8)
@@ -227,6 +227,6 @@ def test_tree_finds_the_deepest_sure_class(tree_head: Head) -> None:
     torch.testing.assert_close(found.scores, expected)
 
 
-def test_suppression_is_the_cfgs() -> None:
+def test_nms_settings_come_from_the_cfg() -> None:
     section = build_head("[yolo]\nclasses=1\nnms_kind=diounms\nbeta_nms=0.7\n", 6).section
     assert isinstance(section, YoloSection) and section.suppression() == ("diounms", 0.7)

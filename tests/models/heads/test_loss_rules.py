@@ -1,4 +1,4 @@
-"""Rules of the losses that the recordings do not reach, and bad truths."""
+"""Rules of the losses that the recordings do not cover, and bad ground truth."""
 
 from __future__ import annotations
 
@@ -38,13 +38,13 @@ def head_and_input(request: pytest.FixtureRequest) -> tuple[Head, Tensor]:
 
 
 def rows(*values: tuple[float, ...]) -> Tensor:
-    """Truths of two images: the given ones in the first, none in the second."""
+    """Ground truth of two images: the given boxes in the first, none in the second."""
     table = torch.zeros(2, 6, 5)
     table[0, : len(values)] = torch.tensor(values).view(-1, 5)
     return table
 
 
-def test_without_truths_all_is_background(head_and_input: tuple[Head, Tensor]) -> None:
+def test_without_ground_truth_everything_is_background(head_and_input: tuple[Head, Tensor]) -> None:
     head, x = head_and_input
     for truth in (rows(), torch.zeros(2, 0, 5)):
         loss = head.loss(x, truth, SIZE_WH, 10**6)
@@ -65,7 +65,7 @@ def test_without_truths_all_is_background(head_and_input: tuple[Head, Tensor]) -
         (1e-9, 1e-9, 1e-9, 1e-9, 2.0),
     ],
 )
-def test_odd_truths_stay_finite_and_in_their_image(
+def test_odd_ground_truth_stays_finite_and_in_its_image(
     head_and_input: tuple[Head, Tensor], truth: tuple[float, ...]
 ) -> None:
     head, x = head_and_input
@@ -78,7 +78,7 @@ def test_odd_truths_stay_finite_and_in_their_image(
 
 
 @pytest.mark.parametrize("class_id", [3.0, 200.0, -1.0])
-def test_class_beyond_the_classes_is_left_out(
+def test_class_ids_out_of_range_are_skipped(
     head_and_input: tuple[Head, Tensor], class_id: float, caplog: pytest.LogCaptureFixture
 ) -> None:
     head, x = head_and_input
@@ -98,7 +98,7 @@ def test_rows_end_at_the_first_without_x(head_and_input: tuple[Head, Tensor]) ->
 
 
 @pytest.mark.parametrize("name", ["yolo-ciou", "Gaussian_yolo", "region"])
-def test_most_truths(name: str) -> None:
+def test_maximum_of_ground_truth_boxes(name: str) -> None:
     text, channels = HEADS[name]
     head = build_head(f"{text}max=1\n", channels)
     x = torch.randn(2, channels, 3, 4)
@@ -107,7 +107,7 @@ def test_most_truths(name: str) -> None:
     assert limited.cost == head.loss(x, rows(first), SIZE_WH, 0).cost
 
 
-def test_not_a_number_in_the_objectness_is_zero() -> None:
+def test_nan_objectness_counts_as_zero() -> None:
     head = build_head("[yolo]\nclasses=1\nanchors=10,10\n", 6)
     x = torch.zeros(1, 6, 3, 4)
     x[0, 4, 1, 1] = torch.nan
@@ -116,7 +116,7 @@ def test_not_a_number_in_the_objectness_is_zero() -> None:
     assert gradient[0, 4, 1, 1] == 0 and gradient.isfinite().all()
 
 
-def test_region_draws_boxes_to_their_anchors_at_first() -> None:
+def test_region_pulls_boxes_towards_their_anchors_at_first() -> None:
     text, channels = HEADS["region"]
     head = build_head(text, channels)
     x = torch.randn(1, channels, 3, 4)
@@ -124,9 +124,9 @@ def test_region_draws_boxes_to_their_anchors_at_first() -> None:
     assert head.loss(x, rows()[:1], SIZE_WH, 12_800).terms["box"] == 0
 
 
-def test_averages_are_those_of_the_line_that_is_printed() -> None:
+def test_averages_match_the_printed_line() -> None:
     head = build_head("[yolo]\nclasses=2\nanchors=16,16\n", 7)
-    x = torch.zeros(1, 7, 3, 4)  # every box: centre of its cell, 16x16 px, objectness and classes one half
+    x = torch.zeros(1, 7, 3, 4)  # every box: centre of its cell, 16x16 px, objectness and class probabilities 0.5
     truth = torch.tensor([[[0.375, 0.5, 16 / 64, 16 / 48, 1.0]]])
     loss = head.loss(x, truth, SIZE_WH, 0)
     expected = {"iou": 1.0, "giou": 1.0, "objectness": 0.5, "class": 0.5, "no_object": 0.5}
@@ -134,7 +134,7 @@ def test_averages_are_those_of_the_line_that_is_printed() -> None:
     assert loss.averages["total_loss"] == pytest.approx(loss.cost) and loss.targets == 1
 
 
-# A slow twin of yolo_layer.c process_batch for the order of several truths in one box (squared error, one head).
+# A slow equivalent of yolo_layer.c process_batch, to test the order of several objects in one box (squared error, one head).
 
 
 def slow_iou(a: list[float], b: list[float]) -> float:
@@ -218,7 +218,7 @@ class SlowYolo:
 
 
 @pytest.mark.parametrize("seed", range(24))
-def test_several_truths_in_one_box(seed: int) -> None:
+def test_several_objects_in_one_box(seed: int) -> None:
     rng = random.Random(seed)
     options: dict[str, float] = {
         "ignore_thresh": rng.choice([0.3, 0.6]),
@@ -234,7 +234,7 @@ def test_several_truths_in_one_box(seed: int) -> None:
     text = "".join(f"{key}={value}\n" for key, value in options.items()) + "anchors=10,20,30,15,14,16\nnum=3\n"
     head = build_head(f"[yolo]\nclasses=4\n{text}counters_per_class={','.join(map(str, counters))}\n", 27, 3, 2)
     x = torch.randn(1, 27, 2, 3, generator=torch.Generator().manual_seed(seed)).requires_grad_()
-    truths = [  # crowded: 8 truths in 6 cells
+    truths = [  # crowded: 8 objects in 6 cells
         [
             rng.uniform(0.05, 0.95),
             rng.uniform(0.05, 0.95),

@@ -1,4 +1,4 @@
-"""Losses of all heads against the original: minus the gradient is the recorded delta, elementwise, the cost the recorded one."""
+"""Losses of all heads compared with the original: the negative gradient equals the recorded delta, the cost the recorded cost."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ def load(path: Path) -> tuple[Head, Tensor, Any, dict[str, Any]]:
 def loss_of(head: Head, x: Tensor, truth: Tensor, meta: dict[str, Any]) -> HeadLoss:
     if not isinstance(head, Detection):
         return head.loss(x, truth.view(len(x), -1, 6)[..., :5], (meta["net_w"], meta["net_h"]), meta["seen"])
-    section = head.section  # its recorded ground truth is a grid already
+    section = head.section  # its recorded ground truth is already a grid
     grid = truth.view(len(x), section.side**2, -1)
     cells = CellTargets(grid[..., 0] != 0, grid[..., 1 : 1 + section.classes], grid[..., 1 + section.classes :])
     return head.cell_loss(x, cells, meta["seen"])

@@ -1,4 +1,4 @@
-"""What is refused or remarked when a head is planned, files that heads name, and fitting them to other classes."""
+"""Errors and warnings when a head is planned, files named by heads, and fitting heads to other classes."""
 
 from __future__ import annotations
 
@@ -67,7 +67,7 @@ def test_refused(text: str, message: str) -> None:
     ("anchors", "effect", "last"),
     [("10,20", "the missing ones are 0.5", (0.5, 0.5)), ("1,2,3,4,5,6", "the last ones are not used", (3.0, 4.0))],
 )
-def test_anchor_lists_of_another_length_are_remarked(
+def test_anchor_lists_of_another_length_give_a_warning(
     anchors: str, effect: str, last: tuple[float, float], caplog: pytest.LogCaptureFixture
 ) -> None:
     with caplog.at_level(logging.WARNING):
@@ -99,7 +99,7 @@ def test_class_factors() -> None:
     assert class_factors(None, 4.0) is None
 
 
-def test_class_map_is_looked_for_beside_the_cfg(tmp_path: Path) -> None:
+def test_class_map_is_found_next_to_the_cfg(tmp_path: Path) -> None:
     folder = tmp_path / "cfg"
     folder.mkdir()
     (tmp_path / "swap.map").write_text("1\n0\n")
@@ -196,7 +196,7 @@ def test_forward_and_dense_can_be_exported(text: str, channels: int) -> None:
 
 
 def test_published_oddities_run_with_a_warning(caplog: pytest.LogCaptureFixture) -> None:
-    """The original runs all three: an anchor of size 0, an unknown nms_kind, and [detection] with coords other than 4."""
+    """The original accepts all three: an anchor of size 0, an unknown nms_kind, and [detection] with coords other than 4."""
     with caplog.at_level(logging.WARNING):
         yolo = build_head("[yolo]\nclasses=3\nnms_kind=soft\nnum=2\nanchors=10,0, 10,20\n", 16)
         detection = build_head("[detection]\nclasses=3\nside=2\ncoords=2\n", 24, 1, 1)

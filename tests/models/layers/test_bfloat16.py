@@ -1,4 +1,4 @@
-"""bfloat16 convolutions on processors without instructions for it, against PyTorch's own imitation of them."""
+"""bfloat16 convolutions on processors without instructions for it, compared with PyTorch's emulation."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ def test_values_and_gradients_of_pytorch(with_biases: bool) -> None:
             x, weights, given
         )
     assert ours.dtype == theirs.dtype == torch.bfloat16
-    one_step = 2**-7  # of bfloat16, relative: sums in another order may round to the neighbour
+    one_step = 2**-7  # relative step of bfloat16: sums in a different order may round to the neighbouring value
     torch.testing.assert_close(ours, theirs, rtol=one_step, atol=1e-2)
     change = torch.randn_like(theirs)
     pairs = zip(torch.autograd.grad(ours, wanted, change), torch.autograd.grad(theirs, wanted, change), strict=True)
@@ -58,7 +58,7 @@ def test_values_and_gradients_of_pytorch(with_biases: bool) -> None:
         torch.testing.assert_close(mine, reference, rtol=2 * one_step, atol=3e-2)
 
 
-def test_what_waits_for_the_backward_pass_is_of_16_bits(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_tensors_saved_for_the_backward_pass_have_16_bits(monkeypatch: pytest.MonkeyPatch) -> None:
     kept = list[tuple[torch.dtype, bool]]()
 
     def hooks(pack: Callable[[Tensor], Tensor], unpack: Callable[[Tensor], Tensor]) -> saved_tensors_hooks:
@@ -72,7 +72,7 @@ def test_what_waits_for_the_backward_pass_is_of_16_bits(monkeypatch: pytest.Monk
     monkeypatch.setattr(bfloat16, "saved_tensors_hooks", hooks)
     x, weights, biases = tensors()
     bfloat16.rounded_to_bfloat16(F.conv2d)(x, weights, biases)
-    assert kept == [(torch.bfloat16, True)] * 2  # and nothing is lost by it
+    assert kept == [(torch.bfloat16, True)] * 2  # and this loses nothing
 
 
 @pytest.mark.parametrize("instructions", [False, True])
@@ -99,7 +99,7 @@ def test_used_in_training_where_instructions_are_missing(instructions: bool, mon
     assert len(calls) == (0 if instructions else 2)
 
 
-def test_instructions_by_what_pytorch_says(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_instructions_as_reported_by_pytorch(monkeypatch: pytest.MonkeyPatch) -> None:
     for says, expected in (({"avx512_bf16": False}, False), ({"amx_bf16": True}, True), ({"bf16": True}, True)):
         monkeypatch.setattr(torch.cpu, "get_capabilities", lambda says=says: says, raising=False)
         bfloat16.has_bfloat16.cache_clear()

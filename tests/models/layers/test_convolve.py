@@ -1,4 +1,4 @@
-"""1x1 convolutions as products of matrices against PyTorch's convolution, values and gradients."""
+"""1x1 convolutions as matrix products, compared with PyTorch's convolution: values and gradients."""
 
 from __future__ import annotations
 
