@@ -88,7 +88,7 @@ def test_labels_without_names_are_not_dropped(tmp_path: Path) -> None:
         ("a.data", "train=a.data\n", "no 'names'"),
         ("a.data", "train=nowhere.txt\nnames=a.data\n", "nowhere.txt"),
         ("a.data", "names=empty\ntrain=a.data\n", "empty"),
-        ("a.csv", "", "unknown kind"),
+        ("a.csv", "", "unknown dataset format"),
         ("a.yaml", "train: nowhere\nnc: 1\n", "tried"),
     ],
 )
