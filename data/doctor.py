@@ -27,12 +27,12 @@ CONSEQUENCES = {
     "labels missing": "the image counts as background",
     MALFORMED: "the label is not used; training skips an image that has no other label",
     "class beyond names": "the label is not used",
-    "degenerate box": "training leaves it out; an evaluation can never match it",
-    "out of range": "training clips it or leaves it out; an evaluation uses it as it is",
+    "degenerate box": "training leaves it out; evaluation can never match it",
+    "out of range": "training clips it or leaves it out; evaluation uses it unchanged",
     "duplicate label": "every copy is used",
     "duplicate image": "every copy is used",
     "size differs": "boxes are placed by the size that the labels state",
-    "class count": "the names count",
+    "class count": "the number of names is used",
 }
 _SLACK_PX = 1.5  # tolerates rounding to whole pixels, and counting from 0 or from 1
 _SAME = 1e-6

@@ -54,9 +54,9 @@ STEPS = (
     Suggestion(
         "your Darknet model", "detect.py --cfg my.cfg --weights my.weights --names my.names --source my.jpg --save-json"
     ),
-    Suggestion("a video, as boxes in a table too", "detect.py --source data/samples/scenes.mp4 --save-csv"),
+    Suggestion("a video, also saving its boxes as a table", "detect.py --source data/samples/scenes.mp4 --save-csv"),
     Suggestion(
-        "train for a minute on drawn scenes; --data my.data: on yours",
+        "train for a minute on generated scenes, or on your own with --data my.data",
         "train.py --cfg cfg/cspdensenetb-ref-prn.cfg --img-size 96 --batch-size 4 --subdivisions 1 --iterations 20",
     ),
     Suggestion(
@@ -65,7 +65,7 @@ STEPS = (
         "--include onnx --out runs/scenes",
         "export",
     ),
-    Suggestion("a page in the browser", "serve.py", "serve"),
+    Suggestion("a web page", "serve.py", "serve"),
 )
 
 

@@ -106,7 +106,7 @@ def find_published(name: str) -> Published:
         if row.name == name:
             return row
     near = difflib.get_close_matches(name, [row.name for row in PUBLISHED], 3)
-    hint = f"; names like it: {', '.join(near)}" if near else "; without a name the list is printed"
+    hint = f"; similar names: {', '.join(near)}" if near else "; run convert.py fetch without a name to list them"
     raise InputError(f"{name}: unknown weights{hint}")
 
 

@@ -161,7 +161,7 @@ def _larger(plan: Plan, factor: float) -> str:
     """The flag for an input that is larger by at least `factor`, at most by 2, in steps of 32 pixels."""
     width, height = (int(np.ceil(side * min(factor, 2.0) / 32) * 32) for side in (plan.input.width, plan.input.height))
     cost = width * height / (plan.input.width * plan.input.height)
-    return f"--img-size {width}{'' if width == height else f' {height}'}, which costs {cost:.1f} times the time"
+    return f"--img-size {width}{'' if width == height else f' {height}'}, which takes {cost:.1f} times as long"
 
 
 def _listed(names: Sequence[str]) -> str:

@@ -123,7 +123,7 @@ def _box(
 ) -> tuple[int, tuple[list[float], int, bool, float]]:
     """Return image id and (cxcywh_rel, class id, crowd, area). Raises ValueError."""
     if not isinstance(entry, dict):
-        raise ValueError("is no object")
+        raise ValueError("is not an object")
     image_id, category_id, bbox = entry.get("image_id"), entry.get("category_id"), entry.get("bbox")
     if not _is_id(image_id) or image_id not in images:
         raise ValueError(f"image_id {image_id!r} is not among the images")
@@ -212,4 +212,4 @@ def choose(files: Sequence[Path], split: str | None, fallbacks: Sequence[str]) -
     if len(files) == 1:
         return files[0]
     listed = ", ".join(str(path) for path in files)
-    raise InputError(f"{files[0].parent}: several annotation files for split '{split}', name one of {listed}")
+    raise InputError(f"{files[0].parent}: several annotation files for split '{split}', pass one of {listed}")

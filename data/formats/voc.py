@@ -70,7 +70,7 @@ def _parse_xml(data: bytes) -> _Element:
         open_elements[-1].parts.append(text)
 
     def entity(*_: object) -> None:
-        raise ValueError("entity declarations are not read")
+        raise ValueError("entity declarations are not allowed")
 
     parser.StartElementHandler, parser.EndElementHandler = start, end
     parser.CharacterDataHandler, parser.EntityDeclHandler = characters, entity

@@ -240,7 +240,7 @@ IMAGE = {"id": 1, "file_name": "a.jpg", "width": 10, "height": 20}
         ({"image_id": 1, "category_id": 5, "bbox": [0, 0, 1, 1e308]}, "bbox: cannot read"),
         ({"image_id": 2**70, "category_id": 5, "bbox": [0, 0, 1, 1]}, "image_id 1180591620717411303424"),
         ({"image_id": 1, "category_id": 5}, "bbox: cannot read None"),
-        ([], "is no object"),
+        ([], "is not an object"),
     ],
 )
 def test_coco_bad_annotation_is_skipped(box: object, message: str) -> None:
