@@ -91,14 +91,14 @@ def main() -> None:
     if options.table_5:
         results["fps"] = frames_per_second(options)
         results["fps_about"] = (
-            f"*Here* is {options.threads} threads of {place}, batch 1, the network alone, by the clock, the best of "
-            f"{options.rounds} medians; `python benchmarks/latency.py --table-5` measures it elsewhere."
+            f"*Here* is {options.threads} threads on {place}, batch 1, only the network, wall-clock time, the best of "
+            f"{options.rounds} medians; `python benchmarks/latency.py --table-5` measures it on your machine."
         )
     else:
         results["ms"] = least_of_all_models(options.rounds)
         results["about"] = (
-            f"*Ours [ms]* is the processor time of a forward pass of one image on one thread of {place}, "
-            f"the least of {PASSES * options.rounds}; `python benchmarks/latency.py` measures it elsewhere."
+            f"*Ours [ms]* is the CPU time of a forward pass with one image and one thread on {place}, "
+            f"the minimum of {PASSES * options.rounds}; `python benchmarks/latency.py` measures it on your machine."
         )
     write_text(options.out, json.dumps(results, indent=1) + "\n")
 
