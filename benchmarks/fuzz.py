@@ -85,7 +85,7 @@ class Progress:
         self._memory = mmap.mmap(-1, self._LAYOUT.size)
 
     def write(self, *values: float) -> None:
-        """values: number, accepted, refused, seconds of the slowest, slowest, KiB of the largest, largest."""
+        """Store number, accepted, refused, seconds of the slowest, slowest, KiB of the largest, largest, in this order."""
         self._LAYOUT.pack_into(self._memory, 0, *values)
 
     def read(self) -> tuple[int, int, int, float, int, int, int]:

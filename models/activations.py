@@ -20,7 +20,7 @@ _SUM_EPS = 1e-4  # activations.c activate_array_normalize_channels
 
 
 class _Gelu(torch.autograd.Function):
-    """activations.h gelu_activate; the gradient is gelu_gradient, applied to the output."""
+    """GELU with the original's gradient (activations.h gelu_activate; gelu_gradient, applied to the output)."""
 
     @staticmethod
     def forward(ctx: Any, x: Tensor) -> Tensor:

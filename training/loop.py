@@ -27,7 +27,7 @@ logger = logging.getLogger(__name__)
 
 
 class Trainable(Protocol):
-    """What is trained; see models/training.py."""
+    """The interface of a network in training, implemented by models/training.py."""
 
     def begin(self, iteration: int) -> None: ...
     def losses(self, images: Tensor, labels: Tensor, seen: int) -> Sequence[HeadLoss]: ...

@@ -159,7 +159,7 @@ def training_length(options: TrainOptions, plan: Plan, images: int) -> int | Non
 
 
 def _of_length(schedule: ScheduleOptions, length: int) -> dict[str, object]:
-    """max_batches, with `steps` scaled in proportion."""
+    """Set max_batches, and scale `steps` in proportion."""
     values: dict[str, object] = {"max_batches": length}
     if schedule.steps and schedule.max_batches:
         values["steps"] = ",".join(str(max(1, round(step * length / schedule.max_batches))) for step in schedule.steps)

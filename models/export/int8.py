@@ -18,8 +18,11 @@ from models.onnx_graph import INPUT, Graph, Node
 Ranges = Mapping[str, tuple[float, float]]
 """Lowest and highest value of each tensor, by name."""
 Engine = Literal["onnxruntime", "openvino"]
-"""onnxruntime computes an operator in 8 bits if its inputs and its output are quantised. openvino fuses activation and
-shortcut into the preceding convolution, so the value between them stays in float."""
+"""The engine to quantise for.
+
+onnxruntime computes an operator in 8 bits if its inputs and its output are quantised. openvino fuses activation and shortcut
+into the preceding convolution, so the value between them stays in float.
+"""
 
 
 @dataclass(frozen=True, kw_only=True)

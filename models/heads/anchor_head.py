@@ -44,7 +44,7 @@ FOCAL_EPSILON = 1e-15
 
 
 class Matches(NamedTuple):
-    """k boxes that match an object: their locations, the object's index in GroundTruth (k,), the IoU (k,)."""
+    """The k boxes that match an object: their locations, the object's index in GroundTruth (k,), the IoU (k,)."""
 
     at: Locations
     gt_index: Tensor
@@ -53,7 +53,7 @@ class Matches(NamedTuple):
 
 @dataclass(frozen=True)
 class Targets:
-    """k boxes and the objects they are trained on, in the order in which they apply: matches by IoU, then anchor matches.
+    """The objects that k boxes are trained on, in the order in which they apply: matches by IoU, then anchor matches.
 
     class_ids: (k,), target class.
     assigned: bool (k,), whether matched by its anchor.

@@ -102,7 +102,7 @@ class Detection(Head):
         )
 
     def forward(self, x: Tensor) -> Tensor:
-        """detection_layer.c forward_detection_layer: a copy, optionally with softmax over the classes."""
+        """Copy the input, optionally with a softmax over the classes (detection_layer.c forward_detection_layer)."""
         if not self.section.softmax:
             return x.float()
         parts = self.parts(x.float())

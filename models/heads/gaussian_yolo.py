@@ -57,9 +57,9 @@ class GaussianYoloSection(AnchorSection):
 
 
 class GaussianYolo(AnchorHead):
-    """Entries of an anchor: x, y, w, h, each followed by its uncertainty; objectness; classes.
+    """Input and output (n, anchors * (9 + classes), h, w).
 
-    Input and output (n, anchors * (9 + classes), h, w).
+    The entries of an anchor are x, y, w, h, each followed by its uncertainty, then objectness and classes.
     """
 
     objectness_at = OBJECTNESS
@@ -71,7 +71,7 @@ class GaussianYolo(AnchorHead):
         return POINTS[self.section.yolo_point]
 
     def forward(self, x: Tensor) -> Tensor:
-        """gaussian_yolo_layer.c forward_gaussian_yolo_layer: logistic on all but w and h, then scale_x_y on x and y."""
+        """Apply a logistic to all but w and h, then scale_x_y to x and y (gaussian_yolo_layer.c forward_gaussian_yolo_layer)."""
         scale = self.section.scale_x_y
         cells = split_anchors(x.float(), self.anchors)
         logistic = cells.sigmoid()
@@ -86,7 +86,7 @@ class GaussianYolo(AnchorHead):
         return torch.cat((point - self.point * size, size), 1)
 
     def scores(self, entries: Tensor) -> Tensor:
-        """get_gaussian_yolo_detections: the mean uncertainty lowers every score."""
+        """Scores lowered by the mean uncertainty of the box (get_gaussian_yolo_detections)."""
         certainty = 1 - entries[:, 1:8:2].mean(1)
         return (entries[:, 8] * certainty)[:, None] * entries[:, 9:]
 
@@ -151,7 +151,7 @@ class GaussianYolo(AnchorHead):
     def _box_delta(
         self, targets: Targets, factor: Tensor, grid_wh: tuple[int, int], size_wh: tuple[int, int]
     ) -> Tensor:
-        """delta_gaussian_yolo_box: (k, 8), each coordinate followed by its uncertainty."""
+        """Box delta (k, 8), each coordinate followed by its uncertainty (delta_gaussian_yolo_box)."""
         section, entries, wanted, at = self.section, targets.entries, targets.wanted, targets.at
         means, deviations = entries[:, 0:8:2], entries[:, 1:8:2]
         sizes = entries.new_tensor(self.own_sizes)[at.anchor]

@@ -151,7 +151,7 @@ class TargetGroups:
 
 
 def group_by_box(at: Locations, shape: Sequence[int]) -> TargetGroups:
-    """Group k targets by location; they are given in the order in which they apply. shape: (images, anchors, h, w)."""
+    """Group k targets, given in the order in which they apply, by location; shape: (images, anchors, h, w)."""
     _, anchors, height, width = shape
     key = ((at.image * anchors + at.anchor) * height + at.row) * width + at.col
     ordered, order = key.sort(stable=True)

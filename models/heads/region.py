@@ -94,7 +94,10 @@ class RegionSection(BoxSection):
 
 
 class Region(GridHead):
-    """Entries of an anchor: x, y, w, h, objectness, classes; x and y stay raw. Input and output (n, num * (5 + classes), h, w)."""
+    """Input and output (n, num * (5 + classes), h, w).
+
+    The entries of an anchor are x, y, w, h, objectness, classes; in the output, x and y are still raw.
+    """
 
     objectness_at = OBJECTNESS
 
@@ -108,7 +111,7 @@ class Region(GridHead):
             raise site.error(f"tree: has {len(self.tree)} classes, expected classes={section.classes}", "tree")
 
     def forward(self, x: Tensor) -> Tensor:
-        """region_layer.c forward_region_layer: logistic on the objectness, optionally softmax on the classes."""
+        """Apply a logistic to the objectness and optionally a softmax to the classes (region_layer.c forward_region_layer)."""
         cells = split_anchors(x.float(), self.anchors)
         box, objectness, classes = cells.split((4, 1, self.section.classes), 2)
         if self.tree is not None:
@@ -138,7 +141,7 @@ class Region(GridHead):
         return objectness * cells[:, :, OBJECTNESS + 1 :].float().amax(2)
 
     def _thresholded(self, objectness: Tensor) -> Tensor:
-        """get_region_boxes: with classfix=-1, objectness below one half counts as zero."""
+        """With classfix=-1, an objectness below 0.5 counts as zero (get_region_boxes)."""
         return torch.where(objectness < 0.5, 0.0, objectness) if self.section.classfix == -1 else objectness
 
     def scores(self, entries: Tensor) -> Tensor:
@@ -267,7 +270,7 @@ class Region(GridHead):
         return state, measures
 
     def _class_delta(self, entries: Tensor, state: Tensor, ids: Tensor, scale: Tensor) -> Tensor:
-        """delta_region_class: (k, classes); with a tree, only the sibling groups on the target's path change."""
+        """Class delta (k, classes); with a tree, only sibling groups on the target's path change (delta_region_class)."""
         found, classes, scale = entries[:, 5:], ids[:, None], scale[:, None]
         if self.tree is not None:
             on_path, of_groups = self.tree.path(ids)
@@ -277,7 +280,7 @@ class Region(GridHead):
 
 
 def _box_delta(entries: Tensor, centre: Tensor, log_size: Tensor, scale: float) -> Tensor:
-    """delta_region_box: (k, 4); an object with a width or height of 0 does not train the size."""
+    """Box delta (k, 4); a width or height of 0 does not train the size (delta_region_box)."""
     logistic = entries[:, :2].sigmoid()
     of_centre = (centre - logistic) * logistic * (1 - logistic)
     return scale * torch.cat((of_centre, finite(log_size - entries[:, 2:4], torch.inf)), 1)

@@ -54,7 +54,7 @@ class YoloSection(AnchorSection):
 
 
 class Yolo(AnchorHead):
-    """Entries of an anchor: x, y, w, h, objectness, classes. Input and output (n, anchors * (5 + classes), h, w)."""
+    """Input and output (n, anchors * (5 + classes), h, w); the entries of an anchor are x, y, w, h, objectness, classes."""
 
     objectness_at = OBJECTNESS
     adversarial_classes = True
@@ -72,7 +72,7 @@ class Yolo(AnchorHead):
         self.register_buffer("shift", torch.where(entry < 2, -0.5 * (scale - 1), 0.0), persistent=False)
 
     def forward(self, x: Tensor) -> Tensor:
-        """yolo_layer.c forward_yolo_layer: logistic on all but w and h, then scale_x_y on x and y."""
+        """Apply a logistic to all entries but w and h, then scale_x_y to x and y (yolo_layer.c forward_yolo_layer)."""
         y = x.float()
         if not self.section.new_coords:
             y = torch.where(self.is_size, y, y.sigmoid())
@@ -144,7 +144,7 @@ class Yolo(AnchorHead):
     def _mse_delta(
         self, targets: Targets, factor: Tensor, grid_wh: tuple[int, int], size_wh: tuple[int, int]
     ) -> Tensor:
-        """delta_yolo_box with squared error: (k, 4). An object with a width or height of 0 does not train the size."""
+        """Box delta (k, 4) of the squared error (delta_yolo_box); a width or height of 0 does not train the size."""
         wanted, entries, at = targets.wanted, targets.entries, targets.at
         sizes = entries.new_tensor(self.own_sizes)[at.anchor]
         centre = wanted[:, :2] * wanted.new_tensor(grid_wh) - at.corner
@@ -154,7 +154,7 @@ class Yolo(AnchorHead):
         return finite(scale[:, None] * (torch.cat((centre, size), 1) - entries[:, :4]), torch.inf)
 
     def _iou_delta(self, targets: Targets, factor: Tensor) -> Tensor:
-        """delta_yolo_box with IoU, GIoU, DIoU or CIoU: (k, 4)."""
+        """Box delta (k, 4) of the IoU, GIoU, DIoU or CIoU loss (delta_yolo_box)."""
         gradient = self.overlap_gradient(targets)
         if not self.section.new_coords:
             gradient = torch.cat((gradient[:, :2], gradient[:, 2:] * targets.entries[:, 2:4].exp()), 1)

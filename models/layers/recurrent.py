@@ -153,9 +153,9 @@ class GruSection(RecurrentSection):
 
 
 class Gru(Recurrent):
-    """z and r are update and reset gate; the candidate goes through a logistic function (gru_layer.c without USET).
+    """Input (steps * n, ...), output (steps * n, outputs, 1, 1).
 
-    Input (steps * n, ...), output (steps * n, outputs, 1, 1).
+    z and r are update and reset gate; the candidate goes through a logistic function (gru_layer.c without USET).
     """
 
     def forward(self, x: Tensor) -> Tensor:
@@ -192,9 +192,9 @@ class LstmSection(RecurrentSection):
 
 
 class Lstm(Recurrent):
-    """f, i, g and o are forget gate, input gate, candidate and output gate.
+    """Input (steps * n, ...), output (steps * n, outputs, 1, 1).
 
-    Input (steps * n, ...), output (steps * n, outputs, 1, 1).
+    f, i, g and o are forget gate, input gate, candidate and output gate.
     """
 
     def forward(self, x: Tensor) -> Tensor:

@@ -1,4 +1,4 @@
-"""data/samples holds what its command draws, and is small."""
+"""The files in data/samples are those that its command draws, and small."""
 
 from __future__ import annotations
 

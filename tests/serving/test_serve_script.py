@@ -1,4 +1,4 @@
-"""serve.py as a user runs it."""
+"""serve.py as run by a user."""
 
 from __future__ import annotations
 
