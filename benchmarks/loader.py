@@ -3,7 +3,7 @@
 The two are measured in turns in one process, so that the ratio holds if the machine's speed drifts: the loader with its worker
 processes while nothing trains, then weight updates on batches made before. Every other sample is a mosaic.
 
-  python benchmarks/loader.py                                        drawn scenes
+  python benchmarks/loader.py                                        generated scenes
   python benchmarks/loader.py --data my.data --img-size 608 --workers 4 --cache-images
 """
 
@@ -35,7 +35,7 @@ def parse_arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     add = parser.add_argument
     add("--cfg", default=str(cfg_path("csppeleenet-efm")))
-    add("--data", help="default: drawn scenes")
+    add("--data", help="data set (default: generated scenes)")
     add("--img-size", type=int, default=416)
     add("--batch-size", type=int, default=8)
     add("--workers", type=int, default=2)

@@ -1,7 +1,7 @@
-"""Reproduce the papers on a small scale: train their backbones and heads with one recipe on drawn images.
+"""Reproduce the papers on a small scale: train their backbones and heads with one recipe on generated images.
 
 Classifiers learn 24 classes of shapes (benchmarks/shapes.py). Detectors start from the CSPPeleeNet of the same seed and learn
-drawn scenes (data/scenes). All nets of a task see the same number of images and are trained by train.py; results are those of
+generated scenes (data/scenes). All nets of a task see the same number of images and are trained by train.py; results are those of
 the last iteration. OUT/results.json and OUT/results.md are written after each training, and a run that was stopped continues
 where it was. --full is for a GPU.
 

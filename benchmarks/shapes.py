@@ -1,4 +1,4 @@
-"""A drawn data set for classifiers: 24 classes of shape x texture x count, with one folder per class.
+"""A generated data set for classifiers: 24 classes of shape x texture x count, with one folder per class.
 
 Each image has one or two equal shapes of any size and angle, filled with stripes, checks or dots, in front of clutter, partly
 behind a bar, and with noise. An image depends only on the seed, its side, its class and its number.

@@ -1,6 +1,6 @@
 """Compare training throughput with the original program, end to end: decoding, augmentation, weight updates.
 
-Both train the same cfg on the same drawn images with the same batch and number of threads. They take turns, so that the ratio
+Both train the same cfg on the same generated images with the same batch and number of threads. They take turns, so that the ratio
 holds if the machine's speed drifts. Images are counted between the lines that both print for every iteration; the first
 iterations, in which caches fill, are left out.
 

@@ -25,7 +25,7 @@ from utils.files import atomic_write
 
 logger = logging.getLogger(__name__)
 
-MAX_VERSION = 100_000  # a larger number in the header is no version
+MAX_VERSION = 100_000  # larger numbers in a header cannot be a version
 HEADER_SIZES = (20, 16)  # with a 64-bit or a 32-bit count of images seen
 
 

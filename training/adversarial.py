@@ -27,7 +27,7 @@ class AdversarialPerturbation:
     def step(self, updates: int, number: int) -> float:
         """Step size for forward pass `number` of an iteration, after `updates` weight updates; 0: no attack.
 
-        After burn_in, a random half of the passes is attacked, with a step that grows in proportion to the iteration.
+        After burn_in, each pass is attacked with probability 0.5 and a step that grows in proportion to the iteration.
         """
         if updates <= self.burn_in or random.Random(f"{self.seed} {updates} {number}").random() < 0.5:
             return 0.0

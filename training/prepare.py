@@ -53,7 +53,7 @@ class DataSplits:
 
 
 def open_splits(path: str | None, names: str | None, *, single_cls: bool, validation: bool, workers: int) -> DataSplits:
-    """Open the data set at `path`; the drawn scenes if `path` is None.
+    """Open the data set at `path`; generated scenes if `path` is None.
 
     names: file of class names to use instead of the data set's.
     Raises InputError if there is nothing to learn from, or no validation set although `validation` requires one.

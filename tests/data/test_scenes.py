@@ -1,4 +1,4 @@
-"""Drawn scenes: exact labels, variety, reproducible by seed, and never incomplete."""
+"""Generated scenes: exact labels, variety, reproducible by seed, and never incomplete."""
 
 from __future__ import annotations
 
