@@ -147,13 +147,13 @@ INTRO = """# Published cfgs as ONNX
 {count} published cfgs (AlexeyAB/darknet, CrossStagePartialNetworks, PartialResidualNetworks, PyTorch_YOLOv4), exported with
 the reproducible random weights of the [recordings](parity.md) and run on a random image. We compare all boxes and
 scores before NMS, or the output of classifiers, with the network in PyTorch. Differences are relative to a value's
-magnitude plus 1. Two columns give the scale: how much *another image* changes the outputs, and how much PyTorch's own
-*rounding* does (the same network before and after folding its batch normalisation). Large networks ran at a smaller
-input size than their cfg's. Where random weights of the recorded magnitude saturate the outputs or amplify rounding,
-smaller ones were used.
+magnitude plus 1. Two columns show the scale: how much the outputs change with *another image*, and how much with
+PyTorch's own *rounding* (the same network before and after folding its batch normalisation). Large networks ran at a
+smaller input size than in their cfg. Where random weights of the recorded magnitude saturate the outputs or amplify
+rounding, smaller weights were used.
 
 **The same** means a difference of at most {tolerance:g} and less than a hundredth of what another image changes; *rounding*
-means a larger one of at most {roundings} times PyTorch's own.
+means a larger difference of at most {roundings} times PyTorch's own.
 
 | engine | the same | rounding | differs | cannot run it |
 |---|---|---|---|---|
@@ -170,11 +170,11 @@ REASONS = """
 - Networks with `xnor=1` reduce inputs to signs. A value near zero that rounds to the other side changes every later
   layer. OpenCV 4.14 computes 3x3 convolutions by Winograd's method and so rounds differently; with
   `net.enableWinograd(False)`, `darknet53_448_xnor` is the same (1e-7).
-- `yolo-small` ends in `[connected]` layers with thousands of inputs, which OpenCV 5.0 sums in another order, and
-  squares its outputs to get the sides of boxes: 626 of 635 boxes are the same (IoU 0.99), the others have an IoU of at
-  least 0.95.
+- `yolo-small` ends in `[connected]` layers with thousands of inputs, which OpenCV 5.0 sums in a different order, and
+  squares its outputs to get the sides of boxes. 626 of 635 boxes are the same (IoU 0.99), and the others have an IoU of
+  at least 0.95.
 - The class tree of `yolo9000` cannot be expressed in ONNX, and `9k.tree` is not distributed with the cfg.
-- The original refuses three of the cfgs, too: they join layers of different shapes.
+- The original also rejects three of the cfgs, because they join layers of different shapes.
 """
 
 
