@@ -178,7 +178,7 @@ NOT_OFFERED = {
     "captcha": "use 'classifier', or train.py",
     "nightmare": "it changes images until a layer fires; use a feature visualisation library with the exported ONNX model",
     "visualize": "`info.py --plot` draws the layers of a cfg",
-    "oneoff": "`convert.py` changes the number of classes; `train.py` fits a cfg to a dataset",
+    "oneoff": "`train.py` fits a cfg to the classes of a dataset",
     "detector draw": "it draws boxes by hand; detect.py draws detections",
     "classifier try": "it supports only networks with 224 x 224 pixels; use 'classifier predict'",
     "classifier test": "use 'classifier predict' with a list of images on stdin",
