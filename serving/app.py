@@ -156,10 +156,10 @@ def _wanted(request: Request, is_classifier: bool) -> DetectionRequest:
     """Parse the detection request in the query string. Raises HTTPException 400."""
     for name in ("conf", "iou"):
         if is_classifier and name in request.query_params:
-            raise HTTPException(400, f"{name}: the model is a classifier, which finds no boxes")
+            raise HTTPException(400, f"{name}: the model is a classifier, which has no boxes")
     unknown = set(request.query_params) - {"conf", "iou", "images"}
     if unknown:
-        raise HTTPException(400, "unknown parameter in the address, expected conf, iou or images")
+        raise HTTPException(400, "unknown query parameter, expected conf, iou or images")
     conf, iou = (
         _number(request, name, usual, least) for name, usual, least in (("conf", 0.25, LEAST_CONF), ("iou", 0.45, 0))
     )
@@ -189,7 +189,7 @@ async def _received(request: Request, limits: Limits) -> Path:
         raise HTTPException(415, f"Content-Type: expected image/*, video/*, application/octet-stream or {_FORM}")
     origin = request.headers.get("origin")
     if is_form and origin is not None and origin.partition("://")[2] != request.headers.get("host"):
-        raise HTTPException(403, "Origin: forms of other sites are refused")
+        raise HTTPException(403, "Origin: forms from other sites are rejected")
     declared = request.headers.get("content-length", "")
     if declared.isdigit() and int(declared) > limit:
         raise HTTPException(413, f"upload: has {int(declared):,} bytes, expected at most {limit:,}")
@@ -234,7 +234,7 @@ async def _file_of_form(request: Request, limits: Limits) -> AsyncGenerator[byte
         form = await MultiPartParser(request.headers, _body(request, limits), max_files=1, max_fields=0).parse()
     except MultiPartException as error:
         text = (
-            f"form: {error.message} Expected one file and nothing else; conf and iou belong to the address: ?conf=0.4"
+            f"form: {error.message} Expected one file and nothing else; pass conf and iou in the URL: ?conf=0.4"
         )
         raise HTTPException(400, text) from None
     try:
@@ -318,7 +318,7 @@ class _Queue:
                 await send(message)
 
             if self.metrics.queue > self.most:
-                text = f"busy: {self.most} requests are being worked on, expected another try later"
+                text = f"busy: {self.most} requests are being processed, try again later"
                 wait = {"Retry-After": str(self.metrics.retry_after(self.most))}
                 await JSONResponse({"error": text}, 503, wait)(scope, receive, watched)
             else:

@@ -70,13 +70,13 @@ def test_a_form(port: int) -> None:
     assert ask(port, "POST", "/detect", form(image(".jpg")), FORM, Origin=f"http://127.0.0.1:{port}")[0] == 200
     assert ask(port, "POST", "/detect", form(image(".jpg")), FORM, Origin="http://[")[0] == 403
     status, _, body = ask(port, "POST", "/detect", form(image(".jpg")), FORM, Origin="http://evil.example")
-    assert status == 403 and "other sites are refused" in told(body)["error"]
+    assert status == 403 and "other sites are rejected" in told(body)["error"]
 
 
 def test_a_form_with_more_than_its_file(port: int) -> None:
     field = b'--b\r\nContent-Disposition: form-data; name="conf"\r\n\r\n0.4\r\n'
     status, _, body = ask(port, "POST", "/detect", field + form(image(".jpg")), FORM)
-    assert status == 400 and "conf and iou belong to the address" in told(body)["error"]
+    assert status == 400 and "pass conf and iou in the URL" in told(body)["error"]
 
 
 def metric(port: int, name: str) -> float:
@@ -180,7 +180,7 @@ def test_a_threshold(port: int) -> None:
         ("/detect", bytes(UPLOAD_BYTES + 1), "image/png", 413, "expected at most 900,000"),
         ("/detect?conf=2", image(".png"), "image/png", 400, "conf: expected a number from 0.01 to 1"),
         ("/detect?conf=nan", image(".png"), "image/png", 400, "conf: expected"),
-        ("/detect?treshold=1", image(".png"), "image/png", 400, "unknown parameter in the address"),
+        ("/detect?treshold=1", image(".png"), "image/png", 400, "unknown query parameter"),
         ("/stream?iou=x", image(".png"), "image/png", 400, "iou: expected a number from 0 to 1"),
         ("/nothing", b"x", "image/png", 404, "Not Found"),
     ],
