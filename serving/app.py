@@ -233,9 +233,7 @@ async def _file_of_form(request: Request, limits: Limits) -> AsyncGenerator[byte
     try:
         form = await MultiPartParser(request.headers, _body(request, limits), max_files=1, max_fields=0).parse()
     except MultiPartException as error:
-        text = (
-            f"form: {error.message} Expected one file and nothing else; pass conf and iou in the URL: ?conf=0.4"
-        )
+        text = f"form: {error.message} Expected one file and nothing else; pass conf and iou in the URL: ?conf=0.4"
         raise HTTPException(400, text) from None
     try:
         for each in form.values():
