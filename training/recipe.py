@@ -24,6 +24,7 @@ _EPOCHS, _LEAST_IMAGES = 120, 24_000  # length of a run without --iterations and
 _BURN_IN, _SETTLING, _LONGEST_BURN_IN = 0.05, 100, 0.2  # part of the run, but at least so many iterations; at most
 _AVERAGED = 0.05  # part of the run that the moving average of the weights spans
 _BN_MOMENTUM = 0.1
+_JITTER = "0.1"  # part of each side that random crops cut off or add
 _SHOWN = 8  # classes described in the advice, the rarest first
 _FEW, _UNBALANCED = 100, 10  # objects of a class; objects of the most frequent class for one of the rarest
 _FIT_GAIN = 0.05  # of mean IoU, from which other anchors are worth it
@@ -62,7 +63,7 @@ def modern(options: TrainOptions, plan: Plan, images: int) -> TrainOptions:
     burn_in = max(_BURN_IN * length, min(_SETTLING, _LONGEST_BURN_IN * length))
     words = [f"learning_rate={_RATE}", f"burn_in={max(1, round(burn_in))}"]
     words += ["ema_alpha=0"] if ScheduleOptions.from_raw(plan.cfg.sections[0]).ema_alpha else []
-    words += [f"{key}={value}" for key, value in HEAD_KEYS.items() if key in keys]
+    words += [f"{key}={value}" for key, value in (HEAD_KEYS | {"jitter": _JITTER}).items() if key in keys]
     return dataclasses.replace(options, overrides=(*words, *options.overrides), **chosen)  # type: ignore[arg-type]
 
 

@@ -64,15 +64,26 @@ def test_the_plan_is_printed_and_nothing_is_trained(folder: Path, capsys: pytest
     text = capsys.readouterr().out
     assert "  max_batches=300\n" in text and "  burn_in=60\n" in text  # 400 epochs of 6 images in batches of 8
     assert "  cos_lr: true\n" in text and "  iou_loss=ciou\n" in text and "  anchors=8,8" not in text
-    assert "2,400 images seen, each of 6 images 400 times" in text
+    assert "  jitter=0.1\n" in text and "2,400 images seen, each of 6 images 400 times" in text
     assert not (folder / "runs").exists()
 
 
 def test_flags_override_the_recipe(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
     flags = ("--batch-size", "2", "--iterations", "50", "--no-cos-lr", "--average", "0", "--anchors", "3")
-    assert command("--recipe", "modern", "--plan", *flags, "--set", "iou_loss=giou", "burn_in=7") == EXIT_OK
+    assert (
+        command("--recipe", "modern", "--plan", *flags, "--set", "iou_loss=giou", "burn_in=7", "jitter=.2") == EXIT_OK
+    )
     text = capsys.readouterr().out
-    for line in ("batch=2", "max_batches=50", "burn_in=7", "iou_loss=giou", "num=3", "cos_lr: false", "average: 0.0"):
+    for line in (
+        "batch=2",
+        "max_batches=50",
+        "burn_in=7",
+        "iou_loss=giou",
+        "jitter=.2",
+        "num=3",
+        "cos_lr: false",
+        "average: 0.0",
+    ):
         assert f"  {line}\n" in text
     Path("my.cfg").write_text(NET + "ema_alpha=0.99\n" + LAYERS + YOLO)
     assert command("--average", "0.9") == EXIT_BAD_INPUT
