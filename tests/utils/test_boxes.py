@@ -84,10 +84,10 @@ def test_two_empty_boxes_overlap_nowhere_and_cost_nothing(name: str) -> None:
 
 @pytest.mark.parametrize("name", MEASURES)
 def test_pairwise_is_elementwise_of_all_pairs(name: str) -> None:
-    a, b = torch.rand(7, 4), torch.rand(5, 4)
+    a, b = torch.rand(7, 4, dtype=torch.float64), torch.rand(5, 4, dtype=torch.float64)
     table = pairwise(MEASURES[name], a, b)
     assert table.shape == (7, 5)
-    np.testing.assert_allclose(table[3], MEASURES[name](a[3].expand(5, 4), b), rtol=1e-6)
+    np.testing.assert_allclose(table[3], MEASURES[name](a[3].expand(5, 4), b), rtol=1e-12)
 
 
 def test_formats_are_inverses() -> None:
