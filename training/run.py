@@ -64,7 +64,8 @@ _CALIBRATION_IMAGES, _CALIBRATION_BATCH = 128, 8  # images in total and per forw
 
 def _announce_stop() -> None:
     """Announce the end from a signal handler, where sys.stderr may be in the middle of a write."""
-    os.write(2, b"\nstopping after this iteration; once more to stop at once\n")
+    with contextlib.suppress(OSError):
+        os.write(2, b"\nstopping after this iteration; once more to stop at once\n")
 
 
 class Run:
