@@ -8,6 +8,7 @@ examples:
   python convert.py compare yolov4.weights yolov4.onnx --cfg yolov4.cfg --image dog.jpg
   python convert.py fetch yolov4-tiny
   python convert.py labels --from train.data --to coco.json
+  python convert.py labels --from exported --to split/my.data --val 0.2
 """
 
 from __future__ import annotations
@@ -23,7 +24,7 @@ from typing import Protocol, TypeAlias
 
 from data.formats.darknet import class_names, read_names
 from data.image import read_image
-from data.sources import open_data
+from data.sources import hold_out, open_data
 from data.writing import write_data
 from inference.compare import Comparison, Side
 from inference.model import AUTO, BACKENDS
@@ -33,7 +34,7 @@ from models.formats.fuse import without_batch_norm
 from models.network import Network
 from models.published import download, file_sha256, find_published, listing
 from models.weights import save_weights
-from utils.cli import EXIT_FAILED, EXIT_OK, flags_of, input_size, run_script, script_parser
+from utils.cli import EXIT_FAILED, EXIT_OK, flags_of, fraction, input_size, run_script, script_parser
 from utils.errors import InputError
 
 logger = logging.getLogger(__name__)
@@ -76,10 +77,14 @@ class Labels:
     source: str
     target: str
     names: str | None
+    val: float | None
     copy: bool
 
     def run(self) -> int:
-        written = write_data(open_data(self.source, names=self.names), self.target, copy=self.copy)
+        dataset = open_data(self.source, names=self.names)
+        if self.val is not None:
+            dataset = hold_out(dataset, self.val)
+        written = write_data(dataset, self.target, copy=self.copy)
         print(f"{written.labels} labels of {written.images} images: {', '.join(map(str, written.files))}")
         for what, count in written.not_converted.items():
             print(f"not converted: {count} {what}")
@@ -93,6 +98,8 @@ def _add_labels(commands: Commands) -> None:
     add("--to", dest="target", required=True, metavar="B",
         help="dataset to write; its extension is the format: .data, .json, .yaml, or none for a Pascal VOC folder")  # fmt: skip
     add("--names", help="names file that replaces the class names of the dataset")
+    add("--val", type=fraction, metavar="F",
+        help="hold out this fraction of the images, chosen at random, for validation: --val 0.2")  # fmt: skip
     add("--copy", action="store_true", help="copy the images that the format needs, instead of linking them")
 
 

@@ -189,7 +189,7 @@ def _fitted(options: TrainOptions, processes: Processes) -> tuple[TrainOptions, 
     if options.recipe:
         options = modern(options, plan, splits.images)
     cfg = fit_cfg(plan, options, splits)
-    for line in advice(make_plan(cfg), splits.checked):
+    for line in advice(make_plan(cfg), splits.checked, options.bn_momentum):
         logger.info("%s", line)
     return options, cfg, splits
 

@@ -27,12 +27,14 @@ CONSEQUENCES = {
     "labels missing": "the image counts as background",
     MALFORMED: "the label is not used; training skips an image that has no other label",
     "class beyond names": "the label is not used",
+    "polygon": "its bounding box is used",
     "degenerate box": "training leaves it out; evaluation can never match it",
     "out of range": "training clips it or leaves it out; evaluation uses it unchanged",
     "duplicate label": "every copy is used",
     "duplicate image": "every copy is used",
     "size differs": "boxes are placed by the size that the labels state",
     "class count": "the number of names is used",
+    "images outside the splits": "they are not used",
 }
 _SLACK_PX = 1.5  # tolerates rounding to whole pixels, and counting from 0 or from 1
 _SAME = 1e-6
@@ -181,10 +183,11 @@ def _duplicate_images(images: Iterable[Path], source: Path) -> Iterator[Finding]
 
 def report(d: DatasetReport, *, examples: int = 3) -> str:
     """Return the text for the console: counts, and the first few findings of each kind with file and line."""
-    present = int((d.class_counts > 0).sum())
+    present = f"{int((d.class_counts > 0).sum())} "
+    present += f"of {len(d.names)} classes" if d.names else "classes without names (--names FILE)"
     lines = [
         f"{d.split}: {d.images} images ({int(d.readable.sum())} readable, {d.background} background), "
-        f"{d.labels} labels, {present} of {len(d.names)} classes"
+        f"{d.labels} labels, {present}"
     ]
     if d.turned:
         lines.append(

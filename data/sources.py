@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
+
 from data.annotations import Dataset, Finding
 from data.formats import coco, darknet, ultralytics, voc
-from data.formats.classification import is_cifar, read_class_folders, split_folders, unpack_cifar
+from data.formats.classification import SPLIT_FOLDERS, is_cifar, read_class_folders, split_folders, unpack_cifar
 from data.formats.coco import annotation_files, choose, split_of
 from data.image import IMAGE_SUFFIXES
 from utils.errors import InputError
@@ -19,6 +21,7 @@ logger = logging.getLogger(__name__)
 
 DATA_SPLITS = {"train": "train", "valid": "val", "test": "test", "trainval": "trainval"}
 ONLY_SPLIT = "all"
+_NAMES_FILES = ("classes.txt", "_darknet.labels", "obj.names")  # of labelImg and Label Studio, Roboflow, CVAT
 # Replacements for a missing split. The original also evaluates on `train` if there is no `valid`.
 _FALLBACKS = {"val": ("test", ONLY_SPLIT, "train"), "test": ("val", ONLY_SPLIT), "train": ("trainval", ONLY_SPLIT)}
 
@@ -28,7 +31,8 @@ def open_data(path: str | Path, split: str | None = None, *, names: str | Path |
 
     Formats: `.data` (Darknet), `.yaml` (Ultralytics), `.json` (COCO), a folder with Annotations (Pascal VOC) or with COCO's
     JSON files (only that of the split is read), a folder with ImageNet's layout (split/class/image) or with CIFAR-10's
-    batches, a folder of images, or a `.txt` list of images. A missing split is replaced by a similar one, with a warning.
+    batches, a folder of images as labelling tools export it, or a `.txt` list of images. A missing split is replaced by
+    a similar one, with a warning.
     names: a names file that replaces the data set's own.
     """
     path = Path(path)
@@ -48,12 +52,13 @@ def _opener(path: Path) -> Callable[[Path, tuple[str, ...] | None], Dataset]:
         ".yaml": _open_ultralytics,
         ".yml": _open_ultralytics,
         ".json": _open_coco,
-        ".txt": _open_images,
+        ".txt": _open_list,
     }
     if is_folder(path):
         if is_cifar(path) or split_folders(path):
             return _open_class_folders
-        return _open_voc if is_folder(path / "Annotations") else _open_images
+        voc_folders = is_folder(path / "Annotations") and is_folder(path / "JPEGImages")
+        return _open_voc if voc_folders else _open_folder
     if not exists(path):
         raise InputError(f"{path}: no such dataset")
     if path.suffix.lower() not in by_suffix:
@@ -62,6 +67,24 @@ def _opener(path: Path) -> Callable[[Path, tuple[str, ...] | None], Dataset]:
             "CIFAR-10, images)"
         )
     return by_suffix[path.suffix.lower()]
+
+
+def hold_out(dataset: Dataset, fraction: float) -> Dataset:
+    """Return the data set with a random `fraction` of its images, the same each time, as the split "val".
+
+    Raises InputError if it has that split, or too few images.
+    """
+    name = "train" if "train" in dataset.splits else ONLY_SPLIT
+    if "val" in dataset.splits or name not in dataset.splits:
+        raise InputError(f"{dataset.source}: has the splits {', '.join(dataset.splits)}, expected no 'val'")
+    images = list(dict.fromkeys(dataset.splits[name]))
+    count = max(1, round(fraction * len(images)))
+    if count >= len(images):
+        raise InputError(f"{dataset.source}: {len(images)} images are too few to hold out a part for validation")
+    held = {images[i] for i in np.random.default_rng(0).permutation(len(images))[:count]}
+    train, val = (tuple(each for each in dataset.splits[name] if (each in held) == out) for out in (False, True))
+    others = {split: images for split, images in dataset.splits.items() if split != name}
+    return replace(dataset, splits={"train": train, "val": val, **others})
 
 
 def _only(dataset: Dataset, split: str) -> Dataset:
@@ -82,8 +105,7 @@ def images_in(folder: Path) -> tuple[Path, ...]:
     return tuple(found)
 
 
-def _first_existing(entry: str, bases: Iterable[Path], what: str) -> Path:
-    tried = list(dict.fromkeys(base / entry for base in bases))
+def _first_existing(tried: Collection[Path], what: str) -> Path:
     for path in tried:
         if exists(path):
             return path
@@ -97,24 +119,23 @@ def _list_or_folder(path: Path) -> tuple[Path, ...]:
 def _open_darknet(path: Path, names: tuple[str, ...] | None) -> Dataset:
     """Open a `.data` file; its entries are relative to the working directory, as in the original, its folder or the parent."""
     options = darknet.parse_data(read_text(path, "data", paths=True), str(path))
-    bases = (Path(), path.parent, path.parent.parent)
-    labels = _path_labels(path, options, bases)
+
+    def find(key: str) -> Path:
+        return _first_existing(darknet.candidates(options[key], path.parent), f"{path}: {key}")
+
+    # Text that identifies each class in image paths (classifier.c train_classifier).
+    labels = darknet.read_names(find("labels")) if "labels" in options else ()
     if labels and "names" not in options:
         names = names or labels
-    names, findings = _data_names(path, options, names, bases)
+    names, findings = _data_names(path, options, names, find)
     if labels and len(labels) != len(names):
         raise InputError(f"{path}: {len(labels)} labels and {len(names)} names, expected the same number")
-    splits = {
-        split: _list_or_folder(_first_existing(options[key], bases, f"{path}: {key}"))
-        for key, split in DATA_SPLITS.items()
-        if key in options
-    }
+    splits = {split: _list_or_folder(find(key)) for key, split in DATA_SPLITS.items() if key in options}
     if not splits:
         raise InputError(f"{path}: none of {', '.join(DATA_SPLITS)}, expected at least one list of images")
     difficult: dict[Path, Path] = {}
     if "difficult" in options:
-        hard = _first_existing(options["difficult"], bases, f"{path}: difficult")
-        difficult = darknet.read_difficult(hard, splits.get("val", ()))
+        difficult = darknet.read_difficult(find("difficult"), splits.get("val", ()))
     return Dataset(
         source=path,
         names=names,
@@ -126,20 +147,13 @@ def _open_darknet(path: Path, names: tuple[str, ...] | None) -> Dataset:
     )
 
 
-def _path_labels(path: Path, options: Mapping[str, str], bases: Iterable[Path]) -> tuple[str, ...]:
-    """Return the text that identifies each class in image paths (key `labels`, classifier.c train_classifier)."""
-    if "labels" not in options:
-        return ()
-    return darknet.read_names(_first_existing(options["labels"], bases, f"{path}: labels"))
-
-
 def _data_names(
-    path: Path, options: Mapping[str, str], names: tuple[str, ...] | None, bases: Iterable[Path]
+    path: Path, options: Mapping[str, str], names: tuple[str, ...] | None, find: Callable[[str], Path]
 ) -> tuple[tuple[str, ...], tuple[Finding, ...]]:
     if names is None:
         if "names" not in options:
             raise InputError(f"{path}: no 'names', expected names = <file with one class name per line>")
-        names = darknet.read_names(_first_existing(options["names"], bases, f"{path}: names"))
+        names = darknet.read_names(find("names"))
     count = options.get("classes", str(len(names)))
     if count != str(len(names)):
         text = f"classes is {count}, but there are {len(names)} names; the names determine the classes"
@@ -147,9 +161,59 @@ def _data_names(
     return names, ()
 
 
-def _open_images(path: Path, names: tuple[str, ...] | None) -> Dataset:
-    splits = {ONLY_SPLIT: _list_or_folder(path)}
+def _open_list(path: Path, names: tuple[str, ...] | None) -> Dataset:
+    splits = {ONLY_SPLIT: darknet.read_list(path)}
     return Dataset(source=path, names=names or (), splits=splits, read=darknet.TextLabels())
+
+
+def _open_folder(path: Path, names: tuple[str, ...] | None) -> Dataset:
+    """Open a folder as labelling tools export it.
+
+    It has data.yaml or a `.data` file, or images (all of them, or in folders such as train and valid) with Darknet's or
+    Pascal VOC's labels.
+    """
+    described = [each for each in (*sorted(path.glob("*.data")), path / "data.yaml") if is_file(each)]
+    if len(described) == 1:
+        return _opener(described[0])(described[0], names)
+    splits, findings = _splits_of_folder(path)
+    images = [image for each in splits.values() for image in each]
+    names = names or _names_in(path)
+    xml: list[Path] = []
+    if not any(exists(each) for image in images for each in darknet.label_candidates(image)):
+        xml = [each for image in images for each in voc.label_candidates(image) if exists(each)]
+    if not xml:
+        return Dataset(source=path, names=names, splits=splits, read=darknet.TextLabels(), findings=findings)
+    names = names or tuple(sorted(_names_in_xml(xml)))
+    return Dataset(source=path, names=names, splits=splits, read=voc.XmlLabels(None, names), findings=findings)
+
+
+def _splits_of_folder(path: Path) -> tuple[dict[str, tuple[Path, ...]], tuple[Finding, ...]]:
+    """Return the images of each split, by the folders train, valid and test in `path` or in `path`/images."""
+    images = images_in(path)
+    for parent in (path, path / "images"):
+        folders = {split: parent / name for name, split in SPLIT_FOLDERS.items() if is_folder(parent / name)}
+        if "train" in folders:
+            splits = {
+                split: tuple(each for each in images if folder in each.parents) for split, folder in folders.items()
+            }
+            unused = len(images) - sum(map(len, splits.values()))
+            text = (
+                f"{unused} of {len(images)} images outside of {', '.join(str(folder) for folder in folders.values())}"
+            )
+            outside = Finding(kind="images outside the splits", place=str(path), text=text)
+            return {split: each for split, each in splits.items() if each}, (outside,) * bool(unused)
+    return {ONLY_SPLIT: images}, ()
+
+
+def _names_in(folder: Path) -> tuple[str, ...]:
+    """Return the class names that a labelling tool saved in a folder of images; none if there are none."""
+    folders = (folder, folder / "train", folder / "labels", *(folder.parent,) * (folder.name == "images"))
+    files = (each / name for each in folders for name in _NAMES_FILES)
+    return next((darknet.read_names(each) for each in files if is_file(each)), ())
+
+
+def _names_in_xml(files: Iterable[Path]) -> set[str]:
+    return {name for path in files for name in voc.names_in(path.read_bytes())}
 
 
 def _open_class_folders(path: Path, names: tuple[str, ...] | None) -> Dataset:
@@ -170,10 +234,14 @@ def _open_class_folders(path: Path, names: tuple[str, ...] | None) -> Dataset:
 
 def _open_ultralytics(path: Path, names: tuple[str, ...] | None) -> Dataset:
     own_names, entries, root = ultralytics.parse_yaml(read_text(path, "yaml"), str(path))
-    bases = [path.parent / root, Path(root)]
+    bases = (path.parent / root, Path(root))
     splits = {}
     for split, places in entries.items():
-        found = (_list_or_folder(_first_existing(place, bases, f"{path}: {split}")) for place in places)
+        # Roboflow writes ../train/images for the folder train next to the file.
+        tried = [
+            tuple(base / each for each in (place, place.removeprefix("../")) for base in bases) for place in places
+        ]
+        found = (_list_or_folder(_first_existing(list(dict.fromkeys(paths)), f"{path}: {split}")) for paths in tried)
         splits[split] = tuple(image for images in found for image in images)
     return Dataset(source=path, names=names or own_names, splits=splits, read=darknet.TextLabels())
 
@@ -213,10 +281,7 @@ def _open_voc(path: Path, names: tuple[str, ...] | None) -> Dataset:
     if names is None and is_file(own_names):
         names = darknet.read_names(own_names)
     if names is None:
-        used: set[str] = set()
-        for xml in sorted(annotations.glob("*.xml")):
-            used |= voc.names_in(xml.read_bytes())
-        names = voc.order_names(used)
+        names = voc.order_names(_names_in_xml(annotations.glob("*.xml")))
     splits = {
         split: tuple(images.get(stem, path / "JPEGImages" / f"{stem}.jpg") for stem in stems)
         for split, stems in sets.items()

@@ -129,6 +129,11 @@ def stand_ins(environment: dict[str, str]) -> None:
     for name in _IMAGES:
         shutil.copy(ROOT / "data" / "samples" / "scene1.jpg", name)
     shutil.copy(ROOT / "data" / "samples" / "scenes.mp4", "video.mp4")
+    Path("exported").mkdir(exist_ok=True)
+    for image in sorted((ROOT / "data" / "samples").glob("*.jpg")):
+        shutil.copy(image, "exported")
+        Path("exported", f"{image.stem}.txt").write_text("0 0.5 0.5 0.1 0.2\n", "utf-8")
+    Path("exported", "classes.txt").write_text("part\n", "utf-8")
     Path("list.txt").write_text("".join(f"{name}\n" for name in _IMAGES), "utf-8")
     for number, (split, name) in enumerate(itertools.product(("train", "val"), ("n01440764", "n01443537")), start=1):
         folder = Path("imagenet", split, name)

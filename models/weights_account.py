@@ -74,7 +74,8 @@ def describe_mismatch(plan: Plan, sizes: dict[int, int], size: int) -> str:
         return f"{text}; the file ends in the middle of a number; it is truncated or not a weights file"
     classes = other_classes(plan, sizes, size)
     if classes is not None:
-        return f"{text}: it looks like this network for {classes} classes; partial loading (--partial) loads all but its heads"
+        made_for = f"{classes} class{'es' * (classes != 1)}"
+        return f"{text}: it looks like this network for {made_for}; partial loading (--partial) loads all but its heads"
     if found > needed:
         return f"{text}: {4 * (found - needed):,} bytes are left over after the last layer; it belongs to a different network"
     left = found

@@ -26,7 +26,7 @@ from models.weights import copy_layers, load_weights
 from training.options import TrainOptions
 from utils import cfg as cfg_text
 from utils.cfg import Cfg
-from utils.cli import input_size
+from utils.cli import as_typed, input_size
 from utils.errors import InputError
 from utils.net_options import NET_AUDIENCES, ScheduleOptions
 from utils.torch_files import is_torch_file
@@ -63,11 +63,14 @@ def open_splits(path: str | None, names: str | None, *, single_cls: bool, valida
         path = str(make_scenes(SCENES, SCENES_COUNT))
     train, val = (open_data(path, split, names=names) for split in ("train", "val"))
     if not train.names:
-        raise InputError(f"{path}: no class names; pass a names file with --names")
+        raise InputError(f"{path}: no class names, expected --names FILE with one name per line")
     if single_cls:
         train, val = single_class(train), single_class(val)
     if validation and not val.splits["val"]:
         raise InputError(f"{val.source}: no images in split 'val'; train without validation with --no-val")
+    if validation and set(val.splits["val"]) == set(train.splits["train"]):
+        hint = as_typed("python convert.py labels --val 0.2")
+        logger.warning("%s: no validation images, so mAP is that of the training images; hold some out: %s", path, hint)
     return DataSplits(train=train, val=val, checked=check_dataset(train, "train", workers=workers))
 
 

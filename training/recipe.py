@@ -84,8 +84,8 @@ def describe(options: TrainOptions, defaults: TrainOptions, cfg: Cfg, images: in
     return "\n".join([*lines, f"{seen:,} images seen, each of {images} images {seen / images:.0f} times"])
 
 
-def advice(plan: Plan, checked: DatasetReport) -> Iterator[str]:
-    """What to expect from a training, and settings worth trying. plan: of the fitted cfg."""
+def advice(plan: Plan, checked: DatasetReport, bn_momentum: float | None) -> Iterator[str]:
+    """What to expect from a training, and settings worth trying. plan: of the fitted cfg. bn_momentum: the flag's value."""
     heads = anchor_heads(plan)
     if not heads or not checked.labels:
         return
@@ -103,7 +103,8 @@ def advice(plan: Plan, checked: DatasetReport) -> Iterator[str]:
             smallest = (checked.names[c], float(own.min()))
         if c in present[:_SHOWN]:
             images = len(np.unique(image_of[checked.class_ids == c]))
-            yield f"  {checked.names[c]}: {counts[c]} in {images} images, median {own[0]:.0f}x{own[1]:.0f} pixels"
+            where = f"{images} image{'s' * (images > 1)}"
+            yield f"  {checked.names[c]}: {counts[c]} in {where}, median {own[0]:.0f}x{own[1]:.0f} pixels"
     if len(present) > _SHOWN:
         yield f"  and {len(present) - _SHOWN} classes with more objects"
     yield from _advice_on_anchors(plan, sizes, checked)
@@ -121,6 +122,8 @@ def advice(plan: Plan, checked: DatasetReport) -> Iterator[str]:
         names = checked.names[present[-1]], checked.names[present[0]]
         yield f"  {ratio:.0f} times as many {names[0]} as {names[1]}: --class-balanced draws rare classes more often"
     yield from _advice_on_length(plan, checked.images)
+    if bn_momentum is None and _passes(plan) < _LEAST_PASSES:
+        yield "  too few forward passes for batch-norm statistics to settle: --bn-momentum 0.1"
 
 
 def _advice_on_anchors(plan: Plan, sizes: NDArray[np.float64], checked: DatasetReport) -> Iterator[str]:
@@ -149,13 +152,17 @@ def _advice_on_length(plan: Plan, images: int) -> Iterator[str]:
     schedule = ScheduleOptions.from_raw(plan.cfg.sections[0])
     length, batch = schedule.max_batches, max(1, plan.net.batch)
     epochs = length * batch / images
+    shown = f"  {length} iterations show each image {epochs:.{0 if epochs >= 10 else 1}f} times"
     wanted = _own_length(batch, images)
     if length < 0.9 * wanted:
-        yield f"  {length} iterations show each image {epochs:.0f} times: expect more from --iterations {wanted}"
+        yield f"{shown}: expect more from --iterations {wanted}"
     elif epochs > _MOST_EPOCHS:
-        yield f"  {length} iterations show each image {epochs:.0f} times: --iterations {wanted} may be enough"
-    if length * plan.net.subdivisions < _LEAST_PASSES:
-        yield "  too few forward passes for batch-norm statistics to settle: --bn-momentum 0.1"
+        yield f"{shown}: --iterations {wanted} may be enough"
+
+
+def _passes(plan: Plan) -> int:
+    """Forward passes of a training."""
+    return ScheduleOptions.from_raw(plan.cfg.sections[0]).max_batches * plan.net.subdivisions
 
 
 def _larger(plan: Plan, factor: float) -> str:

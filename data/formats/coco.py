@@ -186,7 +186,13 @@ def format_coco(
 
 
 SPLITS = ("train", "val", "test")
-_PATTERNS = ("instances*.json", "annotations/instances*.json", "*/_annotations.coco.json", "_annotations.coco.json")
+_PATTERNS = (
+    "instances*.json",
+    "annotations/instances*.json",
+    "*/_annotations.coco.json",
+    "_annotations.coco.json",
+    "result.json",
+)
 
 
 def split_of(path: Path) -> str | None:
@@ -204,7 +210,10 @@ def annotation_files(folder: Path) -> tuple[Path, ...]:
 
 
 def choose(files: Sequence[Path], split: str | None, fallbacks: Sequence[str]) -> Path:
-    """Return the file of a split or of the first of `fallbacks`, or the only file. Raises InputError if it is ambiguous."""
+    """Return the file of a split or of the first of `fallbacks`, or the only file. Raises InputError if it is ambiguous.
+
+    split: None for all of them.
+    """
     for wanted in (split, *fallbacks):
         found = [path for path in files if split_of(path) == wanted]
         if len(found) == 1:
@@ -212,4 +221,6 @@ def choose(files: Sequence[Path], split: str | None, fallbacks: Sequence[str]) -
     if len(files) == 1:
         return files[0]
     listed = ", ".join(str(path) for path in files)
-    raise InputError(f"{files[0].parent}: several annotation files for split '{split}', pass one of {listed}")
+    if split is None:
+        raise InputError(f"several annotation files: choose a split (--split train) or pass one of {listed}")
+    raise InputError(f"several annotation files for split '{split}': pass one of {listed}")

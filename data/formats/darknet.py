@@ -38,8 +38,8 @@ def label_candidates(image: Path) -> tuple[Path, ...]:
     `/labels/`, as in Ultralytics data sets.
     """
     posix = image.as_posix()
-    head, found, tail = posix.rpartition("/images/")
-    replaced = f"{head}/labels/{tail}" if found else posix
+    head, found, tail = f"/{posix}".rpartition("/images/")
+    replaced = f"{head}/labels/{tail}"[1:] if found else posix
     return tuple(dict.fromkeys((_text_beside(posix), original_label_path(image), _text_beside(replaced))))
 
 
@@ -67,7 +67,8 @@ class _Rows(NamedTuple):
 def parse_labels(text: str, place: str) -> _Rows:
     """Parse a label file; malformed lines are skipped, whereas the original stops reading there (read_boxes, src/data.c).
 
-    A sixth value, the confidence written by `detect.py --save-conf`, is ignored.
+    A sixth value, the confidence written by `detect.py --save-conf`, is ignored. A polygon (class x1 y1 x2 y2 x3 y3 ...),
+    as labelling tools export segments, becomes its bounding box.
     """
     rows = _Rows([], [], [], [])
     for number, line in enumerate(text.splitlines(), 1):
@@ -78,26 +79,37 @@ def parse_labels(text: str, place: str) -> _Rows:
         if problem:
             rows.findings.append(Finding(kind=MALFORMED, place=place, line=number, text=problem))
             continue
+        values = [float(word) for word in words[1:]]
+        if len(words) > 6:
+            text = f"polygon of {len(values) // 2} corners, expected class cx cy w h"
+            rows.findings.append(Finding(kind="polygon", place=place, line=number, text=text))
+            values = _bounding_box(values)
         rows.class_ids.append(int(words[0]))
-        rows.boxes.append([float(word) for word in words[1:5]])
+        rows.boxes.append(values[:4])
         rows.lines.append(number)
     return rows
 
 
 def _bad_label(words: Sequence[str]) -> str | None:
-    if len(words) not in (5, 6):
-        shape = ", not the corners of a polygon" if len(words) > 6 and len(words) % 2 else ""
-        return f"found {len(words)} values, expected 5: class cx cy w h{shape}"
+    if len(words) < 5 or (len(words) > 6 and len(words) % 2 == 0):
+        return f"found {len(words)} values, expected 5: class cx cy w h"
     if not _WHOLE.fullmatch(words[0]) or (words[0][0] == "-" and words[0].strip("-0")):
         return f"class id: cannot read '{words[0]:.40}', expected an integer, 0 or above"
     if len(words[0].lstrip("+0")) > _ID_DIGITS:
         return f"class id: {words[0]:.40} is too large"
-    for name, word in zip(("cx", "cy", "w", "h", "confidence"), words[1:], strict=False):
+    columns = ("cx", "cy", "w", "h", "confidence") if len(words) <= 6 else ("polygon",) * (len(words) - 1)
+    for name, word in zip(columns, words[1:], strict=False):
         if not _REAL.fullmatch(word) or not math.isfinite(float(word)):
             return f"{name}: cannot read '{word}', expected a finite number"
     if len(words) == 6 and not 0 <= float(words[5]) <= 1:
         return f"confidence: {words[5]} is out of range, expected 0 to 1 (or 5 values: class cx cy w h)"
     return None
+
+
+def _bounding_box(corners: Sequence[float]) -> list[float]:
+    """Return cx, cy, w, h of the box around the corners x1, y1, x2, y2, ..."""
+    (left, right), (top, bottom) = ((min(axis), max(axis)) for axis in (corners[::2], corners[1::2]))
+    return [(left + right) / 2, (top + bottom) / 2, right - left, bottom - top]
 
 
 def format_labels(annotation: Annotation, *, difficult: bool = False) -> str:
@@ -117,13 +129,13 @@ class TextLabels:
     difficult: Mapping[Path, Path] = field(default_factory=dict)
 
     def __call__(self, image: Path) -> Annotation:
-        candidates = label_candidates(image)
-        for path in candidates:
+        paths = label_candidates(image)
+        for path in paths:
             text = _text_if_there(path)
             if text is not None:
                 break
         else:
-            tried = ", ".join(map(str, candidates))
+            tried = ", ".join(map(str, paths))
             missing = Finding(kind="labels missing", place=str(image), text=f"no label file; tried {tried}")
             return Annotation.of(image, findings=(missing,))
         easy = parse_labels(text, str(path))
@@ -167,18 +179,28 @@ def format_data(options: Mapping[str, str]) -> str:
     return "".join(f"{key} = {value}\n" for key, value in options.items())
 
 
+def candidates(entry: str, folder: Path) -> tuple[Path, ...]:
+    """Return where an entry of a `.data` file in `folder` may be: relative to the working directory, as in the original,
+    to `folder` or to its parent.
+
+    A leading `data/` is optional: data sets exported by CVAT are meant to be unpacked into the original's folder data.
+    """
+    entries = (entry, entry.removeprefix("data/"))
+    return tuple(dict.fromkeys(base / each for each in entries for base in (Path(), folder, folder.parent)))
+
+
 def read_names(path: str | Path) -> tuple[str, ...]:
     """Read class names, in order of class id, from a names file, or from the one that a .data file refers to.
 
-    The latter is relative to the working directory (as in the original), the .data file's folder or its parent.
-    Raises InputError if it is missing or empty.
+    The latter is searched for as by `candidates`. Raises InputError if it is missing or empty.
     """
     if Path(path).suffix == ".data":
         options = parse_data(read_text(path, "data file"), str(path))
         if "names" not in options:
             raise InputError(f"{path}: no 'names', expected names = <file with one class name per line>")
-        folder, named = Path(path).parent, Path(options["names"])
-        path = next((base / named for base in (Path(), folder, folder.parent) if exists(base / named)), named)
+        path = next(
+            (each for each in candidates(options["names"], Path(path).parent) if exists(each)), options["names"]
+        )
     names = tuple(line.strip() for line in read_text(path, "names").rstrip().splitlines())
     if not names:
         raise InputError(f"{path}: no names, expected one class name per line")
@@ -199,6 +221,8 @@ def read_list(path: Path) -> tuple[Path, ...]:
     """Read the paths in a list file, one per line."""
     entries = parse_list(read_text(path, "list", paths=True))
     base = list_base(entries, path)
+    if entries and not exists(base / entries[0]) and exists(path.parent / entries[0].removeprefix("data/")):
+        return tuple(path.parent / entry.removeprefix("data/") for entry in entries)  # see `candidates`
     return tuple(base / entry for entry in entries)
 
 

@@ -15,7 +15,7 @@ from xml.sax.saxutils import escape
 
 from data.annotations import MALFORMED, Annotation, Finding
 from utils.errors import InputError
-from utils.files import read_text
+from utils.files import exists, read_text
 
 VOC_NAMES = (
     *("aeroplane", "bicycle", "bird", "boat", "bottle", "bus", "car", "cat", "chair", "cow"),
@@ -182,20 +182,29 @@ def format_annotation(annotation: Annotation, size_wh: tuple[int, int], names: t
     return "\n".join([*out, "</annotation>\n"])
 
 
+def label_candidates(image: Path) -> tuple[Path, ...]:
+    """Return where labelling tools save the XML file of an image: next to it, or in a folder next to its `images`."""
+    beside = image.with_suffix(".xml")
+    head, found, tail = f"/{beside.as_posix()}".rpartition("/images/")
+    folders = ("annotations", "Annotations") if found else ()
+    return (beside, *(Path(f"{head}/{folder}/{tail}"[1:]) for folder in folders))
+
+
 @dataclass(frozen=True)
 class XmlLabels:
-    """A reader of labels from `annotations`/NAME.xml."""
+    """A reader of labels from `annotations`/NAME.xml, or, if that is None, from one of `label_candidates`."""
 
-    annotations: Path
+    annotations: Path | None
     names: tuple[str, ...]
 
     def __call__(self, image: Path) -> Annotation:
-        path = self.annotations / f"{image.stem}.xml"
+        paths = label_candidates(image) if self.annotations is None else (self.annotations / f"{image.stem}.xml",)
+        path = next(filter(exists, paths), paths[0])
         try:
             data = path.read_bytes()
         except OSError:
-            missing = Finding(kind="labels missing", place=str(image), text=f"no label file; tried {path}")
-            return Annotation.of(image, findings=(missing,))
+            text = f"no label file; tried {', '.join(map(str, paths))}"
+            return Annotation.of(image, findings=(Finding(kind="labels missing", place=str(image), text=text),))
         return parse_annotation(data, str(path), image, {name: i for i, name in enumerate(self.names)})
 
 

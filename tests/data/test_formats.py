@@ -93,6 +93,7 @@ def test_existing_target_is_left_alone(tmp_path: Path) -> None:
         ("/", ["/.txt"]),
         ("/d/images/a.jpg", ["/d/images/a.txt", "/d/labels/a.txt"]),
         ("/d/images/val2017/a.jpg", ["/d/images/val2017/a.txt", "/d/labels/val2017/a.txt"]),
+        ("images/val/a.jpg", ["images/val/a.txt", "labels/val/a.txt"]),
         ("/v/JPEGImages/a.JPEG", ["/v/JPEGImages/a.txt", "/v/labels/a.txt"]),
         ("/images/x/images/image.1.png", ["/images/x/images/image.1.txt", "/images/x/labels/image.1.txt"]),
         (
@@ -117,7 +118,7 @@ def test_missing_labels_name_every_path_tried(tmp_path: Path) -> None:
     ("line", "message"),
     [
         ("0 .5 .5 .1", "found 4 values"),
-        ("0 .1 .1 .2 .1 .2 .2", "found 7 values, expected 5: class cx cy w h, not the corners of a polygon"),
+        ("0 .1 .1 .2 .1 .2 two", "polygon: cannot read 'two'"),
         ("0 .5 .5 .1 .1 90", "confidence: 90 is out of range"),
         ("0 .5 .5 .1 .1 .9 1 1", "found 8 values"),
         ("zero .5 .5 .1 .1", "class id: cannot read 'zero'"),
@@ -158,6 +159,13 @@ def test_byte_order_marks_are_removed(tmp_path: Path) -> None:
     assert dataset.names == ("cat",) and dataset.splits == {"train": (tmp_path / "a.png",)}
     annotation = dataset.read(tmp_path / "a.png")
     assert annotation.class_ids.tolist() == [0] and not annotation.findings
+
+
+def test_a_polygon_becomes_its_bounding_box() -> None:
+    rows = darknet.parse_labels("1 .1 .1 .3 .1 .3 .4 .1 .2\n", "a.txt")
+    assert rows.class_ids == [1] and rows.boxes[0] == pytest.approx([0.2, 0.25, 0.2, 0.3])
+    (finding,) = rows.findings
+    assert str(finding) == "a.txt:1: polygon of 4 corners, expected class cx cy w h"
 
 
 def test_list_entries_from_the_list_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

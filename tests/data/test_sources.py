@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from data.image import image_size
-from data.sources import open_data
+from data.sources import hold_out, open_data
 from data.writing import write_data
 from tests.data.sets import write_png
 from tests.paths import shared
@@ -71,6 +71,84 @@ def test_folder_of_images(tmp_path: Path) -> None:
     write_png(tmp_path / "a.png", (2, 2))
     dataset = open_data(tmp_path, "val")
     assert [path.name for path in dataset.splits["val"]] == ["a.png", "z.PNG"] and dataset.names == ()
+
+
+# The files that labelling tools export, for an image in each split; L: a Darknet label, X: a Pascal VOC one.
+EXPORTS = {
+    "Roboflow, YOLO": (
+        {"data.yaml": "train: ../train/images\nval: ../valid/images\nnc: 2\nnames: ['cat', 'dog']\n"},
+        ["train/images/a.png", "train/labels/a.txt", "valid/images/b.png", "valid/labels/b.txt"],
+    ),
+    "Roboflow, Darknet": (
+        {"train/_darknet.labels": "cat\ndog\n", "valid/_darknet.labels": "cat\ndog\n"},
+        ["train/a.png", "train/a.txt", "valid/b.png", "valid/b.txt"],
+    ),
+    "Roboflow, Pascal VOC": ({}, ["train/a.png", "train/a.xml", "valid/b.png", "valid/b.xml"]),
+    "CVAT, YOLO": (
+        {
+            "obj.data": "classes=2\ntrain=data/train.txt\nnames=data/obj.names\n",
+            "obj.names": "cat\ndog\n",
+            "train.txt": "data/obj_train_data/a.png\n",
+        },
+        ["obj_train_data/a.png", "obj_train_data/a.txt"],
+    ),
+    "Label Studio, YOLO": ({"classes.txt": "cat\ndog\n"}, ["images/a.png", "labels/a.txt"]),
+    "labelImg, YOLO": ({"classes.txt": "cat\ndog\n"}, ["a.png", "a.txt"]),
+    "labelImg, Pascal VOC": ({}, ["a.png", "a.xml"]),
+    "Kaggle": ({}, ["images/a.png", "annotations/a.xml"]),
+    "Ultralytics without YAML": (
+        {"classes.txt": "cat\ndog\n"},
+        ["images/train/a.png", "labels/train/a.txt", "images/val/b.png", "labels/val/b.txt"],
+    ),
+}
+
+
+@pytest.mark.parametrize("tool", EXPORTS)
+@pytest.mark.parametrize("relative", [False, True])
+def test_exports_of_labelling_tools(tool: str, relative: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    texts, files = EXPORTS[tool]
+    box = "<bndbox><xmin>2</xmin><ymin>2</ymin><xmax>6</xmax><ymax>6</ymax></bndbox>"
+    things = "".join(f"<object><name>{name}</name>{box}</object>" for name in ("dog", "cat"))
+    xml = f"<annotation><size><width>8</width><height>8</height></size>{things}</annotation>"
+    for name in files:
+        path = tmp_path / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        if path.suffix == ".png":
+            write_png(path, (8, 8))
+        else:
+            path.write_text("1 .5 .5 .5 .5\n0 .5 .5 .5 .5\n" if path.suffix == ".txt" else xml)
+    for name, text in texts.items():
+        (tmp_path / name).write_text(text)
+    monkeypatch.chdir(tmp_path)
+    dataset = open_data(Path() if relative else tmp_path)
+    assert dataset.names == ("cat", "dog")
+    images = [name for name in files if name.endswith(".png")]
+    splits = ["train", "val"] if len(images) == 2 else [next(iter(dataset.splits))]
+    assert list(dataset.splits) == splits and splits[0] in ("all", "train")
+    for split, image in zip(splits, images, strict=True):
+        (labels,) = dataset.annotations(split)
+        assert labels.image.resolve() == tmp_path / image
+        assert labels.class_ids.tolist() == [1, 0] and not labels.findings
+
+
+def test_images_outside_the_split_folders_are_reported(tmp_path: Path) -> None:
+    for name in ("train/a.png", "val/b.png", "c.png"):
+        write_png(tmp_path / name, (8, 8))
+    (finding,) = open_data(tmp_path).findings
+    assert f"1 of 3 images outside of {tmp_path / 'train'}, {tmp_path / 'val'}" in str(finding)
+
+
+def test_hold_out(tmp_path: Path) -> None:
+    for number in range(10):
+        write_png(tmp_path / f"{number}.png", (8, 8))
+    dataset = open_data(tmp_path)
+    splits = hold_out(dataset, 0.3).splits
+    assert len(splits["val"]) == 3 and sorted(splits["train"] + splits["val"]) == list(dataset.splits["all"])
+    assert hold_out(dataset, 0.3).splits == splits
+    with pytest.raises(InputError, match="expected no 'val'"):
+        hold_out(hold_out(dataset, 0.3), 0.3)
+    with pytest.raises(InputError, match="10 images are too few"):
+        hold_out(dataset, 1.0)
 
 
 def test_labels_without_names_are_not_dropped(tmp_path: Path) -> None:

@@ -22,6 +22,7 @@ from tests.small_set import YOLO, two_boxes, write_set
 from tests.test_train_script import stop_at
 from training.checkpoint import load_checkpoint
 from training.optimizer import RunningAverage
+from training.prepare import open_splits
 from training.recipe import advice
 from utils.cfg import parse
 from utils.cli import EXIT_BAD_INPUT, EXIT_INTERRUPTED, EXIT_OK, run_script
@@ -149,17 +150,29 @@ def test_turned_boxes_stay_on_their_pixels() -> None:
     assert len(seen) == 8
 
 
+@pytest.mark.parametrize("held_out", [False, True])
+def test_evaluation_on_the_training_images_is_announced(
+    held_out: bool, folder: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    Path("train.txt").write_text("1.png\n2.png\n")
+    Path("valid.txt").write_text("0.png\n")
+    Path("my.data").write_text("train=train.txt\nnames=my.names\n" + "valid=valid.txt\n" * held_out)
+    open_splits("my.data", None, single_cls=False, validation=True, workers=1)
+    assert ("no validation images, so mAP is that of the training images" in caplog.text) == (not held_out)
+
+
 def test_advice_from_the_data(folder: Path) -> None:
     Path("0.txt").write_text("0 0.5 0.5 0.9 0.9\n" * 3)
     for path in folder.glob("[1-5].txt"):
         path.write_text("1 0.5 0.5 0.1 0.1\n" * 10)
     heads = YOLO.replace("mask=0,1", "mask=1").replace("anchors=8,8, 16,16", "anchors=5,4, 40,40")
     plan = make_plan(parse(NET + LAYERS.replace("filters=14", "filters=7") + heads))
-    text = "\n".join(advice(plan, check_dataset(open_data("my.data", "train"), "train")))
-    assert "  cat: 3 in 1 images, median 43x36 pixels" in text and "  dog: 50 in 5 images, median 5x4 pixels" in text
+    text = "\n".join(advice(plan, check_dataset(open_data("my.data", "train"), "train"), None))
+    assert "  cat: 3 in 1 image, median 43x36 pixels" in text and "  dog: 50 in 5 images, median 5x4 pixels" in text
     assert "94% of the objects (100% of dog) have the shape of an anchor that no head uses" in text
     assert "dog is smaller than a cell of the finest grid: expect misses; try --img-size 96" in text
     assert "fewer than 100 objects of cat, dog" in text
     assert "17 times as many dog as cat: --class-balanced" in text
-    assert "6 iterations show each image 4 times: expect more from --iterations 6000" in text
+    assert "6 iterations show each image 4.0 times: expect more from --iterations 6000" in text
     assert "--bn-momentum 0.1" in text
+    assert "--bn-momentum" not in "\n".join(advice(plan, check_dataset(open_data("my.data", "train"), "train"), 0.1))
