@@ -69,6 +69,14 @@ class Net:
         self._part_start = len(self.layers)
         self._comment = comment
 
+    def normalized(self, image: Map) -> Map:
+        """The image with mean 0 and variance 1 per channel, by `[batchnorm]`.
+
+        It learns statistics only: its gradient stops here, since the original would write it to the image, which has none
+        (batchnorm_layer.c backward_batchnorm_layer).
+        """
+        return self._after(image, "batchnorm", {"stopbackward": 1})
+
     def conv(
         self,
         source: Map,

@@ -2,7 +2,8 @@
 
 The Caffe form follows Table 1 of the paper and the authors' Caffe code: the stem and stages 2 to 4 end with pooling. The
 PyTorch form follows their PyTorch code and fits their weights: the stem's third convolution has stride 2, stages 3 to 5
-begin with pooling, and every module except the first of a stage adds its input to its output.
+begin with pooling, and every module except the first of a stage adds its input to its output. Their code normalises images by
+ImageNet's mean and standard deviation; here, the first layer does.
 """
 
 from __future__ import annotations
@@ -32,8 +33,8 @@ def vovnet(net: Net, size: str, form: Literal["pytorch", "caffe"] = "pytorch", *
     # Padding 1 reproduces the windows of ceil-mode pooling; Darknet's default would shift them by one pixel.
     pool = partial(net.maxpool, size=3, stride=2, padding=1)
     with net.using("relu"):
-        net.part("stem")
-        x = net.conv(net.conv(net.input, 64, 3, stride=2), 64, 3)
+        net.part("stem, on a normalised image")
+        x = net.conv(net.conv(net.normalized(net.input), 64, 3, stride=2), 64, 3)
         x = net.conv(x, 128, 3, stride=1 if caffe else 2)
         maps = {}
         table = zip(SLIM if size == "27-slim" else FULL, MODULES[size], strict=True)

@@ -2,7 +2,8 @@
 
 Keys of the form `module_list.I.Conv2d.weight`, with I the layer's index in the cfg, are matched by name. Other files must
 hold the tensors layer by layer: weights, then either the scales, biases, mean and variance of the normalisation, or the
-biases. Those are matched by order, and only their shapes are checked.
+biases. Those are matched by order, and only their shapes are checked. If the cfg begins with [batchnorm] and the file does
+not, the images of that program are taken to be normalised as torchvision does it.
 """
 
 from __future__ import annotations
@@ -17,7 +18,9 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from models.batchnorm import EPS
 from models.layers.base import Stored, StoredKind
+from models.layers.normalization import BatchnormSection
 from models.network import Network
 from utils.errors import InputError
 from utils.torch_files import is_plain_floats
@@ -25,6 +28,7 @@ from utils.torch_files import is_plain_floats
 logger = logging.getLogger(__name__)
 
 _ORDER = ("weights", "scales", "biases", "rolling_mean", "rolling_variance", "shortcut_weights", "implicit_weights")
+_MEAN, _DEVIATION = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)  # of ImageNet, RGB in [0, 1]
 _MOST_NESTED = 10
 _NESTED = ("ema", "model", "state_dict", "model_state_dict", "net")
 _NAMED = re.compile(r"(?:module\.)?(?:model\.)?module_list\.(\d+)\.([\w.]+)")
@@ -116,7 +120,19 @@ def _by_order(network: Network, found: dict[str, Tensor], path: str | Path) -> I
         for index, layer in enumerate(network)
         for item in sorted(layer.stored(), key=lambda stored: _ORDER.index(stored.kind))
     ]
+    first = network.plan.steps[0]
+    added = _input_normalisation() if isinstance(first.section, BatchnormSection) and first.shape.channels == 3 else {}
+    if added and len(found) == len(wanted) - len(added):
+        logger.warning("%s: does not normalise images; layer 0 now does, by ImageNet's mean and deviation", path)
+        found = {**added, **found}
     for (name, tensor), (index, item) in zip(found.items(), wanted, strict=False):
         yield name, tensor, index, item
     if len(found) != len(wanted):
         raise InputError(f"{path}: has {len(found)} tensors, {network.plan.cfg.path} needs {len(wanted)}")
+
+
+def _input_normalisation() -> dict[str, Tensor]:
+    """The tensors of a [batchnorm] that computes (image - mean) / deviation."""
+    mean, deviation = torch.tensor(_MEAN), torch.tensor(_DEVIATION)
+    tensors = (torch.ones(3), torch.zeros(3), mean, deviation.double() ** 2 - EPS)
+    return dict(zip(("scales", "biases", "mean", "variance"), tensors, strict=True))

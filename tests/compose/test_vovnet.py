@@ -13,6 +13,8 @@ from models.formats.files import LoadOptions, load_model
 from tests.paths import REPOSITORY
 
 SIDE = 64
+IMAGENET = ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
+"""Mean and standard deviation that the authors' code normalises images with, as torchvision's examples do."""
 
 
 def _conv(channels: int, out: int, size: int, stride: int = 1) -> nn.Sequential:
@@ -57,7 +59,7 @@ class _VoVNet(nn.Module):
         return self.classifier(self.features(x).mean((2, 3))).softmax(1)
 
 
-@pytest.mark.parametrize("name", ["27-slim", "39", "57", "27-slim-caffe", "39-caffe"])
+@pytest.mark.parametrize("name", ["27-slim", "39", "57", "75", "93", "27-slim-caffe", "39-caffe"])
 def test_state_dict_of_a_plain_model_gives_its_outputs(name: str, tmp_path: Path) -> None:
     torch.manual_seed(0)
     plain = _VoVNet(name.removesuffix("-caffe"), caffe=name.endswith("caffe")).eval()
@@ -71,7 +73,8 @@ def test_state_dict_of_a_plain_model_gives_its_outputs(name: str, tmp_path: Path
     cfg = REPOSITORY / "cfg" / f"vovnet{name}.cfg"
     ours = load_model(tmp_path / "authors.pth", LoadOptions(cfg=cfg, width=SIDE, height=SIDE)).network
     image = torch.rand(1, 3, SIDE, SIDE)
+    mean, deviation = (torch.tensor(values).view(3, 1, 1) for values in IMAGENET)
     with torch.inference_mode():
-        expected, (found,) = plain(image), ours(image)
+        expected, (found,) = plain((image - mean) / deviation), ours(image)
     assert expected.std() > 1e-4, "outputs that depend on the layers"
     torch.testing.assert_close(found.flatten(), expected.flatten(), rtol=1e-3, atol=1e-6)

@@ -54,7 +54,7 @@ CLASSIFIER = BACKBONE + "[convolutional]\nfilters=5\nsize=1\nactivation=linear\n
 @pytest.mark.parametrize(
     ("name", "ends"),
     [
-        ("vovnet39", {"c2": 9, "c3": 17, "c4": 33, "c5": 49}),  # the outputs of the OSA stages
+        ("vovnet39", {"c2": 10, "c3": 18, "c4": 34, "c5": 50}),  # the outputs of the OSA stages
         ("darknet53", {"c2": 11, "c3": 36, "c4": 61, "c5": 74}),  # the last shortcut of each stage
         ("resnet50", {"c2": 13, "c3": 32, "c4": 59, "c5": 74}),
         ("csppeleenet-se", {"c2": 29, "c3": 68, "c4": 135, "c5": 171}),  # the 1x1 maps of SE do not end a stage
