@@ -1,9 +1,9 @@
 """Reproduce the papers on a small scale: train their backbones and heads with one recipe on generated images.
 
-Classifiers learn 24 classes of shapes (benchmarks/shapes.py). Detectors start from the CSPPeleeNet of the same seed and learn
-generated scenes (data/scenes). All nets of a task see the same number of images and are trained by train.py; results are those of
-the last iteration. OUT/results.json and OUT/results.md are written after each training, and a run that was stopped continues
-where it was. --full is for a GPU.
+Classifiers learn 24 classes of shapes (benchmarks/shapes.py), those of VoVNet's CIFAR-10 study ten classes at 32 x 32. Detectors
+start from the CSPPeleeNet of the same seed and learn generated scenes (data/scenes). All nets of a task see the same number of
+images and are trained by train.py; results are those of the last iteration. OUT/results.json and OUT/results.md are written after
+each training, and a run that was stopped continues where it was. --full is for a GPU.
 
   python -m benchmarks.reproduction --out runs/reproduction
   python -m benchmarks.reproduction --out runs/reproduction-full --full
@@ -25,7 +25,7 @@ from pathlib import Path
 
 import train
 from benchmarks.common import table
-from benchmarks.shapes import CLASSES, make_shapes
+from benchmarks.shapes import CLASSES, TEN_CLASSES, make_cifar, make_shapes
 from compose.backbones import BACKBONES, densenet
 from compose.heads import HEADS
 from compose.heads.yolo import classifier
@@ -55,6 +55,7 @@ OWN = {
 class Task:
     """One recipe for several nets.
 
+    classes: names of the classes.
     printed: the papers' accuracy or AP of each net.
     compared: pairs of nets, and the printed difference.
     drawn: number of training images per class, or of scenes.
@@ -63,6 +64,7 @@ class Task:
     metric: column of results.csv.
     """
 
+    classes: Sequence[str]
     printed: Mapping[str, float | None]
     compared: Sequence[tuple[str, str, str]]
     side: int
@@ -78,6 +80,7 @@ class Task:
 
 
 SHAPES = Task(
+    classes=CLASSES,
     printed={
         "peleenet": 70.7,
         "csppeleenet-g25": 71.5,
@@ -106,7 +109,23 @@ SHAPES = Task(
     rate=0.002,
     metric="top1",
 )
+CIFAR = Task(
+    classes=TEN_CLASSES,
+    printed={"densenet40": 94.76, "densenet40-osa": 94.56, "densenet40-osa-12x20": 93.6},
+    compared=(
+        ("densenet40", "densenet40-osa", "+0.2 accuracy"),
+        ("densenet40-osa", "densenet40-osa-12x20", "+1.0 accuracy"),
+        ("densenet40", "densenet40-osa-12x20", "+1.2 accuracy"),
+    ),
+    side=32,
+    drawn=100,
+    images=3_600,
+    batch=16,
+    rate=0.002,
+    metric="top1",
+)
 SCENES = Task(
+    classes=NAMES,
     printed={"prn": 23.1, "gfm": 24.3, "efm-plain": 26.4, "efm": 26.8},
     compared=(("gfm", "prn", "+1.2 AP"), ("efm-plain", "gfm", "+2.1 AP"), ("efm", "efm-plain", "+0.4 AP")),
     side=96,
@@ -116,9 +135,10 @@ SCENES = Task(
     rate=0.002,
     metric="AP",
 )
-SMALL = {"shapes": SHAPES, "scenes": SCENES}
+SMALL = {"shapes": SHAPES, "cifar": CIFAR, "scenes": SCENES}
 FULL = {
     "shapes": dataclasses.replace(SHAPES, side=96, drawn=1000, images=640_000, batch=64),
+    "cifar": dataclasses.replace(CIFAR, drawn=5_000, images=640_000, batch=64),
     "scenes": dataclasses.replace(SCENES, side=320, drawn=8_000, images=160_000, batch=32),
 }
 SMALL_SEEDS, FULL_SEEDS = 3, 5
@@ -272,6 +292,8 @@ def draw(folder: Path, name: str, task: Task) -> Path:
     """Draw the data set of a task; returns its path."""
     if name == "shapes":
         return make_shapes(folder / name, task.drawn, VALIDATED, task.side)
+    if name == "cifar":
+        return make_cifar(folder / name, task.drawn, VALIDATED)
     return make_scenes(folder / name, task.drawn, size=task.side)
 
 
@@ -281,12 +303,12 @@ def cfg_text(name: str, task: Task, net: str) -> str:
     options |= {"channels": 3, "decay": 0.01, "learning_rate": task.rate}
     options |= {"max_batches": task.iterations, "burn_in": task.iterations // 20, "power": 1}
     built = Net(task.side)
-    if name == "shapes":
-        options |= {"min_crop": task.side, "max_crop": task.side * 9 // 8}
-        classifier(built, {**BACKBONES, **OWN}[net].build(built), classes=len(CLASSES))
-    else:
+    if name == "scenes":
         options |= {"saturation": 1.5, "exposure": 1.5, "hue": ".1"}
         HEADS[net].build(built, BACKBONES[START].build(built))
+    else:
+        options |= {"min_crop": task.side, "max_crop": task.side * 9 // 8}
+        classifier(built, {**BACKBONES, **OWN}[net].build(built), classes=len(task.classes))
     layers = [
         layer if layer.type != "yolo" else Section("yolo", {**layer.options, "random": 0}) for layer in built.layers
     ]
@@ -303,7 +325,7 @@ def markdown(folder: Path, name: str, task: Task, results: Sequence[Result]) -> 
     figure = f"{task.metric} [%] by seed"
     head = ("net", "weights [M]", "BFLOPs", "papers", figure, "mean", "sd", "processor [s]")
     rows = [
-        (net, *counts(folder, name, net), "–" if task.printed[net] is None else f"{task.printed[net]:.1f}",
+        (net, *counts(folder, name, task, net), "–" if task.printed[net] is None else f"{task.printed[net]:.1f}",
          ", ".join(f"{value:.1f}" for value in figures[net]), f"{means[net]:.1f}",
          f"{statistics.stdev(figures[net]):.1f}" if len(figures[net]) > 1 else "–",
          f"{statistics.mean(each.seconds for each in results if each.net == net):.0f}")
@@ -336,10 +358,10 @@ def agree(printed: Mapping[str, float | None], means: Mapping[str, float], a: st
     return ((printed[a] or 0) - (printed[b] or 0)) * (means[a] - means[b]) > 0
 
 
-def counts(folder: Path, name: str, net: str) -> Iterator[str]:
+def counts(folder: Path, name: str, task: Task, net: str) -> Iterator[str]:
     """Millions of weights, and BFLOPs, with the classes and input size of the task."""
     plan = read_plan_to_fit(folder / "cfg" / f"{name}-{net}.cfg")
-    sums = totals(make_plan(fit_classes(plan, len(CLASSES if name == "shapes" else NAMES))))
+    sums = totals(make_plan(fit_classes(plan, len(task.classes))))
     yield f"{sums['conv_weights'] / 1e6:.2f}"
     yield f"{sums['bflops_paper']:.3f}"
 

@@ -1,4 +1,4 @@
-"""A generated data set for classifiers: 24 classes of shape x texture x count, with one folder per class.
+"""Generated data sets for classifiers: 24 classes of shape x texture x count in folders, and ten of them in CIFAR-10's format.
 
 Each image has one or two equal shapes of any size and angle, filled with stripes, checks or dots, in front of clutter, partly
 behind a bar, and with noise. An image depends only on the seed, its side, its class and its number.
@@ -21,6 +21,7 @@ SHAPES = {"disc": 32, "triangle": 3, "square": 4, "star": 10}
 TEXTURES = ("striped", "checked", "dotted")
 COUNTS = ("one", "two")
 CLASSES = tuple("-".join(parts) for parts in product(SHAPES, TEXTURES, COUNTS))
+TEN_CLASSES = tuple(name for name in CLASSES if name.endswith("-one"))[:10]
 _FINER = 2  # images are drawn larger by this factor
 _UNIT = 64  # lengths below are in pixels of an image of this side
 
@@ -38,6 +39,22 @@ def make_shapes(folder: Path, per_class: int, val_per_class: int, side: int = 64
                     for number in range(count):
                         rng = np.random.default_rng((seed, side, split == "val", class_id, number))
                         save_image(unfinished / split / name / f"{number:05d}.png", draw(rng, name, side))
+    return folder
+
+
+def make_cifar(folder: Path, per_class: int, val_per_class: int, seed: int = 0) -> Path:
+    """Draw TEN_CLASSES in the layout of CIFAR-10's binary version, 32 x 32, unless the folder exists."""
+    if not folder.exists():
+        with staged(folder) as unfinished:
+            unfinished.mkdir()
+            for batch, count in (("data_batch_1", per_class), ("test_batch", val_per_class)):
+                rows = [
+                    bytes([class_id]) + draw(np.random.default_rng(key), name, 32).transpose(2, 0, 1).tobytes()
+                    for class_id, name in enumerate(TEN_CLASSES)
+                    for key in ((seed, batch == "test_batch", class_id, number) for number in range(count))
+                ]
+                (unfinished / f"{batch}.bin").write_bytes(b"".join(rows))
+            (unfinished / "batches.meta.txt").write_text("\n".join(TEN_CLASSES) + "\n", "utf-8")
     return folder
 
 

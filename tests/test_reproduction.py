@@ -13,8 +13,10 @@ import pytest
 
 import train
 from benchmarks import reproduction
-from benchmarks.reproduction import SCENES, SHAPES, Result, cfg_text, main, markdown
-from benchmarks.shapes import CLASSES, draw, make_shapes
+from benchmarks.reproduction import CIFAR, FULL, SCENES, SHAPES, Result, cfg_text, main, markdown
+from benchmarks.shapes import CLASSES, TEN_CLASSES, draw, make_cifar, make_shapes
+from data.image import read_image
+from data.sources import open_data
 from models.plan import make_plan
 from training.loop import Update
 from training.progress import EpochBar
@@ -24,6 +26,7 @@ from utils.files import write_text
 
 TINY = {
     "shapes": dataclasses.replace(SHAPES, side=32, drawn=1, images=6, batch=2),
+    "cifar": dataclasses.replace(CIFAR, drawn=1, images=4, batch=2),
     "scenes": dataclasses.replace(SCENES, side=64, drawn=2, images=4, batch=2),
 }
 
@@ -46,6 +49,15 @@ def test_images_depend_on_seed_and_class_alone(tmp_path: Path) -> None:
     contents = [(tmp_path / "a" / file).read_bytes() for file in files[0]]
     assert contents == [(tmp_path / "b" / file).read_bytes() for file in files[1]]
     assert len(set(contents)) == len(contents), "val repeats train"
+
+
+def test_ten_classes_in_the_layout_of_cifar(tmp_path: Path) -> None:
+    dataset = open_data(make_cifar(tmp_path / "cifar", 2, 1))
+    assert set(dataset.names) == set(TEN_CLASSES) and len(dataset.names) == 10
+    assert {split: len(images) for split, images in dataset.splits.items()} == {"train": 20, "test": 10}
+    image = next(path for path in dataset.splits["train"] if path.parent.name == TEN_CLASSES[3])
+    first = draw(np.random.default_rng((0, False, 3, 0)), TEN_CLASSES[3], 32)
+    assert (read_image(image) == first).all()
 
 
 def test_trains_and_reports_only_what_is_missing(
@@ -93,6 +105,24 @@ def stop_at(iteration: int, monkeypatch: pytest.MonkeyPatch) -> None:
             signal.raise_signal(signal.SIGINT)
 
     monkeypatch.setattr(EpochBar, "__call__", call)
+
+
+def test_full_reproduction_shortened(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """--full with its own image sizes, batches and loading processes, but few images, one seed and one net per task."""
+    monkeypatch.setattr(reproduction, "VALIDATED", 1)
+    out, nets = tmp_path / "out", ("csppeleenet", "densenet40-osa", "prn")
+    flags = ["--full", "--seeds", "1", "--nets", *nets, "--drawn", "4", "--images", "2"]
+    assert main(["--out", str(out), *flags]) == 0
+    found = json.loads((out / "results.json").read_text())["results"]
+    assert [(each["task"], each["net"]) for each in found] == list(zip(FULL, nets, strict=True))
+    for (name, task), net in zip(FULL.items(), nets, strict=True):
+        text = (out / "cfg" / f"{name}-{net}.cfg").read_text()
+        assert f"batch={task.batch}\n" in text and f"width={task.side}\n" in text
+
+
+@pytest.mark.parametrize("name", FULL)
+def test_every_net_of_the_full_reproduction_can_be_built(name: str) -> None:
+    assert all(make_plan(cfg.parse(cfg_text(name, FULL[name], net))).heads for net in FULL[name].printed)
 
 
 def test_unknown_nets_are_refused(tiny: list[str]) -> None:
