@@ -77,7 +77,7 @@ class DetectOptions(ModelFlags, RecordFlags):
     augment: bool
     conf_thres: float
     iou_thres: float
-    classes: tuple[int, ...] | None
+    classes: tuple[int | str, ...] | None
     agnostic_nms: bool
     max_det: int
     print: str
@@ -105,7 +105,7 @@ def parse_arguments(arguments: Sequence[str] | None) -> DetectOptions:
     add("--vid-stride", type=above_zero, default=1, metavar="N", help="use every Nth frame of a video")
     add("--conf-thres")
     add("--iou-thres")
-    add("--classes", type=int, nargs="+", metavar="ID", help="keep only these classes: --classes 0 2")
+    add("--classes", nargs="+", metavar="CLASS", help="keep only these classes, by name or id: --classes dog 2")
     add("--agnostic-nms", action="store_true", help="NMS across classes")
     for shared in ("--max-det", "--letter-box", "--resize", "--augment", "--batch-size"):
         add(shared)
@@ -138,8 +138,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     options = parse_arguments(arguments)
     if options.view_img:
         require_screen("--view-img")
-    model = open_the_model(options)
+    model = with_shipped_model(options).open_named()
     check_flags(options, model)
+    class_ids = None if options.classes is None else model.class_ids(options.classes, "--classes")
     source = options.source
     if not source:
         source = (os.path.relpath(SAMPLES),)
@@ -164,7 +165,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             stack.push(journal)
         request = stack.enter_context(stop_request(frames.stop))
         with Recorder(folder or Path(), options, journal, classifier=isinstance(model, Classifier)) as recorder:
-            statistics = run(model, frames, recorder, options, request)
+            statistics = run(model, frames, recorder, options, class_ids, request)
         if journal is not None and not statistics.interrupted:
             journal.remove()
     print(summary(statistics, model, recorder.seconds, time.perf_counter() - start))
@@ -209,17 +210,6 @@ def unfinished_run(options: DetectOptions, frames: Frames) -> tuple[Path, Journa
     return folder, journal
 
 
-def open_the_model(options: DetectOptions) -> Model:
-    """Open the model that the flags name, or the shipped one. Raises InputError."""
-    options = with_shipped_model(options)
-    model = options.open_named()
-    for class_id in options.classes or ():
-        if not 0 <= class_id < model.classes:
-            text = f"{options.cfg or options.weights} has classes 0 to {model.classes - 1}"
-            raise InputError(f"--classes {class_id}: {text}")
-    return model
-
-
 def check_flags(options: DetectOptions, model: Model) -> None:
     """Raise InputError for flags that exclude each other or do not apply to a classifier."""
     if isinstance(model, Classifier):
@@ -249,7 +239,12 @@ def check_out(out: Path, frames: Frames) -> None:
 
 
 def run(
-    model: Model, frames: Frames, recorder: Recorder, options: DetectOptions, request: StopRequest
+    model: Model,
+    frames: Frames,
+    recorder: Recorder,
+    options: DetectOptions,
+    class_ids: tuple[int, ...] | None,
+    request: StopRequest,
 ) -> RunStatistics:
     """Record and print every result until the source ends or a stop is requested."""
     statistics = RunStatistics()
@@ -258,7 +253,7 @@ def run(
         iou=options.iou_thres,
         agnostic=options.agnostic_nms,
         max_det=options.max_det,
-        classes=options.classes,
+        classes=class_ids,
     )
     results = predict_frames(
         model,

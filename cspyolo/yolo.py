@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import io
 import json
 import logging
 import tempfile
@@ -163,7 +162,7 @@ class YOLO:
         Raises InputError for a source that does not exist and for values out of range.
         """
         model = self._ready(img_size)
-        wanted = None if classes is None else tuple(_class_index(each, model) for each in _listed(classes))
+        wanted = None if classes is None else model.class_ids(_listed(classes), "classes")
         nms = NmsOptions(
             conf=_fraction("conf", conf),
             iou=_fraction("iou", iou),
@@ -366,16 +365,6 @@ def _in_rgb(source: Any, rgb: bool) -> Any:
     return cv2.cvtColor(np.ascontiguousarray(source), code)
 
 
-def _class_index(wanted: int | str, model: Model) -> int:
-    if isinstance(wanted, str):
-        if wanted not in model.names:
-            raise InputError(f"classes: no class is called {wanted!r}; the names are {', '.join(model.names)}")
-        return model.names.index(wanted)
-    if not 0 <= wanted < model.classes:
-        raise InputError(f"classes: cannot be {wanted}, the model has classes 0 to {model.classes - 1}")
-    return int(wanted)
-
-
 def _fraction(name: str, value: float) -> float:
     if not 0 <= value <= 1:
         raise InputError(f"{name}: cannot be {value}, expected a number between 0 and 1")
@@ -414,12 +403,6 @@ def _call(script: Any, flags: Mapping[str, Any]) -> None:
             arguments.append(flag)
         elif value is not None and value is not False:
             arguments += [flag, *map(str, _listed(value))]
-    refusal = io.StringIO()
-    try:
-        with contextlib.redirect_stderr(refusal):
-            script.parse_arguments(arguments)
-    except SystemExit:
-        raise InputError(refusal.getvalue().strip().splitlines()[-1]) from None
     code = script.main(arguments)
     if code == EXIT_INTERRUPTED:
         raise KeyboardInterrupt

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import re
 import time
 from abc import ABC, abstractmethod
 from collections import Counter, deque
 from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
+from difflib import get_close_matches
 from functools import cached_property, partial
 from typing import Any, ClassVar, Generic, NamedTuple, Protocol, TypeVar
 
@@ -21,6 +23,7 @@ from models.fit import classes_of
 from models.layers.base import Layer
 from models.plan import Plan
 from utils.device import single_thread
+from utils.errors import InputError
 from utils.letterbox import KERNELS, Letterbox, Preprocessing
 
 T = TypeVar("T")
@@ -138,6 +141,20 @@ class Model(ABC):
         self.classes = classes_of(network.plan)
         self.names = tuple(names) or tuple(f"class {number}" for number in range(self.classes))
         self.size_wh, self.channels = (shape.width, shape.height), shape.channels
+
+    def class_ids(self, wanted: Iterable[int | str], flag: str) -> tuple[int, ...]:
+        """Return the ids of classes given by name or id. Raises InputError, which names the `flag`."""
+        ids = []
+        for each in wanted:
+            if each in self.names:
+                number = self.names.index(str(each))
+            else:
+                number = int(each) if not isinstance(each, str) or re.fullmatch(r"\d{1,9}", each, re.ASCII) else -1
+            if not 0 <= number < self.classes:
+                similar = "".join(f", did you mean {name}?" for name in get_close_matches(str(each), self.names, 1))
+                raise InputError(f"{flag}: no class {each!r}, expected a name or 0 to {self.classes - 1}{similar}")
+            ids.append(number)
+        return tuple(ids)
 
     @property
     def engine(self) -> str:

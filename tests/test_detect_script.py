@@ -87,6 +87,7 @@ def test_a_folder_with_every_output(model: list[str], tmp_path: Path, capsys: py
     [
         (("--classes", "0"), 0),
         (("--classes", "1"), 64),
+        (("--classes", "cat", "dog"), 64),
         (("--conf-thres", "0.999"), 0),
         (("--iou-thres", "0.2"), 32),
         (("--iou-thres", "0.1"), 16),
@@ -301,7 +302,9 @@ def test_an_unreadable_image_among_good_ones(
         (("--cfg", "missing.cfg"), "missing.cfg: no such cfg file"),
         (("--weights", "missing.weights"), "missing.weights: "),
         (("--names", "short.names"), "has 1 names"),
-        (("--classes", "2"), "--classes 2"),
+        (("--classes", "2"), "--classes: no class '2', expected a name or 0 to 1"),
+        (("--classes", "dogs"), "--classes: no class 'dogs', expected a name or 0 to 1, did you mean dog?"),
+        (("--name", ""), "--name: is empty"),
         (("--device", "9"), "--device 9"),
         (("--device", "tpu"), "--device tpu"),
         (("--half", "--device", "cpu", "--backend", "torch"), "--half"),

@@ -20,6 +20,7 @@ from docs import cfg_reference, readme_image
 from docs.examples import examples
 from models.catalog import SECTIONS
 from tests.paths import REPOSITORY
+from utils.errors import InputError
 from utils.net_options import NET_AUDIENCES
 
 PAGES = sorted([REPOSITORY / "README.md", REPOSITORY / "CONTRIBUTING.md", *(REPOSITORY / "docs").glob("*.md")])
@@ -42,7 +43,7 @@ COMMANDS = [(page.name, command) for page in PAGES for command in commands(page)
 
 
 def parsed(command: str) -> None:
-    """Parse the flags of a command without running it. Raises SystemExit for a wrong flag."""
+    """Parse the flags of a command without running it. Raises InputError for a wrong flag."""
     _, script, *arguments = shlex.split(command, comments=True)
     if script == "-m":
         script, *arguments = arguments
@@ -81,7 +82,7 @@ def test_commands_parse(page: str, command: str) -> None:
 
 
 def test_a_wrong_flag_is_noticed() -> None:
-    with contextlib.redirect_stderr(io.StringIO()), pytest.raises(SystemExit):
+    with pytest.raises(InputError, match="no flag --no-such-flag"):
         parsed("python info.py --cfg a.cfg --no-such-flag")
 
 

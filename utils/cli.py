@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import difflib
 import io
 import logging
 import math
@@ -14,8 +15,9 @@ import threading
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from itertools import chain
 from types import FrameType
-from typing import Any, Protocol, TypeVar
+from typing import Any, NoReturn, Protocol, TypeVar
 
 from utils.errors import InputError, RunError
 from utils.letterbox import KERNELS
@@ -147,12 +149,33 @@ _ORIGINAL_FLAGS = {
 
 
 class _Parser(argparse.ArgumentParser):
-    """A parser whose error for a flag of the original names the equivalent flag here."""
+    """A parser whose errors are InputErrors of one sentence.
+
+    The one for a flag of the original names the equivalent flag here, the one for a mistyped flag a similar one.
+    """
+
+    def error(self, message: str) -> NoReturn:
+        raise InputError(f"{message.removeprefix('argument ')}; see {self.prog} --help")
+
+    def parse_args(self, args: Any = None, namespace: Any = None) -> Any:
+        values, unknown = self.parse_known_args(args, namespace)
+        if unknown:
+            flag = next((word.partition("=")[0] for word in unknown if word.startswith("-")), None)
+            if flag is None:
+                self.error(f"cannot use {unknown[0]!r}, expected a flag before it")
+            similar = difflib.get_close_matches(flag, self._flags(), 1)
+            self.error(f"there is no flag {flag}" + "".join(f", did you mean {each}?" for each in similar))
+        return values
+
+    def _flags(self) -> list[str]:
+        """Return the flags of this parser and of its commands."""
+        commands = (each.choices.values() for each in self._actions if isinstance(each, argparse._SubParsersAction))
+        return [*self._option_string_actions, *(flag for parser in chain(*commands) for flag in parser._flags())]
 
     def parse_known_args(self, args: Any = None, namespace: Any = None) -> Any:
         for word in sys.argv[1:] if args is None else args:
             if word in _ORIGINAL_FLAGS and word not in self._option_string_actions:
-                self.error(self._instead_of(word))
+                raise InputError(self._instead_of(word))
         return super().parse_known_args(args, namespace)
 
     def _instead_of(self, flag: str) -> str:
@@ -185,12 +208,15 @@ def number(kind: Callable[[str], _Number], least: float, most: float, name: str)
     """Return the type of a flag for a number from `least` to `most`, which error messages call `name`."""
 
     def read(text: str) -> _Number:
-        value = kind(text)
-        if not least <= value <= most:
-            raise ValueError
+        value: _Number | None
+        try:
+            value = kind(text)
+        except ValueError:
+            value = None
+        if value is None or not least <= value <= most:
+            raise argparse.ArgumentTypeError(f"expected a {name}, found '{text:.40}'")
         return value
 
-    read.__name__ = name
     return read
 
 

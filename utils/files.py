@@ -223,6 +223,8 @@ def newest(folder: str | Path, pattern: str) -> Path | None:
 
 def run_folder(project: str | Path, name: str, *, exist_ok: bool = False) -> Path:
     """Create the folder `project/name`, or `name2`, `name3`, ... if it exists."""
+    if not name:
+        raise InputError("--name: is empty, expected the name of a folder")
     base = Path(project) / name
     number = 1
     while True:
