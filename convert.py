@@ -36,6 +36,7 @@ from models.published import download, file_sha256, find_published, listing
 from models.weights import save_weights
 from utils.cli import EXIT_FAILED, EXIT_OK, flags_of, fraction, input_size, run_script, script_parser
 from utils.errors import InputError
+from utils.files import exists
 
 logger = logging.getLogger(__name__)
 
@@ -112,7 +113,12 @@ class _Source:
     ema: bool
     trust_pickle: bool
 
-    def load(self) -> LoadedModel:
+    def load(self, *outputs: str | None) -> LoadedModel:
+        """Return the network. Raises InputError if one of `outputs` would replace a file that is read."""
+        for out in filter(None, outputs):
+            for source in filter(None, (self.cfg, self.weights)):
+                if exists(out) and exists(source) and Path(out).samefile(source):
+                    raise InputError(f"{out}: is the file to convert, expected another file name")
         return load_model(self.weights, LoadOptions(cfg=self.cfg, ema=self.ema, trust_pickle=self.trust_pickle))
 
 
@@ -132,7 +138,7 @@ class Weights(_Source):
     clear: bool
 
     def run(self) -> int:
-        network, names = self.load()
+        network, names = self.load(self.out, self.out_cfg)
         if self.clear:
             network.seen = 0
         save_model(network, self.out, self._names(network) if self.names else names)
@@ -168,11 +174,11 @@ class Partial(_Source):
     out: str | None
 
     def run(self) -> int:
-        network, _ = self.load()
+        out = self.out or f"{Path(self.weights).stem}.conv.{self.layers}"
+        network, _ = self.load(out)
         count = len(network.plan.steps)
         if not 1 <= self.layers <= count:
             raise InputError(f"--layers {self.layers}: expected 1 to {count}, the layers of {network.plan.cfg.path}")
-        out = self.out or f"{Path(self.weights).stem}.conv.{self.layers}"
         network.seen = 0  # cleared by darknet.c partial, so that training starts at iteration 0
         save_weights(network, out, cutoff=self.layers)
         print(f"{out}: the first {self.layers} of {count} layers")
@@ -197,7 +203,7 @@ class Fold(_Source):
     out_cfg: str
 
     def run(self) -> int:
-        network, names = self.load()
+        network, names = self.load(self.out, self.out_cfg)
         fused = without_batch_norm(network)
         save_model(fused, self.out, names)
         fused.plan.cfg.write(self.out_cfg)

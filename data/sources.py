@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -40,17 +41,17 @@ def open_data(path: str | Path, split: str | None = None, *, names: str | Path |
     try:
         if is_folder(path) and (files := annotation_files(path)):
             path = choose(files, split, _FALLBACKS.get(split or "", ()))
-        dataset = _opener(path)(path, own_names)
+        dataset = _opener(path, split)(path, own_names)
     except OSError as error:  # a folder without permission, or a failing disk
         raise InputError(f"{error.filename or path}: cannot be read: {error.strerror or error}") from None
     return dataset if split is None else _only(dataset, split)
 
 
-def _opener(path: Path) -> Callable[[Path, tuple[str, ...] | None], Dataset]:
-    by_suffix = {
-        ".data": _open_darknet,
-        ".yaml": _open_ultralytics,
-        ".yml": _open_ultralytics,
+def _opener(path: Path, split: str | None) -> Callable[[Path, tuple[str, ...] | None], Dataset]:
+    by_suffix: dict[str, Callable[[Path, tuple[str, ...] | None], Dataset]] = {
+        ".data": partial(_open_darknet, split=split),
+        ".yaml": partial(_open_ultralytics, split=split),
+        ".yml": partial(_open_ultralytics, split=split),
         ".json": _open_coco,
         ".txt": _open_list,
     }
@@ -58,7 +59,9 @@ def _opener(path: Path) -> Callable[[Path, tuple[str, ...] | None], Dataset]:
         if is_cifar(path) or split_folders(path):
             return _open_class_folders
         voc_folders = is_folder(path / "Annotations") and is_folder(path / "JPEGImages")
-        return _open_voc if voc_folders else _open_folder
+        if voc_folders:
+            return _open_voc
+        return partial(_open_folder, split=split)
     if not exists(path):
         raise InputError(f"{path}: no such dataset")
     if path.suffix.lower() not in by_suffix:
@@ -89,12 +92,23 @@ def hold_out(dataset: Dataset, fraction: float) -> Dataset:
 
 def _only(dataset: Dataset, split: str) -> Dataset:
     splits = dataset.splits
-    chosen = split if split in splits else next((s for s in _FALLBACKS.get(split, ()) if s in splits), None)
+    chosen = _choice(splits, split)
     if chosen is None:
         raise InputError(f"{dataset.source}: no split '{split}', expected one of {', '.join(splits)}")
     if chosen not in (split, ONLY_SPLIT):
         logger.warning("%s: no split '%s', using '%s'", dataset.source, split, chosen)
     return replace(dataset, splits={split: splits[chosen]})
+
+
+def _choice(splits: Collection[str], split: str) -> str | None:
+    """Return `split`, the split that replaces it, or None."""
+    return split if split in splits else next((each for each in _FALLBACKS.get(split, ()) if each in splits), None)
+
+
+def _to_read(splits: Collection[str], split: str | None) -> Collection[str]:
+    """Return the splits whose images are needed for `split`: the others may be missing, and take time to list."""
+    chosen = None if split is None else _choice(splits, split)
+    return splits if chosen is None else (chosen,)
 
 
 def images_in(folder: Path) -> tuple[Path, ...]:
@@ -116,7 +130,7 @@ def _list_or_folder(path: Path) -> tuple[Path, ...]:
     return images_in(path) if is_folder(path) else darknet.read_list(path)
 
 
-def _open_darknet(path: Path, names: tuple[str, ...] | None) -> Dataset:
+def _open_darknet(path: Path, names: tuple[str, ...] | None, split: str | None) -> Dataset:
     """Open a `.data` file; its entries are relative to the working directory, as in the original, its folder or the parent."""
     options = darknet.parse_data(read_text(path, "data", paths=True), str(path))
 
@@ -130,7 +144,8 @@ def _open_darknet(path: Path, names: tuple[str, ...] | None) -> Dataset:
     names, findings = _data_names(path, options, names, find)
     if labels and len(labels) != len(names):
         raise InputError(f"{path}: {len(labels)} labels and {len(names)} names, expected the same number")
-    splits = {split: _list_or_folder(find(key)) for key, split in DATA_SPLITS.items() if key in options}
+    keys = {each: key for key, each in DATA_SPLITS.items() if key in options}
+    splits = {each: _list_or_folder(find(keys[each])) for each in _to_read(keys, split)}
     if not splits:
         raise InputError(f"{path}: none of {', '.join(DATA_SPLITS)}, expected at least one list of images")
     difficult: dict[Path, Path] = {}
@@ -166,7 +181,7 @@ def _open_list(path: Path, names: tuple[str, ...] | None) -> Dataset:
     return Dataset(source=path, names=names or (), splits=splits, read=darknet.TextLabels())
 
 
-def _open_folder(path: Path, names: tuple[str, ...] | None) -> Dataset:
+def _open_folder(path: Path, names: tuple[str, ...] | None, split: str | None) -> Dataset:
     """Open a folder as labelling tools export it.
 
     It has data.yaml or a `.data` file, or images (all of them, or in folders such as train and valid) with Darknet's or
@@ -174,7 +189,7 @@ def _open_folder(path: Path, names: tuple[str, ...] | None) -> Dataset:
     """
     described = [each for each in (*sorted(path.glob("*.data")), path / "data.yaml") if is_file(each)]
     if len(described) == 1:
-        return _opener(described[0])(described[0], names)
+        return _opener(described[0], split)(described[0], names)
     splits, findings = _splits_of_folder(path)
     images = [image for each in splits.values() for image in each]
     names = names or _names_in(path)
@@ -232,17 +247,20 @@ def _open_class_folders(path: Path, names: tuple[str, ...] | None) -> Dataset:
     )
 
 
-def _open_ultralytics(path: Path, names: tuple[str, ...] | None) -> Dataset:
+def _open_ultralytics(path: Path, names: tuple[str, ...] | None, split: str | None) -> Dataset:
     own_names, entries, root = ultralytics.parse_yaml(read_text(path, "yaml"), str(path))
     bases = (path.parent / root, Path(root))
+    if names is not None and len(names) != len(own_names):
+        raise InputError(f"{path}: has {len(own_names)} names and --names {len(names)}, expected the same number")
     splits = {}
-    for split, places in entries.items():
+    for each in _to_read(entries, split):
         # Roboflow writes ../train/images for the folder train next to the file.
         tried = [
-            tuple(base / each for each in (place, place.removeprefix("../")) for base in bases) for place in places
+            tuple(base / written for written in (place, place.removeprefix("../")) for base in bases)
+            for place in entries[each]
         ]
-        found = (_list_or_folder(_first_existing(list(dict.fromkeys(paths)), f"{path}: {split}")) for paths in tried)
-        splits[split] = tuple(image for images in found for image in images)
+        found = (_list_or_folder(_first_existing(list(dict.fromkeys(paths)), f"{path}: {each}")) for paths in tried)
+        splits[each] = tuple(image for images in found for image in images)
     return Dataset(source=path, names=names or own_names, splits=splits, read=darknet.TextLabels())
 
 

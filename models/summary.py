@@ -134,7 +134,7 @@ def layer_table(plan: Plan) -> str:
     for step, detail in zip(plan.steps, details, strict=True):
         cost = step.cost
         size_in = _wide(step.site.input.hwc)
-        size_out = _wide(step.reported_shape.hwc)
+        size_out = _wide(step.reported_shape.hwc if any(step.reported_shape.hwc) else step.shape.hwc)
         bflops = f"{cost.operations / 1e9:9.3f}" if cost.operations else " " * 9
         counts = [cost.parameters, round(cost.memory_access), round(cost.io)]
         columns = " ".join(f"{count:12,}" if count else " " * 12 for count in counts)

@@ -58,6 +58,27 @@ def test_another_split_replaces_a_missing_one(tmp_path: Path, caplog: pytest.Log
     assert list(dataset.splits) == ["val"] and "using 'train'" in caplog.text
 
 
+@pytest.mark.parametrize("kind", ["my.data", "my.yaml"])
+def test_the_files_of_other_splits_may_be_missing(kind: str, tmp_path: Path) -> None:
+    write_png(tmp_path / "images" / "a.png", (8, 8))
+    (tmp_path / "valid.txt").write_text("images/a.png\n")
+    (tmp_path / "my.names").write_text("cat\n")
+    (tmp_path / "my.data").write_text("train=nowhere.txt\nvalid=valid.txt\nnames=my.names\n")
+    (tmp_path / "my.yaml").write_text("train: nowhere\nval: images\nnames: [cat]\n")
+    assert open_data(tmp_path / kind, "val").splits == {"val": (tmp_path / "images" / "a.png",)}
+    for split in (None, "train"):
+        with pytest.raises(InputError, match="train: no such file or folder"):
+            open_data(tmp_path / kind, split)
+
+
+def test_names_of_another_data_set(tmp_path: Path) -> None:
+    write_png(tmp_path / "images" / "a.png", (8, 8))
+    (tmp_path / "my.yaml").write_text("val: images\nnames: [cat, dog]\n")
+    (tmp_path / "my.names").write_text("a\nb\nc\n")
+    with pytest.raises(InputError, match="has 2 names and --names 3, expected the same number"):
+        open_data(tmp_path / "my.yaml", "val", names=tmp_path / "my.names")
+
+
 def test_names_file_takes_over(tmp_path: Path) -> None:
     other = tmp_path / "other.names"
     path = _darknet(tmp_path)

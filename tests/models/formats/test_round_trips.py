@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -18,7 +19,7 @@ from models.formats.fuse import without_batch_norm
 from models.load import load
 from models.network import Network
 from models.plan import read_plan
-from tests.paths import REFERENCE
+from tests.paths import REFERENCE, REPOSITORY
 from tests.recipe import weights_file
 from utils.errors import InputError
 
@@ -244,6 +245,23 @@ def test_tensors_that_do_not_fit(change: dict[str, torch.Tensor], message: str, 
     torch.save(content | {"model": content["model"] | change}, tmp_path / "a.pt")
     with pytest.raises(InputError, match=message):
         load_model(tmp_path / "a.pt")
+
+
+def test_the_files_that_are_converted_are_kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    for suffix in (".cfg", ".weights"):
+        shutil.copy(REPOSITORY / "weights" / f"scenes{suffix}", tmp_path / f"my{suffix}")
+    before = {path.name: path.read_bytes() for path in tmp_path.iterdir()}
+    source = ["--cfg", "my.cfg", "--weights", "my.weights"]
+    for command in (
+        ["weights", *source, "--out", "./my.weights"],
+        ["weights", *source, "--out", "a.pt", "--out-cfg", "my.cfg"],
+        ["partial", *source, "--layers", "3", "--out", str(tmp_path / "my.weights")],
+        ["fold", *source, "--out", "b.weights", "--out-cfg", "my.cfg"],
+    ):
+        with pytest.raises(InputError, match="is the file to convert, expected another file name"):
+            convert.main(command)
+    assert {path.name: path.read_bytes() for path in tmp_path.iterdir()} == before
 
 
 @pytest.mark.parametrize(
