@@ -147,6 +147,17 @@ def test_page_of_models_is_current() -> None:
     assert OUT.read_text("utf-8") == report()
 
 
+def test_arithmetic_on_the_page_is_right() -> None:
+    """The sums, differences and quotients with which claims and contradictions are argued."""
+    found = re.findall(r"([\d.]+) ([-+/]) ([\d.]+) = ([\d.]*\d)", OUT.read_text("utf-8"))
+    assert len(found) > 15
+    for left, sign, right, result in found:
+        a, b = float(left), float(right)
+        value = a / b if sign == "/" else a + b if sign == "+" else a - b
+        decimals = len(result.partition(".")[2])
+        assert abs(value - float(result)) <= 0.5 * 10**-decimals + 1e-9, f"{left} {sign} {right} = {result}"
+
+
 def test_page_says_whose_table_each_model_is() -> None:
     lines = OUT.read_text("utf-8").splitlines()
     for name in MODELS:
