@@ -10,6 +10,9 @@ from torch import Tensor, nn
 
 from compose.backbones.vovnet import FULL, MODULES, SLIM
 from models.formats.files import LoadOptions, load_model
+from models.layers.normalization import BatchnormLayer
+from models.load import load
+from models.training import Training
 from tests.paths import REPOSITORY
 
 SIDE = 64
@@ -78,3 +81,17 @@ def test_state_dict_of_a_plain_model_gives_its_outputs(name: str, tmp_path: Path
         expected, (found,) = plain((image - mean) / deviation), ours(image)
     assert expected.std() > 1e-4, "outputs that depend on the layers"
     torch.testing.assert_close(found.flatten(), expected.flatten(), rtol=1e-3, atol=1e-6)
+
+
+def test_training_learns_only_the_statistics_of_the_images() -> None:
+    network = load(REPOSITORY / "cfg" / "vovnet27-slim.cfg", width=SIDE, height=SIDE)
+    training, images = Training(network), torch.rand(4, 3, SIDE, SIDE) * torch.tensor([0.2, 0.5, 1.0]).view(3, 1, 1)
+    training.begin(1)
+    for each in training.losses(images, torch.eye(1000)[:4], seen=4):
+        each.value.backward()
+    layer = network.layers[0]
+    assert isinstance(layer, BatchnormLayer)
+    assert all(parameter.grad is None for parameter in layer.parameters())
+    assert all(parameter.grad is not None for parameter in network.layers[1].parameters())
+    torch.testing.assert_close(layer.norm.rolling_mean, 0.01 * images.mean((0, 2, 3)))
+    torch.testing.assert_close(layer.norm.rolling_variance, 0.01 * images.var((0, 2, 3)))

@@ -95,3 +95,8 @@ def test_missing_file_names_a_similar_one(tmp_path: Path) -> None:
         cfg.read(tmp_path / "peleenet-prn31.cfg")
     with pytest.raises(InputError, match=r"yolo.cfg: no such cfg file$"):
         cfg.read(tmp_path / "yolo.cfg")
+
+
+def test_an_old_name_of_our_own_cfgs_is_found(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert Path(cfg.read("cfg/peleenet-prn31.cfg").path).name == "peleenet-prn3l.cfg"
