@@ -21,6 +21,11 @@ _FULL_SIZE_AT_END = 100
 _PLAIN_COEFFICIENT = 1.4
 
 
+def size_coefficient(random: float) -> float:
+    """Return the largest factor on the input size, given the key `random` of a head."""
+    return _PLAIN_COEFFICIENT if random == 1 else random
+
+
 def class_balanced_weights(
     images: int, image_of: NDArray[np.int64], class_ids: NDArray[np.int64]
 ) -> NDArray[np.float64]:
@@ -170,7 +175,7 @@ class MultiScaleShapes:
 
     @property
     def _coefficient(self) -> float:
-        return _PLAIN_COEFFICIENT if self.random == 1 else self.random
+        return size_coefficient(self.random)
 
     def _sides(self, factor: float) -> tuple[int, int]:
         steps = (math.floor(factor * side / self.resize_step + 1 + 0.5) for side in (self.width, self.height))

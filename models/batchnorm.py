@@ -24,6 +24,7 @@ class BatchNorm(nn.Module):
     is that of a variance divided by N.
 
     processes: the processes whose images form one batch; by default only this one.
+    deferred: if not None, statistics of batches that the rolling ones do not include yet (see `follow`).
     """
 
     rolling_mean: Tensor
@@ -33,6 +34,7 @@ class BatchNorm(nn.Module):
         super().__init__()
         self.momentum = momentum
         self.processes = Processes()
+        self.deferred: list[tuple[Tensor, Tensor]] | None = None
         self.biases = nn.Parameter(torch.zeros(channels))
         self.scales = nn.Parameter(torch.ones(channels))
         self.register_buffer("rolling_mean", torch.zeros(channels))
@@ -45,10 +47,17 @@ class BatchNorm(nn.Module):
             y, mean, variance = _SharedStatistics.apply(x, self.scales, self.biases, self.processes)
         else:
             y, mean, variance = _BatchStatistics.apply(x, self.scales, self.biases)
-        with torch.no_grad():
-            self.rolling_mean.lerp_(mean.to(self.rolling_mean.dtype), self.momentum)
-            self.rolling_variance.lerp_(variance.to(self.rolling_variance.dtype), self.momentum)
+        if self.deferred is None:
+            self.follow(mean, variance)
+        else:
+            self.deferred.append((mean, variance))
         return y
+
+    @torch.no_grad()
+    def follow(self, mean: Tensor, variance: Tensor) -> None:
+        """Move the rolling statistics towards those of a batch."""
+        self.rolling_mean.lerp_(mean.to(self.rolling_mean.dtype), self.momentum)
+        self.rolling_variance.lerp_(variance.to(self.rolling_variance.dtype), self.momentum)
 
     def start_batch(self) -> None:
         """Called before the first subdivision of each batch."""

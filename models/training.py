@@ -7,13 +7,14 @@ update_network_gpu, parser.c parse_network_cfg_custom and set_train_only_bn).
 from __future__ import annotations
 
 import contextlib
+import copy
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
 
-from models.batchnorm import BatchNorm
+from models.batchnorm import BatchNorm, CrossBatchNorm
 from models.heads.base import HeadLoss
 from models.layers.base import LayerSection, Step, Stored
 from models.network import Network
@@ -128,6 +129,36 @@ class Training:
         heads = (step.index for step in self.network.plan.heads)
         inputs = self.network.head_inputs(images)
         return {index: each[0].float() for index, each in zip(heads, inputs, strict=True)}
+
+    @property
+    def has_independent_passes(self) -> bool:
+        """Whether a forward pass of an iteration depends neither on the ones before it nor on random numbers."""
+        shared = any(isinstance(module, CrossBatchNorm) for module in self.network.modules())
+        return not shared and not any(layer.draws for layer in self.network)
+
+    def replica(self) -> Training:
+        """A network that shares the weights, so that another thread can make a pass; see `absorb`."""
+        weights = {id(weight): nn.Parameter(weight.detach()) for weight in self.network.parameters()}
+        network = copy.deepcopy(self.network, weights)
+        for module in network.modules():
+            if isinstance(module, BatchNorm):
+                module.deferred = []
+        return Training(network, self.frozen)
+
+    def absorb(self, replica: Training) -> None:
+        """Take over gradients and batch statistics of a replica's pass, as if this network had made it now."""
+        pairs = list(zip(self.network.parameters(), replica.network.parameters(), strict=True))
+        added = [(own.grad, other.grad) for own, other in pairs if own.grad is not None and other.grad is not None]
+        if added:
+            torch._foreach_add_(*map(list, zip(*added, strict=True)))
+        for own, other in pairs:
+            own.grad = other.grad if own.grad is None else own.grad
+            other.grad = None
+        for module, copied in zip(self.network.modules(), replica.network.modules(), strict=True):
+            if isinstance(module, BatchNorm) and isinstance(copied, BatchNorm) and copied.deferred:
+                for mean, variance in copied.deferred:
+                    module.follow(mean, variance)
+                copied.deferred.clear()
 
     def tensors(self, burn_in: int) -> list[TrainedTensor]:
         """The trainable tensors; burn_in: warm-up iterations of the schedule."""

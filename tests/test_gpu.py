@@ -26,7 +26,7 @@ from tests.models.recordings import Recording, all_outputs, pool_as_the_vector_c
 from tests.models.test_forward_parity import EXCEPTIONS, NAMES, TOLERANCE
 from tests.paths import REFERENCE, REPOSITORY
 from tests.training.test_training_steps import RECORDINGS as STEPS
-from tests.training.test_training_steps import compare_weights, lose_gradients_as_the_cpu_does, prepare, stored_values
+from tests.training.test_training_steps import compare_weights, prepare, stored_values
 from training.checkpoint import load_checkpoint
 from training.loop import Update
 from training.run import Run
@@ -79,7 +79,6 @@ def test_delta(path: Path, device: torch.device) -> None:
 def test_updates(path: Path, device: torch.device, tmp_path: Path) -> None:
     recording = np.load(path)
     network, trainer, batches = prepare(recording, path.with_suffix(".cfg"), tmp_path)
-    lose_gradients_as_the_cpu_does(network)
     start = stored_values(network)
     network.to(device)
     trainer.device = device

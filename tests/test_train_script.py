@@ -8,6 +8,7 @@ import logging
 import signal
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import cv2
 import numpy as np
@@ -19,7 +20,7 @@ from models.heads.softmax import Softmax
 from models.load import load
 from tests.small_set import YOLO, two_boxes, write_set
 from training.checkpoint import Saver, load_checkpoint
-from training.loop import Update
+from training.loop import Trainer, Update
 from utils.cli import EXIT_BAD_INPUT, EXIT_FAILED, EXIT_INTERRUPTED, EXIT_OK, run_script
 from utils.detections import MASKED_TARGET
 
@@ -481,3 +482,23 @@ def test_adversarial_training_resumes_bit_for_bit(folder: Path, monkeypatch: pyt
         (runs / name / "weights" / "my_final.weights").read_bytes() for name in ("plain", "whole", "parts")
     )
     assert parts == whole != plain
+
+
+@pytest.mark.parametrize(
+    ("threads", "flags", "expected"), [(1, (), 1), (2, (), 2), (8, (), 2), (2, ("--set", "adversarial_lr=0.1"), 1)]
+)
+def test_passes_of_an_update_share_the_threads(
+    threads: int, flags: tuple[str, ...], expected: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    counts = []
+
+    class Counted(Trainer):
+        def update(self, *arguments: Any, **values: Any) -> Update:
+            counts.append(len(self.networks))
+            return super().update(*arguments, **values)
+
+    monkeypatch.setattr("training.run.Trainer", Counted)
+    Path("my.cfg").write_text(Path("my.cfg").read_text().replace("[dropout]\nprobability=.3\n", ""))
+    torch.set_num_threads(threads)
+    assert command("--no-val", *flags) == EXIT_OK
+    assert counts == [expected] * 6

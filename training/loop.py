@@ -7,9 +7,10 @@ import functools
 import itertools
 import logging
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor, nn
@@ -32,6 +33,7 @@ class Trainable(Protocol):
     def begin(self, iteration: int) -> None: ...
     def losses(self, images: Tensor, labels: Tensor, seen: int) -> Sequence[HeadLoss]: ...
     def attack(self, images: Tensor, labels: Tensor, seen: int) -> Tensor: ...
+    def absorb(self, replica: Any) -> None: ...
     def statistics(self) -> list[Tensor]: ...
     def layer_names(self) -> Sequence[tuple[str, nn.Module]]: ...
 
@@ -94,6 +96,8 @@ class Trainer:
     max_norm: largest joint norm of all gradients, averaged over the images of a batch; 0: no limit.
     adversary: perturbs images.
     processes: the processes that share each batch; `update` receives this process's part.
+    replicas: networks that share the weights; as many passes of an update, and one more, are made at the same time, each
+        on an equal part of the threads. The sums are taken in the order of the passes. Only for a single process.
 
     iteration: updates made so far.
     seen: images trained on, counted as the original does: iteration * batch.
@@ -114,6 +118,7 @@ class Trainer:
         max_norm: float = 0.0,
         adversary: AdversarialPerturbation | None = None,
         processes: Processes | None = None,
+        replicas: Sequence[Trainable] = (),
     ) -> None:
         self.network, self.optimizer, self.schedule = network, optimizer, schedule
         self.batch, self.subdivisions, self.device = batch, subdivisions, device
@@ -121,8 +126,11 @@ class Trainer:
         self.memory_format = torch.channels_last if channels_last else torch.contiguous_format
         self.files, self.max_norm, self.adversary = files, max_norm, adversary
         self.processes = processes or Processes()
+        self.networks = (network, *replicas)
         self.iteration = 0
         self.pieces = 1
+        threads = max(1, torch.get_num_threads() // len(self.networks))
+        self._pool = ThreadPoolExecutor(len(self.networks), "pass", torch.set_num_threads, (threads,))
 
     @property
     def seen(self) -> int:
@@ -133,7 +141,8 @@ class Trainer:
         start = time.perf_counter()
         rate = self.schedule.rate(self.iteration + 1)
         self._seed_process()
-        self.network.begin(self.iteration + 1)
+        for network in self.networks:
+            network.begin(self.iteration + 1)
         loss, terms = self._gradients(batches, rate)
         images, loss, terms = self._reduced(sum(len(batch.images) for batch in batches), loss, terms)
         self._step(batches, rate, images)
@@ -169,30 +178,53 @@ class Trainer:
 
     def _passes(self, batches: Sequence[TrainBatch], rate: float) -> tuple[float, dict[str, float]]:
         total, terms = 0.0, dict[str, float]()
-        mini_batch = self.batch // self.subdivisions
-        for number, batch in enumerate(batches, start=1):
-            images, labels = self._on_device(batch)
-            step = self.adversary.step(self.iteration, number) if self.adversary else 0.0
-            for images_part, labels_part in zip(images.chunk(self.pieces), labels.chunk(self.pieces), strict=True):
-                seen = self.seen + number * mini_batch
-                if step:
-                    images_part = self._attacked(images_part, labels_part, seen, step)
-                heads = self._forward(images_part, labels_part, seen)
-                objective = torch.stack([head.objective for head in heads]).sum()
-                finite = bool(torch.isfinite(objective))
-                if self.processes.any(not finite):
-                    forward = functools.partial(self._forward, images_part, labels_part, seen)
-                    text = explain_loss(self.network.layer_names(), forward, self._context([batch], rate))
-                    raise RunError("the loss of another process is not finite" if finite else text)
-                scaler = self.precision.scaler
-                (scaler.scale(objective) if scaler else objective).backward()
-                total += sum(head.cost for head in heads) / len(heads)  # network.c get_network_cost
-                _add_terms(terms, heads)
+        for heads in self._losses(batches, rate):
+            total += sum(head.cost for head in heads) / len(heads)  # network.c get_network_cost
+            _add_terms(terms, heads)
         return total, terms
 
-    def _forward(self, images: Tensor, labels: Tensor, seen: int) -> Sequence[HeadLoss]:
+    def _losses(self, batches: Sequence[TrainBatch], rate: float) -> Iterator[Sequence[HeadLoss]]:
+        """Make the passes of an update, several at a time if there are replicas; yield their losses in order."""
+        count = len(self.networks)
+        if count == 1:
+            for number, batch in enumerate(batches, start=1):
+                yield from self._pass(self.network, number, batch, rate)
+            return
+        for first in range(0, len(batches), count):
+            group = enumerate(batches[first : first + count], start=first + 1)
+            passes = [
+                self._pool.submit(self._pass, network, number, batch, rate)
+                for network, (number, batch) in zip(self.networks, group, strict=False)
+            ]
+            for losses in [each.result() for each in passes]:
+                yield from losses
+            for replica in self.networks[1 : len(passes)]:
+                self.network.absorb(replica)
+
+    def _pass(self, network: Trainable, number: int, batch: TrainBatch, rate: float) -> list[Sequence[HeadLoss]]:
+        """Make pass `number` of an update (counted from 1), in pieces if memory ran out before."""
+        images, labels = self._on_device(batch)
+        step = self.adversary.step(self.iteration, number) if self.adversary else 0.0
+        seen = self.seen + number * (self.batch // self.subdivisions)
+        losses = []
+        for images_part, labels_part in zip(images.chunk(self.pieces), labels.chunk(self.pieces), strict=True):
+            if step:
+                images_part = self._attacked(images_part, labels_part, seen, step)
+            heads = self._forward(network, images_part, labels_part, seen)
+            objective = torch.stack([head.objective for head in heads]).sum()
+            finite = bool(torch.isfinite(objective))
+            if self.processes.any(not finite):
+                forward = functools.partial(self._forward, network, images_part, labels_part, seen)
+                text = explain_loss(network.layer_names(), forward, self._context([batch], rate))
+                raise RunError("the loss of another process is not finite" if finite else text)
+            scaler = self.precision.scaler
+            (scaler.scale(objective) if scaler else objective).backward()
+            losses.append(heads)
+        return losses
+
+    def _forward(self, network: Trainable, images: Tensor, labels: Tensor, seen: int) -> Sequence[HeadLoss]:
         with self.precision.autocast(self.device):
-            return self.network.losses(images, labels, seen)
+            return network.losses(images, labels, seen)
 
     def _attacked(self, images: Tensor, labels: Tensor, seen: int, step: float) -> Tensor:
         scaled = self.precision.scaler is not None  # float16 gradients would vanish

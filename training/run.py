@@ -20,7 +20,7 @@ from data.dataset import ClassHierarchy
 from data.evaluation_set import make_classification_set, make_evaluation_set
 from data.image_cache import CacheOptions
 from data.loader import TrainBatch, TrainLoader
-from data.sampling import class_balanced_weights
+from data.sampling import class_balanced_weights, size_coefficient
 from data.training_set import BoxOptions, LoaderOptions, RectOptions, training_loader
 from models.batchnorm import BatchNorm
 from models.fit import classes_of
@@ -53,12 +53,14 @@ from utils.cfg import Cfg
 from utils.cli import stop_request
 from utils.device import select_device
 from utils.errors import DataLoadingError, InputError, RunError
+from utils.memory import total_memory
 from utils.net_options import ScheduleOptions
 from utils.processes import Processes
 
 logger = logging.getLogger(__name__)
 
 _FP16_SCALE = 65536.0
+_MEMORY_SHARE, _BYTES_PER_VALUE = 0.5, 16  # for passes at the same time; measured: 4 to 13 bytes for each output
 _CALIBRATION_IMAGES, _CALIBRATION_BATCH = 128, 8  # images in total and per forward pass
 
 
@@ -219,6 +221,8 @@ class Run:
                 module.momentum = module.momentum if options.bn_momentum is None else options.bn_momentum
                 module.processes = self.processes if options.sync_bn else module.processes
         network.to(self.device)
+        if options.channels_last:
+            network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         self.processes.broadcast(list(network.state_dict().values()))
         return network
 
@@ -236,6 +240,9 @@ class Run:
                 rate=schedule.adversarial_lr, burn_in=schedule.burn_in, max_batches=self.last, seed=options.seed
             )
         optimizer = AdamW if options.adamw else DarknetOptimizer
+        at_once = 1
+        if self.device.type == "cpu" and count == 1 and adversary is None and training.has_independent_passes:
+            at_once = passes_at_once(self.network.plan, torch.get_num_threads(), total_memory())
         trainer = Trainer(
             training,
             optimizer(training.tensors(schedule.burn_in), schedule),
@@ -249,6 +256,7 @@ class Run:
             max_norm=options.clip_grad_norm,
             adversary=adversary,
             processes=self.processes,
+            replicas=[training.replica() for _ in range(at_once - 1)],
         )
         trainer.iteration = self.network.seen // batch
         return trainer
@@ -436,6 +444,18 @@ def batch_sizes(plan: Plan) -> tuple[int, int]:
         text = "[net] batch=%d is not a multiple of subdivisions=%d: using %d images per update"
         logger.warning(text, batch, subdivisions, used)
     return used, subdivisions
+
+
+def passes_at_once(plan: Plan, threads: int, memory: int | None) -> int:
+    """How many passes of an update a CPU makes at the same time: one for each thread, as far as memory (bytes) allows."""
+    batch, subdivisions = batch_sizes(plan)
+    head = box_head(plan)
+    factor = 1.0 if head is None else max(1.0, size_coefficient(head.random))
+    values = sum(step.shape.outputs for step in plan.steps) * factor**2 * batch / subdivisions
+    count = min(threads, subdivisions)
+    if memory is not None:
+        count = min(count, int(_MEMORY_SHARE * memory / (_BYTES_PER_VALUE * values)))
+    return max(1, count)
 
 
 def _precision(amp: str | None, loss_scale: float, device: torch.device) -> Precision:

@@ -1,4 +1,4 @@
-"""Free and peak memory, and the allocator's handling of freed memory."""
+"""Free, total and peak memory, and the allocator's handling of freed memory."""
 
 from __future__ import annotations
 
@@ -13,11 +13,17 @@ _LIMIT, _USED = Path("/sys/fs/cgroup/memory.max"), Path("/sys/fs/cgroup/memory.c
 
 def free_memory() -> int | None:
     """Return the bytes available without swapping, within the container's limit (cgroup v2); None if unknown."""
-    available = _available()
+    available = _meminfo("MemAvailable")
     limit, used = _number(_LIMIT), _number(_USED)
     if available is None or limit is None or used is None:
         return available
     return min(available, max(0, limit - used))
+
+
+def total_memory() -> int | None:
+    """Return the bytes that this machine, or this container (cgroup v2), may use at most; None if unknown."""
+    found = [value for value in (_meminfo("MemTotal"), _number(_LIMIT)) if value is not None]
+    return min(found, default=None)
 
 
 def peak_memory() -> int | None:
@@ -30,12 +36,12 @@ def peak_memory() -> int | None:
     return peak if sys.platform == "darwin" else peak * 1024  # bytes on macOS, kilobytes elsewhere
 
 
-def _available() -> int | None:
+def _meminfo(name: str) -> int | None:
     try:
         lines = _MEMINFO.read_text().splitlines()
     except OSError:
         return None
-    entry = next((line.split() for line in lines if line.startswith("MemAvailable:")), None)
+    entry = next((line.split() for line in lines if line.startswith(f"{name}:")), None)
     return int(entry[1]) * 1024 if entry else None
 
 

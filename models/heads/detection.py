@@ -97,6 +97,7 @@ class Detection(Head):
     def __init__(self, section: DetectionSection, site: Site) -> None:
         super().__init__()
         self.section = section
+        self.draws = bool(section.random)
         self.refusal = (
             None if section.coords == 4 else site.error(f"coords: is {section.coords}, boxes need 4", "coords")
         )

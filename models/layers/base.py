@@ -226,7 +226,12 @@ class Step:
 
 
 class Layer(nn.Module):
-    """A layer's computation: tensors of its sources in, one tensor (n, channels, height, width) out."""
+    """A layer's computation: tensors of its sources in, one tensor (n, channels, height, width) out.
+
+    draws: whether it draws random numbers in training.
+    """
+
+    draws = False
 
     def stored(self) -> Iterator[Stored]:
         """Yield the layer's tensors in the order of the .weights file."""

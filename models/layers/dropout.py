@@ -50,6 +50,8 @@ class DropoutSection(LayerSection):
 class Dropout(Layer):
     """In training, sets each value to zero with the given probability and scales up the others; at inference, the identity."""
 
+    draws = True
+
     def __init__(self, probability: float) -> None:
         super().__init__()
         self.probability = probability
@@ -66,6 +68,8 @@ class Dropblock(Layer):
 
     Probability and size grow during the first 85% of training (`at_iteration`).
     """
+
+    draws = True
 
     def __init__(self, section: DropoutSection) -> None:
         super().__init__()

@@ -202,6 +202,8 @@ class CropSection(LayerSection):
 class Crop(Layer):
     """Input (n, c, h, w), output (n, c, crop_height, crop_width): the centre; in training, one random crop per batch."""
 
+    draws = True
+
     def __init__(self, section: CropSection) -> None:
         super().__init__()
         self.section = section

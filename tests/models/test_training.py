@@ -7,10 +7,13 @@ import copy
 import pytest
 import torch
 
+from data.loader import TrainBatch
 from models.network import Network
 from models.plan import make_plan
 from models.training import Training
+from training.loop import Trainer
 from training.optimizer import DarknetOptimizer
+from training.schedule import Schedule
 from utils import cfg
 from utils.errors import InputError
 from utils.net_options import ScheduleOptions
@@ -105,3 +108,68 @@ def test_shared_weights_are_updated_once() -> None:
 def test_nothing_to_train_is_refused(head: str, freeze: int, message: str) -> None:
     with pytest.raises(InputError, match=message):
         Training(make("", head=head), freeze)
+
+
+SHARED = "[convolutional]\nbatch_normalize=1\nfilters=4\nsize=3\npad=1\nactivation=leaky\nshare_index=1\n"
+
+
+def trained(at_once: int, subdivisions: int, updates: int = 3) -> tuple[Network, list[float]]:
+    """A network with shared weights after some updates, and the losses of these."""
+    torch.manual_seed(0)
+    network = Network(make_plan(cfg.parse(NET + CONV * 2 + SHARED + HEAD, "test.cfg")))
+    training = Training(network)
+    trainer = Trainer(
+        training,
+        DarknetOptimizer(training.tensors(0), OPTIONS),
+        Schedule(OPTIONS),
+        batch=2 * subdivisions,
+        subdivisions=subdivisions,
+        device=torch.device("cpu"),
+        replicas=[training.replica() for _ in range(at_once - 1)],
+    )
+    images = torch.rand(updates, subdivisions, 2, 3, 16, 16)
+    truth = torch.tensor([[[0.5, 0.5, 0.3, 0.3, 1.0], [0.0] * 5]] * 2)
+    groups = [
+        [TrainBatch(images=part, ground_truth=truth, iteration=0, subdivision=0) for part in group] for group in images
+    ]
+    return network, [trainer.update(group).loss for group in groups]
+
+
+@pytest.mark.parametrize(("at_once", "subdivisions"), [(2, 1), (2, 2), (2, 5), (3, 5), (8, 5)])
+def test_passes_at_the_same_time_are_those_in_turn(at_once: int, subdivisions: int) -> None:
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)  # sums within an operation depend on the number of threads
+    try:
+        (found, losses), (expected, in_turn) = (trained(count, subdivisions) for count in (at_once, 1))
+    finally:
+        torch.set_num_threads(threads)
+    assert losses == in_turn
+    for (_, one), (_, other) in zip(found.stored(), expected.stored(), strict=True):
+        assert torch.equal(one.tensor, other.tensor), one.kind
+
+
+def test_a_replica_reads_the_weights_and_keeps_its_gradients_and_statistics() -> None:
+    training = Training(make(""))
+    replica = training.replica()
+    own, copied = (next(iter(each.network.parameters())) for each in (training, replica))
+    own.data += 1
+    assert torch.equal(own, copied)
+    copied.grad = torch.ones_like(copied)
+    assert own.grad is None
+    training.absorb(replica)
+    assert own.grad is not None and copied.grad is None
+
+
+@pytest.mark.parametrize(
+    ("text", "independent"),
+    [
+        (CONV, True),
+        (CONV + "cbn=1\n", False),
+        (CONV + "[dropout]\nprobability=.5\n", False),
+        (CONV + "[dropout]\nprobability=.5\ndropblock=1\ndropblock_size_abs=2\n", False),
+        ("[crop]\ncrop_height=16\ncrop_width=16\n" + CONV, False),
+    ],
+)
+def test_passes_that_depend_on_their_order_are_known(text: str, independent: bool) -> None:
+    network = Network(make_plan(cfg.parse(NET + text + HEAD, "test.cfg")))
+    assert Training(network).has_independent_passes == independent

@@ -44,6 +44,8 @@ class Number:
     def attack(self, images: Tensor, labels: Tensor, seen: int) -> Tensor:
         return torch.zeros_like(images)
 
+    def absorb(self, replica: Number) -> None: ...
+
     def statistics(self) -> list[Tensor]:
         return []
 
@@ -51,7 +53,13 @@ class Number:
         return [("0 [number]", self.layer)]
 
 
-def make(number: Number, batch: int = 4, subdivisions: int = 2, options: ScheduleOptions = OPTIONS) -> Trainer:
+def make(
+    number: Number,
+    batch: int = 4,
+    subdivisions: int = 2,
+    options: ScheduleOptions = OPTIONS,
+    replicas: Sequence[Number] = (),
+) -> Trainer:
     optimizer = DarknetOptimizer([TrainedTensor(tensor=number.layer.weight, layer=0)], options)
     return Trainer(
         number,
@@ -61,6 +69,7 @@ def make(number: Number, batch: int = 4, subdivisions: int = 2, options: Schedul
         subdivisions=subdivisions,
         device=torch.device("cpu"),
         files=lambda made: ["a.png"],
+        replicas=replicas,
     )
 
 
@@ -117,6 +126,16 @@ def test_a_loss_that_is_not_finite_names_layer_iteration_rate_and_files() -> Non
     number = Number()
     with pytest.raises(RunError, match=r"(?s)iteration 1, learning rate 0\.1.*layer 0 \[number\].*a\.png"):
         make(number).update(batches(value=float("nan")))
+    assert number.layer.weight.item() == 2.0
+
+
+def test_the_batch_of_a_loss_that_is_not_finite_is_named_if_passes_are_made_at_the_same_time() -> None:
+    number = Number()
+    trainer = make(number, replicas=[Number()])
+    trainer.files = lambda batch: [f"{batch.images.isnan().any():d}.png"]
+    good, bad = batches(1)[0], batches(1, value=float("nan"))[0]
+    with pytest.raises(RunError, match=r"(?s)layer 0 \[number\].*1\.png"):
+        trainer.update([good, bad])
     assert number.layer.weight.item() == 2.0
 
 
