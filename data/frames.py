@@ -31,11 +31,11 @@ import torch
 from numpy.typing import NDArray
 
 from data.formats.darknet import list_base, parse_list
-from data.image import IMAGE_SUFFIXES, read_image
+from data.image import HEIC_SUFFIXES, IMAGE_SUFFIXES, read_image
 from data.prefetch import map_ahead, prefetch
 from data.video import TIMEOUT_S, VIDEO_SUFFIXES, Video, describe, open_capture, open_video, video_frames
 from utils.errors import InputError
-from utils.files import decoded, exists, is_file, read_text
+from utils.files import decoded, exists, is_file, is_folder, read_text
 
 logger = logging.getLogger(__name__)
 
@@ -129,6 +129,8 @@ class Frames:
             if self._stopped:
                 return
         if not frames and not self._stopped:
+            if failures and failures[0].startswith(f"{self.source}: "):  # the source is that file
+                raise InputError(failures[0])
             first = f"the first of {len(failures)} is {failures[0]}" if len(failures) > 1 else "".join(failures)
             raise InputError(f"{self.source}: no image or frame could be read: {first or 'it has no frames'}")
 
@@ -220,8 +222,10 @@ def find_files(source: str) -> list[str]:
     path = Path(source)
     try:
         if path.is_dir():
+            inside = sorted(path.iterdir())
             hint = f" directly in it; '{path / '**'}' takes those of its subfolders"
-            return _not_empty(sorted(each for each in path.iterdir() if _known(each)), source, "folder has no", hint)
+            hint = hint if any(is_folder(each) for each in inside) else ""
+            return _not_empty(_known(inside, source), source, "folder has no", hint)
         found = path.exists()
     except OSError as error:  # no permission, or a name that is too long
         raise InputError(f"{source}: cannot be read: {error.strerror}") from None
@@ -230,13 +234,17 @@ def find_files(source: str) -> list[str]:
             return [str(path)]
         return _not_empty(_entries_of_list(read_text(path, "list", paths=True), source), source, "list names no")
     if _GLOB & set(source):
-        matches = (Path(each) for each in glob.iglob(source, recursive=True))  # noqa: PTH207, absolute patterns
-        return _not_empty(sorted(each for each in matches if _known(each)), source, "pattern matches no")
+        matches = sorted(Path(each) for each in glob.iglob(source, recursive=True))  # noqa: PTH207, absolute patterns
+        return _not_empty(_known(matches, source), source, "pattern matches no")
     raise InputError(f"{source}: no such image, video, folder, list, camera or stream")
 
 
-def _known(path: Path) -> bool:
-    return path.suffix.lower() in IMAGE_SUFFIXES | VIDEO_SUFFIXES and is_file(path)
+def _known(paths: Sequence[Path], source: str) -> list[Path]:
+    """Return the images and videos among `paths`; warn of images in the format of phones, which OpenCV cannot read."""
+    heic = sum(path.suffix.lower() in HEIC_SUFFIXES for path in paths)
+    if heic:
+        logger.warning("%s: %d HEIC image%s left out: convert to JPEG first", source, heic, "s" * (heic > 1))
+    return [path for path in paths if path.suffix.lower() in IMAGE_SUFFIXES | VIDEO_SUFFIXES and is_file(path)]
 
 
 def _not_empty(paths: Sequence[str | Path], source: str, what: str, hint: str = "") -> list[str]:

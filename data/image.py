@@ -27,6 +27,8 @@ IMAGE_SUFFIXES = frozenset(
     {".bmp", ".dib", ".gif", ".jpeg", ".jpg", ".jpe", ".jp2", ".png", ".apng", ".webp", ".avif", ".pbm", ".pgm"}
     | {".ppm", ".pnm", ".sr", ".ras", ".tiff", ".tif"}
 )
+HEIC_SUFFIXES = frozenset({".heic", ".heif"})  # OpenCV cannot read them
+_HEIC_BRANDS = (b"heic", b"heix", b"hevc", b"heim", b"mif1", b"msf1")
 WRITABLE_SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff"})
 MAX_PIXELS = 1 << 28
 """Largest image that is decoded (0.8 GB of RGB): a few kilobytes of PNG can declare any size."""
@@ -239,6 +241,8 @@ def _decode(data: bytes, path: str | Path) -> Image:
         bgr = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_COLOR | orientation)
     except cv2.error as error:  # OpenCV's own pixel limit, or a codec that it was built without
         raise InputError(f"{path}: image cannot be decoded: {error.err}") from None
+    if bgr is None and data[4:8] == b"ftyp" and data[8:12] in _HEIC_BRANDS:
+        raise InputError(f"{path}: is a HEIC image, which OpenCV cannot read; convert it to JPEG first")
     if bgr is None:
         what = "image is damaged or truncated" if header else "not an image in a supported format"
         raise InputError(f"{path}: {what}: {len(data)} bytes that begin with {data[:_SHOWN_BYTES]!r}")

@@ -173,6 +173,34 @@ def test_only_unreadable_files(tmp_path: Path) -> None:
             next(items)
 
 
+HEIC = b"\0\0\0\x18ftypheic" + bytes(100)
+
+
+def test_images_of_phones(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    for name in ("a.heic", "b.HEIF"):
+        (tmp_path / name).write_bytes(HEIC)
+    with pytest.raises(InputError, match=r"^\S+: folder has no images or videos$"):
+        open_frames(str(tmp_path))
+    assert f"{tmp_path}: 2 HEIC images left out: convert to JPEG first" in caplog.text
+    with (
+        open_frames(str(tmp_path / "a.heic")) as frames,
+        pytest.raises(
+            InputError, match=r"^\S+a\.heic: is a HEIC image, which OpenCV cannot read; convert it to JPEG first$"
+        ),
+    ):
+        list(frames)
+    caplog.clear()
+    cv2.imwrite(str(tmp_path / "c.png"), np.zeros((4, 4, 3), np.uint8))
+    assert [Path(each).name for each in open_frames(str(tmp_path)).entries] == ["c.png"]
+    assert "2 HEIC images left out" in caplog.text
+
+
+def test_a_folder_of_folders_suggests_the_pattern(tmp_path: Path) -> None:
+    (tmp_path / "inner").mkdir()
+    with pytest.raises(InputError, match=re.escape(f"'{tmp_path / '**'}' takes those of its subfolders")):
+        open_frames(str(tmp_path))
+
+
 def test_leaving_early(folder: Path) -> None:
     with pytest.raises(KeyboardInterrupt), open_frames(str(folder)) as frames:
         for _ in frames:
