@@ -42,7 +42,7 @@ from utils.cli import (
     whole,
 )
 from utils.errors import InputError
-from utils.files import is_file, newest, read_text, run_folder, write_text
+from utils.files import is_file, is_folder, newest, read_text, run_folder, write_text
 from utils.net_options import ScheduleOptions
 from utils.processes import Processes, joined
 
@@ -66,8 +66,8 @@ def make_parser() -> argparse.ArgumentParser:
     add("--weights", metavar="FILE", help="initial weights: .weights, a backbone (.conv.N), .pt or .safetensors")
     add("--clear", action="store_true", help="reset the iteration count of --weights")
     text = (
-        "resume a run from its last.pt, with its own flags (pass --data if the data has moved); default: the latest run in "
-        "--project; auto: resume the run --name, or start it if there is none"
+        "resume a run from its folder or last.pt, with its own flags (pass --data if the data has moved); default: the "
+        "latest run in --project; auto: resume the run --name, or start it if there is none"
     )
     add("--resume", nargs="?", const=LATEST, metavar="FILE", help=text)
 
@@ -275,7 +275,8 @@ def _checkpoint_path(options: TrainOptions) -> Path:
     if options.resume == AUTO:
         return Path(options.project) / options.name / "weights" / "last.pt"
     if options.resume != LATEST:
-        return Path(options.resume or "")
+        given = Path(options.resume or "")
+        return given / "weights" / "last.pt" if is_folder(given) else given
     found = newest(options.project, "*/weights/last.pt")
     if found is None:
         raise InputError(f"--resume: no */weights/last.pt in {options.project}; pass the file")

@@ -29,12 +29,13 @@ def plot_curve(
     axis = chart.add_subplot()
     present = np.flatnonzero(~np.isnan(values).any(axis=1))
     few = len(present) <= _MOST_NAMED
-    for i in present.tolist():
+    for i in present.tolist() if len(present) > 1 else ():
         axis.plot(x, values[i], linewidth=1, alpha=0.9 if few else 0.35, color=None if few else "tab:gray",
                   label=names[i] if few else None)  # fmt: skip
     if len(present):
         mean = values[present].mean(axis=0)
-        axis.plot(x, mean, linewidth=3, color="tab:blue", label=f"mean of {len(present)} classes")
+        label = names[present[0]] if len(present) == 1 else f"mean of {len(present)} classes"
+        axis.plot(x, mean, linewidth=3, color="tab:blue", label=label)
         if y_label == "F1":
             best = int(mean.argmax())
             axis.axvline(x[best], color="tab:blue", linewidth=1, linestyle=":")
@@ -46,7 +47,7 @@ def plot_curve(
 
 
 def plot_confusion(path: str | Path, matrix: NDArray[np.int64], names: Sequence[str]) -> None:
-    """Plot predicted against true classes; the last row and column are background, colours are fractions of the true class.
+    """Plot predicted against ground-truth classes; the last ones are background, shades are fractions of the ground truth.
 
     If there are many classes, only those that occur are drawn.
     """
@@ -63,7 +64,7 @@ def plot_confusion(path: str | Path, matrix: NDArray[np.int64], names: Sequence[
     axis.imshow(share, cmap="Blues", vmin=0, vmax=1)
     axis.set_xticks(range(len(shown)), [labels[i] for i in shown], rotation=90)
     axis.set_yticks(range(len(shown)), [labels[i] for i in shown])
-    axis.set(xlabel="true", ylabel="predicted", title="confusion; shades are shares of the true class")
+    axis.set(xlabel="ground truth", ylabel="predicted", title="confusion matrix; shade: share of the ground truth")
     if len(shown) <= _MOST_NUMBERED:
         _numbers(axis, counts, share)
     save(chart, path, 100)
@@ -112,11 +113,11 @@ def plot_labels(path: str | Path, checked: DatasetReport, anchors_rel: NDArray[n
     axes = chart.subplot_mosaic([["classes", "classes", "classes"], ["centres", "sizes", "images"]])
     chart.subplots_adjust(hspace=0.5, wspace=0.25)
     _class_bars(axes["classes"], checked.names, checked.class_counts)
-    axes["centres"].set_title("box centres, parts of the image")
+    axes["centres"].set_title("box centres, relative to the image")
     _cloud(axes["centres"], checked.cxcywh_rel[:, :2], 1.0)
     axes["centres"].set(xlabel="x", ylabel="y", ylim=(1, 0), aspect="equal")
     _sizes(axes["sizes"], checked.cxcywh_rel[:, 2:], np.zeros((0, 2)) if anchors_rel is None else anchors_rel)
-    axes["images"].set_title(f"labels in an image ({len(checked.sizes_wh)} readable images)")
+    axes["images"].set_title(f"labels per image ({len(checked.sizes_wh)} readable images)")
     axes["images"].set(xlabel=_size_text(checked.sizes_wh), ylabel="images")
     most = int(checked.per_image.max())
     step = most // _MOST_BARS + 1  # an integer, so that every bin covers the same number of counts
@@ -132,7 +133,7 @@ def _sizes(axis: Any, sizes_rel: NDArray[np.float64], anchors_rel: NDArray[np.fl
     if len(anchors_rel):
         axis.plot(*np.minimum(anchors_rel, top).T, "+", color="tab:red", markersize=9, clip_on=False, label="anchors")
         axis.legend(loc="upper left", fontsize="small")
-    axis.set_title("box sizes, parts of the image")
+    axis.set_title("box sizes, relative to the image")
     axis.set(xlabel="width", ylabel="height", xlim=(0, top), ylim=(0, top), aspect="equal")
 
 

@@ -138,7 +138,7 @@ def test_an_interrupted_run_resumes_bit_for_bit(
     parts = folder / "runs" / "train" / "parts" / "weights"
     assert load_checkpoint(parts / "last.pt").iteration == 3
     assert not (parts / "my_final.weights").exists()
-    assert run_script(train.main, ["--resume", str(parts / "last.pt"), "--workers", "0"]) == EXIT_OK
+    assert run_script(train.main, ["--resume", str(parts.parent), "--workers", "0"]) == EXIT_OK
     whole = folder / "runs" / "train" / "whole"
     assert (parts / "my_final.weights").read_bytes() == (whole / "weights" / "my_final.weights").read_bytes()
     rows = [list(csv.DictReader((run / "results.csv").open())) for run in (whole, parts.parent)]
@@ -362,7 +362,7 @@ def broken_label(text: str) -> None:
         (lambda: None, ("--amp", "fp16", "--device", "cpu"), "fp16"),
         (lambda: None, ("--device", "0,1"), "torchrun --nproc_per_node 2 train.py"),
         (lambda: None, ("--set", "learning_rat=1"), "did you mean learning_rate?"),
-        (lambda: None, ("--set", "burn_in=long"), "cannot read 'long'"),
+        (lambda: None, ("--set", "burn_in=long"), "error: --set: [net] burn_in: cannot read 'long'"),
         (lambda: None, ("--set", "jitter=much"), "cannot read 'much'"),
         (lambda: None, ("--set", "classes=4"), "neither [net] nor a head has a key classes"),
         (lambda: None, ("--set", "burn_in"), "key=value"),

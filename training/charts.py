@@ -10,21 +10,26 @@ from utils.plotting import figure, save
 
 _LOSS = "loss"
 _NOT_DRAWN = {"iteration", "average_loss", "width", "height"}
+_TITLES = {"rate": "learning rate", "images_per_second": "images per second"}
 _COLUMNS = 4
 _STEEP = 20.0  # a loss whose maximum exceeds its minimum by this factor gets a logarithmic axis
 _FEW = 100  # up to this many points, each gets a marker
 
 
 def write_chart(history: TrainingHistory, path: str | Path, *, max_batches: int, max_loss: float, metric: str) -> None:
-    """Write chart.png: the average loss, clipped at `max_loss`, and the metric, over all iterations."""
+    """Write chart.png: the average loss, clipped at `max_loss` once it falls below, and the metric, over all iterations."""
     chart = figure(10, 10)
     axes = chart.add_subplot()
     x, loss = history.series("average_loss")
-    axes.plot(x, [min(value, max_loss) for value in loss], ".", markersize=2, color="tab:blue", clip_on=False)
+    if loss and min(loss) > max_loss:
+        max_loss = 1.05 * max(loss)
+    size = 2 if len(x) >= _FEW else 5
+    axes.plot(x, [min(value, max_loss) for value in loss], ".", markersize=size, color="tab:blue", clip_on=False)
     clipped = f", clipped at {max_loss:g}" if loss and max(loss) > max_loss else ""
     axes.set(xlim=(0, max_batches), ylim=(0, max_loss), xlabel="iteration")
     axes.set_ylabel(f"average loss{clipped}", color="tab:blue")
     axes.grid(alpha=0.4)
+    axes.locator_params(axis="x", integer=True)
     x, values = history.series(metric)
     title = f"iteration {int(history.rows[-1]['iteration'])} of {max_batches}" if history.rows else ""
     if loss:
@@ -52,7 +57,8 @@ def write_results(history: TrainingHistory, path: str | Path) -> None:
     for place, name in enumerate(names, start=1):
         axes = chart.add_subplot(rows, _COLUMNS, place)
         _draw(axes, history, name)
-        axes.set(title=name, xlim=(0, last))
+        axes.set(title=_TITLES.get(name, name), xlim=(0, last))
+        axes.locator_params(axis="x", integer=True)
         axes.grid(alpha=0.4)
         if place > len(names) - _COLUMNS:
             axes.set_xlabel("iteration")
@@ -61,7 +67,10 @@ def write_results(history: TrainingHistory, path: str | Path) -> None:
 
 def _draw(axes: Any, history: TrainingHistory, name: str) -> None:
     x, values = history.series(name)
-    axes.plot(x, values, ".-" if len(x) < _FEW else "-", linewidth=1, clip_on=name not in history.metrics)
+    size = 9 if len(x) == 1 else 6
+    axes.plot(
+        x, values, ".-" if len(x) < _FEW else "-", linewidth=1, markersize=size, clip_on=name not in history.metrics
+    )
     if name == _LOSS:
         axes.plot(*history.series("average_loss"), linewidth=1.5, label="average")
         axes.legend(frameon=False)

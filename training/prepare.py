@@ -27,7 +27,7 @@ from training.options import TrainOptions
 from utils import cfg as cfg_text
 from utils.cfg import Cfg
 from utils.cli import as_typed, input_size
-from utils.errors import InputError
+from utils.errors import CfgError, InputError
 from utils.net_options import NET_AUDIENCES, ScheduleOptions
 from utils.torch_files import is_torch_file
 
@@ -91,7 +91,7 @@ def fit_cfg(plan: Plan, options: TrainOptions, splits: DataSplits) -> Cfg:
     """Fit the cfg to the classes of the data set, and apply the flags that override its values. Raises InputError."""
     classes = len(splits.train.names)
     if classes_of(plan) != classes:
-        logger.info("%s: fitted from %d to %d classes", plan.cfg.path, classes_of(plan), classes)
+        logger.info("%s: classes fitted from %d to %d", plan.cfg.path, classes_of(plan), classes)
         plan = make_plan(fit_classes(plan, classes, splits.checked.class_counts.tolist()))
     if options.overrides:
         plan = make_plan(_with_keys(plan, options.overrides))
@@ -131,7 +131,10 @@ def _with_keys(plan: Plan, words: Sequence[str]) -> Cfg:
         lines = [f"[{cfg.sections[section].name}]", *map("=".join, new.items())]
         raw = cfg_text.parse("\n".join(lines), "--set").sections[0]
         for reader in NET_AUDIENCES if section == 0 else (type(plan.steps[section - 1].section),):
-            reader.from_raw(raw)
+            try:
+                reader.from_raw(raw)
+            except CfgError as error:  # without its line, which only our own text has
+                raise InputError(f"--set: {str(error).partition(': ')[2]}") from None
         cfg = cfg.with_values(section, new)
     return cfg
 

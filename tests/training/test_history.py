@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import re
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -65,6 +66,21 @@ def test_charts_are_images(tmp_path: Path) -> None:
     write_chart(history, tmp_path / "chart.png", max_batches=10, max_loss=20, metric="mAP_0.5")
     write_results(history, tmp_path / "results.png")
     assert all(path.read_bytes().startswith(b"\x89PNG") for path in tmp_path.iterdir())
+
+
+@pytest.mark.parametrize(("average", "top"), [(110.0, 115.5), (11.0, 20.0)])
+def test_a_loss_above_the_limit_is_visible(
+    average: float, top: float, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    history = TrainingHistory()
+    for iteration in range(1, 4):
+        history.add(update(iteration))
+        history.rows[-1]["average_loss"] = average
+    saved: list[Any] = []
+    monkeypatch.setattr("training.charts.save", lambda chart, path: saved.append(chart))
+    write_chart(history, tmp_path / "chart.png", max_batches=3, max_loss=20, metric="mAP_0.5")
+    axes = saved[0].axes[0]
+    assert axes.get_ylim() == (0, pytest.approx(top)) and axes.lines[0].get_ydata().max() == average
 
 
 def test_ema_runs_from_the_middle_and_is_applied_a_thousand_iterations_before_the_end() -> None:
