@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import os
 import signal
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +15,7 @@ import torch
 from torch import Tensor
 
 import train
+from benchmarks.kills import prepare as prepare_run
 from data.image import read_image
 from data.scenes import make_scenes
 from inference.cuda import GraphedNetwork
@@ -25,6 +29,7 @@ from tests.models.heads.test_recorded_deltas import loss_of
 from tests.models.recordings import Recording, all_outputs, pool_as_the_vector_code
 from tests.models.test_forward_parity import EXCEPTIONS, NAMES, TOLERANCE
 from tests.paths import REFERENCE, REPOSITORY
+from tests.training.test_survival import STOPPED
 from tests.training.test_training_steps import RECORDINGS as STEPS
 from tests.training.test_training_steps import compare_weights, prepare, stored_values
 from training.checkpoint import load_checkpoint
@@ -225,6 +230,26 @@ def test_resume(
     assert run_script(train.main, ["--resume", str(parts), "--device", str(device), "--workers", "0"]) == EXIT_OK
     curves = [[row["loss"] for row in load_checkpoint(path).history["rows"]] for path in (parts, whole)]
     assert curves[0] == pytest.approx(curves[1], rel=1e-3 if ON_GPU else 0)  # cuDNN sums in any order
+
+
+def test_a_killed_process_is_resumed(device: torch.device, tmp_path: Path) -> None:
+    prepare_run(tmp_path, 200, 5, filters=8)
+
+    def end(number: int, iteration: int, *arguments: str) -> int:
+        command = [sys.executable, "-c", STOPPED, str(number), str(iteration), *arguments, "--workers", "0"]
+        environment = os.environ | {"PYTHONPATH": str(REPOSITORY)}
+        return subprocess.run([*command, "--device", str(device)], cwd=tmp_path, env=environment).returncode
+
+    def start(name: str) -> list[str]:
+        return ["--cfg", "my.cfg", "--data", "my.data", "--no-val", "--no-plots", "--project", ".", "--name", name]
+
+    assert end(signal.SIGTERM, 12, *start("whole")) == EXIT_INTERRUPTED
+    assert end(signal.SIGKILL, 8, *start("parts")) == -signal.SIGKILL
+    whole, parts = (tmp_path / name / "weights" / "last.pt" for name in ("whole", "parts"))
+    assert load_checkpoint(parts).iteration == 5
+    assert end(signal.SIGTERM, 12, "--resume", str(parts)) == EXIT_INTERRUPTED
+    curves = [[row["loss"] for row in load_checkpoint(path).history["rows"]] for path in (parts, whole)]
+    assert curves[0] == pytest.approx(curves[1], rel=1e-3 if ON_GPU else 0)
 
 
 def test_memory_that_runs_out_raises_subdivisions(
