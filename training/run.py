@@ -60,6 +60,7 @@ from utils.processes import Processes
 logger = logging.getLogger(__name__)
 
 _FP16_SCALE = 65536.0
+_MOST_AT_ONCE = 8  # passes at the same time: Python runs one thread at a time between operations
 _MEMORY_SHARE, _BYTES_PER_VALUE = 0.5, 16  # for passes at the same time; measured: 4 to 13 bytes for each output
 _CALIBRATION_IMAGES, _CALIBRATION_BATCH = 128, 8  # images in total and per forward pass
 
@@ -447,12 +448,12 @@ def batch_sizes(plan: Plan) -> tuple[int, int]:
 
 
 def passes_at_once(plan: Plan, threads: int, memory: int | None) -> int:
-    """How many passes of an update a CPU makes at the same time: one for each thread, as far as memory (bytes) allows."""
+    """How many passes of an update a CPU makes at the same time: one per thread, up to eight, if memory (bytes) allows."""
     batch, subdivisions = batch_sizes(plan)
     head = box_head(plan)
     factor = 1.0 if head is None else max(1.0, size_coefficient(head.random))
     values = sum(step.shape.outputs for step in plan.steps) * factor**2 * batch / subdivisions
-    count = min(threads, subdivisions)
+    count = min(threads, subdivisions, _MOST_AT_ONCE)
     if memory is not None:
         count = min(count, int(_MEMORY_SHARE * memory / (_BYTES_PER_VALUE * values)))
     return max(1, count)

@@ -33,7 +33,7 @@ PASS = 16 * 4 * 2 * 14 * 100 * 100  # bytes: 16 for each output of two layers an
     [
         (0, 1, None, 1),
         (0, 4, None, 4),
-        (0, 64, None, 16),
+        (0, 64, None, 8),
         (0, 4, 2 * 4 * PASS, 4),
         (0, 4, 2 * 4 * PASS - 1, 3),
         (0, 4, 100, 1),
