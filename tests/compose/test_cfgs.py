@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 import torch
 
+from compose.backbones.densenet import ELASTIC_LAYERS
 from compose.catalog import MODELS, compose_text
 from compose.published import AUTHORS_CFG, BARS, PUBLISHED_CFGS, TABLES, UNIT, Row
 from compose.report import LABELS, OUT, bflops, figure_layers, is_maxout, report
@@ -121,6 +122,41 @@ def test_multiply_adds_of_both_vovnet_forms(name: str, billions: float) -> None:
 )
 def test_memory_traffic_as_printed(name: str, key: str, millions: float) -> None:
     assert round(totals(read_plan(CFG / f"{name}.cfg"))[key] / 1e6, 1) == millions
+
+
+def test_elastic_as_its_authors_count() -> None:
+    """DenseNet-201-Elastic as printed in Table 3: all parameters, and operations including batch norm, ReLU and pooling.
+
+    In the authors' network, batch norm precedes the convolutions: one for both paths of a layer, one inside each path.
+    """
+    plan = read_plan(CFG / "densenet201-elastic.cfg")
+    convolutions = sum(bflops(step) for step in plan.steps if step.section.names[0] == "convolutional")
+    channels, normalised, elements, pooled = 64, 64, 64 * 112**2, 64 * 112**2
+    for layers, side in zip(ELASTIC_LAYERS, (56, 28, 14, 7), strict=True):
+        coarse = side // 2 if side > 7 else side
+        for _ in range(layers):
+            normalised += channels + 2 * 64
+            elements += channels * side**2 + 64 * (side**2 + coarse**2)
+            pooled += channels * side**2 if side > 7 else 0
+            channels += 32
+        normalised += channels
+        if side > 7:
+            elements += channels * side**2
+            channels //= 2
+            pooled += channels * side**2
+    last = channels * 7**2  # normalised and rectified, but by a function that the program does not count
+    parameters = totals(plan)["conv_weights"] + 1000 + 2 * normalised
+    operations = convolutions / 2 + (2 * (elements + last) + elements + pooled) / 1e9
+    assert parameters == 19_482_824
+    assert f"{parameters / 1e6:.2f}" == "19.48" and f"{2 * operations:.2f}" == "8.77"
+
+
+@pytest.mark.parametrize(("name", "millions"), [("res2net50", "25.70"), ("res2next50", "24.67")])
+def test_res2net_with_batch_norm_as_its_authors_list_it(name: str, millions: str) -> None:
+    """Weights, a scale and a bias per convolution's output, and the biases of the classifier."""
+    sums, classes = totals(read_plan(CFG / f"{name}.cfg")), 1000
+    normalisation = (sums["params"] - sums["conv_weights"] - classes) / 2  # mean and variance are not parameters
+    assert f"{(sums['conv_weights'] + normalisation + classes) / 1e6:.2f}" == millions
 
 
 @pytest.mark.parametrize("name", MODELS)
