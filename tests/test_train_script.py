@@ -199,9 +199,18 @@ def test_any_key_of_net_can_be_set_for_one_run(folder: Path) -> None:
 
 
 def test_keys_of_heads_can_be_set_too(folder: Path) -> None:
-    assert command("--no-val", "--set", "random=0", "jitter=.1", "--iterations", "1") == EXIT_OK
-    text = (folder / "runs" / "train" / "exp" / "my.cfg").read_text()
-    assert "random=0\n" in text and "random=1" not in text and "jitter=.1" in text.split("[yolo]")[1]
+    keys = ("random=0", "jitter=.1", "label_smooth_eps=.2", "learning_rate=.003")  # [net] has the last two as well
+    assert command("--no-val", "--set", *keys, "--iterations", "1") == EXIT_OK
+    net, head = (folder / "runs" / "train" / "exp" / "my.cfg").read_text().split("[yolo]")
+    assert "random=0\n" in head and "random=1" not in head and "jitter=.1" in head
+    assert "label_smooth_eps=.2" in head and "learning_rate=.003" in net
+    assert "label_smooth_eps" not in net and "learning_rate" not in head
+
+
+def test_label_smoothing_of_a_classifier_is_set_in_net(folder: Path) -> None:
+    Path("my.cfg").write_text(NET.format(rate=0.01).replace("mosaic=1\n", "") + CLASSES)
+    assert command("--no-val", "--set", "label_smooth_eps=.2", "--iterations", "1") == EXIT_OK
+    assert "label_smooth_eps=.2" in (folder / "runs" / "train" / "exp" / "my.cfg").read_text()
 
 
 def test_old_spellings_of_flags_and_options_are_understood() -> None:

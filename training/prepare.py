@@ -105,14 +105,17 @@ def fit_cfg(plan: Plan, options: TrainOptions, splits: DataSplits) -> Cfg:
 
 
 def _with_keys(plan: Plan, words: Sequence[str]) -> Cfg:
-    """Apply the `key=value` words of --set: to [net] if it has the key, else to all heads with boxes that have it.
+    """Apply the `key=value` words of --set to all heads with boxes that have the key, or else to [net].
 
     Raises InputError for a key that is unknown or has no effect, and for a value that cannot be read.
     """
     net = {key: item for audience in NET_AUDIENCES for key, item in audience.keys().items()}
-    heads = {step.index + 1: step.section.keys() for step in plan.box_heads}
-    known = {key: item for keys in heads.values() for key, item in keys.items()}
-    known = {key: item for key, item in known.items() if key not in _FITTED_KEYS | LayerSection.keys().keys()} | net
+    other = _FITTED_KEYS | LayerSection.keys().keys()
+    heads = {
+        step.index + 1: {key: item for key, item in step.section.keys().items() if key not in other}
+        for step in plan.box_heads
+    }
+    known = net | {key: item for keys in heads.values() for key, item in keys.items()}
     values: dict[int, dict[str, str]] = {}  # by index of the section
     for word in words:
         key, _, value = word.partition("=")
@@ -124,7 +127,7 @@ def _with_keys(plan: Plan, words: Sequence[str]) -> Cfg:
             raise InputError(f"--set {word}: neither [net] nor a head has a key {key}{hint}")
         if "ignored" in known[key].metadata:
             raise InputError(f"--set {word}: {key} has no effect: {known[key].metadata['ignored']}")
-        for section in [0] if key in net else [head for head, keys in heads.items() if key in keys]:
+        for section in [head for head, keys in heads.items() if key in keys] or [0]:
             values.setdefault(section, {})[key] = value
     cfg = plan.cfg
     for section, new in values.items():
