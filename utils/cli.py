@@ -157,25 +157,20 @@ class _Parser(argparse.ArgumentParser):
     def error(self, message: str) -> NoReturn:
         raise InputError(f"{message.removeprefix('argument ')}; see {self.prog} --help")
 
-    def parse_args(self, args: Any = None, namespace: Any = None) -> Any:
-        values, unknown = self.parse_known_args(args, namespace)
-        if unknown:
-            flag = next((word.partition("=")[0] for word in unknown if word.startswith("-")), None)
-            if flag is None:
-                self.error(f"cannot use {unknown[0]!r}, expected a flag before it")
-            similar = difflib.get_close_matches(flag, self._flags(), 1)
-            self.error(f"there is no flag {flag}" + "".join(f", did you mean {each}?" for each in similar))
-        return values
-
     def _flags(self) -> list[str]:
         """Return the flags of this parser and of its commands."""
         commands = (each.choices.values() for each in self._actions if isinstance(each, argparse._SubParsersAction))
         return [*self._option_string_actions, *(flag for parser in chain(*commands) for flag in parser._flags())]
 
     def parse_known_args(self, args: Any = None, namespace: Any = None) -> Any:
+        flags = self._flags()
         for word in sys.argv[1:] if args is None else args:
-            if word in _ORIGINAL_FLAGS and word not in self._option_string_actions:
+            if word in _ORIGINAL_FLAGS and word not in flags:
                 raise InputError(self._instead_of(word))
+            flag = word.partition("=")[0]
+            if re.match("--.", flag) and not any(each.startswith(flag) for each in flags):
+                similar = difflib.get_close_matches(flag, flags, 1)
+                self.error(f"there is no flag {flag}" + "".join(f", did you mean {each}?" for each in similar))
         return super().parse_known_args(args, namespace)
 
     def _instead_of(self, flag: str) -> str:

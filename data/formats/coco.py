@@ -221,6 +221,4 @@ def choose(files: Sequence[Path], split: str | None, fallbacks: Sequence[str]) -
     if len(files) == 1:
         return files[0]
     listed = ", ".join(str(path) for path in files)
-    if split is None:
-        raise InputError(f"several annotation files: choose a split (--split train) or pass one of {listed}")
-    raise InputError(f"several annotation files for split '{split}': pass one of {listed}")
+    raise InputError(f"several annotation files{f' for split {split!r}' if split else ''}, pass one of {listed}")

@@ -60,7 +60,7 @@ def test_absurd_numbers_are_rejected(value: str) -> None:
         ),
         (detect.parse_arguments, ["--souce", "a.jpg"], "there is no flag --souce, did you mean --source?"),
         (detect.parse_arguments, ["--zzz=3"], "there is no flag --zzz"),
-        (detect.parse_arguments, ["a.jpg"], "cannot use 'a.jpg', expected a flag before it"),
+        (detect.parse_arguments, ["a.jpg"], "unrecognized arguments: a.jpg"),
         (
             convert.parse_arguments,
             ["weights", "--weigths", "a.pt"],
