@@ -22,6 +22,7 @@ from utils.options import count_repeats, warn_unknown
 
 NET_NAMES = ("net", "network")
 MAX_LAYERS = 10_000
+SIZE_HINT = "most networks need multiples of 32"
 MAX_WEIGHTS_BYTES = 2**35
 
 
@@ -82,7 +83,7 @@ def make_plan(cfg: Cfg, *, width: int | None = None, height: int | None = None) 
         if (resized.width, resized.height) == (net.width, net.height):
             raise
         sizes = f"requested, {resized.width}x{resized.height}, the cfg's own is {net.width}x{net.height}"
-        raise InputError(f"{error}; this is at the input size {sizes}") from None
+        raise InputError(f"{error}; this is at the input size {sizes}; {SIZE_HINT}") from None
     plan = Plan(cfg, resized, plan_input, tuple(steps))
     if 4 * plan.parameters > MAX_WEIGHTS_BYTES:
         raise CfgError(cfg.path, None, f"needs {plan.parameters:,} weights, which is too large")

@@ -367,6 +367,11 @@ def broken_label(text: str) -> None:
         (lambda: Path("w.pt").write_bytes(b"PK\x03\x04" + b"\0" * 77), ("--weights", "w.pt"), "damaged"),
         (lambda: None, ("--weights", "absent.weights"), "absent.weights"),
         (lambda: None, ("--img-size", "32", "32", "32"), "--img-size"),
+        (
+            lambda: Path("my.cfg").write_text((NET + "[reorg3d]\nstride=2\n").format(rate=1) + BOXES),
+            ("--img-size", "33"),
+            "at the size of --img-size: most networks need multiples of 32",
+        ),
         (lambda: None, ("--anchors", "many"), "--anchors"),
         (lambda: None, ("--amp", "fp16", "--device", "cpu"), "fp16"),
         (lambda: None, ("--device", "0,1"), "torchrun --nproc_per_node 2 train.py"),

@@ -21,7 +21,7 @@ from models.formats.files import LoadOptions, load_model
 from models.heads.base import BoxSection
 from models.layers.base import LayerSection
 from models.network import Network
-from models.plan import Plan, make_plan
+from models.plan import SIZE_HINT, Plan, make_plan
 from models.weights import copy_layers, load_weights
 from training.options import TrainOptions
 from utils import cfg as cfg_text
@@ -98,7 +98,12 @@ def fit_cfg(plan: Plan, options: TrainOptions, splits: DataSplits) -> Cfg:
     cfg = plan.cfg.with_values(0, _net_values(plan, options, splits.images))
     if options.multi_scale and plan.box_heads:
         cfg = cfg.with_values(plan.box_heads[-1].index + 1, {"random": 1})
-    plan = make_plan(cfg)
+    try:
+        plan = make_plan(cfg)
+    except CfgError as error:
+        if not options.img_size:
+            raise
+        raise InputError(f"{error}; this is at the size of --img-size: {SIZE_HINT}") from None
     if options.anchors in (None, KEPT_ANCHORS):
         return cfg
     return _with_anchors(plan, options.anchors, splits.checked, options.seed)
