@@ -229,6 +229,11 @@ def read_image(path: str | Path, channels: int = 3) -> Image:
     return image
 
 
+def is_heic(data: bytes) -> bool:
+    """Return whether a file that begins with `data` is an image in the format of phones, which OpenCV cannot read."""
+    return data[4:8] == b"ftyp" and data[8:12] in _HEIC_BRANDS
+
+
 def _decode(data: bytes, path: str | Path) -> Image:
     header = declared_header(io.BytesIO(data), path)
     if header is not None and header.size_wh[0] * header.size_wh[1] > MAX_PIXELS:
@@ -241,7 +246,7 @@ def _decode(data: bytes, path: str | Path) -> Image:
         bgr = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_COLOR | orientation)
     except cv2.error as error:  # OpenCV's own pixel limit, or a codec that it was built without
         raise InputError(f"{path}: image cannot be decoded: {error.err}") from None
-    if bgr is None and data[4:8] == b"ftyp" and data[8:12] in _HEIC_BRANDS:
+    if bgr is None and is_heic(data):
         raise InputError(f"{path}: is a HEIC image, which OpenCV cannot read; convert it to JPEG first")
     if bgr is None:
         what = "image is damaged or truncated" if header else "not an image in a supported format"

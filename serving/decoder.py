@@ -25,7 +25,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from data.image import declared_header, read_image
+from data.image import declared_header, is_heic, read_image
 from data.video import open_video, video_frames
 from utils.errors import InputError, RunError
 
@@ -319,6 +319,8 @@ def is_video(path: Path) -> bool:
     """
     with path.open("rb") as stream:
         head = stream.read(_HEAD)
+    if is_heic(head):
+        raise UnknownKind("upload: is a HEIC image, which OpenCV cannot read; convert it to JPEG first")
     if head[4:8] == b"ftyp" or head.startswith(b"\x1a\x45\xdf\xa3") or (head[:4] == b"RIFF" and head[8:12] == b"AVI "):
         return True
     with path.open("rb") as stream:

@@ -135,6 +135,7 @@ def png_of(width: int, height: int) -> bytes:
         (b"hello there, this is text", UnknownKind, "expected an image"),
         (b"#EXTM3U\n#EXTINF:1,\nfile:///etc/passwd\n", UnknownKind, "expected an image"),
         (b"II*\0" + bytes(60), UnknownKind, "expected an image"),
+        (b"\0\0\0\x18ftypheic" + bytes(100), UnknownKind, "upload: is a HEIC image"),
         (png_of(7072, 7072), InputError, "7072x7072 pixels, expected at most 50,000,000"),
         (b"GIF89a\x08\0\x08\0\0\0\0,\0\0\0\0\xff\xff\xff\xff\0\x02\x02\x4c\x01\0;", InputError, "upload: image"),
         (IMAGE.read_bytes()[:5000], InputError, "upload: image is damaged: the JPEG file is truncated"),
