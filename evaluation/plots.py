@@ -64,7 +64,7 @@ def plot_confusion(path: str | Path, matrix: NDArray[np.int64], names: Sequence[
     axis.imshow(share, cmap="Blues", vmin=0, vmax=1)
     axis.set_xticks(range(len(shown)), [labels[i] for i in shown], rotation=90)
     axis.set_yticks(range(len(shown)), [labels[i] for i in shown])
-    axis.set(xlabel="ground truth", ylabel="predicted", title="confusion matrix; shade: share of the ground truth")
+    axis.set(xlabel="ground truth", ylabel="predicted", title="confusion matrix, shaded by column")
     if len(shown) <= _MOST_NUMBERED:
         _numbers(axis, counts, share)
     save(chart, path, 100)
