@@ -243,7 +243,7 @@ def classifier_demo(words: Words) -> int:
                 raise RunError(frame.reason)
             # The whole frame is resized here, while `predict` uses only its centre.
             preprocess = dataclasses.replace(model.preprocessing(letter_box=False), centre=False)
-            step = next(iter(model.run(batches_of([frame], preprocess), [model.postprocess])))
+            step = next(iter(model.run(batches_of([frame], preprocess))))
             probabilities = step.found[0][0]
             say(_CLEAR)
             if words["-benchmark"]:

@@ -84,7 +84,7 @@ def measured_map(
     labels = {index: _labels(read, image) for index, image in enumerate(images)}
     pairs = zip(predictions.indices, predictions.sizes_wh, strict=True)
     truths = [labels[index].ground_truth(size_wh) for index, size_wh in pairs]
-    found = darknet_map(predictions.found[0], truths, len(model.names), iou_thresh=iou_thresh, conf_thresh=thresh)
+    found = darknet_map(predictions.found[nms], truths, len(model.names), iou_thresh=iou_thresh, conf_thresh=thresh)
     head, counts, *rest = darknet_text(found, model.names, points).split("\n")
     total = len(found.ranked.scores)
     ranks = "".join(f" rank = {rank} of ranks = {total} \r" for rank in range(0, total, 100))
@@ -157,8 +157,9 @@ def valid(words: Words) -> int:
     kind = option(options, "eval", "voc")
     if kind == "kitti":
         say(f"{words['-out'] or 'kitti_results'}\n")
-    predictions = _predicted(model, images, NmsOptions(conf=0.001, iou=0.6, rank_above=0.001, in_pixels=True))
-    rows = zip(predictions.indices, predictions.sizes_wh, predictions.found[0], strict=True)
+    nms = NmsOptions(conf=0.001, iou=0.6, rank_above=0.001, in_pixels=True)
+    predictions = _predicted(model, images, nms)
+    rows = zip(predictions.indices, predictions.sizes_wh, predictions.found[nms], strict=True)
     found = [(index, images[index], size_wh, _listed(boxes)) for index, size_wh, boxes in rows]
     _WRITERS.get(kind, _write_voc)(folder, words["-out"], found, model.names)
     return outcome(images, predictions)

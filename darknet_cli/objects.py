@@ -62,7 +62,7 @@ def predict(
 ) -> tuple[Any, float]:
     """Return the Detections or probabilities of one image, and the network's time in milliseconds."""
     batches = batches_of([frame], model.preprocessing(letter_box, kernel))
-    step = next(iter(model.run(batches, [lambda outputs, places: model.postprocess(outputs, places, nms)])))
+    step = next(iter(model.run(batches, [nms])))
     return step.found[0][0], step.speed["inference"]
 
 

@@ -93,10 +93,6 @@ class ClassificationSet:
     names: tuple[str, ...]
     top: int
 
-    def classes_of(self, indices: Sequence[int]) -> NDArray[np.int64]:
-        """Return the classes of the images at these indices."""
-        return self.class_ids[np.asarray(indices, np.int64)]
-
 
 def make_classification_set(dataset: Dataset, split: str, classes: int, cfg: str) -> ClassificationSet:
     """Return the classification set of a split for a network with `classes` classes from the file `cfg`.

@@ -178,7 +178,7 @@ def open_frames(source: Any, *, vid_stride: int = 1) -> Frames:
     entries: list[str | Frame] = []
     for number, each in enumerate(sources):
         if not isinstance(each, (str, Path, int)):
-            entries.append(_in_memory(each, number))
+            entries.append(frame_of(each, number))
         elif _URL.match(str(each)):
             entries.append(str(each))
         else:
@@ -269,7 +269,8 @@ def _entries_of_list(text: str, place: str) -> list[str | Path]:
     return [entry if _URL.match(entry) else base / entry for entry in entries]
 
 
-def _in_memory(value: Any, number: int) -> Frame:
+def frame_of(value: Any, number: int) -> Frame:
+    """Return the frame of image `number` in memory. Raises InputError for anything that `as_image` does not accept."""
     return Frame(image=as_image(value, f"image {number}"), path=f"image{number}")
 
 

@@ -6,7 +6,6 @@ import sys
 from collections.abc import Sequence
 from contextlib import closing, nullcontext
 from dataclasses import dataclass, field, replace
-from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -19,7 +18,7 @@ from evaluation.metrics.accuracy import Accuracy
 from evaluation.metrics.darknet import NMS_THRESH, SCORE_THRESH
 from evaluation.metrics.report import Metrics, measure
 from evaluation.options import EvaluationOptions
-from inference.predictor import Classifier, Model, NmsOptions, Postprocess, RunStatistics
+from inference.predictor import Classifier, Model, NmsOptions, RunStatistics
 from utils.cli import EXIT_OK, StopRequest, stop_request
 from utils.detections import Detections, GroundTruth
 from utils.errors import RunError
@@ -34,12 +33,12 @@ class Predictions:
 
     indices: positions of these images in the list, in order.
     sizes_wh: their sizes in pixels.
-    found: for each postprocessing function, a result per image: Detections, or float32 (classes,) of a classifier.
+    found: by NMS settings, a result per image: Detections, or float32 (classes,) of a classifier.
     """
 
     indices: list[int] = field(default_factory=list)
     sizes_wh: list[tuple[int, int]] = field(default_factory=list)
-    found: list[list[Any]] = field(default_factory=list)
+    found: dict[NmsOptions, list[Any]] = field(default_factory=dict)
     statistics: RunStatistics = field(default_factory=RunStatistics)
 
     @property
@@ -56,37 +55,42 @@ class Measured(NamedTuple):
     ground_truth: list[GroundTruth]
 
 
-def protocol_ways(conf: float, *, iou: float | None = None, single_class: bool = False) -> list[NmsOptions]:
-    """Return the two NMS settings that the protocols need.
+class ProtocolNms(NamedTuple):
+    """The NMS settings of the protocols.
 
-    The first is that of the original's `detector map`, for its mAP; the second that of its `detector valid` (detector.c
-    validate_detector), which writes the files for COCO's and Pascal VOC's own tools.
-    conf: lowest score. iou: IoU threshold of NMS for both; None: the original's.
+    map: of the original's `detector map`, for its mAP.
+    valid: of its `detector valid` (detector.c validate_detector), which writes the files for COCO's and Pascal VOC's own
+        tools.
     """
+
+    map: NmsOptions
+    valid: NmsOptions
+
+
+def protocol_nms(conf: float, *, iou: float | None = None, single_class: bool = False) -> ProtocolNms:
+    """Return the NMS settings for detections from score `conf` on. iou: IoU threshold of both; None: the original's."""
     mapped = NmsOptions(
         conf=conf, iou=NMS_THRESH if iou is None else iou, single_class=single_class, rank_above=SCORE_THRESH
     )
-    return [mapped, replace(mapped, iou=VALID_NMS_THRESH if iou is None else iou, rank_above=None, in_pixels=True)]
+    valid = replace(mapped, iou=VALID_NMS_THRESH if iou is None else iou, rank_above=None, in_pixels=True)
+    return ProtocolNms(mapped, valid)
 
 
-def submitted(predictions: Predictions, way: int = 1) -> list[Detections]:
+def submitted(predictions: Predictions, valid: NmsOptions) -> list[Detections]:
     """Return the detections as `detector valid` writes them: clipped to the image."""
-    return [each.clipped(size_wh) for each, size_wh in zip(predictions.found[way], predictions.sizes_wh, strict=True)]
+    return [each.clipped(size_wh) for each, size_wh in zip(predictions.found[valid], predictions.sizes_wh, strict=True)]
 
 
 def measure_predictions(
-    predictions: Predictions, dataset: EvaluationSet, way: int = 0, **thresholds: float
+    predictions: Predictions, dataset: EvaluationSet, nms: ProtocolNms, **thresholds: float
 ) -> Measured:
-    """Compare the detections of `protocol_ways` with the labels of `dataset`.
-
-    way: index of the first of the two settings in `found`. thresholds: iou_thresh and conf_thresh of `measure`.
-    """
+    """Compare the detections with the labels of `dataset`. thresholds: iou_thresh and conf_thresh of `measure`."""
     places = zip(predictions.indices, predictions.sizes_wh, strict=True)
     ground_truth = [dataset.ground_truth(index, size_wh) for index, size_wh in places]
     image_ids = dataset.image_ids(predictions.indices)
     metrics, rows = measure(
-        predictions.found[way],
-        submitted(predictions, way + 1),
+        predictions.found[nms.map],
+        submitted(predictions, nms.valid),
         ground_truth,
         dataset.names,
         image_ids,
@@ -98,14 +102,16 @@ def measure_predictions(
 
 def measure_accuracy(predictions: Predictions, images: ClassificationSet) -> Accuracy:
     """Compare a classifier's predictions with the classes of `images`."""
-    probabilities = np.array(predictions.found[0], np.float32).reshape(-1, len(images.names))
-    return Accuracy.of(probabilities, images.classes_of(predictions.indices), images.names, images.top)
+    (found,) = predictions.found.values()
+    probabilities = np.array(found, np.float32).reshape(-1, len(images.names))
+    class_ids = images.class_ids[np.array(predictions.indices, np.int64)]
+    return Accuracy.of(probabilities, class_ids, images.names, images.top)
 
 
 def predict_images(
     model: Model,
     images: Sequence[Path],
-    ways: Sequence[NmsOptions] = (NmsOptions(),),
+    nms: Sequence[NmsOptions] = (NmsOptions(),),
     *,
     letter_box: bool | None = None,
     kernel: str = KERNELS[0],
@@ -114,22 +120,23 @@ def predict_images(
     augment: bool = False,
     interactive: bool = False,
 ) -> Predictions:
-    """Run the model on every image and apply each of `ways`; a classifier returns probabilities of its leaf classes.
+    """Run the model on every image, with each of the NMS settings; a classifier returns probabilities of leaf classes once.
 
     interactive: show a progress bar, run an untimed first batch, and on Ctrl-C end early instead of raising.
     """
-    predictions = Predictions(found=[[] for _ in ways])
+    nms = nms[:1] if isinstance(model, Classifier) else tuple(dict.fromkeys(nms))
+    predictions = Predictions(found={options: [] for options in nms})
     statistics = predictions.statistics
     model.expect(len(images), parallel=True)
     loader = ImageLoader(images, model.preprocessing(letter_box, kernel), batch_size=batch_size, workers=workers)
-    steps = model.run(loader, _ways(model, ways), statistics, augment=augment, warm_up=interactive, parallel=True)
+    steps = model.run(loader, nms, statistics, augment=augment, warm_up=interactive, parallel=True)
     bar = tqdm(total=len(images), unit="img", desc="{}x{}".format(*model.size_wh), disable=not interactive)
     with stop_request() if interactive else nullcontext(StopRequest()) as request, closing(steps), bar:
         for step in steps:
             predictions.indices += step.batch.items
             predictions.sizes_wh += [letterbox.image_wh for letterbox in step.batch.letterboxes]
-            for way, found in enumerate(step.found):
-                predictions.found[way] += found
+            for options, found in zip(nms, step.found, strict=True):
+                predictions.found[options] += map(model.only_leaves, found) if isinstance(model, Classifier) else found
             bar.update(len(step.batch.items) + len(step.batch.failures))
             if request.made:
                 break
@@ -137,25 +144,19 @@ def predict_images(
     return predictions
 
 
-def _ways(model: Model, ways: Sequence[NmsOptions]) -> list[Postprocess]:
-    if isinstance(model, Classifier):
-        return [partial(model.postprocess, leaves_only=True)]
-    return [partial(model.postprocess, options=options) for options in ways]
+def nms_of(settings: EvaluationOptions, conf: float) -> ProtocolNms:
+    """Return the NMS settings with the flags of test.py."""
+    return protocol_nms(conf, iou=settings.iou_thres, single_class=settings.single_cls)
 
 
 def predict_set(
-    settings: EvaluationOptions, model: Model, images: Sequence[Path], confidences: Sequence[float]
+    settings: EvaluationOptions, model: Model, images: Sequence[Path], nms: Sequence[NmsOptions] = (NmsOptions(),)
 ) -> Predictions:
-    """Call `predict_images` with the flags of test.py and both `protocol_ways` for each confidence threshold."""
-    ways = [
-        way
-        for conf in confidences
-        for way in protocol_ways(conf, iou=settings.iou_thres, single_class=settings.single_cls)
-    ]
+    """Call `predict_images` with the flags of test.py."""
     return predict_images(
         model,
         images,
-        ways,
+        nms,
         letter_box=None if settings.letter_box is None else bool(settings.letter_box),
         kernel=settings.resize,
         batch_size=settings.batch_size,

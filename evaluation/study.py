@@ -11,7 +11,7 @@ from evaluation.doctor import checked_set, plots_wanted
 from evaluation.metrics.report import Metrics
 from evaluation.options import EvaluationOptions, make_model, one_confidence
 from evaluation.plots import plot_study
-from evaluation.run import measure_predictions, outcome, predict_set, speed_text
+from evaluation.run import measure_predictions, nms_of, outcome, predict_set, speed_text
 from inference.predictor import Model
 from utils.errors import InputError
 from utils.files import run_folder, write_text
@@ -22,6 +22,7 @@ CONFIDENCES = (0.001, 0.01, 0.1, 0.25)
 def study(settings: EvaluationOptions) -> int:
     """Measure quality and latency over input sizes and confidence thresholds."""
     confidences = settings.conf_thres or CONFIDENCES
+    protocols = [nms_of(settings, conf) for conf in confidences]
     sizes = settings.img_size or [make_model(settings).size_wh[0] * k // 4 // 32 * 32 for k in (2, 3, 4, 5)]
     rows: list[dict[str, Any]] = []
     model = make_model(settings, sizes[0])
@@ -29,12 +30,10 @@ def study(settings: EvaluationOptions) -> int:
     folder = run_folder(settings.project, settings.name, exist_ok=settings.exist_ok)
     for size in sizes:
         model = make_model(settings, size)
-        predictions = predict_set(settings, model, evaluation_set.images, confidences)
-        for number, conf in enumerate(confidences):
-            metrics = measure_predictions(
-                predictions, evaluation_set, 2 * number, iou_thresh=settings.match_iou
-            ).metrics
-            rows.append(_row(model, conf, metrics, predictions.statistics.milliseconds(2 * number)))
+        predictions = predict_set(settings, model, evaluation_set.images, [each for nms in protocols for each in nms])
+        for conf, nms in zip(confidences, protocols, strict=True):
+            metrics = measure_predictions(predictions, evaluation_set, nms, iou_thresh=settings.match_iou).metrics
+            rows.append(_row(model, conf, metrics, predictions.statistics.milliseconds(nms.map)))
             print(_text(rows[-1]))
         write_text(folder / "study.json", json.dumps(rows, indent=1) + "\n")
         if predictions.statistics.interrupted:
@@ -73,8 +72,9 @@ def speed(settings: EvaluationOptions) -> int:
     if not images:
         raise InputError(f"{settings.data}: no images in split '{split}'")
     folder = run_folder(settings.project, settings.name, exist_ok=settings.exist_ok)
+    nms = nms_of(settings, one_confidence(settings))
     start = time.perf_counter()
-    predictions = predict_set(settings, model, images, [one_confidence(settings)])
+    predictions = predict_set(settings, model, images, nms)
     rate = len(predictions.indices) / (time.perf_counter() - start)
     times = predictions.statistics.milliseconds()
     facts = {

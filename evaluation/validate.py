@@ -24,14 +24,15 @@ from evaluation.run import (
     Predictions,
     measure_accuracy,
     measure_predictions,
+    nms_of,
     outcome,
     predict_set,
     speed_text,
     submitted,
 )
-from inference.predictor import Classifier, TenCropClassifier
+from inference.predictor import Classifier, NmsOptions, TenCropClassifier
 from inference.results import FileNames, label_text
-from utils.detections import GroundTruth
+from utils.detections import Detections, GroundTruth
 from utils.draw import comparison
 from utils.errors import InputError
 from utils.files import run_folder, write_text
@@ -49,17 +50,20 @@ def validate(settings: EvaluationOptions) -> int:
         raise InputError("--ten-crop: works only with classifiers, the model is a detector")
     evaluation_set, checked = checked_set(settings, model)
     folder = run_folder(settings.project, settings.name, exist_ok=settings.exist_ok)
-    predictions = predict_set(settings, model, evaluation_set.images, [confidence])
+    nms = nms_of(settings, confidence)
+    predictions = predict_set(settings, model, evaluation_set.images, nms)
     if not evaluation_set.dataset.labelled:
         rows = result_rows(
-            submitted(predictions), evaluation_set.image_ids(predictions.indices), evaluation_set.category_ids
+            submitted(predictions, nms.valid),
+            evaluation_set.image_ids(predictions.indices),
+            evaluation_set.category_ids,
         )
         write_text(folder / "results.json", json.dumps(rows) + "\n")
         print(f"No annotations to evaluate against: {len(rows)} detections saved to {folder / 'results.json'}")
         return outcome(evaluation_set.images, predictions)
     start = time.perf_counter()
     metrics, rows, ground_truth = measure_predictions(
-        predictions, evaluation_set, iou_thresh=settings.match_iou, conf_thresh=counted
+        predictions, evaluation_set, nms, iou_thresh=settings.match_iou, conf_thresh=counted
     )
     speed = predictions.statistics.milliseconds()
     speed |= {"metrics": 1000 * (time.perf_counter() - start) / max(1, len(ground_truth))}
@@ -79,22 +83,25 @@ def validate(settings: EvaluationOptions) -> int:
         write_text(folder / "results.json", json.dumps(rows) + "\n")
     if settings.save_voc:
         paths = [evaluation_set.images[index] for index in predictions.indices]
-        found = zip(paths, predictions.sizes_wh, submitted(predictions), strict=True)
+        found = zip(paths, predictions.sizes_wh, submitted(predictions, nms.valid), strict=True)
         write_results(folder / "results", found, evaluation_set.names)
     if settings.save_txt or settings.save_conf:
-        _save_labels(folder / "labels", evaluation_set, predictions, settings.save_conf)
+        _save_labels(folder / "labels", evaluation_set, predictions, nms.map, with_scores=settings.save_conf)
     _print_metrics(settings, metrics)
     print(speed_text(model, speed))
     save_report(folder, checked, settings)
     if plots_wanted(settings):
         _save_plots(folder, metrics)
-        _save_worst(folder / "worst", evaluation_set, predictions, ground_truth, metrics)
+        paths = [evaluation_set.images[index] for index in predictions.indices]
+        _save_worst(folder / "worst", paths, predictions.found[nms.map], ground_truth, metrics)
     print(f"Results saved to {folder}")
     return outcome(evaluation_set.images, predictions)
 
 
-def _save_labels(folder: Path, evaluation_set: EvaluationSet, predictions: Predictions, with_scores: bool) -> None:
-    rows = zip(predictions.indices, predictions.sizes_wh, predictions.found[0], strict=True)
+def _save_labels(
+    folder: Path, evaluation_set: EvaluationSet, predictions: Predictions, nms: NmsOptions, *, with_scores: bool
+) -> None:
+    rows = zip(predictions.indices, predictions.sizes_wh, predictions.found[nms], strict=True)
     names = FileNames()
     for i, size_wh, detections in rows:
         text = label_text(detections, size_wh, with_scores=with_scores)
@@ -114,21 +121,19 @@ def _save_plots(folder: Path, metrics: Metrics) -> None:
 
 def _save_worst(
     folder: Path,
-    evaluation_set: EvaluationSet,
-    predictions: Predictions,
+    images: Sequence[Path],
+    found: Sequence[Detections],
     ground_truth: Sequence[GroundTruth],
     metrics: Metrics,
 ) -> None:
     """Save labels next to predictions for the images that lose the most recall."""
     confusion = metrics.confusion
     for rank, i in enumerate(confusion.worst(WORST).tolist(), 1):
-        path, detections = evaluation_set.images[predictions.indices[i]], predictions.found[0][i]
-        confident = detections.scores > np.float32(confusion.conf_thresh)
+        confident = found[i].scores > np.float32(confusion.conf_thresh)
         hits, right = confusion.hits[i], confusion.right[i][confident]
-        sheet = comparison(
-            read_image(path, 3), ground_truth[i], detections.select(confident), evaluation_set.names, hits, right
-        )
-        save_image(folder / f"{rank}_{path.stem}.jpg", sheet)
+        image, shown = read_image(images[i]), found[i].select(confident)
+        sheet = comparison(image, ground_truth[i], shown, metrics.names, hits, right)
+        save_image(folder / f"{rank}_{images[i].stem}.jpg", sheet)
 
 
 def _print_metrics(settings: EvaluationOptions, metrics: Metrics) -> None:
@@ -151,7 +156,7 @@ def _validate_classifier(settings: EvaluationOptions, model: Classifier) -> int:
     dataset = open_data(settings.data, split, names=settings.names)
     evaluation_set = make_classification_set(dataset, split, model.classes, model.network.plan.cfg.path)
     folder = run_folder(settings.project, settings.name, exist_ok=settings.exist_ok)
-    predictions = predict_set(settings, model, evaluation_set.images, [0.0])
+    predictions = predict_set(settings, model, evaluation_set.images)
     accuracy = measure_accuracy(predictions, evaluation_set)
     if settings.print == "darknet":
         last = len(accuracy.ranks) - 1
@@ -162,10 +167,9 @@ def _validate_classifier(settings: EvaluationOptions, model: Classifier) -> int:
     facts = {key: getattr(settings, key) for key in ("cfg", "weights", "data", "split", "ten_crop")}
     facts |= {"engine": model.engine, "unreadable": predictions.unreadable, **accuracy.to_json()}
     write_text(folder / "metrics.json", json.dumps(facts, indent=1) + "\n")
-    rows = zip(predictions.indices, accuracy.predicted.tolist(), predictions.found[0], strict=True)
-    lines = [
-        f"{evaluation_set.images[i]}\t{evaluation_set.names[best]}\t{found[best]:.6f}\n" for i, best, found in rows
-    ]
+    (found,) = predictions.found.values()
+    rows = zip(predictions.indices, accuracy.predicted.tolist(), found, strict=True)
+    lines = [f"{evaluation_set.images[i]}\t{evaluation_set.names[best]}\t{of[best]:.6f}\n" for i, best, of in rows]
     write_text(folder / "predictions.tsv", "".join(lines))
     if plots_wanted(settings):
         plot_confusion(folder / "confusion_matrix.png", accuracy.matrix(), evaluation_set.names)

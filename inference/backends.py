@@ -33,6 +33,8 @@ from utils.packages import need
 logger = logging.getLogger(__name__)
 
 Arrays = list[NDArray[np.float32]]
+# Waits for a pass and returns the outputs of its only view, and its duration in seconds.
+Wait = Callable[[], tuple[tuple[tuple[Tensor, ...]], float]]
 
 
 class Runner(Protocol):
@@ -204,14 +206,14 @@ class OpenVino:
         return finish
 
 
-def start_each(runner: OpenVino, images: Tensor) -> Callable[[], tuple[tuple[Tensor, ...], float]]:
+def start_each(runner: OpenVino, images: Tensor) -> Wait:
     """Begin a run for each image of a batch; see `OpenVino.start`."""
     arrays = images.numpy()
     started = [runner.start(arrays[place : place + 1]) for place in range(len(arrays))]
 
-    def finish() -> tuple[tuple[Tensor, ...], float]:
+    def finish() -> tuple[tuple[tuple[Tensor, ...]], float]:
         found, seconds = zip(*(wait() for wait in started), strict=True)
-        return joined(found), max(seconds)
+        return (joined(found),), max(seconds)
 
     return finish
 
@@ -341,15 +343,15 @@ class ExportedModel:
         by_images = self.metadata.batch in (None, 1) and self.metadata.outputs != "nms"
         return self.session.streams if by_images and isinstance(self.session, OpenVino) else 1
 
-    def start(self, images: Tensor) -> Callable[[], tuple[tuple[Tensor, ...], float]]:
+    def start(self, images: Tensor) -> Wait:
         """As EngineNetwork.start."""
         assert isinstance(self.session, OpenVino)
         wait = start_each(self.session, images)
 
-        def finish() -> tuple[tuple[Tensor, ...], float]:
-            outputs, seconds = wait()
-            self._check([tuple(each.shape) for each in outputs], len(images))
-            return outputs, seconds
+        def finish() -> tuple[tuple[tuple[Tensor, ...]], float]:
+            views, seconds = wait()
+            self._check([tuple(each.shape) for each in views[0]], len(images))
+            return views, seconds
 
         return finish
 

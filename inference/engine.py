@@ -6,7 +6,7 @@ import hashlib
 import logging
 import math
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 
 import numpy as np
 import torch
@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from inference import compile_cache
-from inference.backends import Arrays, OnnxRuntime, OpenVino, Runner, joined, start_each
+from inference.backends import Arrays, OnnxRuntime, OpenVino, Runner, Wait, joined, start_each
 from models.export.build import ExportOptions
 from models.export.onnx import onnx_bytes
 from models.export.verify import difference
@@ -111,18 +111,15 @@ class EngineNetwork:
         """Number of images that the engine processes at a time."""
         return self._runner.streams if isinstance(self._runner, OpenVino) else 1
 
-    def start(self, images: Tensor) -> Callable[[], tuple[tuple[Tensor, ...], float]]:
-        """Start a pass on an engine with several `streams`.
-
-        Return a function that waits for it and returns the outputs and the duration in seconds.
-        """
+    def start(self, images: Tensor) -> Wait:
+        """Start a pass on an engine with several `streams`."""
         if not self._settled:
             self._compare(images[:1].numpy())
         if not isinstance(self._runner, OpenVino):  # `_compare` gave it up
             begin = time.perf_counter()
             outputs = self(images)
             seconds = time.perf_counter() - begin
-            return lambda: (outputs, seconds)
+            return lambda: ((outputs,), seconds)
         self._images += len(images)
         return start_each(self._runner, images)
 

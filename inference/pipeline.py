@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Generator
 from contextlib import closing
-from functools import partial
 
 from data.batches import batches_of
 from data.frames import Failure, Frames
@@ -43,8 +42,7 @@ def predict_frames(
         batch_size = max(batch_size, _GROUP)
     ahead = max(_AHEAD, batch_size) if frames.ahead else 0
     batches = batches_of(frames, model.preprocessing(letter_box, kernel), batch_size, ahead=ahead)
-    way = partial(model.postprocess, options=nms or NmsOptions())
-    steps = model.run(batches, [way], statistics, augment=augment, parallel=frames.ahead)
+    steps = model.run(batches, [nms or NmsOptions()], statistics, augment=augment, parallel=frames.ahead)
     with closing(batches), closing(steps):
         for step in steps:
             yield from step.batch.failures

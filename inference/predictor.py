@@ -9,14 +9,16 @@ from collections import Counter, deque
 from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from difflib import get_close_matches
-from functools import cached_property, partial
+from functools import cached_property
 from typing import Any, ClassVar, Generic, NamedTuple, Protocol, TypeVar
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from data.batches import Batch, batches_of
-from data.frames import Failure, Frame, as_image
+from data.frames import Failure, frame_of
 from inference.backends import ExportedModel
 from inference.engine import EngineNetwork
 from models.fit import classes_of
@@ -28,9 +30,7 @@ from utils.letterbox import KERNELS, Letterbox, Preprocessing
 
 T = TypeVar("T")
 Outputs = tuple[tuple[Tensor, ...], ...]  # outputs of the heads, for the images and, with augment, their mirror images
-# Waits for a pass and returns its outputs, start and end (time.perf_counter).
-_Pass = Callable[[], tuple[Outputs, float, float]]
-Postprocess = Callable[[Outputs, Sequence[Letterbox]], list[Any]]
+_Pass = tuple[float, Callable[[], tuple[Outputs, float]]]  # start, and a function that waits for outputs and seconds
 
 
 class Runnable(Protocol):
@@ -84,7 +84,7 @@ class RunStatistics:
     waiting: time spent waiting for images.
     preprocess: summed over the threads that prepare images.
     inference: time in which the network was running, on one image or several.
-    postprocess: an entry for each postprocessing function.
+    postprocess: by NMS settings.
     network_end: end of the last pass (time.perf_counter).
     interrupted: whether Ctrl-C ended the run.
     """
@@ -95,26 +95,30 @@ class RunStatistics:
     waiting: float = 0.0
     preprocess: float = 0.0
     inference: float = 0.0
-    postprocess: list[float] = field(default_factory=list)
+    postprocess: dict[NmsOptions, float] = field(default_factory=dict)
     network_end: float = 0.0
     interrupted: bool = False
 
-    def milliseconds(self, way: int = 0) -> dict[str, float]:
-        """Return the time of each stage per image; preprocessing overlaps with the other stages."""
+    def milliseconds(self, nms: NmsOptions | None = None) -> dict[str, float]:
+        """Return the time of each stage per image; preprocessing overlaps with the other stages.
+
+        nms: the settings whose postprocessing counts; default: the first.
+        """
+        postprocess = next(iter(self.postprocess.values()), 0.0) if nms is None else self.postprocess[nms]
         per_image = 1000 / max(1, self.images)
         return {
             "waiting": self.waiting * per_image,
             "preprocess": self.preprocess * per_image,
             "inference": self.inference * per_image,
-            "postprocess": self.postprocess[way] * per_image if self.postprocess else 0.0,
+            "postprocess": postprocess * per_image,
         }
 
 
 class Step(NamedTuple, Generic[T]):
     """A batch and its results.
 
-    found: for each postprocessing function, a result per image.
-    speed: milliseconds per image for preprocess, inference and (by the first function) postprocess.
+    found: for each of the NMS settings, a result per image.
+    speed: milliseconds per image for preprocess, inference and (with the first settings) postprocess.
     """
 
     batch: Batch[T]
@@ -206,47 +210,48 @@ class Model(ABC):
         Raises InputError for anything that is not an image.
         """
         self.expect(len(images))
-        frames = (Frame(image=as_image(each, f"image {n}"), path=f"image{n}") for n, each in enumerate(images))
+        frames = (frame_of(each, number) for number, each in enumerate(images))
         batches = batches_of(frames, self.preprocessing(letter_box, kernel), batch_size)
-        way = partial(self.postprocess, options=options or NmsOptions())
-        return [each for step in self.run(batches, [way], augment=augment) for each in step.found[0]]
+        steps = self.run(batches, [options or NmsOptions()], augment=augment)
+        return [each for step in steps for each in step.found[0]]
 
     def run(
         self,
         batches: Iterable[Batch[T]],
-        ways: Sequence[Postprocess],
+        nms: Sequence[NmsOptions] = (NmsOptions(),),
         statistics: RunStatistics | None = None,
         *,
         augment: bool = False,
         warm_up: bool = False,
         parallel: bool = False,
     ) -> Generator[Step[T], None, None]:
-        """Run every batch through the network and each postprocessing function; add counts and times to `statistics`.
+        """Run every batch through the network and `postprocess` it with each of `nms`; update `statistics`.
 
         warm_up: run the first batch an extra time, untimed, because a network's first pass includes its set-up.
         parallel: start as many batches ahead of the result that is due as keep the network busy.
         """
         statistics = statistics or RunStatistics()
-        statistics.postprocess = [0.0] * len(ways)
+        statistics.postprocess = dict.fromkeys(nms, 0.0)
         running: deque[tuple[Batch[T], _Pass]] = deque()
         begin = time.perf_counter()
         try:
             for batch in batches:
                 statistics.waiting += time.perf_counter() - begin
                 if warm_up and batch.items:
-                    self._finish(batch, self._start(batch, augment), ways, RunStatistics(postprocess=[0.0] * len(ways)))
+                    untimed = RunStatistics(postprocess=dict.fromkeys(nms, 0.0))
+                    self._finish(batch, self._start(batch, augment), nms, untimed)
                     warm_up = False
                 streams = self.streams if parallel and not augment else 1
                 running.append((batch, self._start(batch, augment, parallel=streams > 1)))
                 # Batches that keep the network busy while the oldest one is finished.
                 others = -(-streams // max(len(batch.items), 1)) if streams > 1 else 0
                 while len(running) > others:
-                    yield self._finish(*running.popleft(), ways, statistics)
+                    yield self._finish(*running.popleft(), nms, statistics)
                 begin = time.perf_counter()
             while running:
-                yield self._finish(*running.popleft(), ways, statistics)
+                yield self._finish(*running.popleft(), nms, statistics)
         finally:
-            for _, wait in running:  # running passes still use memory that would be freed
+            for _, (_, wait) in running:  # running passes still use memory that would be freed
                 wait()
 
     @property
@@ -256,46 +261,40 @@ class Model(ABC):
 
     @torch.inference_mode()
     def _start(self, batch: Batch[T], augment: bool, *, parallel: bool = False) -> _Pass:
-        if not batch.items:
-            return lambda: ((), 0.0, 0.0)
+        """Start the pass of a batch; unless `parallel`, it has ended when this returns."""
         start = time.perf_counter()
-        if parallel:
+        if parallel and batch.items:
             assert isinstance(self.network, EngineNetwork | ExportedModel)
-            wait = self.network.start(batch.images)
-
-            def one_view() -> tuple[Outputs, float, float]:
-                outputs, seconds = wait()
-                return (outputs,), start, start + seconds
-
-            return one_view
-        outputs = self.forward(batch.images, augment=augment)
+            return start, self.network.start(batch.images)
+        outputs = self.forward(batch.images, augment=augment) if batch.items else ()
         if self.device.type == "cuda":
             torch.cuda.synchronize(self.device)
-        end = time.perf_counter()
-        return lambda: (outputs, start, end)
+        seconds = time.perf_counter() - start
+        return start, lambda: (outputs, seconds)
 
     @torch.inference_mode()
-    def _finish(self, batch: Batch[T], wait: _Pass, ways: Sequence[Postprocess], statistics: RunStatistics) -> Step[T]:
-        outputs, start, end = wait()
+    def _finish(self, batch: Batch[T], started: _Pass, nms: Sequence[NmsOptions], statistics: RunStatistics) -> Step[T]:
+        start, wait = started
+        outputs, seconds = wait()
         statistics.failures += batch.failures
         count = len(batch.items)
         if not count:
-            return Step(batch, [[] for _ in ways], {})
+            return Step(batch, [[] for _ in nms], {})
         found, times = [], [time.perf_counter()]
         # After such small tasks, more threads would busy-wait for the next one and slow the engine down.
         with single_thread():
-            for way, postprocess in enumerate(ways):
-                found.append(postprocess(outputs, batch.letterboxes))
+            for options in nms:
+                found.append(self.postprocess(outputs, batch.letterboxes, options))
                 times.append(time.perf_counter())
-                statistics.postprocess[way] += times[-1] - times[-2]
+                statistics.postprocess[options] += times[-1] - times[-2]
         statistics.images += count
         statistics.preprocess += batch.seconds
         # If passes overlap, each one counts from the end of the previous one.
-        inference = max(0.0, end - max(start, statistics.network_end))
-        statistics.network_end = max(end, statistics.network_end)
+        inference = max(0.0, start + seconds - max(start, statistics.network_end))
+        statistics.network_end = max(start + seconds, statistics.network_end)
         statistics.inference += inference
-        seconds = {"preprocess": batch.seconds, "inference": inference, "postprocess": times[1] - times[0]}
-        return Step(batch, found, {stage: 1000 * value / count for stage, value in seconds.items()})
+        stages = {"preprocess": batch.seconds, "inference": inference, "postprocess": times[1] - times[0]}
+        return Step(batch, found, {stage: 1000 * value / count for stage, value in stages.items()})
 
 
 class Classifier(Model):
@@ -313,21 +312,21 @@ class Classifier(Model):
         outputs: Outputs,
         letterboxes: Sequence[Letterbox] = (),
         options: NmsOptions | None = None,
-        *,
-        leaves_only: bool = False,
     ) -> list[Any]:
         """Return class probabilities, float32 (classes,) on the CPU, per image; the mean over the views of an image.
 
         With a class tree, conditional probabilities are multiplied from the root down (tree.c hierarchy_predictions).
-        leaves_only: set classes that have subclasses to 0, as the original does to measure accuracy.
         """
-        found = torch.stack([self._probabilities(view[-1].float().flatten(1).cpu()) for view in outputs]).mean(0)
-        if self.tree is not None and leaves_only:
-            found[:, [parent for parent in set(self.tree.parents) if parent >= 0]] = 0
-        return list(found.numpy())
+        views = [view[-1].float().flatten(1).cpu() for view in outputs]
+        if self.tree is not None:
+            views = [self.tree.absolute(view) for view in views]
+        return list(torch.stack(views).mean(0).numpy())
 
-    def _probabilities(self, found: Tensor) -> Tensor:
-        return found if self.tree is None else self.tree.absolute(found)
+    def only_leaves(self, probabilities: NDArray[np.float32]) -> NDArray[np.float32]:
+        """Return probabilities (classes,) with 0 for classes that have subclasses, as the original measures accuracy."""
+        if self.tree is None:
+            return probabilities
+        return np.where(np.isin(np.arange(len(probabilities)), self.tree.parents), np.float32(0), probabilities)
 
 
 CROP_SHIFT = 32

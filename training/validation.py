@@ -16,8 +16,9 @@ from data.evaluation_set import ClassificationSet, EvaluationSet
 from evaluation.metrics.accuracy import Accuracy
 from evaluation.metrics.darknet import SCORE_THRESH
 from evaluation.metrics.report import Metrics, darknet_text, table
-from evaluation.run import Predictions, measure_accuracy, measure_predictions, predict_images, protocol_ways
+from evaluation.run import Predictions, measure_accuracy, measure_predictions, predict_images, protocol_nms
 from inference.model import model_of
+from inference.predictor import NmsOptions
 from models.batchnorm import BatchNorm
 from models.network import Network
 from training.history import TrainingHistory
@@ -160,13 +161,14 @@ def evaluate_detector(
     network: Network, dataset: EvaluationSet, batch: int, workers: int, device: torch.device
 ) -> EvaluationResult:
     """Evaluate a detector like test.py, on boxes with a score above SCORE_THRESH."""
-    predictions = _predict(network, dataset.images, batch, workers, device)
-    metrics, _, ground_truth = measure_predictions(predictions, dataset)
+    nms = protocol_nms(SCORE_THRESH)
+    predictions = _predict(network, dataset.images, batch, workers, device, nms)
+    metrics, _, ground_truth = measure_predictions(predictions, dataset, nms)
     return EvaluationResult(
         metrics=metrics,
         dataset=dataset,
         indices=predictions.indices,
-        detections=predictions.found[0],
+        detections=predictions.found[nms.map],
         ground_truth=ground_truth,
     )
 
@@ -179,10 +181,17 @@ def evaluate_classifier(
     return ClassificationResult(accuracy=measure_accuracy(predictions, dataset))
 
 
-def _predict(network: Network, images: Sequence[Path], batch: int, workers: int, device: torch.device) -> Predictions:
+def _predict(
+    network: Network,
+    images: Sequence[Path],
+    batch: int,
+    workers: int,
+    device: torch.device,
+    nms: Sequence[NmsOptions] = (NmsOptions(),),
+) -> Predictions:
     """Predictions of a copy of the network for the images; warns of images that cannot be read."""
-    model, ways = model_of(copy.deepcopy(network), device), protocol_ways(SCORE_THRESH)
-    predictions = predict_images(model, images, ways, batch_size=batch, workers=workers)
+    model = model_of(copy.deepcopy(network), device)
+    predictions = predict_images(model, images, nms, batch_size=batch, workers=workers)
     if predictions.unreadable:
         logger.warning("%d of %d images of split 'val' cannot be read", len(predictions.unreadable), len(images))
     return predictions

@@ -75,10 +75,10 @@ def _measure(name: str, letter_box: int, backend: str = "torch") -> DarknetMap:
     folder = shared(f"weights/{FOLDERS[name]}")
     network = load(next(folder.glob("*.cfg")), next(folder.glob("*.weights")))
     model, dataset = model_of(network, torch.device("cpu"), backend=backend), _dataset()
-    ways = [NmsOptions(conf=SCORE_THRESH, iou=NMS_THRESH, rank_above=SCORE_THRESH)]
-    predictions = predict_images(model, dataset.images, ways, letter_box=bool(letter_box))
+    nms = NmsOptions(conf=SCORE_THRESH, iou=NMS_THRESH, rank_above=SCORE_THRESH)
+    predictions = predict_images(model, dataset.images, [nms], letter_box=bool(letter_box))
     truths = [dataset.ground_truth(i, wh) for i, wh in zip(predictions.indices, predictions.sizes_wh, strict=True)]
-    return darknet_map(predictions.found[0], truths, model.classes)
+    return darknet_map(predictions.found[nms], truths, model.classes)
 
 
 def _check(ours: DarknetMap, result: dict[str, Any], tolerance: float) -> None:
