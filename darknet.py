@@ -11,7 +11,7 @@ from collections.abc import Callable, Sequence
 
 from darknet_cli import classify, demo, detect, measure, tools, train
 from darknet_cli.grammar import USAGE, Words, parse, refusal
-from darknet_cli.network import note
+from darknet_cli.network import stderr
 from utils.cli import EXIT_FAILED, EXIT_OK, as_typed, run_script, script_parser
 
 BAD_INPUT = EXIT_FAILED  # the original's exit code for all errors
@@ -58,10 +58,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
     words = parsed.words
     program = as_typed("python darknet.py")
     if not words:
-        note(USAGE[""].format(program=program))
+        stderr(USAGE[""].format(program=program))
         return EXIT_OK
     if words[0] in ("detector", "classifier") and len(words) < 3:
-        note(USAGE[words[0]].format(program=program))
+        stderr(USAGE[words[0]].format(program=program))
         return EXIT_OK
     command = COMMANDS.get(" ".join(words[:2])) or COMMANDS.get(words[0])
     if command is None:

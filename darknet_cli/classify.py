@@ -9,7 +9,7 @@ import numpy as np
 
 from darknet_cli.detect import prompted, report_bad_image
 from darknet_cli.grammar import Words
-from darknet_cli.network import note, open_printed, option, read_data, say
+from darknet_cli.network import open_printed, option, read_data, stderr, stdout
 from darknet_cli.objects import predict as predict_frame
 from data.dataset import class_of_path
 from data.formats.darknet import read_list, read_names
@@ -41,9 +41,9 @@ def predict(words: Words) -> int:
     """`classifier predict DATA CFG WEIGHTS [IMAGE] [-t N]` (predict_classifier)."""
     model, options = _opened(words)
     classes = int(option(options, "classes", "2"))
-    say(f" classes = {classes}, output in cfg = {model.classes} \n")
+    stdout(f" classes = {classes}, output in cfg = {model.classes} \n")
     if classes != model.classes:
-        say(
+        stdout(
             f"\n Error: num of filters = {model.classes} in the last conv-layer in cfg-file doesn't match to "
             f"classes = {classes} in data-file \n"
         )
@@ -59,16 +59,16 @@ def predict(words: Words) -> int:
             unreadable += 1
             report_bad_image(path, error)
             continue
-        say("{} {}\n".format(*model.size_wh))
+        stdout("{} {}\n".format(*model.size_wh))
         probabilities, milliseconds = predict_frame(model, frame, NmsOptions())
-        say(f"{path}: Predicted in {milliseconds:f} milli-seconds.\n")
+        stdout(f"{path}: Predicted in {milliseconds:f} milli-seconds.\n")
         for class_id in best_classes(probabilities, top):
             if model.tree is None:
-                say(f"{names[class_id]}: {probabilities[class_id]:f}\n")
+                stdout(f"{names[class_id]}: {probabilities[class_id]:f}\n")
                 continue
             parent = model.tree.parents[class_id]
             above = names[parent] if parent >= 0 else "Root"
-            say(f"{class_id}, {names[class_id]}: {probabilities[class_id]:f}, parent: {above} \n")
+            stdout(f"{class_id}, {names[class_id]}: {probabilities[class_id]:f}, parent: {above} \n")
     if unreadable:
         raise RunError(f"{unreadable} images could not be read; bad.list names them")
     return 0
@@ -77,10 +77,10 @@ def predict(words: Words) -> int:
 def valid(words: Words) -> int:
     """`classifier valid DATA CFG WEIGHTS` (validate_classifier_single)."""
     model, options = _opened(words)
-    say(" TOP calculation...\n")
+    stdout(" TOP calculation...\n")
     images = read_list(Path(option(options, "valid", "data/train.list")))
     predictions, _ = measured_accuracy(model, images, options, "\n{}")
-    note("")
+    stderr("")
     return outcome(images, predictions)
 
 
@@ -106,7 +106,7 @@ def measured_accuracy(
     places = ranks(probabilities, class_ids)
     first, several = (np.cumsum(places < count) for count in (1, top))
     for number, (index, one, many) in enumerate(zip(predictions.indices, first, several, strict=True), start=1):
-        say(form.format(f"{index}: top 1: {one / number:f}, top {top}: {many / number:f}"))
+        stdout(form.format(f"{index}: top 1: {one / number:f}, top {top}: {many / number:f}"))
     for path, reason in predictions.unreadable.items():
         report_bad_image(path, InputError(reason))
     return predictions, float((places < top).mean()) if len(places) else 0.0

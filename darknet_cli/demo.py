@@ -21,7 +21,7 @@ from darknet_cli.network import (
     print_network,
     print_weights,
     read_data,
-    say,
+    stdout,
 )
 from darknet_cli.objects import Box, JsonList, boxes_of, json_entry, listing, predict, video_lines, visible
 from darknet_cli.streams import Broadcaster, post, post_target
@@ -62,7 +62,7 @@ class Speed:
 def demo(words: Words) -> int:
     """`detector demo DATA CFG WEIGHTS [VIDEO]` or `-c N` (demo.c demo)."""
     options = read_data(words.at(2, "the .data file"))
-    say("Demo\n")
+    stdout("Demo\n")
     cfg, source = words.at(3, "the cfg file"), words.get(5)
     target = post_target(words["-http_post_host"]) if words["-http_post_host"] else None
     plan = print_network(cfg)
@@ -77,7 +77,7 @@ def demo(words: Words) -> int:
     model.expect(None)
     if isinstance(model, Classifier):
         raise InputError(f"{cfg}: is a classifier, expected a detector")
-    say(f"video file: {source}\n" if source else f"Webcam index: {words['-c']}\n")
+    stdout(f"video file: {source}\n" if source else f"Webcam index: {words['-c']}\n")
     model.names = _names(model, options, cfg)
     if timed:
         print_layer_times(model)
@@ -95,7 +95,7 @@ def demo(words: Words) -> int:
             spent = time.perf_counter() - start
             if 0 < words["-time_limit_sec"] < spent:
                 now = time.time()
-                say(f" start_time_lim = {1e6 * (now - spent):f}, get_time_point() = {1e6 * now:f}, "
+                stdout(f" start_time_lim = {1e6 * (now - spent):f}, get_time_point() = {1e6 * now:f}, "
                     f"time spent = {1e6 * spent:f} \n")  # fmt: skip
                 break
             if request.made:
@@ -109,7 +109,7 @@ def demo(words: Words) -> int:
 def _names(model: Model, options: Mapping[str, str], cfg: str) -> tuple[str, ...]:
     names, classes = class_names(options), int(option(options, "classes", "20"))
     if classes != model.classes:
-        say(f"\n Parameters don't match: in cfg-file classes={model.classes}, in data-file classes={classes} \n")
+        stdout(f"\n Parameters don't match: in cfg-file classes={model.classes}, in data-file classes={classes} \n")
         raise RunError(f"classes={classes} in the .data file, {model.classes} in {cfg}")
     if len(names) < classes:
         raise RunError(f"the names file has {len(names)} names for {classes} classes")
@@ -141,7 +141,7 @@ def _all_but_last(frames: Iterable[Frame | Failure]) -> Iterator[Frame]:
         if before is not None:
             yield before
         else:
-            say("Video stream: {} x {} \n".format(*item.size_wh))
+            stdout("Video stream: {} x {} \n".format(*item.size_wh))
         before = item
 
 
@@ -168,11 +168,11 @@ class _Outputs:
     def add(self, frame: Frame, drawn: Image, boxes: list[Box]) -> None:
         words, names = self._words, self._names
         self._count += 1
-        say(f"{_CLEAR}Objects:\n\n")
+        stdout(f"{_CLEAR}Objects:\n\n")
         entry = json_entry(self._count, None, boxes, names)
         if self._live:
             self._live.send(entry.encode("utf-8", "replace"))
-            say(" JSON-stream sent. \n")
+            stdout(" JSON-stream sent. \n")
         if self._entries:
             self._entries.add(entry)
         if self._target:
@@ -180,8 +180,8 @@ class _Outputs:
         visible_now = self._count > 1 + words["-s"]
         if visible_now and self.draws:
             for line in video_lines(boxes, names, frame.size_wh, ext_output=words["-ext_output"]):
-                say(f"{line}\n")
-        say(f"\nFPS:{self._speed.now:.1f} \t AVG_FPS:{self._speed.mean:.1f}\n")
+                stdout(f"{line}\n")
+        stdout(f"\nFPS:{self._speed.now:.1f} \t AVG_FPS:{self._speed.mean:.1f}\n")
         self._speed.tick()
         if not visible_now:
             return
@@ -191,7 +191,7 @@ class _Outputs:
             show(drawn, 1)
         if self._feed:
             self._feed.send_jpeg(jpeg(drawn, _STREAM_QUALITY))
-            say(" MJPEG-stream sent. \n")
+            stdout(" MJPEG-stream sent. \n")
         if words["-out_filename"]:
             self._write(frame, drawn)
 
@@ -199,7 +199,7 @@ class _Outputs:
         for box in boxes:
             for class_id, score in box.scores:
                 if shown(self._names, class_id):
-                    say(f"{self._names[class_id]}: {score * 100:.0f}% ")
+                    stdout(f"{self._names[class_id]}: {score * 100:.0f}% ")
         assert self._target is not None
         if post(self._target, boxes, self._names, self._source) and self._words["-time_limit_sec"] > 0:
             self._target = None  # with a time limit, the original posts only once
@@ -211,14 +211,14 @@ class _Outputs:
             codec = "mp4v" if path.suffix.lower() in (".mp4", ".m4v", ".mov") else "DIVX"
             self._video = self._stack.enter_context(VideoWriter(path, fps, codec))
         self._video.write(drawn)
-        say("\n cvWriteFrame \n")
+        stdout("\n cvWriteFrame \n")
 
     def close(self) -> None:
         """Complete all outputs and print the last lines."""
-        say("Stream closed.\ninput video stream closed. \n")
+        stdout("Stream closed.\ninput video stream closed. \n")
         if self._video:
             self._video.close()
-            say(" closing... closed!output_video_writer closed. \n")
+            stdout(" closing... closed!output_video_writer closed. \n")
         if self._entries:
             self._entries.close()
 
@@ -226,7 +226,7 @@ class _Outputs:
 def classifier_demo(words: Words) -> int:
     """`classifier demo DATA CFG WEIGHTS [VIDEO]` or `-c N` (classifier.c demo_classifier)."""
     options = read_data(words.at(2, "the .data file"))
-    say("Classifier Demo\n")
+    stdout("Classifier Demo\n")
     cfg = words.at(3, "the cfg file")
     print_weights(print_network(cfg), words.get(4))
     model = open_model(words.get(4), cfg=cfg, device=device_of(words))
@@ -245,14 +245,14 @@ def classifier_demo(words: Words) -> int:
             preprocess = dataclasses.replace(model.preprocessing(letter_box=False), centre=False)
             step = next(iter(model.run(batches_of([frame], preprocess))))
             probabilities = step.found[0][0]
-            say(_CLEAR)
+            stdout(_CLEAR)
             if words["-benchmark"]:
-                say(f"\rFPS: {speed:.2f} \t AVG_FPS = {mean:.2f} ")
+                stdout(f"\rFPS: {speed:.2f} \t AVG_FPS = {mean:.2f} ")
             else:
-                say(f"\rFPS: {speed:.2f}  (use -benchmark command line flag for correct measurement)\n")
+                stdout(f"\rFPS: {speed:.2f}  (use -benchmark command line flag for correct measurement)\n")
                 for class_id in best_classes(probabilities, top):
-                    say(f"{100 * probabilities[class_id]:.1f}%: {names[class_id]}\n")
-                say("\n")
+                    stdout(f"{100 * probabilities[class_id]:.1f}%: {names[class_id]}\n")
+                stdout("\n")
                 if not words["-dont_show"]:
                     show(frame.image, 10)
             now = 1000 / max(step.speed["inference"], 1e-6)

@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from darknet_cli.grammar import Words
-from darknet_cli.network import append_line, note, open_printed, print_heads, read_data, say
+from darknet_cli.network import append_line, open_printed, print_heads, read_data, stderr, stdout
 from darknet_cli.objects import JsonList, boxes_of, json_entry, label_lines, listing, predict, visible
 from data.augment.classification import distort_exact
 from data.augment.colour import Distortion
@@ -65,9 +65,9 @@ def detect_images(words: Words) -> int:
                 continue
             found, milliseconds = predict(model, frame, nms, letter_box=letter_box)
             boxes = boxes_of(found, frame.size_wh)
-            say(f"{path}: Predicted in {milliseconds:f} milli-seconds.\n")
+            stdout(f"{path}: Predicted in {milliseconds:f} milli-seconds.\n")
             for line in darknet_lines(found, names, ext_output=words["-ext_output"]):
-                say(f"{line}\n")
+                stdout(f"{line}\n")
             drawn = annotate(frame.image, visible(found, names), names)
             save_jpeg("predictions.jpg", drawn)
             if entries:
@@ -85,16 +85,16 @@ def detect_images(words: Words) -> int:
 
 def prompted() -> Iterator[str]:
     """Yield paths from stdin, one per line, prompting for each; empty lines are ignored."""
-    say(_PROMPT)
+    stdout(_PROMPT)
     for line in sys.stdin:
         if path := line.strip():
             yield path
-            say(_PROMPT)
+            stdout(_PROMPT)
 
 
 def report_bad_image(path: str, error: InputError) -> None:
     """Print a line on stderr and add one to bad.list (image.c load_image_stb); the original continues with a black image."""
-    note(f'Cannot load image "{path}"\n{error}')
+    stderr(f'Cannot load image "{path}"\n{error}')
     append_line("bad.list", path)
 
 
@@ -110,13 +110,13 @@ def show(image: NDArray[np.uint8], milliseconds: int = 0) -> bool:
             cv2.imshow("predictions", image[:, :, ::-1])
             cv2.waitKey(milliseconds)
             return True
-    _say_no_screen()
+    _warn_no_screen()
     return False
 
 
 @cache
-def _say_no_screen() -> None:
-    note("there is no screen for a window; -dont_show leaves it out")
+def _warn_no_screen() -> None:
+    stderr("there is no screen for a window; -dont_show leaves it out")
 
 
 def imtest(words: Words) -> int:
@@ -127,12 +127,12 @@ def imtest(words: Words) -> int:
     except InputError as error:
         report_bad_image(path, error)
         raise RunError(f"{path}: could not be read; bad.list names it") from None
-    say(f"L2 Norm: {np.sqrt(np.sum((image / 255.0) ** 2)):f}\n")
+    stdout(f"L2 Norm: {np.sqrt(np.sum((image / 255.0) ** 2)):f}\n")
     images = {"Original": image, "Gray": (image @ np.array(_IMTEST_GRAY)).astype(np.uint8)}
     for number, (hue, saturation, exposure) in enumerate(_IMTEST_CHANGES, start=1):
         distortion = Distortion(hue=hue, saturation=saturation, exposure=exposure)
         images[f"C{number}"] = distort_exact(image, distortion)
     for name, each in images.items():
-        note(f"saving {name}.jpg")
+        stderr(f"saving {name}.jpg")
         save_jpeg(f"{name}.jpg", each)
     return 0

@@ -14,14 +14,14 @@ from numpy.typing import NDArray
 
 from darknet_cli.detect import report_bad_image, show
 from darknet_cli.grammar import Words
-from darknet_cli.network import append_line, c_number, note, open_printed, option, print_heads, ratio, read_data, say
+from darknet_cli.network import append_line, open_printed, option, print_heads, read_data, stderr, stdout
 from data.anchors import anchor_fit, compute_anchors, shape_iou
 from data.annotations import Annotation
 from data.formats.coco import COCO_IDS
 from data.formats.darknet import TextLabels, original_label_path, read_difficult, read_list
 from data.image import read_image, save_image
 from evaluation.metrics.darknet import NMS_THRESH, SCORE_THRESH, darknet_map
-from evaluation.metrics.report import darknet_text
+from evaluation.metrics.report import c_ratio, darknet_text
 from evaluation.metrics.voc import write_results
 from evaluation.run import Predictions, outcome, predict_images
 from inference.detector import Detector
@@ -46,7 +46,7 @@ def _labels(read: TextLabels, image: Path) -> Annotation:
     found = read(image)
     if found.label_path is None:
         path = original_label_path(image)
-        say(_MISSING.format(path))
+        stdout(_MISSING.format(path))
         append_line("bad.list", path)
     return found
 
@@ -56,7 +56,7 @@ def _predicted(model: Detector, images: Sequence[Path], nms: NmsOptions) -> Pred
     predictions = predict_images(model, images, [nms], batch_size=1)
     for path, reason in predictions.unreadable.items():
         report_bad_image(path, InputError(reason))
-    note(f"Total Detection Time: {time.perf_counter() - start:f} Seconds")
+    stderr(f"Total Detection Time: {time.perf_counter() - start:f} Seconds")
     return predictions
 
 
@@ -75,7 +75,7 @@ def measured_map(
     model: Detector, images_list: Path, options: Mapping[str, str], *, thresh: float, iou_thresh: float, points: int = 0
 ) -> tuple[Sequence[Path], Predictions, float]:
     """Print the original's lines about mAP, also used in training; return the images, the predictions and the mAP."""
-    say("\n calculation mAP (mean average precision)...\n")
+    stdout("\n calculation mAP (mean average precision)...\n")
     images = read_list(images_list)
     read = TextLabels(read_difficult(Path(options["difficult"]), images) if "difficult" in options else {})
     print_heads(model.network.plan)
@@ -88,7 +88,7 @@ def measured_map(
     head, counts, *rest = darknet_text(found, model.names, points).split("\n")
     total = len(found.ranked.scores)
     ranks = "".join(f" rank = {rank} of ranks = {total} \r" for rank in range(0, total, 100))
-    say("\n".join([head, counts, ranks + rest[0], *rest[1:], _POINTS]))
+    stdout("\n".join([head, counts, ranks + rest[0], *rest[1:], _POINTS]))
     return images, predictions, found.mean_average_precision(points)
 
 
@@ -129,8 +129,8 @@ def recall(words: Words) -> int:
             best = float(iou(boxes, torch.tensor(truth, dtype=boxes.dtype)).max()) if len(boxes) else 0.0
             overlap += best
             correct += best > 0.5
-        means = c_number(100 * ratio(overlap, total), "%.2f"), c_number(100 * ratio(correct, total), "%.2f")
-        note(f"{number:5d} {correct:5d} {total:5d}\tRPs/Img: {proposals / (number + 1):.2f}\t"
+        means = c_ratio(100 * overlap, total), c_ratio(100 * correct, total)
+        stderr(f"{number:5d} {correct:5d} {total:5d}\tRPs/Img: {proposals / (number + 1):.2f}\t"
              f"IOU: {means[0]}%\tRecall:{means[1]}%")  # fmt: skip
     if unreadable:
         raise RunError(f"{unreadable} of {len(images)} images could not be read; bad.list names them")
@@ -151,12 +151,12 @@ def valid(words: Words) -> int:
         raise RunError(f"{words.words[2]}: map= (classes of another tree) is not supported")
     model = _detector(words, options)
     schedule = ScheduleOptions.from_raw(model.network.plan.cfg.sections[0])
-    note(f"Learning Rate: {schedule.learning_rate:g}, Momentum: {schedule.momentum:g}, Decay: {schedule.decay:g}")
+    stderr(f"Learning Rate: {schedule.learning_rate:g}, Momentum: {schedule.momentum:g}, Decay: {schedule.decay:g}")
     images = read_list(Path(images_of))
     print_heads(model.network.plan)
     kind = option(options, "eval", "voc")
     if kind == "kitti":
-        say(f"{words['-out'] or 'kitti_results'}\n")
+        stdout(f"{words['-out'] or 'kitti_results'}\n")
     nms = NmsOptions(conf=0.001, iou=0.6, rank_above=0.001, in_pixels=True)
     predictions = _predicted(model, images, nms)
     rows = zip(predictions.indices, predictions.sizes_wh, predictions.found[nms], strict=True)
@@ -187,7 +187,7 @@ def _write_coco(folder: Path, out: str | None, images: Sequence[_Image], names: 
     for _, path, size_wh, found in images:
         number = re.match(r"\s*[+-]?\d+", _id(path))
         if number is None:
-            note(f"{path}: its name begins with no number, its image_id is 0")
+            stderr(f"{path}: its name begins with no number, its image_id is 0")
         for box, score, class_id in found:
             x1, y1, x2, y2 = _clipped(box, size_wh)
             category = COCO_IDS[class_id] if class_id < len(COCO_IDS) else class_id + 1
@@ -246,16 +246,16 @@ _WRITERS: dict[str, Callable[[Path, str | None, Sequence[_Image], Sequence[str]]
 def calc_anchors(words: Words) -> int:
     """`detector calc_anchors DATA -num_of_clusters N -width W -height H [-show]` (detector.c calc_anchors)."""
     count, width, height = words["-num_of_clusters"], words["-width"], words["-height"]
-    say(f"\n num_of_clusters = {count}, width = {width}, height = {height} \n")
+    stdout(f"\n num_of_clusters = {count}, width = {width}, height = {height} \n")
     if width < 0 or height < 0:
-        say("Usage: darknet detector calc_anchors data/voc.data -num_of_clusters 9 -width 416 -height 416 \n")
-        say("Error: set width and height \n")
+        stdout("Usage: darknet detector calc_anchors data/voc.data -num_of_clusters 9 -width 416 -height 416 \n")
+        stdout("Error: set width and height \n")
         raise InputError("-width and -height: expected the input size of the network in pixels")
     options = read_data(words.at(2, "the .data file"))
     images = read_list(Path(option(options, "train", "data/train.list")))
     counters = [0] * int(options.get("classes", "1"))
     sizes: list[tuple[float, float]] = []
-    say(f" read labels from {len(images)} images \n")
+    stdout(f" read labels from {len(images)} images \n")
     for number, image in enumerate(images, start=1):
         labels = _labels(TextLabels(), image)
         for line, (box, class_id) in enumerate(zip(labels.cxcywh_rel.tolist(), labels.class_ids.tolist(), strict=True)):
@@ -263,22 +263,22 @@ def calc_anchors(words: Words) -> int:
                 x, y, w, h = box
                 place = f"{original_label_path(image)} - j = {line}"
                 text = f"Wrong label: {place}, x = {x:f}, y = {y:f}, width = {w:f}, height = {h:f}"
-                say(f"\n\n{text} \n")
+                stdout(f"\n\n{text} \n")
                 append_line("bad_label.list", text)
             counters += [0] * (class_id + 1 - len(counters))
             counters[class_id] += 1
             sizes.append((box[2] * width, box[3] * height))
-            say(f"\r loaded \t image: {number} \t box: {len(sizes)}")
-    say("\n all loaded. \n\n calculating k-means++ ...\n")
+            stdout(f"\r loaded \t image: {number} \t box: {len(sizes)}")
+    stdout("\n all loaded. \n\n calculating k-means++ ...\n")
     anchors = compute_anchors(sizes, count)
-    say("\n iterations = 0 \n\n")
+    stdout("\n iterations = 0 \n\n")
     text = f"counters_per_class = {', '.join(map(str, counters))}"
-    say(f"\n{text}\n")
+    stdout(f"\n{text}\n")
     write_text("counters_per_class.txt", text)
-    say(f"\n avg IoU = {100 * anchor_fit(sizes, anchors).mean_iou:2.2f} % \n")
+    stdout(f"\n avg IoU = {100 * anchor_fit(sizes, anchors).mean_iou:2.2f} % \n")
     digits = "{:3.0f},{:3.0f}" if width > 32 else "{:2.4f},{:2.4f}"
     text = ", ".join(digits.format(*anchor) for anchor in anchors.tolist())
-    say(f"\nSaving anchors to the file: anchors.txt \nanchors = {text}\n")
+    stdout(f"\nSaving anchors to the file: anchors.txt \nanchors = {text}\n")
     write_text("anchors.txt", text)
     if words["-show"]:
         cloud = _cloud(np.array(sizes), anchors, (width, height))

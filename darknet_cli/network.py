@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import sys
 import time
 from collections.abc import Mapping, Sequence
@@ -32,25 +31,13 @@ _TYPE_NUMBERS = {name: number for number, name in enumerate(_TYPES) if name}
 _OWN_TYPE = 37  # BLANK: for sections that the original does not have
 
 
-def c_number(value: float, form: str = "%f") -> str:
-    """Format a number like printf; 0/0 is "-nan" on the processors that the original runs on."""
-    return "-nan" if math.isnan(value) else form % value
-
-
-def ratio(part: float, whole: float) -> float:
-    """Divide like C divides floats: 0 / 0 is NaN."""
-    if whole:
-        return part / whole
-    return math.nan if not part else math.copysign(math.inf, part)
-
-
-def note(text: str) -> None:
+def stderr(text: str) -> None:
     """Print a line to stderr, after flushing stdout to keep the order."""
     sys.stdout.flush()
     print(text, file=sys.stderr, flush=True)
 
 
-def say(text: str) -> None:
+def stdout(text: str) -> None:
     """Write text to stdout unchanged and flush it, so that readers of a pipe see it at once."""
     sys.stdout.write(text)
     sys.stdout.flush()
@@ -79,7 +66,7 @@ def read_data(path: str) -> dict[str, str]:
 def option(options: Mapping[str, str], key: str, default: str) -> str:
     """Return a value of a .data file; report the use of the default, as the original does (option_list.c option_find_str)."""
     if key not in options:
-        note(f"{key}: Using default '{default}'")
+        stderr(f"{key}: Using default '{default}'")
     return options.get(key, default)
 
 
@@ -93,32 +80,32 @@ def print_network(cfg: str, *, batch: int | None = 1, train: bool = False) -> Pl
     net = plan.net
     mini_batch = (batch or max(1, net.batch // net.subdivisions)) * max(1, net.time_steps)
     total = mini_batch * net.subdivisions
-    say(f"mini_batch = {mini_batch}, batch = {total}, time_steps = {net.time_steps}, train = {int(train)} \n")
+    stdout(f"mini_batch = {mini_batch}, batch = {total}, time_steps = {net.time_steps}, train = {int(train)} \n")
     for step in plan.heads:
         if isinstance(step.section, BoxSection) and step.raw.find("nms_kind"):
             kind, beta = step.section.suppression()
-            say(f"nms_kind: {kind} ({NMS_KINDS.index(kind)}), beta = {beta:f} \n")
+            stdout(f"nms_kind: {kind} ({NMS_KINDS.index(kind)}), beta = {beta:f} \n")
     outputs = [step.shape.outputs for step in plan.steps]
-    note(layer_table(plan))
-    note(f"Total BFLOPS {sum(step.cost.operations for step in plan.steps) / 1e9:5.3f} ")
-    note(f"avg_outputs = {sum(outputs) // len(outputs)} ")
+    stderr(layer_table(plan))
+    stderr(f"Total BFLOPS {sum(step.cost.operations for step in plan.steps) / 1e9:5.3f} ")
+    stderr(f"avg_outputs = {sum(outputs) // len(outputs)} ")
     return plan
 
 
 def print_weights(plan: Plan, path: str | None) -> Header:
     """Print the lines about a weights file and return its header; without a file, warn about random weights."""
     if path is None:
-        note("no weights file is named: the weights are random")
+        stderr("no weights file is named: the weights are random")
         return Header()
     try:
         with Path(path).open("rb") as stream:
             header = read_header(stream, Path(path))
     except OSError as error:
         raise InputError(f"Couldn't open file: {path}: {error.strerror}") from None
-    note(f"Loading weights from {path}...")
+    stderr(f"Loading weights from {path}...")
     seen, bits = header.seen, 64 if header.wide else 32
-    say(f"\n seen {bits}, trained: {seen // 1000:.0f} K-images ({seen // 64000:.0f} Kilo-batches_64) \n")
-    note(f"Done! Loaded {len(plan.steps)} layers from weights-file ")
+    stdout(f"\n seen {bits}, trained: {seen // 1000:.0f} K-images ({seen // 64000:.0f} Kilo-batches_64) \n")
+    stderr(f"Done! Loaded {len(plan.steps)} layers from weights-file ")
     return header
 
 
@@ -126,7 +113,7 @@ def print_heads(plan: Plan) -> None:
     """Print a line for each head with boxes except [detection], for which the original has none."""
     for step in plan.steps:
         if (name := step.section.names[0]) in ("region", "yolo", "Gaussian_yolo"):
-            say(f" Detection layer: {step.index} - type = {_TYPE_NUMBERS[name]} \n")
+            stdout(f" Detection layer: {step.index} - type = {_TYPE_NUMBERS[name]} \n")
 
 
 def print_layer_times(model: Model) -> None:
@@ -148,11 +135,11 @@ def print_layer_times(model: Model) -> None:
     def end(index: int) -> None:
         took = 1000 * (now() - start)
         average[index] = 0.9 * average[index] + 0.1 * took if index in average else took
-        say(f"\n fw-layer {index} - type: {types[index]} - {took:f} ms - avg_time {average[index]:f} ms \n")
+        stdout(f"\n fw-layer {index} - type: {types[index]} - {took:f} ms - avg_time {average[index]:f} ms \n")
         if index == len(types) - 1:
-            say("\n\nSorted by time (forward):\n")
+            stdout("\n\nSorted by time (forward):\n")
             for rank, (layer, spent) in enumerate(sorted(average.items(), key=lambda item: -item[1])):
-                say(f"{rank} - fw-sort-layer {layer} - type: {types[layer]} - avg_time {spent:f} ms \n")
+                stdout(f"{rank} - fw-sort-layer {layer} - type: {types[layer]} - avg_time {spent:f} ms \n")
 
     for index, layer in enumerate(model.network):
         layer.register_forward_pre_hook(begin)
@@ -185,5 +172,5 @@ def require_names(names: Sequence[str], classes: int, options: Mapping[str, str]
     if len(names) != classes:
         file = options.get("names", "data/names.list")
         text = f"number of names {len(names)} that isn't equal to classes={classes} in the file {cfg}"
-        say(f"\n Error: in the file {file} {text} \n")
+        stdout(f"\n Error: in the file {file} {text} \n")
         raise RunError(f"{file}: has {len(names)} names, {cfg} has classes={classes}")

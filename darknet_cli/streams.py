@@ -9,7 +9,7 @@ import threading
 import time
 from collections.abc import Sequence
 
-from darknet_cli.network import note
+from darknet_cli.network import stderr
 from darknet_cli.objects import Box
 from inference.results import shown
 from utils.errors import InputError, RunError
@@ -93,7 +93,7 @@ class Broadcaster:
             except OSError:
                 client.close()
                 continue
-            note(f"new client {address}")
+            stderr(f"new client {address}")
             with self._lock:
                 self.clients[client] = False
 
@@ -119,7 +119,7 @@ def post(target: tuple[str, str], boxes: Sequence[Box], names: Sequence[str], so
         connection.request("POST", target[1], body.encode("utf-8", "replace"), headers)
         connection.getresponse().read()
     except (OSError, http.client.HTTPException) as error:
-        note(f"http://{target[0]}{target[1]}: {error}")
+        stderr(f"http://{target[0]}{target[1]}: {error}")
     finally:
         connection.close()
     return True

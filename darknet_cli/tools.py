@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from darknet_cli.grammar import Words
-from darknet_cli.network import device_of, note, print_network, print_weights, say
+from darknet_cli.network import device_of, print_network, print_weights, stderr, stdout
 from models.formats.fuse import without_batch_norm
 from models.layers.base import StoredKind, blank_weights
 from models.network import Network
@@ -50,11 +50,11 @@ def _is(step: Step, *names: str) -> bool:
 
 def _save(network: Network, path: str, *, cutoff: int | None = None) -> None:
     """Write a weights file and print the original's lines. Its folder must exist, as in the original."""
-    note(f"Saving weights to {path}")
+    stderr(f"Saving weights to {path}")
     for index, item in network.stored():
         if item.kind == "shortcut_weights" and (cutoff is None or index < cutoff):
             values = item.tensor.detach().flatten().tolist()
-            say("".join(f" {value:f}, " for value in values) + f" l.nweights = {len(values)} \n\n")
+            stdout("".join(f" {value:f}, " for value in values) + f" l.nweights = {len(values)} \n\n")
     if not is_folder(Path(path).parent):
         raise RunError(f"{path}: cannot be written: there is no such folder")
     save_weights(network, path, cutoff=cutoff)
@@ -206,14 +206,14 @@ def statistics(words: Words) -> int:
             if index == step.index:
                 by_kind.setdefault(item.kind, []).append(item.tensor)
         if "scales" in by_kind and kind in ("connected", *_PARTS):
-            say(f"{'Connected' if kind == 'connected' else kind.upper()} Layer {step.index}\n")
+            stdout(f"{'Connected' if kind == 'connected' else kind.upper()} Layer {step.index}\n")
             for name, place in _PARTS.get(kind, (("", 0),)):
-                say(f"{name}\n" if name else "")
+                stdout(f"{name}\n" if name else "")
                 scales, biases, weights = (by_kind[each][place] for each in ("scales", "biases", "weights"))
                 # The original uses only as many weights as there are outputs (connected_layer.c statistics_connected_layer).
                 shown = (("Scales", scales), ("Biases", biases), ("Weights", weights.flatten()[: len(scales)]))
-                say("".join(f"{title} {_described(values)}\n" for title, values in shown))
-        say("\n")
+                stdout("".join(f"{title} {_described(values)}\n" for title, values in shown))
+        stdout("\n")
     return 0
 
 
@@ -232,7 +232,7 @@ def ops(words: Words) -> int:
             total += 2 * kernel * step.shape.outputs
         elif _is(step, "connected", "rnn", "gru", "lstm"):
             total += 2 * step.cost.weights
-    say(f"Floating Point Operations: {total}\nFloating Point Operations: {total / 1e9:.2f} Bn\n")
+    stdout(f"Floating Point Operations: {total}\nFloating Point Operations: {total / 1e9:.2f} Bn\n")
     return 0
 
 
@@ -254,5 +254,7 @@ def speed(words: Words) -> int:
         if device.type == "cuda":
             torch.cuda.synchronize(device)
         seconds = time.perf_counter() - start
-    say(f"\n{count} evals, {seconds:f} Seconds\nSpeed: {seconds / count:f} sec/eval\nSpeed: {count / seconds:f} Hz\n")
+    stdout(
+        f"\n{count} evals, {seconds:f} Seconds\nSpeed: {seconds / count:f} sec/eval\nSpeed: {count / seconds:f} Hz\n"
+    )
     return 0

@@ -26,14 +26,14 @@ from darknet_cli.measure import measured_map
 from darknet_cli.network import (
     class_names,
     device_of,
-    note,
     option,
     print_heads,
     print_network,
     print_weights,
     read_data,
     require_names,
-    say,
+    stderr,
+    stdout,
 )
 from darknet_cli.streams import Broadcaster
 from data.formats.darknet import read_list
@@ -68,12 +68,12 @@ def start(words: Words) -> int:
     """
     gpus = words["-gpus"].split(",") if words["-gpus"] else []
     if gpus:
-        say(f"{words['-gpus']}\n")
+        stdout(f"{words['-gpus']}\n")
         if not all(number.strip().isdecimal() for number in gpus):
             raise InputError(f"-gpus {words['-gpus']}: expected numbers separated by commas")
     on_gpu = torch.cuda.is_available() and not words["-nogpu"]
     if len(gpus) > 1 and not on_gpu:
-        note("-gpus: there are no GPUs here, this is one process on the CPU")
+        stderr("-gpus: there are no GPUs here, this is one process on the CPU")
     if len(gpus) > 1 and on_gpu:
         os.environ["CUDA_VISIBLE_DEVICES"] = ",".join(gpus)  # read when the new processes start CUDA
         return start_processes(words, len(gpus))
@@ -137,9 +137,9 @@ def _announced(words: Words, options: Mapping[str, str], count: int) -> tuple[Pl
     data, cfg, weights, boxes = words.words[2], words.at(3, "the cfg file"), words.get(4), words.words[0] == "detector"
     if boxes and words["-map"]:
         _announce_map(options, data, cfg)
-    say(f"{_base(cfg)}\n")
+    stdout(f"{_base(cfg)}\n")
     if not boxes:
-        say(f"{count}\n")
+        stdout(f"{count}\n")
     for _ in range(count):
         plan = print_network(cfg, batch=None, train=True)
         if weights:
@@ -149,17 +149,17 @@ def _announced(words: Words, options: Mapping[str, str], count: int) -> tuple[Pl
     default = "1000" if schedule.max_batches < 10000 or not boxes else "10000"
     periods = _Periods(kept=int(options.get("saveweights", default)), last=int(options.get("savelast", "100")))
     if boxes and batch < 8:
-        say(f"\n Warning: You set batch={batch} lower than 64! It is recommended to set batch=64 subdivision=64 \n")
+        stdout(f"\n Warning: You set batch={batch} lower than 64! It is recommended to set batch=64 subdivision=64 \n")
     if boxes:
-        say(f"Weights are saved after: {periods.kept} iterations. "
+        stdout(f"Weights are saved after: {periods.kept} iterations. "
             f"Last weights (*_last.weight) are stored every {periods.last} iterations. \n")  # fmt: skip
     rate = schedule.learning_rate * count
-    say(f"Learning Rate: {rate:g}, Momentum: {schedule.momentum:g}, Decay: {schedule.decay:g}\n")
+    stdout(f"Learning Rate: {rate:g}, Momentum: {schedule.momentum:g}, Decay: {schedule.decay:g}\n")
     if boxes:
         print_heads(plan)
     elif classes_of(plan) != (classes := int(option(options, "classes", "2"))):
         text = f"num of filters = {classes_of(plan)} in the last conv-layer in cfg-file doesn't match to"
-        say(f"\n Error: {text} classes = {classes} in data-file \n")
+        stdout(f"\n Error: {text} classes = {classes} in data-file \n")
         raise RunError(f"{data}: classes={classes}, but {cfg} has {classes_of(plan)}")
     return plan, periods
 
@@ -174,10 +174,10 @@ def _announce_map(options: Mapping[str, str], data: str, cfg: str) -> None:
     train = option(options, "train", "data/train.txt")
     valid = options.get("valid", train)
     if not is_file(valid):
-        say(f"\n Error: There is no {valid} file for mAP calculation!\n Don't use -map flag.\n"
+        stdout(f"\n Error: There is no {valid} file for mAP calculation!\n Don't use -map flag.\n"
             f" Or set valid={train} in your {data} file. \n")  # fmt: skip
         raise RunError(f"{valid}: no such list of images")
-    say(" Prepare additional network for mAP calculation...\n")
+    stdout(" Prepare additional network for mAP calculation...\n")
     plan = print_network(cfg)
     require_names(class_names(options), classes_of(plan), options, cfg)
 
@@ -227,7 +227,7 @@ class DarknetRun(Run):
         start = self.trainer.iteration
         self._kept_at = self._last_at = self._measured_at = start
         self._accuracy = self._best = -1.0
-        self._lines = DarknetLines(self.history, self.last, lambda text: say(f"{text}\n"))
+        self._lines = DarknetLines(self.history, self.last, lambda text: stdout(f"{text}\n"))
         metric = "mAP%" if self._boxes else f"top{data.get('top', '1')}"
         self._chart = Chart(
             words["-chart"], max_batches=self.last, max_loss=self.schedule.max_chart_loss, metric=metric
@@ -248,16 +248,16 @@ class DarknetRun(Run):
             report = self._report_detector if self._boxes else self._report_classifier
             hooks: list[Callable[[Update], None]] = [self.history.add, self._average, report, self._draw, self._keep]
             if not self._boxes:
-                say(f"{self.splits.images}\n")
+                stdout(f"{self.splits.images}\n")
             interrupted = self._train(self._shown(self.loader) if self._words["-show_imgs"] else self.loader, hooks)
         self._save("last" if interrupted else "final")
         if self._boxes and not interrupted:
-            say("If you want to train from the beginning, then use flag in the end of training command: -clear \n")
+            stdout("If you want to train from the beginning, then use flag in the end of training command: -clear \n")
         return EXIT_INTERRUPTED if interrupted else EXIT_OK
 
     def _save(self, which: object) -> None:
         path = self._backup / f"{self._base}_{which}.weights"
-        note(f"Saving weights to {path}")
+        stderr(f"Saving weights to {path}")
         self.write_weights(path)
 
     def _shown(self, batches: Iterable[TrainBatch]) -> Iterator[TrainBatch]:
@@ -273,41 +273,43 @@ class DarknetRun(Run):
                 save_jpeg(f"aug_{batch.iteration + 1}_{batch.subdivision}_{number}.jpg", image)
                 if not self._boxes:
                     classes = "".join(f" {index} ({rows[index]:f}), " for index in np.flatnonzero(rows > 0))
-                    say(f"\n Classes: {classes} \n")
+                    stdout(f"\n Classes: {classes} \n")
                 if not self._words["-dont_show"]:
                     show(image)
                 if self._boxes or number == len(batch.images) - 1:
-                    say(_SHOWN)
+                    stdout(_SHOWN)
             yield batch
 
     def _loaded(self, update: Update) -> None:
         slow = update.waited > 0.1 and update.iteration > 1 and self._boxes
-        say(f"Loaded: {update.waited:f} seconds{' - performance bottleneck on CPU or Disk HDD/SSD' if slow else ''}\n")
+        stdout(
+            f"Loaded: {update.waited:f} seconds{' - performance bottleneck on CPU or Disk HDD/SSD' if slow else ''}\n"
+        )
 
     def _report_detector(self, update: Update) -> None:
         head = box_head(self.network.plan)
         if head is not None and head.random and (update.iteration - 1) % 10 == 0:
             factor = 1.4 if head.random == 1 else head.random
-            say("Resizing, random_coef = {:.2f} \n\n {} x {} \n".format(factor, *update.size_wh))
+            stdout("Resizing, random_coef = {:.2f} \n\n {} x {} \n".format(factor, *update.size_wh))
         self._loaded(update)
         period = max(self._words["-mAP_epochs"] * self.splits.images // self.trainer.batch, 100)
         due = max(self._measured_at + period, self.schedule.burn_in)
         name, accuracy, best = f"mAP@{self._words['-iou_thresh']:0.2f}", self._accuracy, self._best
         if self._words["-map"]:
-            say(f"\n (next mAP calculation at {due} iterations) ")
+            stdout(f"\n (next mAP calculation at {due} iterations) ")
             if accuracy > 0:
-                say(f"\n Last accuracy {name} = {100 * accuracy:2.2f} %, best = {100 * best:2.2f} % ")
+                stdout(f"\n Last accuracy {name} = {100 * accuracy:2.2f} %, best = {100 * best:2.2f} % ")
         known = f" map={accuracy:0.2f} best={best:0.2f}" if accuracy > 0 else ""
-        say(f"\033[H\033[J{update.iteration}/{self.last}: loss={update.loss:0.1f}{known} "
+        stdout(f"\033[H\033[J{update.iteration}/{self.last}: loss={update.loss:0.1f}{known} "
             f"hours left={self._lines.hours:0.1f}\007")  # fmt: skip
         self._lines(update)
         if self._words["-map"] and (update.iteration >= due or update.iteration == self.last):
             self._measured_at = update.iteration
             self._accuracy = self._measured_map()
-            say(f"\n mean_average_precision ({name}) = {self._accuracy:f} \n")
+            stdout(f"\n mean_average_precision ({name}) = {self._accuracy:f} \n")
             if self._accuracy >= self._best:
                 self._best = self._accuracy
-                say("New best mAP!\n")
+                stdout("New best mAP!\n")
                 self._save("best")
 
     def _measured_map(self) -> float:
@@ -325,19 +327,19 @@ class DarknetRun(Run):
         due, top = max(two_epochs, self.schedule.burn_in, 100), self._data.get("top", "1")
         if self._words["-topk"] and update.iteration % 10 == 0:
             known = f" Last accuracy TOP{top} = {100 * self._accuracy:2.2f} % \n" if self._accuracy > 0 else ""
-            note(f"\n (next TOP{top} calculation at {due} iterations) {known}")
+            stderr(f"\n (next TOP{top} calculation at {due} iterations) {known}")
         if self._words["-topk"] and (update.iteration >= due or update.iteration == self.last):
             self._measured_at = update.iteration
             model = model_of(copy.deepcopy(self.network), self.device)
             assert isinstance(model, Classifier)
             images = read_list(Path(self._data.get("valid") or self._data["train"]))
-            say(" TOP calculation...\n")
+            stdout(" TOP calculation...\n")
             _, self._accuracy = measured_accuracy(model, images, self._data, "\r{}")
             self.history.evaluated({"mAP": self._accuracy})
-            say(f"\n accuracy top{top} = {self._accuracy:f} \n")
+            stdout(f"\n accuracy top{top} = {self._accuracy:f} \n")
         self._lines.estimate(update)
         images_seen = update.iteration * update.images
-        say(
+        stdout(
             f"{update.iteration}, {images_seen / self.splits.images:.3f}: {update.loss:f}, {self.history.average:f} avg, "
             f"{update.rate:f} rate, {update.seconds:f} seconds, {images_seen} images, {self._lines.hours:f} hours left\n"
         )

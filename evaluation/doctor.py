@@ -66,13 +66,13 @@ def plots_wanted(settings: EvaluationOptions) -> bool:
     if settings.no_plots:
         return False
     if not is_installed("matplotlib"):
-        _say_no_plots()
+        _warn_no_plots()
         return False
     return True
 
 
 @cache
-def _say_no_plots() -> None:
+def _warn_no_plots() -> None:
     logger.warning("no plots: they need matplotlib (pip install matplotlib)")
 
 

@@ -23,7 +23,7 @@ from data.augment.geometry import (
     crop_window,
     draw_margins,
     letterbox_margins,
-    turned,
+    random_symmetry,
 )
 from data.augment.mixing import (
     QUADRANTS,
@@ -85,7 +85,7 @@ class DetectionAugment:
         make = {Mixing.MIXUP: self._mixup, Mixing.MOSAIC: self._mosaic}.get(mixing, self._single)
         sample = make(draw, rng, net_wh)
         if self.dihedral:
-            sample = Sample(*turned(*sample, rng))
+            sample = Sample(*random_symmetry(*sample, rng))
         return self.albumentations(sample, rng) if self.albumentations else sample
 
     def _single(self, draw: DrawSample, rng: np.random.Generator, net_wh: tuple[int, int]) -> Sample:

@@ -156,7 +156,7 @@ def _relative_to(boxes: BoxRows, window: CropWindow, size_wh: tuple[int, int]) -
     return np.concatenate([(low + high) / 2, high - low, boxes[:, 4:5]], axis=1).astype(np.float32)
 
 
-def turned(image: Image, boxes: BoxRows, rng: np.random.Generator) -> tuple[Image, BoxRows]:
+def random_symmetry(image: Image, boxes: BoxRows, rng: np.random.Generator) -> tuple[Image, BoxRows]:
     """Mirror an image and its boxes along each axis and, if it is square, transpose them, each with probability 1/2."""
     boxes = boxes.copy()
     for axis in (0, 1):

@@ -75,7 +75,7 @@ def _plate(mask: NDArray[np.bool_], height: float, bevel: float) -> Map:
     return np.where(mask, height - bevel * (1 - np.sqrt(1 - edge * edge)), -1).astype(np.float32)
 
 
-def _turned(radius: Map) -> Map:
+def _revolved(radius: Map) -> Map:
     """Return the height of a body of revolution around the x axis, given its radius at every pixel; -1 outside."""
     square = radius * np.abs(radius) - _Y * _Y
     return np.where(square > 0, np.sqrt(np.maximum(square, 0)), -1).astype(np.float32)
@@ -117,7 +117,7 @@ def _washer() -> Map:
 def _bolt() -> Map:
     shank = np.where(_X > -0.1, _thread(0.2, 0.085), 0.19)
     shank = np.where(_X > 0.9, shank - (_X - 0.9), shank)
-    body = np.where((_X > -0.6) & (_X < 0.96), _turned(shank.astype(np.float32)), -1)
+    body = np.where((_X > -0.6) & (_X < 0.96), _revolved(shank.astype(np.float32)), -1)
     facets = 0.36 - 0.6 * np.maximum(np.abs(_Y) - 0.19, 0)
     dome = 0.36 - 2.2 * np.maximum(-0.86 - _X + 0.35 * _Y * _Y, 0)
     head = np.where(_box(-0.95, -0.38, -0.6, 0.38) & (dome > 0.1), np.minimum(facets, dome), -1)
@@ -131,7 +131,7 @@ def _screw() -> Map:
     crest = np.maximum(0, 1 - 3.2 * np.abs(phase - np.round(phase)))
     radius = np.where(_X > -0.35, core * (0.72 + 0.6 * crest), 0.14)
     radius = np.where(_X < -0.62, 0.14 + np.clip(-0.62 - _X, 0, 0.24) * 1.05, radius)
-    return np.where((_X > -0.93) & (_X < 0.97), _turned(radius.astype(np.float32)), -1)
+    return np.where((_X > -0.93) & (_X < 0.97), _revolved(radius.astype(np.float32)), -1)
 
 
 def _gear() -> Map:

@@ -159,9 +159,9 @@ def darknet_text(darknet: DarknetMap, names: Sequence[str], points: int) -> str:
         counts = f"(TP = {d.true_positives[i]}, FP = {d.false_positives[i]})"
         lines.append(f"class_id = {i}, name = {name}, ap = {aps[i] * 100:2.2f}%   \t {counts} ")
     threshold = d.conf_thresh
-    precision = _c_ratio(d.tp, d.tp + d.fp)
-    recall = _c_ratio(d.tp, d.tp + d.fn)
-    f1 = _c_ratio(2 * d.precision * d.recall, d.precision + d.recall)
+    precision = c_ratio(d.tp, d.tp + d.fp)
+    recall = c_ratio(d.tp, d.tp + d.fn)
+    f1 = c_ratio(2 * d.precision * d.recall, d.precision + d.recall)
     lines.append(f"\n for conf_thresh = {threshold:1.2f}, precision = {precision}, recall = {recall}, F1-score = {f1} ")
     lines.append(
         f" for conf_thresh = {threshold:0.2f}, TP = {d.tp}, FP = {d.fp}, FN = {d.fn}, "
@@ -175,7 +175,7 @@ def darknet_text(darknet: DarknetMap, names: Sequence[str], points: int) -> str:
     return "\n".join(lines)
 
 
-def _c_ratio(part: float, whole: float) -> str:
+def c_ratio(part: float, whole: float) -> str:
     """Format with two decimals; 0 / 0 is "-nan", as the original prints it on common processors."""
     return f"{part / whole:1.2f}" if whole else "-nan"
 

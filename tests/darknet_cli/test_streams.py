@@ -169,12 +169,12 @@ def test_classifier_benchmark(
 ) -> None:
     said: list[str] = []
 
-    def say(text: str) -> None:
+    def stdout(text: str) -> None:
         said.append(text)
         if len(said) == 9:
             raise KeyboardInterrupt
 
-    monkeypatch.setattr("darknet_cli.demo.say", say)
+    monkeypatch.setattr("darknet_cli.demo.stdout", stdout)
     words = ["classifier", "demo", "data/cls.data", "cfg/cls.cfg", "cls.weights", "clip.avi", "-benchmark"]
     with pytest.raises(KeyboardInterrupt):
         darknet.main(words)

@@ -12,7 +12,7 @@ import pytest
 import torch
 
 import train
-from data.augment.geometry import turned
+from data.augment.geometry import random_symmetry
 from data.doctor import check_dataset
 from data.sources import open_data
 from models.load import load
@@ -141,7 +141,7 @@ def test_turned_boxes_stay_on_their_pixels() -> None:
     for seed in range(40):
         image = np.zeros((8, 8, 3), np.uint8)
         image[1, 2:5] = 255
-        moved, boxes = turned(
+        moved, boxes = random_symmetry(
             image, np.array([[3.5 / 8, 1.5 / 8, 3 / 8, 1 / 8, 1]], np.float32), np.random.default_rng(seed)
         )
         x, y, w, h = cv2.boundingRect(moved[..., 0])
