@@ -50,7 +50,7 @@ from utils.cli import (
     stop_request,
 )
 from utils.errors import InputError
-from utils.files import exists, is_folder, newest, run_folder
+from utils.files import exists, is_folder, latest_run, run_folder
 
 logger = logging.getLogger(__name__)
 
@@ -197,13 +197,8 @@ def identity(options: DetectOptions, frames: Frames) -> dict[str, Any]:
 
 def unfinished_run(options: DetectOptions, frames: Frames) -> tuple[Path, Journal]:
     """Return the run folder that --resume names, and its journal. Raises InputError."""
-    folder = Path(options.resume or "")
-    if options.resume == LATEST:
-        found = newest(options.project, f"*/{JOURNAL}")
-        if found is None:
-            text = "leave --resume out to start one, or name its folder"
-            raise InputError(f"--resume: no unfinished run in {options.project}; {text}")
-        folder = found.parent
+    latest = options.resume == LATEST
+    folder = latest_run(options.project, JOURNAL, "unfinished run") if latest else Path(options.resume or "")
     own = identity(options, frames)
     journal = Journal(folder, frames.entries, own, read_progress(folder, own, sizes_of_results(folder)))
     logger.info("%s: %d of %d images and videos are finished", folder, journal.after.done, len(frames.entries))

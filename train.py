@@ -42,13 +42,14 @@ from utils.cli import (
     whole,
 )
 from utils.errors import InputError
-from utils.files import is_file, is_folder, newest, read_text, run_folder, write_text
+from utils.files import is_file, is_folder, latest_run, read_text, run_folder, write_text
 from utils.net_options import ScheduleOptions
 from utils.processes import Processes, joined
 
 logger = logging.getLogger(__name__)
 
 LATEST, AUTO = "latest", "auto"
+_LAST = "weights/last.pt"
 # Flags that take effect with --resume, and flags that are not options of the run itself. All others keep their values.
 _CHANGEABLE, _NOT_OF_THE_RUN = ("data", "names"), ("cfg", "resume", "project", "device", "workers")
 
@@ -273,14 +274,11 @@ def _find_checkpoint(options: TrainOptions, processes: Processes) -> tuple[Path,
 
 def _checkpoint_path(options: TrainOptions) -> Path:
     if options.resume == AUTO:
-        return Path(options.project) / options.name / "weights" / "last.pt"
+        return Path(options.project) / options.name / _LAST
     if options.resume != LATEST:
         given = Path(options.resume or "")
-        return given / "weights" / "last.pt" if is_folder(given) else given
-    found = newest(options.project, "*/weights/last.pt")
-    if found is None:
-        raise InputError(f"--resume: no */weights/last.pt in {options.project}; pass the file")
-    return found
+        return given / _LAST if is_folder(given) else given
+    return latest_run(options.project, _LAST, f"*/{_LAST}") / _LAST
 
 
 def _complete(checkpoint: Checkpoint) -> int:

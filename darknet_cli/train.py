@@ -146,6 +146,8 @@ def _announced(words: Words, options: Mapping[str, str], count: int) -> tuple[Pl
             print_weights(plan, weights)
     batch, _ = batch_sizes(plan)
     schedule = ScheduleOptions.from_raw(plan.cfg.sections[0])
+    if not schedule.max_batches:
+        raise InputError(f"{cfg}: [net] max_batches=0: expected the number of iterations")
     default = "1000" if schedule.max_batches < 10000 or not boxes else "10000"
     periods = _Periods(kept=int(options.get("saveweights", default)), last=int(options.get("savelast", "100")))
     if boxes and batch < 8:
@@ -220,7 +222,8 @@ class DarknetRun(Run):
         backup: Path,
         periods: _Periods,
     ) -> None:
-        super().__init__(settings, cfg, splits, processes=processes)
+        # The original writes the final weights of a finished training again.
+        super().__init__(settings, cfg, splits, processes=processes, finished_ok=True)
         self._words, self._data, self._backup, self._periods = words, data, backup, periods
         self._boxes = words.words[0] == "detector"
         self._base = _base(settings.cfg or "")
@@ -235,11 +238,6 @@ class DarknetRun(Run):
         self._saved_chart_at = 0
         self._feed: Broadcaster | None = None
         self._fed_at = 0.0
-
-    def _refuse_finished(self) -> None:
-        """Allow finished trainings: the original writes their final weights again."""
-        if not self.last:
-            raise InputError(f"{self.cfg.path}: [net] max_batches=0: expected the number of iterations")
 
     def execute_as_darknet(self) -> int:
         with contextlib.ExitStack() as stack:

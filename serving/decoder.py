@@ -20,6 +20,7 @@ from collections.abc import Generator
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
 
 import cv2
 import numpy as np
@@ -62,6 +63,12 @@ class DecodedFrame:
     time_s: float | None
 
 
+class End(NamedTuple):
+    """The end of an upload. complete: whether all frames of the video have been read."""
+
+    complete: bool
+
+
 class Decoders:
     """A pool of `count` decoder processes, with another one for each upload while all of them are busy.
 
@@ -89,8 +96,8 @@ class Decoders:
         with self._lock:
             return [each.process.pid for each in self._all]
 
-    def read(self, path: Path, most_frames: int) -> Generator[DecodedFrame | bool, None, None]:
-        """Yield the image of an upload, or up to `most_frames` frames of a video and then whether these were all.
+    def read(self, path: Path, most_frames: int) -> Generator[DecodedFrame | End, None, None]:
+        """Yield the image of an upload, or up to `most_frames` frames of a video and its End.
 
         Raises InputError for an unusable file, RunError if no process can be started.
         """
@@ -216,8 +223,8 @@ class _Decoder:
         with suppress(BrokenPipeError):  # `next` reports that the process died
             self._requests.write(json.dumps([str(path), most_frames]).encode() + b"\n")
 
-    def next(self) -> DecodedFrame | bool:
-        """Return the next frame, or at the end whether all frames of the video have been read. Raises InputError."""
+    def next(self) -> DecodedFrame | End:
+        """Return the next frame, or the end of a video. Raises InputError."""
         self.waited_s, self.limit_s = 0.0, TIME_S
         reply = bytearray(_REPLY.size)
         self._receive(reply)
@@ -234,7 +241,7 @@ class _Decoder:
         if kind in (_DAMAGED, _UNKNOWN):
             raise (UnknownKind if kind == _UNKNOWN else InputError)(text.decode())
         if kind in (_END, _CUT):
-            return bool(kind == _END)
+            return End(complete=kind == _END)
         return DecodedFrame(image, index, time_s if kind == _FRAME else None)
 
     def end(self) -> None:

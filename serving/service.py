@@ -21,7 +21,7 @@ from data.image import jpeg
 from inference.predictor import Model, NmsOptions
 from inference.results import best_classes
 from serving.batching import NetworkThread
-from serving.decoder import DecodedFrame, Decoders
+from serving.decoder import DecodedFrame, Decoders, End
 from utils.detections import Detections
 from utils.letterbox import Letterbox
 
@@ -87,14 +87,14 @@ class DetectionService:
                     yield {"complete": True}
                     return
             in_video = False
-            yield {"complete": fitted}
+            yield {"complete": fitted.complete}
         finally:
             if in_video:
                 await self._in_reader(reading.close)
 
-    def _next(self, reading: Generator[DecodedFrame | bool, None, None], images: bool) -> _Fitted | bool:
+    def _next(self, reading: Generator[DecodedFrame | End, None, None], images: bool) -> _Fitted | End:
         frame = next(reading)
-        if isinstance(frame, bool):
+        if isinstance(frame, End):
             return frame
         height, width, _ = frame.image.shape
         facts: dict[str, Any] = {"width": width, "height": height, "index": frame.index}

@@ -304,7 +304,7 @@ def test_without_matplotlib_one_message(
     case: Case, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     monkeypatch.setattr(doctor, "is_installed", lambda module: False)
-    doctor._say_no_plots.cache_clear()
+    doctor._warn_no_plots.cache_clear()
     assert case.run() == 0
     assert caplog.text.count("no plots") == 1 and not list((case.folder / "runs").rglob("*.png"))
 

@@ -76,6 +76,7 @@ class Run:
 
     checkpoint: the state to resume from.
     processes: the processes that train together; by default only this one.
+    finished_ok: accept weights that have seen all iterations of the cfg.
     Raises InputError if the network cannot be trained with these options.
     """
 
@@ -86,6 +87,8 @@ class Run:
         splits: DataSplits,
         checkpoint: Checkpoint | None = None,
         processes: Processes | None = None,
+        *,
+        finished_ok: bool = False,
     ) -> None:
         random.seed(options.seed)
         torch.manual_seed(options.seed)
@@ -106,7 +109,8 @@ class Run:
         self.evaluation = self._make_evaluation()
         if checkpoint is not None:
             self._restore(checkpoint)
-        self._refuse_finished()
+        if not finished_ok:
+            self._refuse_finished()
         self._warn_of_no_effect()
         self._board = board_wanted(options.tensorboard)
         self.loader = self._make_loader()

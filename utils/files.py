@@ -216,9 +216,14 @@ def encoding_of(data: bytes) -> str:
     return "utf-16" if data.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)) else "utf-8-sig"
 
 
-def newest(folder: str | Path, pattern: str) -> Path | None:
-    """Return the most recently modified file in `folder` whose path matches `pattern`, or None."""
-    return max(Path(folder).glob(pattern), key=lambda path: path.stat().st_mtime, default=None)
+def latest_run(project: str | Path, file: str, what: str) -> Path:
+    """Return the folder in `project` whose `file` was modified last. Raises InputError, calling it `what`."""
+    runs = [folder for folder in Path(project).glob("*") if is_file(folder / file)]
+    if not runs:
+        raise InputError(
+            f"--resume: no {what} in {project}; name the one to resume, or leave --resume out to start one"
+        )
+    return max(runs, key=lambda folder: (folder / file).stat().st_mtime)
 
 
 def run_folder(project: str | Path, name: str, *, exist_ok: bool = False) -> Path:

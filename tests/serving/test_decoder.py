@@ -16,7 +16,7 @@ import pytest
 
 from data.image import read_image
 from serving import decoder
-from serving.decoder import DecodedFrame, Decoders, UnknownKind
+from serving.decoder import DecodedFrame, Decoders, End, UnknownKind
 from tests.paths import REPOSITORY
 from utils.errors import InputError, RunError
 
@@ -44,11 +44,11 @@ def test_pixels_equal_those_decoded_in_this_process(decoders: Decoders) -> None:
 
 
 def test_a_video_and_its_limit(decoders: Decoders) -> None:
-    *frames, complete = decoders.read(CLIP, 3)
-    assert complete is False and [each.index for each in frames] == [0, 1, 2]
+    *frames, end = decoders.read(CLIP, 3)
+    assert end == End(complete=False) and [each.index for each in frames] == [0, 1, 2]
     assert frames[2].time_s == pytest.approx(2 / 15)
-    *frames, complete = decoders.read(CLIP, 1000)
-    assert complete is True and len(frames) == 75
+    *frames, end = decoders.read(CLIP, 1000)
+    assert end == End(complete=True) and len(frames) == 75
 
 
 def test_a_video_in_use_does_not_keep_others_waiting(decoders: Decoders) -> None:

@@ -15,7 +15,7 @@ import pytest
 
 from tests.paths import REPOSITORY
 from utils.errors import InputError, RunError
-from utils.files import atomic_write, newest, remove_unfinished, run_folder, staged, write_text
+from utils.files import atomic_write, latest_run, remove_unfinished, run_folder, staged, write_text
 
 
 def test_a_failure_keeps_the_old_file_and_leaves_no_temporary_file(tmp_path: Path) -> None:
@@ -139,10 +139,11 @@ def test_every_module_writes_through_utils_files() -> None:
     assert {name for name, calls in found.items() if calls} == set(OWN_WRITERS)
 
 
-def test_newest_file(tmp_path: Path) -> None:
-    assert newest(tmp_path, "*/a.txt") is None
+def test_latest_run(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="no run in "):
+        latest_run(tmp_path, "a.txt", "run")
     for number, name in enumerate(("x", "z", "y")):
         (tmp_path / name).mkdir()
         (tmp_path / name / "a.txt").touch()
         os.utime(tmp_path / name / "a.txt", (100 - abs(number - 1), 100 - abs(number - 1)))
-    assert newest(str(tmp_path), "*/a.txt") == tmp_path / "z" / "a.txt"
+    assert latest_run(str(tmp_path), "a.txt", "run") == tmp_path / "z"
