@@ -10,6 +10,7 @@ import io
 import os
 import re
 import struct
+from collections.abc import Iterator
 from pathlib import Path
 from typing import BinaryIO, NamedTuple
 
@@ -104,7 +105,9 @@ def _read_header(stream: BinaryIO) -> ImageHeader | None:
         return _jpeg_header(stream)
     if head.startswith(b"\x89PNG\r\n\x1a\n"):
         width, height = struct.unpack(">II", head[16:24])
-        return ImageHeader((width, height), None if reads_upright() and _png_has_exif(stream) else False)
+        # OpenCV looks for eXIf before the pixels only.
+        first = next((kind for kind in _png_chunks(stream) if kind in (b"eXIf", b"IDAT")), None)
+        return ImageHeader((width, height), None if reads_upright() and first == b"eXIf" else False)
     if head.startswith(b"BM"):
         width, height = struct.unpack("<ii", head[18:26])
         return ImageHeader((width, abs(height)))
@@ -160,26 +163,13 @@ def _exif_orientation(segment: bytes) -> int:
     return 1
 
 
-def _png_has_exif(stream: BinaryIO) -> bool:
-    """Return whether a chunk eXIf precedes the pixels, where OpenCV looks for it."""
+def _png_chunks(stream: BinaryIO) -> Iterator[bytes]:
+    """Yield the type of each chunk of a PNG file up to the first that is longer than the rest of the file."""
     stream.seek(8)
     while len(start := stream.read(8)) == 8:
         length, kind = struct.unpack(">I4s", start)
-        if kind in (b"eXIf", b"IDAT"):
-            return bool(kind == b"eXIf")
+        yield kind
         stream.seek(length + 4, os.SEEK_CUR)
-    return False
-
-
-def _chunks_fit(data: bytes) -> bool:
-    """Return whether all chunks of a PNG file, up to its end marker, are as long as they declare."""
-    place = 8
-    while place + 8 <= len(data):
-        length, kind = struct.unpack_from(">I4s", data, place)
-        if kind == b"IEND":
-            return True
-        place += 12 + length
-    return False
 
 
 def _webp_header(head: bytes) -> ImageHeader:
@@ -239,7 +229,8 @@ def _decode(data: bytes, path: str | Path) -> Image:
     if header is not None and header.size_wh[0] * header.size_wh[1] > MAX_PIXELS:
         width, height = header.size_wh
         raise InputError(f"{path}: image is {width}x{height} pixels, expected at most {MAX_PIXELS} in all")
-    if data.startswith(b"\x89PNG") and not _chunks_fit(data):  # OpenCV allocates any length that a chunk declares
+    # OpenCV allocates any length that a chunk declares.
+    if data.startswith(b"\x89PNG") and b"IEND" not in _png_chunks(io.BytesIO(data)):
         raise InputError(f"{path}: image is damaged: a chunk of the PNG file claims more bytes than there are")
     try:
         orientation = 0 if reads_upright() else cv2.IMREAD_IGNORE_ORIENTATION

@@ -8,6 +8,7 @@ import os
 import shutil
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, BinaryIO, NamedTuple
@@ -68,9 +69,12 @@ class ImageCache:
     def __init__(
         self, table: _Table, readable: NDArray[np.bool_], pixels: torch.Tensor | Path, start: int, channels: int
     ) -> None:
-        self._table, self._readable, self._source, self._start = table, readable, pixels, start
-        self._channels, self._offsets = channels, table.offsets(channels)
-        self._pixels = self._open()
+        self._arguments = table, readable, pixels, start, channels
+        self._table, self._readable, self._channels, self._offsets = table, readable, channels, table.offsets(channels)
+        if isinstance(pixels, torch.Tensor):
+            self._pixels: NDArray[np.uint8] = pixels.numpy()
+        else:
+            self._pixels = np.memmap(pixels, np.uint8, mode="r", offset=start, shape=(int(self._offsets[-1]),))
 
     def __len__(self) -> int:
         return len(self._readable)
@@ -83,17 +87,8 @@ class ImageCache:
         pixels = self._pixels[self._offsets[index] : self._offsets[index + 1]]
         return np.asarray(pixels).reshape(height, width, self._channels)
 
-    def __getstate__(self) -> dict[str, Any]:
-        return {key: value for key, value in vars(self).items() if key != "_pixels"}
-
-    def __setstate__(self, state: dict[str, Any]) -> None:
-        vars(self).update(state)
-        self._pixels = self._open()
-
-    def _open(self) -> NDArray[np.uint8]:
-        if isinstance(self._source, torch.Tensor):
-            return self._source.numpy()
-        return np.memmap(self._source, np.uint8, mode="r", offset=self._start, shape=(int(self._offsets[-1]),))
+    def __reduce__(self) -> tuple[Any, ...]:
+        return ImageCache, self._arguments
 
 
 def open_cache(images: Sequence[Path], channels: int, options: CacheOptions) -> ImageCache | None:
@@ -212,21 +207,11 @@ def _decoded(images: Sequence[Path], table: _Table, channels: int) -> Iterator[I
 
 
 def _table(images: Sequence[Path]) -> _Table:
-    sizes = [_size_or_zero(path) for path in images]
-    files = [_file_or_zero(path) for path in images]
-    return _Table(np.array(sizes, np.int64).reshape(-1, 2), np.array(files, np.int64).reshape(-1, 2))
-
-
-def _size_or_zero(path: Path) -> tuple[int, int]:
-    try:
-        return image_size(path)
-    except InputError:
-        return (0, 0)
-
-
-def _file_or_zero(path: Path) -> tuple[int, int]:
-    try:
-        found = path.stat()
-    except OSError:
-        return (0, 0)
-    return found.st_mtime_ns, found.st_size
+    sizes, files = np.zeros((2, len(images), 2), np.int64)
+    for row, path in enumerate(images):
+        with suppress(InputError):
+            sizes[row] = image_size(path)
+        with suppress(OSError):
+            found = path.stat()
+            files[row] = found.st_mtime_ns, found.st_size
+    return _Table(sizes, files)

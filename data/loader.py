@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import logging
 import signal
 import threading
@@ -79,10 +80,8 @@ class _BatchSampler(Sampler[list[SampleKey]]):
 
 
 def _forward_passes(start: int, subdivisions: int) -> Iterator[tuple[int, int]]:
-    iteration = start
-    while True:
-        yield from ((iteration, subdivision) for subdivision in range(subdivisions))
-        iteration += 1
+    """Return iteration and subdivision of all forward passes from iteration `start` on."""
+    return (divmod(number, subdivisions) for number in itertools.count(start * subdivisions))
 
 
 class TrainLoader:

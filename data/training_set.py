@@ -101,11 +101,21 @@ def training_loader(
     images, mini_batch = dataset.splits[SPLIT], batch // subdivisions
     if not images or (boxes is None and not dataset.labels_in_paths):
         raise InputError(f"{dataset.source}: no images in split '{SPLIT}', or no class names")
-    shapes: BatchShapes = _multi_scale(net, boxes, size_wh, mini_batch, options.seed)
+    batching, schedule = BatchOptions.from_raw(net), ScheduleOptions.from_raw(net)
+    shapes: BatchShapes = MultiScaleShapes(
+        width=size_wh[0],
+        height=size_wh[1],
+        mini_batch=mini_batch,
+        random=boxes.random if boxes else 0.0,
+        resize_step=batching.resize_step,
+        dynamic_minibatch=batching.dynamic_minibatch,
+        max_batches=schedule.max_batches,
+        seed=options.seed,
+    )
     sampler = ImageSampler(len(images), options.weights)
     if options.rect is not None:
         _check_rect(net, boxes, letter_box=letter_box)
-        step = math.lcm(int(BatchOptions.from_raw(net).resize_step), options.rect.stride)
+        step = math.lcm(int(batching.resize_step), options.rect.stride)
         groups = group_by_aspect(options.rect.sizes_wh, size_wh, step, batch)
         logger.info("batches have %d shapes: %s", len(groups.shapes), _shapes_text(groups))
         sampler = ImageSampler(len(images), options.weights, groups)
@@ -120,9 +130,13 @@ def training_loader(
     samples: TrainingDataset
     if boxes is None:
         samples = ClassificationDataset(
-            augment=_classification_augment(net, size_wh),
+            augment=ClassificationAugment(
+                options=AugmentOptions.from_raw(net),
+                min_crop=batching.min_crop or size_wh[0],
+                max_crop=batching.max_crop or 2 * size_wh[0],
+            ),
             labels=dataset.labels_in_paths,
-            label_smooth_eps=ScheduleOptions.from_raw(net).label_smooth_eps,
+            label_smooth_eps=schedule.label_smooth_eps,
             hierarchy=hierarchy,
             **common,
         )
@@ -131,31 +145,6 @@ def training_loader(
         samples = DetectionDataset(augment=augment, read=dataset.read, **common)
     plan = BatchPlan(shapes=shapes, subdivisions=subdivisions, rank=options.rank, world_size=options.world_size)
     return TrainLoader(samples, plan, workers=options.workers, start=options.start, pin_memory=options.pin_memory)
-
-
-def _multi_scale(
-    net: RawSection, boxes: BoxOptions | None, size_wh: tuple[int, int], mini_batch: int, seed: int
-) -> MultiScaleShapes:
-    batching = BatchOptions.from_raw(net)
-    return MultiScaleShapes(
-        width=size_wh[0],
-        height=size_wh[1],
-        mini_batch=mini_batch,
-        random=boxes.random if boxes else 0.0,
-        resize_step=batching.resize_step,
-        dynamic_minibatch=batching.dynamic_minibatch,
-        max_batches=ScheduleOptions.from_raw(net).max_batches,
-        seed=seed,
-    )
-
-
-def _classification_augment(net: RawSection, size_wh: tuple[int, int]) -> ClassificationAugment:
-    batching = BatchOptions.from_raw(net)
-    return ClassificationAugment(
-        options=AugmentOptions.from_raw(net),
-        min_crop=batching.min_crop or size_wh[0],
-        max_crop=batching.max_crop or 2 * size_wh[0],
-    )
 
 
 def _detection_augment(

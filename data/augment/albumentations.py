@@ -31,11 +31,8 @@ class AlbumentationsAugment:
         self.source = source
         self._compose = self._build()
 
-    def __getstate__(self) -> dict[str, Any]:
-        return {"description": self.description, "source": self.source}
-
-    def __setstate__(self, state: dict[str, Any]) -> None:
-        self.__init__(**state)  # type: ignore[misc]
+    def __reduce__(self) -> tuple[Any, ...]:
+        return type(self), (self.description, self.source)
 
     def __str__(self) -> str:
         return ", ".join(type(transform).__name__ for transform in self._compose.transforms)

@@ -30,7 +30,7 @@ DrawSample = Callable[[np.random.Generator], Sample]
 """Draws a random image of the data set with its ground truth, not augmented."""
 
 
-def as_image(array: Any) -> Image:
+def with_channels(array: Any) -> Image:
     """Restore the channel axis, which OpenCV drops from grey images."""
     return np.asarray(array, np.uint8).reshape(*array.shape[:2], -1)
 

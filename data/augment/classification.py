@@ -8,7 +8,7 @@ from typing import NamedTuple
 import cv2
 import numpy as np
 
-from data.augment.base import DrawSample, Sample, as_image, coin, integer, scale, uniform
+from data.augment.base import DrawSample, Sample, coin, integer, scale, uniform, with_channels
 from data.augment.colour import Distortion, draw_distortion
 from data.augment.mixing import Mixing, draw_mosaic_cut, mixing_of
 from data.image import Image
@@ -47,7 +47,7 @@ class ClassificationAugment:
             sample = mix([sample, *others], rng)
         if self.options.blur and integer(rng, 0, 3) == 0:
             kernel = _DEFAULT_BLUR_KERNEL if self.options.blur == 1 else self.options.blur // 2 * 2 + 1
-            sample = sample._replace(image=as_image(cv2.GaussianBlur(sample.image, (kernel, kernel), 0)))
+            sample = sample._replace(image=with_channels(cv2.GaussianBlur(sample.image, (kernel, kernel), 0)))
         return sample
 
     def _single(self, draw: DrawSample, rng: np.random.Generator, net_wh: tuple[int, int]) -> Sample:
@@ -55,10 +55,10 @@ class ClassificationAugment:
         view = self.draw_view(rng, source.size_wh, max(net_wh))
         image = render_view(source.image, view, max(net_wh))
         if self.options.flip and coin(rng):
-            image = as_image(cv2.flip(image, 1))
+            image = with_channels(cv2.flip(image, 1))
         image = distort_exact(image, draw_distortion(rng, self.options))
         if net_wh != (max(net_wh), max(net_wh)):
-            image = as_image(cv2.resize(image, net_wh, interpolation=cv2.INTER_LINEAR))
+            image = with_channels(cv2.resize(image, net_wh, interpolation=cv2.INTER_LINEAR))
         return Sample(image, source.ground_truth)
 
     def draw_view(self, rng: np.random.Generator, size_wh: tuple[int, int], side: int) -> View:
@@ -84,13 +84,13 @@ def render_view(image: Image, view: View, side: int) -> Image:
     to_source = turn @ np.diag([view.aspect / view.scale, 1 / view.scale])
     offset = to_source @ (np.array([view.dx, view.dy]) - side / 2) + (width / 2, height / 2)
     flags = cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP
-    return as_image(cv2.warpAffine(image, np.column_stack([to_source, offset]), (side, side), flags=flags))
+    return with_channels(cv2.warpAffine(image, np.column_stack([to_source, offset]), (side, side), flags=flags))
 
 
 def distort_exact(image: Image, distortion: Distortion) -> Image:
     """Change hue (wraps around), saturation and exposure in floating point (distort_image, src/image.c)."""
     if image.shape[2] < 3:
-        return as_image(cv2.convertScaleAbs(image, alpha=distortion.exposure))
+        return with_channels(cv2.convertScaleAbs(image, alpha=distortion.exposure))
     hsv = cv2.cvtColor(image.astype(np.float32) / 255, cv2.COLOR_RGB2HSV)
     hsv = hsv * np.array([1, distortion.saturation, distortion.exposure], np.float32)
     hsv[..., 0] = (hsv[..., 0] + 360 * distortion.hue) % 360
@@ -100,7 +100,7 @@ def distort_exact(image: Image, distortion: Distortion) -> Image:
 
 def _mixup(samples: list[Sample], rng: np.random.Generator) -> Sample:
     first, second = samples
-    image = as_image(cv2.addWeighted(first.image, 0.5, second.image, 0.5, 0))
+    image = with_channels(cv2.addWeighted(first.image, 0.5, second.image, 0.5, 0))
     return Sample(image, (first.ground_truth + second.ground_truth) * np.float32(0.5))
 
 

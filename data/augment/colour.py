@@ -8,7 +8,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from data.augment.base import as_image, coin, scale, uniform
+from data.augment.base import coin, scale, uniform, with_channels
 from data.augment.geometry import BoxRows
 from data.image import Image
 from utils.net_options import AugmentOptions
@@ -43,11 +43,11 @@ def distort(image: Image, distortion: Distortion) -> Image:
     if distortion == Distortion(hue=0.0, saturation=1.0, exposure=1.0):
         return image
     if image.shape[2] < 3:
-        return as_image(cv2.LUT(image, _table(_LEVELS * distortion.exposure)))
+        return with_channels(cv2.LUT(image, _table(_LEVELS * distortion.exposure)))
     columns = [_LEVELS + 179 * distortion.hue, _LEVELS * distortion.saturation, _LEVELS * distortion.exposure]
     table = np.stack([_table(column) for column in columns], axis=1)[:, None]
     hsv = cv2.LUT(cv2.cvtColor(image, cv2.COLOR_RGB2HSV), table)
-    return as_image(cv2.cvtColor(hsv, cv2.COLOR_HSV2RGB))
+    return with_channels(cv2.cvtColor(hsv, cv2.COLOR_HSV2RGB))
 
 
 def _table(values: NDArray[np.floating]) -> NDArray[np.uint8]:
@@ -75,7 +75,7 @@ def apply_blur(image: Image, blur: int, boxes: BoxRows) -> Image:
     if not blur:
         return image
     kernel = _BACKGROUND_KERNEL if blur == 1 else blur // 2 * 2 + 1
-    soft = as_image(cv2.GaussianBlur(image, (kernel, kernel), 0))
+    soft = with_channels(cv2.GaussianBlur(image, (kernel, kernel), 0))
     if blur == 1 and len(boxes):
         covered = _covered(boxes, image.shape[1], image.shape[0])
         soft[covered] = image[covered]
@@ -109,4 +109,4 @@ def add_noise(image: Image, deviation: int, rng: np.random.Generator) -> Image:
     if not deviation:
         return image
     noise = rng.standard_normal(image.shape, dtype=np.float32) * deviation
-    return as_image(cv2.add(image, _table(noise)))
+    return with_channels(cv2.add(image, _table(noise)))

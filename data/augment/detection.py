@@ -13,7 +13,7 @@ import cv2
 import numpy as np
 
 from data.augment.albumentations import AlbumentationsAugment
-from data.augment.base import DrawSample, Sample, as_image, coin
+from data.augment.base import DrawSample, Sample, coin, with_channels
 from data.augment.colour import add_noise, apply_blur, distort, draw_blur, draw_distortion, draw_noise, limit_blur
 from data.augment.geometry import (
     CropWindow,
@@ -96,7 +96,7 @@ class DetectionAugment:
 
     def _mixup(self, draw: DrawSample, rng: np.random.Generator, net_wh: tuple[int, int]) -> Sample:
         first, second = self._single(draw, rng, net_wh), self._single(draw, rng, net_wh)
-        image = as_image(cv2.addWeighted(first.image, 0.5, second.image, 0.5, 0))
+        image = with_channels(cv2.addWeighted(first.image, 0.5, second.image, 0.5, 0))
         return Sample(image, np.concatenate([first.ground_truth, second.ground_truth])[: self.max_boxes])
 
     def _mosaic(self, draw: DrawSample, rng: np.random.Generator, net_wh: tuple[int, int]) -> Sample:

@@ -13,7 +13,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from data.augment.base import as_image, coin
+from data.augment.base import coin, with_channels
 from data.image import Image
 
 BoxRows = NDArray[np.float32]
@@ -93,8 +93,8 @@ def crop_and_resize(image: Image, window: CropWindow, net_wh: tuple[int, int]) -
     height, width = image.shape[:2]
     if (window.left, window.top, window.width, window.height) != (0, 0, width, height):
         image = _window_pixels(image, window)
-    resized = as_image(cv2.resize(image, net_wh, interpolation=cv2.INTER_LINEAR))
-    return as_image(cv2.flip(resized, 1)) if window.flip else resized
+    resized = with_channels(cv2.resize(image, net_wh, interpolation=cv2.INTER_LINEAR))
+    return with_channels(cv2.flip(resized, 1)) if window.flip else resized
 
 
 def _window_pixels(image: Image, window: CropWindow) -> Image:
@@ -109,7 +109,7 @@ def _window_pixels(image: Image, window: CropWindow) -> Image:
     inside = image[y0:y1, x0:x1]
     if not (left or top or right or bottom):
         return inside
-    return as_image(cv2.copyMakeBorder(inside, top, bottom, left, right, cv2.BORDER_CONSTANT, value=mean.tolist()))
+    return with_channels(cv2.copyMakeBorder(inside, top, bottom, left, right, cv2.BORDER_CONSTANT, value=mean.tolist()))
 
 
 def crop_boxes(

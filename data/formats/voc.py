@@ -98,13 +98,16 @@ def parse_annotation(data: bytes, place: str, image: Path, class_of: Mapping[str
     for thing in (child for child in top.children if child.tag == "object"):
         try:
             left, top_edge, right, bottom = _edges(thing)
-            ids.append(_class_id(thing, class_of))
+            name = thing.value("name")
+            if name not in class_of:
+                raise ValueError(f"class '{name}' is not among the {len(class_of)} names")
         except ValueError as error:
             findings.append(Finding(kind=MALFORMED, place=place, line=thing.line, text=str(error)))
             continue
         width, height = size_wh
         centre = ((left + right) / 2 - 1, (top_edge + bottom) / 2 - 1)
         boxes.append([centre[0] / width, centre[1] / height, (right - left) / width, (bottom - top_edge) / height])
+        ids.append(class_of[name])
         lines.append(thing.line)
         difficult.append(thing.value("difficult") == "1")
     return Annotation.of(
@@ -138,13 +141,6 @@ def _edges(thing: _Element) -> list[float]:
             raise ValueError(f"{edge}: cannot read '{text:.40}', expected a number of pixels")
         values.append(value)
     return values
-
-
-def _class_id(thing: _Element, class_of: Mapping[str, int]) -> int:
-    name = thing.value("name")
-    if name not in class_of:
-        raise ValueError(f"class '{name}' is not among the {len(class_of)} names")
-    return class_of[name]
 
 
 def names_in(data: bytes) -> set[str]:
