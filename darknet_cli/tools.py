@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 import numpy as np
@@ -12,7 +13,7 @@ from torch import Tensor
 from darknet_cli.grammar import Words
 from darknet_cli.network import device_of, print_network, print_weights, stderr, stdout
 from models.formats.fuse import without_batch_norm
-from models.layers.base import StoredKind, blank_weights
+from models.layers.base import Layer, StoredKind, blank_weights
 from models.network import Network
 from models.plan import Plan, Step, make_plan
 from models.weights import load_weights, save_weights
@@ -105,44 +106,43 @@ def _averaged(network: Network, step: Step) -> dict[StoredKind, Tensor]:
     return {k: v for k, v in found.items() if _is(step, "convolutional") or k in ("biases", "weights")}
 
 
-def denormalize(words: Words) -> int:
-    """`denormalize CFG WEIGHTS OUT`: equivalent weights for the cfg without batch_normalize."""
-    out = words.at(3, "the file to write")
-    _save_trained(without_batch_norm(_opened(words)), out)
-    return 0
+def _rewriting(edit: Callable[[Network], Network]) -> Callable[[Words], int]:
+    """Return a command `NAME CFG WEIGHTS OUT` that writes what `edit` makes of the network."""
+
+    @torch.no_grad()
+    def command(words: Words) -> int:
+        out = words.at(3, "the file to write")
+        _save_trained(edit(_opened(words)), out)
+        return 0
+
+    return command
 
 
-@torch.no_grad()
-def reset(words: Words) -> int:
-    """`reset CFG WEIGHTS OUT`: `denormalize`, but keeping identity normalisations in the file."""
-    out = words.at(3, "the file to write")
-    network = _opened(words)
+@_rewriting
+def denormalize(network: Network) -> Network:
+    """Return equivalent weights for the cfg without batch_normalize."""
+    return without_batch_norm(network)
+
+
+@_rewriting
+def reset(network: Network) -> Network:
+    """Fold normalisations like `denormalize`, but keep identity ones in the file."""
     with blank_weights():
         kept = Network(network.plan)
     kept.seen, kept.version = network.seen, network.version
     kept.load_state_dict(network.state_dict())
-    folded = without_batch_norm(network)
-    for step, layer, target in zip(kept.plan.steps, folded, kept, strict=True):
-        if not _is(step, "convolutional", "connected", "gru", "lstm"):
-            continue
-        sources = [item.tensor for item in layer.stored() if item.kind not in _NORM]
-        for item in target.stored():
-            if item.kind in _NORM:
-                item.tensor.fill_(0.0 if item.kind == "rolling_mean" else 1.0)
-            else:
-                item.tensor.copy_(sources.pop(0))
-    _save_trained(kept, out)
-    return 0
+    for step, layer, target in zip(kept.plan.steps, without_batch_norm(network), kept, strict=True):
+        if _is(step, "convolutional", "connected", "gru", "lstm"):
+            _copy_stored(layer, target, {"scales": 1.0, "rolling_mean": 0.0, "rolling_variance": 1.0})
+    return kept
 
 
-@torch.no_grad()
-def normalize(words: Words) -> int:
-    """`normalize CFG WEIGHTS OUT`: add normalisations (scale 1, mean 0, variance 0) to layers without, for batch_normalize=1."""
-    out = words.at(3, "the file to write")
-    network = _opened(words)
+@_rewriting
+def normalize(network: Network) -> Network:
+    """Add normalisations (scale 1, mean 0, variance 0) to layers without, for batch_normalize=1."""
     cfg, changed = network.plan.cfg, set()
-    for step in network.plan.steps:
-        normalized = any(item.kind in _NORM for item in network.layers[step.index].stored())  # type: ignore[operator]
+    for step, layer in zip(network.plan.steps, network, strict=True):
+        normalized = any(item.kind in _NORM for item in layer.stored())
         if _is(step, "convolutional", "connected") and not normalized:
             cfg = cfg.with_values(step.index + 1, {"batch_normalize": 1})
             changed.add(step.index)
@@ -152,42 +152,43 @@ def normalize(words: Words) -> int:
         wider = Network(make_plan(cfg))
     wider.seen, wider.version = network.seen, network.version
     for index, (layer, target) in enumerate(zip(network, wider, strict=True)):
-        sources = [item.tensor for item in layer.stored() if index not in changed or item.kind not in _NORM]
-        for item in target.stored():
-            if index in changed and item.kind in _NORM:
-                item.tensor.fill_(1.0 if item.kind == "scales" else 0.0)
-            else:
-                item.tensor.copy_(sources.pop(0))
-    _save_trained(wider, out)
-    return 0
+        added = {"scales": 1.0, "rolling_mean": 0.0, "rolling_variance": 0.0} if index in changed else {}
+        _copy_stored(layer, target, added)
+    return wider
 
 
-@torch.no_grad()
-def rescale(words: Words) -> int:
-    """`rescale CFG WEIGHTS OUT`: the first convolution for images in [0, 1] instead of [-1, 1]."""
-    return _first_convolution(words, rescaled=True)
+def _copy_stored(layer: Layer, target: Layer, norm: Mapping[str, float]) -> None:
+    """Copy the stored tensors of a layer, except that those of its normalisation get the values `norm`, if given."""
+    sources = [item.tensor for item in layer.stored() if item.kind not in norm]
+    for item in target.stored():
+        if item.kind in norm:
+            item.tensor.fill_(norm[item.kind])
+        else:
+            item.tensor.copy_(sources.pop(0))
 
 
-@torch.no_grad()
-def rgbgr(words: Words) -> int:
-    """`rgbgr CFG WEIGHTS OUT`: the first convolution for images with red and blue swapped."""
-    return _first_convolution(words, rescaled=False)
+@_rewriting
+def rescale(network: Network) -> Network:
+    """Change the first convolution for images in [0, 1] instead of [-1, 1]."""
+    if tensors := _first_convolution(network):
+        tensors["weights"] *= 2
+        tensors["biases"] += -0.5 * tensors["weights"].flatten(1).sum(1)
+    return network
 
 
-def _first_convolution(words: Words, *, rescaled: bool) -> int:
-    out = words.at(3, "the file to write")
-    network = _opened(words)
-    first = next((step for step in network.plan.steps if _is(step, "convolutional")), None)
-    if first is not None:
-        tensors = _tensors(network, first.index)
-        weights = tensors["weights"]
-        if weights.shape[1] == 3 and rescaled:
-            weights *= 2
-            tensors["biases"] += -0.5 * weights.flatten(1).sum(1)
-        elif weights.shape[1] == 3:
-            weights.copy_(weights.flip(1))
-    _save_trained(network, out)
-    return 0
+@_rewriting
+def rgbgr(network: Network) -> Network:
+    """Change the first convolution for images with red and blue swapped."""
+    if tensors := _first_convolution(network):
+        tensors["weights"].copy_(tensors["weights"].flip(1))
+    return network
+
+
+def _first_convolution(network: Network) -> dict[StoredKind, Tensor]:
+    """Return the stored tensors of the first convolution; none if its input has no three channels."""
+    first = next((step.index for step in network.plan.steps if _is(step, "convolutional")), None)
+    tensors = {} if first is None else _tensors(network, first)
+    return tensors if tensors and tensors["weights"].shape[1] == 3 else {}
 
 
 _PARTS = {  # printed parts of a recurrent layer: name, index among its connected layers in the weights file

@@ -171,17 +171,18 @@ class OpenVino:
             key = hashlib.sha256(repr(facts).encode()).hexdigest()
         kept: Any = None if key is None else _imported(core, key, name, settings)
         self.cached = None if kept is None else key
-        self._compiled = kept or self._compile(core, name, settings)
+        if kept is None:
+            made = self._model()
+            with _openvino_errors(self._place, "load"):
+                model = core.read_model(made) if isinstance(made, bytes) else made
+                self._compiled = core.compile_model(model, name, settings)
+        else:
+            self._compiled = kept
         if key is not None and kept is None:
             compile_cache.write(key, bytes(self._compiled.export_model().getbuffer()))
         self.parallel = parallel
         self.streams = int(self._compiled.get_property("OPTIMAL_NUMBER_OF_INFER_REQUESTS"))
         self._idle: list[Any] = []
-
-    def _compile(self, core: Any, device: str, settings: dict[str, Any]) -> Any:
-        made = self._model()
-        with _openvino_errors(self._place, "load"):
-            return core.compile_model(core.read_model(made) if isinstance(made, bytes) else made, device, settings)
 
     def run(self, images: NDArray[np.float32]) -> Arrays:
         if self.parallel is None:

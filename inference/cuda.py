@@ -21,15 +21,11 @@ Pass = Callable[[Tensor], tuple[Tensor, ...]]
 
 
 class GraphedNetwork:
-    """Drop-in replacement for a folded network on a CUDA device; same call, same results.
+    """Drop-in replacement for a folded network on a CUDA device; same call, same results."""
 
-    capture: builds the pass for images of one shape; raises RuntimeError if it cannot.
-    """
-
-    def __init__(self, network: Network, capture: Callable[[Network, Tensor], Pass] | None = None) -> None:
+    def __init__(self, network: Network) -> None:
         assert network.is_folded
         self.torch, self.plan = network, network.plan
-        self._capture = capture or captured
         self._seen: dict[torch.Size, int] = {}
         self._passes: OrderedDict[torch.Size, Pass] = OrderedDict()
 
@@ -50,7 +46,7 @@ class GraphedNetwork:
 
     def _make(self, images: Tensor) -> Pass:
         try:
-            return self._capture(self.torch, images)
+            return captured(self.torch, images)
         except RuntimeError as error:  # an operation synchronizes with the device, or no memory for another graph
             text = "%s: its passes cannot be captured as a CUDA graph and run layer by layer (%s)"
             logger.warning(text, self.plan.cfg.path, str(error).partition("\n")[0])

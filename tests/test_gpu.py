@@ -134,9 +134,11 @@ def rehearsed(network: Network, images: Tensor) -> Any:
 
 
 @torch.inference_mode()
-def test_graphs_replay_what_the_network_computes(device: torch.device) -> None:
+def test_graphs_replay_what_the_network_computes(device: torch.device, monkeypatch: pytest.MonkeyPatch) -> None:
     network = load(SCENES, WEIGHTS).to(device).fold()
-    graphed = GraphedNetwork(network, None if ON_GPU else rehearsed)
+    if not ON_GPU:
+        monkeypatch.setattr("inference.cuda.captured", rehearsed)
+    graphed = GraphedNetwork(network)
     generator = torch.Generator().manual_seed(0)
     for count in (1, 2, 1, 1, 2, 1, 2, 3, 1):
         images = torch.rand(count, 3, 320, 320, generator=generator).to(device)
@@ -148,7 +150,7 @@ def test_graphs_replay_what_the_network_computes(device: torch.device) -> None:
 
 @torch.inference_mode()
 def test_a_network_that_cannot_be_captured_runs_layer_by_layer(
-    device: torch.device, caplog: pytest.LogCaptureFixture
+    device: torch.device, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     network, tried = load(SCENES, WEIGHTS).to(device).fold(), []
 
@@ -156,7 +158,8 @@ def test_a_network_that_cannot_be_captured_runs_layer_by_layer(
         tried.append(images.shape)
         raise RuntimeError("operation not permitted when stream is capturing")
 
-    graphed = GraphedNetwork(network, refuse)
+    monkeypatch.setattr("inference.cuda.captured", refuse)
+    graphed = GraphedNetwork(network)
     images = torch.rand(1, 3, 320, 320, device=device)
     for _ in range(5):
         for ours, wanted in zip(graphed(images), network(images), strict=True):
@@ -165,14 +168,15 @@ def test_a_network_that_cannot_be_captured_runs_layer_by_layer(
 
 
 @torch.inference_mode()
-def test_few_graphs_are_kept(device: torch.device) -> None:
+def test_few_graphs_are_kept(device: torch.device, monkeypatch: pytest.MonkeyPatch) -> None:
     network, made = load(SCENES, WEIGHTS).to(device).fold(), []
 
     def note(network: Network, images: Tensor) -> Any:
         made.append(len(images))
         return network
 
-    graphed = GraphedNetwork(network, note)
+    monkeypatch.setattr("inference.cuda.captured", note)
+    graphed = GraphedNetwork(network)
     for _ in range(3):
         for count in range(1, 7):
             graphed(torch.rand(count, 3, 32, 32, device=device))

@@ -9,13 +9,12 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-Floats = NDArray[np.floating[Any]]
-Ints = NDArray[np.int64]
+from evaluation.metrics.matching import Bools, Ints
 
 NO_CLASS = -1
 
 
-def ranks(probabilities: Floats, class_ids: Ints) -> Ints:
+def ranks(probabilities: NDArray[np.floating], class_ids: Ints) -> Ints:
     """Return the rank (n,) of the true classes (n,) among probabilities (n, classes), 0 for the best.
 
     Ties go to the lower class id. An image without a class (NO_CLASS) or with a NaN probability is never correct and gets
@@ -41,7 +40,7 @@ class Accuracy:
     k: int
 
     @classmethod
-    def of(cls, probabilities: Floats, class_ids: Ints, names: Sequence[str], k: int = 5) -> Accuracy:
+    def of(cls, probabilities: NDArray[np.floating], class_ids: Ints, names: Sequence[str], k: int = 5) -> Accuracy:
         """Compute the accuracy; k is limited to the number of classes, as in the original."""
         return cls(
             names=tuple(names),
@@ -51,7 +50,7 @@ class Accuracy:
             k=min(k, len(names)),
         )
 
-    def top(self, k: int, chosen: NDArray[np.bool_] | None = None) -> float:
+    def top(self, k: int, chosen: Bools | None = None) -> float:
         """Return the fraction of all or `chosen` (n,) images whose class is among the k most probable; 0 without images."""
         places = self.ranks if chosen is None else self.ranks[chosen]
         return float((places < k).mean()) if len(places) else 0.0
@@ -79,7 +78,7 @@ class Accuracy:
         classes = {name: {"images": int(mine.sum()), "top1": self.top(1, mine)} for name, mine in self._of_classes()}
         return {"images": len(self.ranks), "top1": self.top(1), f"top{self.k}": self.top(self.k), "classes": classes}
 
-    def _of_classes(self) -> list[tuple[str, NDArray[np.bool_]]]:
+    def _of_classes(self) -> list[tuple[str, Bools]]:
         """Return name and images of each class that has images; names may repeat."""
         found = [(name, self.class_ids == number) for number, name in enumerate(self.names)]
         return [(name, mine) for name, mine in found if mine.any()]

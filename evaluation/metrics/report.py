@@ -168,7 +168,7 @@ def darknet_text(darknet: DarknetMap, names: Sequence[str], points: int) -> str:
         f"average IoU = {d.average_iou * 100:2.2f} % "
     )
     used = f"used {points} Recall-points " if points else "used Area-Under-Curve for each unique Recall "
-    mean = float(aps.mean()) if len(aps) else 0.0
+    mean = d.mean_average_precision(points)
     lines.append(f"\n IoU threshold = {d.iou_thresh * 100:2.0f} %, {used}")
     shown = f"mAP@{d.iou_thresh:0.2f}"
     lines.append(f" mean average precision ({shown}) = {mean:f}, or {mean * 100:2.2f} % ")
