@@ -9,10 +9,10 @@ import numpy as np
 
 from darknet_cli.detect import prompted, report_bad_image
 from darknet_cli.grammar import Words
-from darknet_cli.network import open_printed, option, read_data, stderr, stdout
+from darknet_cli.network import open_printed, option, stderr, stdout
 from darknet_cli.objects import predict as predict_frame
 from data.dataset import class_of_path
-from data.formats.darknet import read_list, read_names
+from data.formats.darknet import read_data, read_list, read_names
 from data.frames import Frame
 from data.image import read_image
 from evaluation.metrics.accuracy import ranks

@@ -20,12 +20,12 @@ from darknet_cli.network import (
     print_layer_times,
     print_network,
     print_weights,
-    read_data,
     stdout,
 )
 from darknet_cli.objects import Box, JsonList, boxes_of, json_entry, listing, predict, video_lines, visible
 from darknet_cli.streams import Broadcaster, post, post_target
 from data.batches import batches_of
+from data.formats.darknet import read_data
 from data.frames import Failure, Frame, Frames, open_frames
 from data.image import Image, jpeg
 from data.video import VIDEO_SUFFIXES, VideoWriter

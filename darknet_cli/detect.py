@@ -13,11 +13,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from darknet_cli.grammar import Words
-from darknet_cli.network import append_line, open_printed, print_heads, read_data, stderr, stdout
+from darknet_cli.network import append_line, open_printed, print_heads, stderr, stdout
 from darknet_cli.objects import JsonList, boxes_of, json_entry, label_lines, listing, predict, visible
 from data.augment.classification import distort_exact
 from data.augment.colour import Distortion
-from data.formats.darknet import original_label_path
+from data.formats.darknet import original_label_path, read_data
 from data.frames import Frame
 from data.image import jpeg, read_image
 from inference.recorder import has_screen

@@ -14,11 +14,11 @@ from numpy.typing import NDArray
 
 from darknet_cli.detect import report_bad_image, show
 from darknet_cli.grammar import Words
-from darknet_cli.network import append_line, open_printed, option, print_heads, read_data, stderr, stdout
+from darknet_cli.network import append_line, open_printed, option, print_heads, stderr, stdout
 from data.anchors import anchor_fit, compute_anchors, shape_iou
 from data.annotations import Annotation
 from data.formats.coco import COCO_IDS
-from data.formats.darknet import TextLabels, original_label_path, read_difficult, read_list
+from data.formats.darknet import TextLabels, original_label_path, read_data, read_difficult, read_list
 from data.image import read_image, save_image
 from evaluation.metrics.darknet import NMS_THRESH, SCORE_THRESH, darknet_map
 from evaluation.metrics.report import c_ratio, darknet_text

@@ -10,7 +10,7 @@ from pathlib import Path
 import torch
 
 from darknet_cli.grammar import Words
-from data.formats.darknet import parse_data, read_names
+from data.formats.darknet import read_names
 from inference.model import AUTO, TORCH, open_model
 from inference.predictor import Classifier, Model
 from models.heads.anchors import NMS_KINDS
@@ -20,7 +20,6 @@ from models.plan import Plan, read_plan
 from models.summary import layer_table
 from models.weights import Header, read_header
 from utils.errors import InputError, RunError
-from utils.files import read_text
 
 # enum LAYER_TYPE of darknet.h, by the first name of the section here; "" for types without a section.
 _TYPES = ["convolutional", "", "connected", "maxpool", "local_avgpool", "softmax", "detection", "dropout", "crop", "route",
@@ -56,11 +55,6 @@ def device_of(words: Words) -> str:
     if words["-i"] is None:
         return ""
     return str(words["-i"]) if torch.cuda.is_available() else "cpu"
-
-
-def read_data(path: str) -> dict[str, str]:
-    """Read the options of a .data file. Raises InputError."""
-    return parse_data(read_text(path, "data"), path)
 
 
 def option(options: Mapping[str, str], key: str, default: str) -> str:

@@ -30,13 +30,12 @@ from darknet_cli.network import (
     print_heads,
     print_network,
     print_weights,
-    read_data,
     require_names,
     stderr,
     stdout,
 )
 from darknet_cli.streams import Broadcaster
-from data.formats.darknet import read_list
+from data.formats.darknet import read_data, read_list
 from data.image import jpeg, save_image
 from data.loader import TrainBatch
 from inference.detector import Detector

@@ -45,6 +45,9 @@ def image_finding(image: Path, error: InputError) -> Finding:
     return Finding(kind=kind, place=str(image), text=str(error).removeprefix(f"{image}: "))
 
 
+_OF_EACH_BOX = ("cxcywh_rel", "class_ids", "crowd", "difficult", "areas_px", "lines")
+
+
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Annotation:
     """The labels of one image; n may be 0 (background).
@@ -76,7 +79,7 @@ class Annotation:
     def __post_init__(self) -> None:
         n = len(self.class_ids)
         assert self.cxcywh_rel.shape == (n, 4), f"cxcywh_rel is {self.cxcywh_rel.shape}, class_ids are {n}"
-        for name in ("crowd", "difficult", "areas_px", "lines"):
+        for name in _OF_EACH_BOX[2:]:
             assert getattr(self, name).shape == (n,), f"{name} is {getattr(self, name).shape}, class_ids are {n}"
 
     def __len__(self) -> int:
@@ -122,15 +125,7 @@ class Annotation:
 
     def select(self, chosen: NDArray[np.bool_] | NDArray[np.int64]) -> Annotation:
         """Return the labels selected by a mask or indices."""
-        return replace(
-            self,
-            cxcywh_rel=self.cxcywh_rel[chosen],
-            class_ids=self.class_ids[chosen],
-            crowd=self.crowd[chosen],
-            difficult=self.difficult[chosen],
-            areas_px=self.areas_px[chosen],
-            lines=self.lines[chosen],
-        )
+        return replace(self, **{name: getattr(self, name)[chosen] for name in _OF_EACH_BOX})
 
     def ground_truth(self, size_wh: tuple[int, int]) -> GroundTruth:
         """Return the labels in pixels of an image of `size_wh`; unknown areas are replaced by those of the boxes."""

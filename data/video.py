@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import logging
 import math
-import queue
-import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from fractions import Fraction
+from itertools import chain
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -18,6 +17,7 @@ import cv2
 import numpy as np
 
 from data.image import Image
+from data.prefetch import Consumer
 from utils.errors import InputError, RunError
 from utils.files import is_file, publish
 from utils.packages import is_installed
@@ -142,29 +142,21 @@ class VideoWriter:
         self.frames = 0
         self._fps = min(max(fps, _MIN_FPS), _MAX_FPS)
         self._codec = codec or _usual_codec(self.path)
-        self._queue: queue.Queue[Image | None] = queue.Queue(_QUEUED)
-        self._error: Exception | None = None
-        self._ended = False  # whether the queue has been read to its end
-        self._thread: threading.Thread | None = threading.Thread(target=self._run, name="video writer", daemon=True)
-        self._thread.start()
+        self._thread: Consumer[Image] | None = Consumer(self._encode, _QUEUED, "video writer")
 
     def write(self, image: Image) -> None:
         """Add a frame, uint8 (height, width, 3) RGB, which the caller must not modify afterwards."""
         assert self._thread is not None, "the video is closed"
-        if self._error is not None:
-            raise self._error
-        self._queue.put(image)
+        self._thread.put(image)
         self.frames += 1
 
     def close(self) -> None:
         """Write the queued frames and complete the file."""
-        if self._thread is None:
-            return
-        self._queue.put(None)
-        self._thread.join()
-        self._thread = None
-        if self._error is not None:
-            raise self._error
+        if self._thread is not None:
+            thread, self._thread = self._thread, None
+            thread.finish()
+            if thread.error is not None:
+                raise thread.error
 
     def __enter__(self) -> VideoWriter:
         return self
@@ -172,35 +164,25 @@ class VideoWriter:
     def __exit__(self, *_: object) -> None:
         self.close()
 
-    def _run(self) -> None:
-        first = self._queue.get()
-        if first is None:
-            return
+    def _encode(self, images: Iterator[Image]) -> None:
         try:
-            self._encode(first)
+            if (first := next(images, None)) is not None:
+                self._write_all(first, images)
         except (cv2.error, OSError) as error:
-            self._error = RunError(f"{self.path}: video cannot be written: {error}")
-        except Exception as error:  # raised again in the caller's thread, which must not block on a full queue
-            self._error = error
-        if self._error is not None:
-            while not self._ended and self._queue.get() is not None:
-                pass
+            raise RunError(f"{self.path}: video cannot be written: {error}") from error
 
-    def _encode(self, first: Image) -> None:
+    def _write_all(self, first: Image, others: Iterator[Image]) -> None:
         size_wh = (first.shape[1], first.shape[0])
         writer, temporary = self._open(size_wh)
         resized = False
         try:
-            image: Image | None = first
-            while image is not None:
+            for image in chain([first], others):
                 if (image.shape[1], image.shape[0]) != size_wh:
                     if not resized:
                         logger.warning("%s: the frame size changes, the video stays %dx%d", self.path, *size_wh)
                     resized = True
                     image = np.asarray(cv2.resize(image, size_wh), np.uint8)
                 writer.write(image)
-                image = self._queue.get()
-            self._ended = True
             writer.release()
             if (readable := readable_frames(temporary)) < max(1, self.frames * (1 - _MISSING) - 1):
                 raise RunError(

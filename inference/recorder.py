@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import os
-import queue
 import sys
-import threading
 import time
+from collections.abc import Iterator
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,6 +17,7 @@ from numpy.typing import NDArray
 
 from data.frames import Failure, Frame, is_video
 from data.image import WRITABLE_SUFFIXES, save_image
+from data.prefetch import Consumer
 from data.video import VideoWriter
 from inference.journal import Journal
 from inference.results import (
@@ -90,8 +90,6 @@ class Recorder:
         self.seconds = 0.0
         self.out = None if flags.out is None else Path(flags.out)
         self._folder, self._flags, self._classifier = folder, flags, classifier
-        self._queue: queue.Queue[Result | Failure | None] = queue.Queue(_WAITING)
-        self._error: Exception | None = None
         self._stack = ExitStack()
         self._video: VideoWriter | None = None
         self._video_path = ""
@@ -112,44 +110,34 @@ class Recorder:
             self._writers[CSV_NAME] = open_csv(self._folder / CSV_NAME, kept.get(CSV_NAME, 0))
         for writer in self._writers.values():
             self._stack.enter_context(writer)
-        self._thread = threading.Thread(target=self._run, name="recorder", daemon=True)
-        self._thread.start()
+        self._thread = Consumer(self._run, _WAITING, "recorder")
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self._queue.put(None)
-        self._thread.join()
-        failed = self._error
+        self._thread.finish()
+        failed = self._thread.error
         self._stack.__exit__(kind or (type(failed) if failed else None), error or failed, trace)
         if kind is None and failed is not None:
             raise failed
 
     def add(self, result: Result | Failure) -> None:
         """Queue a result, waiting while the queue is full. Of a Failure only the number is noted."""
-        if self._error is not None:
-            raise self._error
-        self._queue.put(result)
+        self._thread.put(result)
 
-    def _run(self) -> None:
-        ended = False
+    def _run(self, results: Iterator[Result | Failure]) -> None:
         try:
-            try:
-                while (result := self._queue.get()) is not None:
-                    start = time.perf_counter()
-                    self._note(result)
-                    if isinstance(result, Result):
-                        self._record(result)
-                    self.seconds += time.perf_counter() - start
-                ended = True
-            finally:
-                self._close_video()
-        except Exception as error:  # raised again in the caller's thread
-            foreign = isinstance(error, (OSError, cv2.error))
-            self._error = RunError(f"results cannot be written: {error}") if foreign else error
-            while not ended and self._queue.get() is not None:  # drain the queue so that the caller never blocks
-                pass
+            for result in results:
+                start = time.perf_counter()
+                self._note(result)
+                if isinstance(result, Result):
+                    self._record(result)
+                self.seconds += time.perf_counter() - start
+        except (OSError, cv2.error) as error:
+            raise RunError(f"results cannot be written: {error}") from error
+        finally:
+            self._close_video()
 
     def _note(self, item: Result | Failure) -> None:
         """Note that all earlier images and videos are finished, before anything of the next one is written."""

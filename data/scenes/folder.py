@@ -16,7 +16,7 @@ from data.image import save_image
 from data.scenes.painting import paint_scene
 from data.scenes.parts import NAMES
 from utils.errors import InputError, RunError
-from utils.files import read_text, staged
+from utils.files import staged
 
 logger = logging.getLogger(__name__)
 
@@ -61,7 +61,7 @@ def make_scenes(folder: str | Path, count: int, seed: int = 0, size: int = 416) 
             if not folder.exists():  # otherwise another process was faster
                 raise
     path = folder / _DATA_FILE
-    found = darknet.parse_data(read_text(path, "data"), str(path)).get("drawn") if path.is_file() else None
+    found = darknet.read_data(path).get("drawn") if path.is_file() else None
     if found != options["drawn"]:
         raise InputError(f"{folder}: holds {found or 'something else'}, expected {options['drawn']} or no such folder")
     return path
