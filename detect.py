@@ -25,7 +25,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 from tqdm import tqdm
 
 from data.frames import Failure, Frames, frames_of, open_frames
@@ -282,8 +281,7 @@ def summary(statistics: RunStatistics, model: Model, writing: float, seconds: fl
     if isinstance(model, Classifier):
         head = f"{images} classified"
     else:
-        class_ids = np.array([each for each, count in statistics.objects.most_common() for _ in range(count)], np.int64)
-        head = f"{images}: {found_text(class_ids, model.names, MOST_NAMED)}"
+        head = f"{images}: {found_text(statistics.objects, model.names, MOST_NAMED)}"
     if statistics.failures:
         head += f"; {len(statistics.failures)} could not be read"
     if statistics.interrupted:

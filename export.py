@@ -152,7 +152,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
             save(network, target, options, names)
             error = _largest_difference(target, opener, checks)
             _judge(path, error, flags.tolerance or (HALF_TOLERANCE if flags.half else TOLERANCE))
-        print(f"{path}: {_megabytes(path):.1f} MB, {_verdict(error)}")
+        verdict = "not verified" if error is None else f"largest difference from the network {error:.2g}"
+        print(f"{path}: {_megabytes(path):.1f} MB, {verdict}")
     return EXIT_OK
 
 
@@ -261,10 +262,6 @@ def _judge(path: Path, error: float | None, limit: float) -> None:
         raise RunError(
             f"{path}: is not written: its outputs differ from the network's by {error:.2g}, more than {limit:g}"
         )
-
-
-def _verdict(error: float | None) -> str:
-    return "not verified" if error is None else f"largest difference from the network {error:.2g}"
 
 
 def _megabytes(path: Path) -> float:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -170,7 +171,7 @@ class Results:
         """Return one line: "2 dog, 1 cat", "no objects", or a classifier's best classes with their probabilities."""
         if self.probs is not None:
             return ", ".join(f"{self.names[each]} {self.probs.data[each]:.2f}" for each in self.probs.top5)
-        return found_text(self.boxes.cls, self._names)
+        return found_text(Counter(self.boxes.cls.tolist()), self._names)
 
     def plot(
         self, *, line_width: int | None = None, labels: bool = True, conf: bool = True, rgb: bool = False

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from darknet_cli.detect import report_bad_image, show
 from darknet_cli.grammar import Words
-from darknet_cli.network import append_line, open_printed, option, print_heads, stderr, stdout
+from darknet_cli.network import append_line, base_name, open_printed, option, print_heads, stderr, stdout
 from data.anchors import anchor_fit, compute_anchors, shape_iou
 from data.annotations import Annotation
 from data.formats.coco import COCO_IDS
@@ -176,16 +176,11 @@ def _clipped(xyxy: NDArray[np.float32], size_wh: tuple[int, int]) -> list[float]
     return [*np.maximum(xyxy[:2], 0).tolist(), *np.minimum(xyxy[2:], size_wh).tolist()]
 
 
-def _id(path: Path) -> str:
-    """Return the file's name up to its first dot (utils.c basecfg)."""
-    return path.name.partition(".")[0]
-
-
 def _write_coco(folder: Path, out: str | None, images: Sequence[_Image], names: Sequence[str]) -> None:
     """Write COCO's result list with its category ids; image_id is the number at the start of the file's name (atoi)."""
     entries = []
     for _, path, size_wh, found in images:
-        number = re.match(r"\s*[+-]?\d+", _id(path))
+        number = re.match(r"\s*[+-]?\d+", base_name(path))
         if number is None:
             stderr(f"{path}: its name begins with no number, its image_id is 0")
         for box, score, class_id in found:
@@ -219,7 +214,7 @@ def _write_kitti(folder: Path, out: str | None, images: Sequence[_Image], names:
             f"-1 -1 -1 -1000 -1000 -1000 -10 {score:f}\n"
             for box, score, class_id in found
         ]
-        write_text(folder / (out or "kitti_results") / "data" / f"{_id(path)}.txt", "".join(lines))
+        write_text(folder / (out or "kitti_results") / "data" / f"{base_name(path)}.txt", "".join(lines))
 
 
 def _write_imagenet(folder: Path, out: str | None, images: Sequence[_Image], names: Sequence[str]) -> None:

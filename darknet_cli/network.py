@@ -42,6 +42,11 @@ def stdout(text: str) -> None:
     sys.stdout.flush()
 
 
+def base_name(path: str | Path) -> str:
+    """Return a file's name up to its first dot (utils.c basecfg)."""
+    return Path(path).name.partition(".")[0]
+
+
 def append_line(path: str, line: object) -> None:
     """Append a line to one of the lists that the original keeps in the working directory."""
     with Path(path).open("a", encoding="utf-8", errors="surrogateescape") as stream:

@@ -24,6 +24,7 @@ from darknet_cli.detect import save_jpeg, show
 from darknet_cli.grammar import Words
 from darknet_cli.measure import measured_map
 from darknet_cli.network import (
+    base_name,
     class_names,
     device_of,
     option,
@@ -136,7 +137,7 @@ def _announced(words: Words, options: Mapping[str, str], count: int) -> tuple[Pl
     data, cfg, weights, boxes = words.words[2], words.at(3, "the cfg file"), words.get(4), words.words[0] == "detector"
     if boxes and words["-map"]:
         _announce_map(options, data, cfg)
-    stdout(f"{_base(cfg)}\n")
+    stdout(f"{base_name(cfg)}\n")
     if not boxes:
         stdout(f"{count}\n")
     for _ in range(count):
@@ -163,11 +164,6 @@ def _announced(words: Words, options: Mapping[str, str], count: int) -> tuple[Pl
         stdout(f"\n Error: {text} classes = {classes} in data-file \n")
         raise RunError(f"{data}: classes={classes}, but {cfg} has {classes_of(plan)}")
     return plan, periods
-
-
-def _base(cfg: str) -> str:
-    """Return the name of the weights files: the cfg's up to its first dot (utils.c basecfg)."""
-    return Path(cfg).name.partition(".")[0]
 
 
 def _announce_map(options: Mapping[str, str], data: str, cfg: str) -> None:
@@ -225,7 +221,7 @@ class DarknetRun(Run):
         super().__init__(settings, cfg, splits, processes=processes, finished_ok=True)
         self._words, self._data, self._backup, self._periods = words, data, backup, periods
         self._boxes = words.words[0] == "detector"
-        self._base = _base(settings.cfg or "")
+        self._base = base_name(settings.cfg or "")
         start = self.trainer.iteration
         self._kept_at = self._last_at = self._measured_at = start
         self._accuracy = self._best = -1.0

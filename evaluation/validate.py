@@ -87,7 +87,10 @@ def validate(settings: EvaluationOptions) -> int:
         write_results(folder / "results", found, evaluation_set.names)
     if settings.save_txt or settings.save_conf:
         _save_labels(folder / "labels", evaluation_set, predictions, nms.map, with_scores=settings.save_conf)
-    _print_metrics(settings, metrics)
+    if settings.print == "darknet":
+        print(darknet_text(metrics.darknet, metrics.names, settings.points))
+    else:
+        print(f"{table(metrics, every_class=settings.verbose)}\n{coco_text(metrics.coco)}")
     print(speed_text(model, speed))
     save_report(folder, checked, settings)
     if plots_wanted(settings):
@@ -134,13 +137,6 @@ def _save_worst(
         image, shown = read_image(images[i]), found[i].select(confident)
         sheet = comparison(image, ground_truth[i], shown, metrics.names, hits, right)
         save_image(folder / f"{rank}_{images[i].stem}.jpg", sheet)
-
-
-def _print_metrics(settings: EvaluationOptions, metrics: Metrics) -> None:
-    if settings.print == "darknet":
-        print(darknet_text(metrics.darknet, metrics.names, settings.points))
-    else:
-        print(f"{table(metrics, every_class=settings.verbose)}\n{coco_text(metrics.coco)}")
 
 
 def _validate_classifier(settings: EvaluationOptions, model: Classifier) -> int:

@@ -135,6 +135,7 @@ class Model(ABC):
     """
 
     task: ClassVar[str]
+    centre: ClassVar[bool] = False  # whether only the centre of an image is used
 
     def __init__(
         self, network: Runnable, device: torch.device | None = None, *, names: Sequence[str] = (), half: bool = False
@@ -170,9 +171,8 @@ class Model(ABC):
     def preprocessing(self, letter_box: bool | None = None, kernel: str = KERNELS[0]) -> Preprocessing:
         """Return the conversion of images into inputs. letter_box: keep the aspect ratio; None: as set in the cfg."""
         boxed = self.network.plan.net.letter_box if letter_box is None else letter_box
-        centre = self.task == Classifier.task
         return Preprocessing(
-            network_wh=self.size_wh, channels=self.channels, letter_box=boxed, kernel=kernel, centre=centre
+            network_wh=self.size_wh, channels=self.channels, letter_box=boxed, kernel=kernel, centre=self.centre
         )
 
     def forward(self, images: Tensor, *, augment: bool = False) -> Outputs:
@@ -300,7 +300,7 @@ class Model(ABC):
 class Classifier(Model):
     """A network that returns class probabilities instead of boxes."""
 
-    task = "classify"
+    task, centre = "classify", True
 
     @cached_property
     def tree(self) -> Any:

@@ -8,6 +8,7 @@ import json
 import logging
 import math
 import re
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
@@ -63,7 +64,7 @@ class Result:
             text = ", ".join(f"{name} {p:.3f}" for name, p in self.top())
         else:
             place, found = frame.path, darknet_lines(self.detections, self.names)
-            text = f"{frame.size_wh[0]}x{frame.size_wh[1]} {found_text(self.detections.class_ids, self.names)}"
+            text = f"{frame.size_wh[0]}x{frame.size_wh[1]} {found_text(Counter(self.detections.class_ids.tolist()), self.names)}"
             if style != "darknet" and frame.video is not None:
                 return []
         if style == "darknet":
@@ -77,15 +78,14 @@ def best_classes(probabilities: NDArray[np.float32], count: int = TOP) -> list[i
     return best
 
 
-def found_text(class_ids: NDArray[np.int64], names: Sequence[str], most: int | None = None) -> str:
-    """Return counts per class, "2 dog, 1 cat", or "no objects". class_ids: (n,). most: maximum number of classes to name."""
-    ids, first, counts = np.unique(class_ids, return_index=True, return_counts=True)
-    order = np.lexsort((first, -counts))
-    if most is not None and len(order) == most + 1:
+def found_text(objects: Counter[int], names: Sequence[str], most: int | None = None) -> str:
+    """Return the objects per class, "2 dog, 1 cat", or "no objects". most: maximum number of classes to name."""
+    ranked = objects.most_common()
+    if most is not None and len(ranked) == most + 1:
         most += 1  # "1 of 1 other class" would be no shorter than its name
-    parts = [f"{counts[place]} {names[ids[place]]}" for place in order[:most]]
-    if other := len(order) - len(parts):
-        parts.append(f"{counts[order[most:]].sum()} of {other} other classes")
+    parts = [f"{count} {names[class_id]}" for class_id, count in ranked[:most]]
+    if others := ranked[len(parts) :]:
+        parts.append(f"{sum(count for _, count in others)} of {len(others)} other classes")
     return ", ".join(parts) or "no objects"
 
 

@@ -160,9 +160,7 @@ def _wanted(request: Request, is_classifier: bool) -> DetectionRequest:
     unknown = set(request.query_params) - {"conf", "iou", "images"}
     if unknown:
         raise HTTPException(400, "unknown query parameter, expected conf, iou or images")
-    conf, iou = (
-        _number(request, name, usual, least) for name, usual, least in (("conf", 0.25, LEAST_CONF), ("iou", 0.45, 0))
-    )
+    conf, iou = _number(request, "conf", 0.25, LEAST_CONF), _number(request, "iou", 0.45, 0)
     return DetectionRequest(conf=conf, iou=iou, images=request.query_params.get("images", "0") != "0")
 
 

@@ -36,9 +36,9 @@ _LEAST_READERS, _MOST_READERS = 4, 8
 class DetectionRequest:
     """A client's request. images: also return each frame as a JPEG, for display."""
 
-    conf: float = 0.25
-    iou: float = 0.45
-    images: bool = False
+    conf: float
+    iou: float
+    images: bool
 
 
 class DetectionService:

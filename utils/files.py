@@ -36,7 +36,9 @@ def atomic_write(path: str | Path, *, durable: bool = True) -> Iterator[BinaryIO
     many files without it takes half the time.
     Raises InputError if `path` is a folder, RunError if the folder is not writable or the disk is full.
     """
-    path = _file_name(path)
+    path = Path(path)
+    if is_folder(path):
+        raise InputError(f"{path}: is a folder, expected a file name")
     temporary = path.with_name(f".{path.name}.{secrets.token_hex(4)}.part")
     try:
         make_folder(path.parent)
@@ -85,13 +87,6 @@ def staged(path: str | Path) -> Iterator[Path]:
                 sync_folder(path.parent)
     except OSError as error:
         raise RunError(f"{path}: cannot be written: {error.strerror or error}") from error
-
-
-def _file_name(path: str | Path) -> Path:
-    path = Path(path)
-    if is_folder(path):
-        raise InputError(f"{path}: is a folder, expected a file name")
-    return path
 
 
 def publish(temporary: Path, path: Path) -> None:

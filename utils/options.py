@@ -149,10 +149,6 @@ def count_repeats() -> Iterator[None]:
 
 def warn_unknown(raw: RawSection, audiences: Collection[type[Options]]) -> None:
     """Warn about every unknown and every repeated key of the section."""
-    if len(raw.effective) == len(raw.entries) and all(
-        any(key in _known(audience) for audience in audiences) for key in raw.effective
-    ):
-        return
     report = report_keys(raw, audiences)
     for entry in report["unknown"]:
         warn(raw, entry, f"{entry.key}: unknown key, it has no effect")

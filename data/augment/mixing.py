@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import enum
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
@@ -76,10 +76,9 @@ def draw_mosaic_cut(rng: np.random.Generator, net_wh: tuple[int, int]) -> tuple[
 def margins_to_corner(margins: Margins, quadrant: int, *, flip: bool) -> Margins:
     """Move the margins of each axis to one side, so that the quadrant shows as much of the image as possible."""
     horizontal, vertical = margins.left + margins.right, margins.top + margins.bottom
-    to_left = bool(quadrant & 1) != flip
-    margins = replace(margins, left=horizontal if to_left else 0, right=0 if to_left else horizontal)
-    to_top = bool(quadrant & 2)
-    return replace(margins, top=vertical if to_top else 0, bottom=0 if to_top else vertical)
+    to_left, to_top = bool(quadrant & 1) != flip, bool(quadrant & 2)
+    left, top = horizontal if to_left else 0, vertical if to_top else 0
+    return Margins(left=left, right=horizontal - left, top=top, bottom=vertical - top)
 
 
 def quadrant_placement(

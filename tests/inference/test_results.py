@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-import numpy as np
+from collections import Counter
+
 import pytest
 
 from inference.results import found_text
@@ -18,4 +19,4 @@ from inference.results import found_text
     ],
 )
 def test_found_text(class_ids: list[int], most: int | None, text: str) -> None:
-    assert found_text(np.array(class_ids, np.int64), ("cat", "dog", "cow", "hen"), most) == text
+    assert found_text(Counter(class_ids), ("cat", "dog", "cow", "hen"), most) == text
