@@ -20,7 +20,7 @@ from evaluation.run import VALID_NMS_THRESH
 from evaluation.study import speed, study
 from evaluation.validate import validate
 from inference.model import ModelFlags
-from utils.cli import above_zero, flags_of, fraction, options_from, run_script, script_parser
+from utils.cli import EXIT_OK, above_zero, flags_of, fraction, options_from, run_script, script_parser
 from utils.errors import InputError
 
 TASKS = {"val": validate, "doctor": doctor, "anchors": anchors, "study": study, "speed": speed}
@@ -96,7 +96,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         raise InputError(f"--task {options.task} requires --weights or --cfg")
     if options.ten_crop and options.task != "val":
         raise InputError(f"--ten-crop: has no effect on --task {options.task}, only on val")
-    return TASKS[options.task](options)
+    TASKS[options.task](options)
+    return EXIT_OK
 
 
 if __name__ == "__main__":

@@ -87,7 +87,7 @@ class YOLO:
 
     @staticmethod
     def shipped() -> list[str]:
-        """Names of the models that come with the package."""
+        """Return the names of the models that come with the package."""
         return sorted(path.stem for path in (ROOT / "weights").glob("*.weights"))
 
     @property

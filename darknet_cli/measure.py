@@ -23,7 +23,7 @@ from data.image import read_image, save_image
 from evaluation.metrics.darknet import NMS_THRESH, SCORE_THRESH, darknet_map
 from evaluation.metrics.report import c_ratio, darknet_text
 from evaluation.metrics.voc import write_results
-from evaluation.run import Predictions, outcome, predict_images
+from evaluation.run import Predictions, predict_images, require_complete
 from inference.detector import Detector
 from inference.predictor import NmsOptions
 from utils.boxes import iou
@@ -68,7 +68,8 @@ def map_table(words: Words) -> int:
     images, predictions, _ = measured_map(
         model, Path(valid), options, thresh=words["-thresh"], iou_thresh=words["-iou_thresh"], points=words["-points"]
     )
-    return outcome(images, predictions)
+    require_complete(images, predictions)
+    return 0
 
 
 def measured_map(
@@ -162,7 +163,8 @@ def valid(words: Words) -> int:
     rows = zip(predictions.indices, predictions.sizes_wh, predictions.found[nms], strict=True)
     found = [(index, images[index], size_wh, _listed(boxes)) for index, size_wh, boxes in rows]
     _WRITERS.get(kind, _write_voc)(folder, words["-out"], found, model.names)
-    return outcome(images, predictions)
+    require_complete(images, predictions)
+    return 0
 
 
 def _listed(found: Detections) -> Detections:

@@ -123,7 +123,7 @@ class BatchShapes(Protocol):
     """The shape of the batches of each iteration, which depends only on seed and iteration."""
 
     def at(self, iteration: int) -> BatchShape:
-        """Shape of the batches of an iteration, counted from 0."""
+        """Return the shape of the batches of an iteration, counted from 0."""
         ...
 
 
@@ -151,7 +151,7 @@ class MultiScaleShapes:
         return self._shape(*self._sides(self._coefficient)) if self.random else self._fixed
 
     def at(self, iteration: int) -> BatchShape:
-        """Shape of the batches of an iteration, counted from 0.
+        """Return the shape of the batches of an iteration, counted from 0.
 
         Every ten iterations a factor is drawn by `scale`, and both sides become round(factor * side / step + 1) steps:
         one more than the factor implies, except that a factor below 1 never enlarges. The first ten iterations (to fail

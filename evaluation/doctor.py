@@ -19,7 +19,7 @@ from evaluation.plots import plot_labels
 from inference.predictor import Model
 from models.fit import anchor_heads, anchors_in_pixels
 from models.plan import read_plan
-from utils.cli import EXIT_OK, as_typed, input_size
+from utils.cli import as_typed, input_size
 from utils.errors import InputError
 from utils.files import run_folder, write_text
 from utils.packages import is_installed
@@ -30,7 +30,7 @@ _ANCHORS = 9
 _WORTH = 0.01  # gain in mean IoU or recall that makes new anchors worthwhile
 
 
-def doctor(settings: EvaluationOptions) -> int:
+def doctor(settings: EvaluationOptions) -> None:
     """Check every split, without a network."""
     dataset = open_data(settings.data, settings.split, names=settings.names)
     found = [checked_split(dataset, split, settings) for split in dataset.splits]
@@ -38,7 +38,6 @@ def doctor(settings: EvaluationOptions) -> int:
     for checked in found:
         save_report(folder, checked, settings)
     print(f"Results saved to {folder}")
-    return EXIT_OK
 
 
 def checked_set(settings: EvaluationOptions, model: Model) -> tuple[EvaluationSet, DatasetReport]:
@@ -83,7 +82,7 @@ def checked_split(dataset: Dataset, split: str, settings: EvaluationOptions) -> 
     return found
 
 
-def anchors(settings: EvaluationOptions) -> int:
+def anchors(settings: EvaluationOptions) -> None:
     """Print anchors for the boxes of a split (default: train) as a cfg line (detector.c calc_anchors).
 
     With --cfg, compare them with those of the cfg. Raises InputError.
@@ -113,4 +112,3 @@ def anchors(settings: EvaluationOptions) -> int:
             print("The new anchors are hardly better: keep those of the cfg, which the weights were trained with.")
         else:
             print(f"To train with the new anchors: {as_typed('train.py')} --anchors {count}")
-    return EXIT_OK

@@ -17,7 +17,7 @@ from data.batches import ImageLoader
 from data.evaluation_set import make_classification_set, make_evaluation_set
 from data.sources import open_data
 from evaluation.metrics.darknet import SCORE_THRESH
-from evaluation.run import measure_accuracy, measure_predictions, outcome, predict_images, protocol_nms
+from evaluation.run import measure_accuracy, measure_predictions, predict_images, protocol_nms, require_complete
 from inference.backends import OnnxRuntime
 from inference.model import model_of
 from inference.predictor import Classifier, Model
@@ -109,12 +109,12 @@ def quality(model: Model, data: Int8Data) -> Quality:
     if isinstance(model, Classifier):
         images = make_classification_set(validation, "val", model.classes, cfg)
         predictions = predict_images(model, images.images, interactive=True)
-        outcome(images.images, predictions)
+        require_complete(images.images, predictions)
         return Quality("top-1", measure_accuracy(predictions, images).top(1))
     boxes = make_evaluation_set(validation, "val", model.classes, cfg)
     nms = protocol_nms(SCORE_THRESH)
     predictions = predict_images(model, boxes.images, nms, interactive=True)
-    outcome(boxes.images, predictions)
+    require_complete(boxes.images, predictions)
     metrics, _, ground_truth = measure_predictions(predictions, boxes, nms)
     if not any(len(each) for each in ground_truth):
         raise InputError(f"{data.path}: has no labels in split 'val', expected some to measure mAP on")

@@ -19,7 +19,7 @@ from evaluation.metrics.darknet import NMS_THRESH, SCORE_THRESH
 from evaluation.metrics.report import Metrics, measure
 from evaluation.options import EvaluationOptions
 from inference.predictor import Classifier, Model, NmsOptions, RunStatistics
-from utils.cli import EXIT_OK, StopRequest, stop_request
+from utils.cli import StopRequest, stop_request
 from utils.detections import Detections, GroundTruth
 from utils.errors import RunError
 from utils.letterbox import KERNELS
@@ -166,8 +166,8 @@ def predict_set(
     )
 
 
-def outcome(images: Sequence[Path], predictions: Predictions) -> int:
-    """Return the exit code. Raises KeyboardInterrupt if the run was ended early, RunError if images could not be read."""
+def require_complete(images: Sequence[Path], predictions: Predictions) -> None:
+    """Raise KeyboardInterrupt if the run was ended early, RunError if images could not be read."""
     if predictions.statistics.interrupted:
         print(f"{len(predictions.indices)} of {len(images)} images were measured", file=sys.stderr)
         raise KeyboardInterrupt
@@ -176,7 +176,6 @@ def outcome(images: Sequence[Path], predictions: Predictions) -> int:
             f"{len(failures)} of {len(images)} images could not be read, the results cover the others; "
             f"the first: {failures[0].reason}"
         )
-    return EXIT_OK
 
 
 def speed_text(model: Model, milliseconds: dict[str, float]) -> str:

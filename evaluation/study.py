@@ -11,7 +11,7 @@ from evaluation.doctor import checked_set, plots_wanted
 from evaluation.metrics.report import Metrics
 from evaluation.options import EvaluationOptions, make_model, one_confidence
 from evaluation.plots import plot_study
-from evaluation.run import measure_predictions, nms_of, outcome, predict_set, speed_text
+from evaluation.run import measure_predictions, nms_of, predict_set, require_complete, speed_text
 from inference.predictor import Model
 from utils.errors import InputError
 from utils.files import run_folder, write_text
@@ -19,7 +19,7 @@ from utils.files import run_folder, write_text
 CONFIDENCES = (0.001, 0.01, 0.1, 0.25)
 
 
-def study(settings: EvaluationOptions) -> int:
+def study(settings: EvaluationOptions) -> None:
     """Measure quality and latency over input sizes and confidence thresholds."""
     confidences = settings.conf_thres or CONFIDENCES
     protocols = [nms_of(settings, conf) for conf in confidences]
@@ -41,7 +41,7 @@ def study(settings: EvaluationOptions) -> int:
     if plots_wanted(settings):
         plot_study(folder / "study.png", rows)
     print(f"Results saved to {folder}")
-    return outcome(evaluation_set.images, predictions)
+    require_complete(evaluation_set.images, predictions)
 
 
 def _row(model: Model, conf: float, metrics: Metrics, speed: dict[str, float]) -> dict[str, Any]:
@@ -64,7 +64,7 @@ def _text(row: dict[str, Any]) -> str:
     )
 
 
-def speed(settings: EvaluationOptions) -> int:
+def speed(settings: EvaluationOptions) -> None:
     """Measure time only, without reading labels."""
     model = make_model(settings)
     split = settings.split or "val"
@@ -90,4 +90,4 @@ def speed(settings: EvaluationOptions) -> int:
     write_text(folder / "speed.json", json.dumps(facts, indent=1) + "\n")
     print(f"{speed_text(model, times)}; {rate:.1f} images/s overall")
     print(f"Results saved to {folder}")
-    return outcome(images, predictions)
+    require_complete(images, predictions)

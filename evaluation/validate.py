@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from data.evaluation_set import EvaluationSet, make_classification_set
+from data.evaluation_set import make_classification_set
 from data.image import read_image, save_image
 from data.sources import open_data
 from evaluation.doctor import checked_set, plots_wanted, save_report
@@ -21,16 +21,15 @@ from evaluation.metrics.voc import write_results
 from evaluation.options import EvaluationOptions, counted_confidence, make_model, one_confidence
 from evaluation.plots import plot_confusion, plot_curve
 from evaluation.run import (
-    Predictions,
     measure_accuracy,
     measure_predictions,
     nms_of,
-    outcome,
     predict_set,
+    require_complete,
     speed_text,
     submitted,
 )
-from inference.predictor import Classifier, NmsOptions, TenCropClassifier
+from inference.predictor import Classifier, Model, TenCropClassifier
 from inference.results import FileNames, label_text
 from utils.detections import Detections, GroundTruth
 from utils.draw import comparison
@@ -40,27 +39,30 @@ from utils.files import run_folder, write_text
 WORST = 8
 
 
-def validate(settings: EvaluationOptions) -> int:
+def validate(settings: EvaluationOptions) -> None:
     """Measure quality and speed at one input size and confidence threshold; for a classifier, its accuracy."""
     confidence, counted = one_confidence(settings), counted_confidence(settings)
     model = make_model(settings)
     if isinstance(model, Classifier):
-        return _validate_classifier(settings, model)
-    if settings.ten_crop:
+        _validate_classifier(settings, model)
+    elif settings.ten_crop:
         raise InputError("--ten-crop: works only with classifiers, the model is a detector")
+    else:
+        _validate_detector(settings, model, confidence, counted)
+
+
+def _validate_detector(settings: EvaluationOptions, model: Model, confidence: float, counted: float) -> None:
     evaluation_set, checked = checked_set(settings, model)
     folder = run_folder(settings.project, settings.name, exist_ok=settings.exist_ok)
     nms = nms_of(settings, confidence)
     predictions = predict_set(settings, model, evaluation_set.images, nms)
     if not evaluation_set.dataset.labelled:
-        rows = result_rows(
-            submitted(predictions, nms.valid),
-            evaluation_set.image_ids(predictions.indices),
-            evaluation_set.category_ids,
-        )
+        found, image_ids = submitted(predictions, nms.valid), evaluation_set.image_ids(predictions.indices)
+        rows = result_rows(found, image_ids, evaluation_set.category_ids)
         write_text(folder / "results.json", json.dumps(rows) + "\n")
         print(f"No annotations to evaluate against: {len(rows)} detections saved to {folder / 'results.json'}")
-        return outcome(evaluation_set.images, predictions)
+        require_complete(evaluation_set.images, predictions)
+        return
     start = time.perf_counter()
     metrics, rows, ground_truth = measure_predictions(
         predictions, evaluation_set, nms, iou_thresh=settings.match_iou, conf_thresh=counted
@@ -81,12 +83,15 @@ def validate(settings: EvaluationOptions) -> int:
     write_text(folder / "metrics.json", json.dumps({**facts, **to_json(metrics)}, indent=1) + "\n")
     if settings.save_json:
         write_text(folder / "results.json", json.dumps(rows) + "\n")
+    paths = [evaluation_set.images[index] for index in predictions.indices]
     if settings.save_voc:
-        paths = [evaluation_set.images[index] for index in predictions.indices]
-        found = zip(paths, predictions.sizes_wh, submitted(predictions, nms.valid), strict=True)
-        write_results(folder / "results", found, evaluation_set.names)
+        images = zip(paths, predictions.sizes_wh, submitted(predictions, nms.valid), strict=True)
+        write_results(folder / "results", images, evaluation_set.names)
     if settings.save_txt or settings.save_conf:
-        _save_labels(folder / "labels", evaluation_set, predictions, nms.map, with_scores=settings.save_conf)
+        names = FileNames()
+        for path, size_wh, detections in zip(paths, predictions.sizes_wh, predictions.found[nms.map], strict=True):
+            text = label_text(detections, size_wh, with_scores=settings.save_conf)
+            write_text(folder / "labels" / f"{names.of_source(str(path))}.txt", text)
     if settings.print == "darknet":
         print(darknet_text(metrics.darknet, metrics.names, settings.points))
     else:
@@ -95,20 +100,9 @@ def validate(settings: EvaluationOptions) -> int:
     save_report(folder, checked, settings)
     if plots_wanted(settings):
         _save_plots(folder, metrics)
-        paths = [evaluation_set.images[index] for index in predictions.indices]
         _save_worst(folder / "worst", paths, predictions.found[nms.map], ground_truth, metrics)
     print(f"Results saved to {folder}")
-    return outcome(evaluation_set.images, predictions)
-
-
-def _save_labels(
-    folder: Path, evaluation_set: EvaluationSet, predictions: Predictions, nms: NmsOptions, *, with_scores: bool
-) -> None:
-    rows = zip(predictions.indices, predictions.sizes_wh, predictions.found[nms], strict=True)
-    names = FileNames()
-    for i, size_wh, detections in rows:
-        text = label_text(detections, size_wh, with_scores=with_scores)
-        write_text(folder / f"{names.of_source(str(evaluation_set.images[i]))}.txt", text)
+    require_complete(evaluation_set.images, predictions)
 
 
 def _save_plots(folder: Path, metrics: Metrics) -> None:
@@ -139,7 +133,7 @@ def _save_worst(
         save_image(folder / f"{rank}_{images[i].stem}.jpg", sheet)
 
 
-def _validate_classifier(settings: EvaluationOptions, model: Classifier) -> int:
+def _validate_classifier(settings: EvaluationOptions, model: Classifier) -> None:
     """Measure top-1 and top-k accuracy (classifier.c validate_classifier_single)."""
     if settings.ten_crop:
         if settings.augment:
@@ -170,4 +164,4 @@ def _validate_classifier(settings: EvaluationOptions, model: Classifier) -> int:
     if plots_wanted(settings):
         plot_confusion(folder / "confusion_matrix.png", accuracy.matrix(), evaluation_set.names)
     print(f"Results saved to {folder}")
-    return outcome(evaluation_set.images, predictions)
+    require_complete(evaluation_set.images, predictions)

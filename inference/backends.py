@@ -43,7 +43,7 @@ class Runner(Protocol):
     engine: str
 
     def run(self, images: NDArray[np.float32]) -> Arrays:
-        """Outputs for images (n, channels, height, width); n is the model's batch size if that is fixed."""
+        """Return the outputs for images (n, channels, height, width); n is the model's batch size if that is fixed."""
         ...
 
 
@@ -58,7 +58,7 @@ def as_floats(values: Any) -> NDArray[np.float32]:
 
 
 def _failed(place: str, error: Exception, reason: str) -> Exception:
-    """What the failed run of a model is for the user: a lack of memory, or a model that the engine cannot run."""
+    """Return the error to raise: RunError if memory ran out, else InputError for a model that the engine cannot run."""
     if out_of_memory(error):
         return RunError(f"{place}: out of memory; try a smaller input size or batch")
     return InputError(f"{place}: {reason}")
@@ -214,20 +214,20 @@ def start_each(runner: OpenVino, images: Tensor) -> Wait:
 
     def finish() -> tuple[tuple[tuple[Tensor, ...]], float]:
         found, seconds = zip(*(wait() for wait in started), strict=True)
-        return (joined(found),), max(seconds)
+        return (as_batch(found),), max(seconds)
 
     return finish
 
 
-def joined(found: Sequence[Arrays]) -> tuple[Tensor, ...]:
-    """Outputs of single images as those of a batch."""
+def as_batch(found: Sequence[Arrays]) -> tuple[Tensor, ...]:
+    """Join the outputs of single images into those of a batch."""
     if len(found) == 1:
         return tuple(map(torch.from_numpy, found[0]))
     return tuple(torch.from_numpy(np.concatenate(same)) for same in zip(*found, strict=True))
 
 
 def _imported(core: Any, key: str, device: str, settings: dict[str, Any]) -> Any:
-    """A compiled model from the cache; None if it is not there or cannot be used."""
+    """Return a compiled model from the cache; None if it is not there or cannot be used."""
     kept = compile_cache.read(key)
     try:
         return None if kept is None else core.import_model(kept, device, settings)
@@ -329,12 +329,12 @@ class ExportedModel:
 
     @property
     def engine(self) -> str:
-        """As Model.engine."""
+        """See Model.engine."""
         half = isinstance(self.session, OpenVino) and self.session.half
         return f"{self.session.engine}, {'bf16' if half else 'as exported'}"
 
     def expect(self, images: int | None, *, parallel: bool = False) -> None:
-        """As EngineNetwork.expect."""
+        """See EngineNetwork.expect."""
         if isinstance(self.session, OpenVino) and (self.session.parallel is None or images is None or images >= _MANY):
             self.session.prefer(parallel)
 
@@ -345,7 +345,7 @@ class ExportedModel:
         return self.session.streams if by_images and isinstance(self.session, OpenVino) else 1
 
     def start(self, images: Tensor) -> Wait:
-        """As EngineNetwork.start."""
+        """See EngineNetwork.start."""
         assert isinstance(self.session, OpenVino)
         wait = start_each(self.session, images)
 
@@ -381,7 +381,7 @@ class ExportedModel:
         return outputs
 
     def _check(self, shapes: Sequence[tuple[int, ...]], count: int) -> None:
-        """Raises InputError for a model whose outputs are not those that its metadata promises."""
+        """Raise InputError unless the outputs have the shapes that the model's metadata promises."""
         heads = self.plan.heads
         if self.metadata.outputs == "nms":
             fits = len(shapes) == 1 and shapes[0][-1:] == (_DETECTION,)
@@ -406,7 +406,7 @@ class ExportedModel:
         return [rows]
 
     def candidates(self, outputs: Sequence[Tensor], conf: float, classes: int) -> Candidates:
-        """Boxes above `conf` of a model that decodes them itself (outputs="boxes" or "nms")."""
+        """Return the boxes above `conf` of a model that decodes them itself (outputs="boxes" or "nms")."""
         if self.metadata.outputs == "nms":
             return self._of_rows(outputs[0].reshape(-1, _DETECTION), conf, classes)
         boxes, scores = outputs

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from inference import compile_cache
-from inference.backends import Arrays, OnnxRuntime, OpenVino, Runner, Wait, joined, start_each
+from inference.backends import Arrays, OnnxRuntime, OpenVino, Runner, Wait, as_batch, start_each
 from models.export.build import ExportOptions
 from models.export.onnx import onnx_bytes
 from models.export.verify import difference
@@ -137,7 +137,7 @@ class EngineNetwork:
             return self(images)
         # One image at a time: on a CPU a batch takes longer per image because it does not fit the caches.
         found = [self._runner.run(arrays[place : place + 1]) for place in range(len(arrays))]
-        return joined(found)
+        return as_batch(found)
 
     def _open(self, parallel: bool = False) -> None:
         place = self.plan.cfg.path
