@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Collection, Iterable, Mapping
+from collections.abc import Callable, Iterable
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -119,29 +119,21 @@ def images_in(folder: Path) -> tuple[Path, ...]:
     return tuple(found)
 
 
-def _first_existing(tried: Collection[Path], what: str) -> Path:
-    for path in tried:
-        if exists(path):
-            return path
-    raise InputError(f"{what}: no such file or folder; tried {', '.join(map(str, tried))}")
-
-
 def _list_or_folder(path: Path) -> tuple[Path, ...]:
     return images_in(path) if is_folder(path) else darknet.read_list(path)
 
 
 def _open_darknet(path: Path, names: tuple[str, ...] | None, split: str | None) -> Dataset:
     """Open a `.data` file; its entries are relative to the working directory, as in the original, its folder or the parent."""
-    options = darknet.parse_data(read_text(path, "data", paths=True), str(path))
+    options = darknet.read_data(path)
 
     def find(key: str) -> Path:
-        return _first_existing(darknet.candidates(options[key], path.parent), f"{path}: {key}")
+        return darknet.first_existing(darknet.candidates(options[key], path.parent), f"{path}: {key}")
 
     # Text that identifies each class in image paths (classifier.c train_classifier).
     labels = darknet.read_names(find("labels")) if "labels" in options else ()
-    if labels and "names" not in options:
-        names = names or labels
-    names, findings = _data_names(path, options, names, find)
+    if names is None:
+        names = labels if labels and "names" not in options else darknet.read_names(path)
     if labels and len(labels) != len(names):
         raise InputError(f"{path}: {len(labels)} labels and {len(names)} names, expected the same number")
     keys = {each: key for key, each in DATA_SPLITS.items() if key in options}
@@ -151,6 +143,10 @@ def _open_darknet(path: Path, names: tuple[str, ...] | None, split: str | None) 
     difficult: dict[Path, Path] = {}
     if "difficult" in options:
         difficult = darknet.read_difficult(find("difficult"), splits.get("val", ()))
+    findings: tuple[Finding, ...] = ()
+    if (count := options.get("classes", str(len(names)))) != str(len(names)):
+        text = f"classes is {count}, but there are {len(names)} names; the names determine the classes"
+        findings = (Finding(kind="class count", place=str(path), text=text),)
     return Dataset(
         source=path,
         names=names,
@@ -160,20 +156,6 @@ def _open_darknet(path: Path, names: tuple[str, ...] | None, split: str | None) 
         options=options,
         findings=findings,
     )
-
-
-def _data_names(
-    path: Path, options: Mapping[str, str], names: tuple[str, ...] | None, find: Callable[[str], Path]
-) -> tuple[tuple[str, ...], tuple[Finding, ...]]:
-    if names is None:
-        if "names" not in options:
-            raise InputError(f"{path}: no 'names', expected names = <file with one class name per line>")
-        names = darknet.read_names(find("names"))
-    count = options.get("classes", str(len(names)))
-    if count != str(len(names)):
-        text = f"classes is {count}, but there are {len(names)} names; the names determine the classes"
-        return names, (Finding(kind="class count", place=str(path), text=text),)
-    return names, ()
 
 
 def _open_list(path: Path, names: tuple[str, ...] | None) -> Dataset:
@@ -259,7 +241,9 @@ def _open_ultralytics(path: Path, names: tuple[str, ...] | None, split: str | No
             tuple(base / written for written in (place, place.removeprefix("../")) for base in bases)
             for place in entries[each]
         ]
-        found = (_list_or_folder(_first_existing(list(dict.fromkeys(paths)), f"{path}: {each}")) for paths in tried)
+        found = (
+            _list_or_folder(darknet.first_existing(list(dict.fromkeys(paths)), f"{path}: {each}")) for paths in tried
+        )
         splits[each] = tuple(image for images in found for image in images)
     return Dataset(source=path, names=names or own_names, splits=splits, read=darknet.TextLabels())
 

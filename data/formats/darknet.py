@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 import posixpath
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import NamedTuple
@@ -160,6 +160,11 @@ def _text_if_there(path: Path) -> str | None:
     return data.decode(encoding_of(data), "replace")
 
 
+def read_data(path: str | Path) -> dict[str, str]:
+    """Read the options of a `.data` file. Raises InputError."""
+    return parse_data(read_text(path, "data", paths=True), str(path))
+
+
 def parse_data(text: str, place: str) -> dict[str, str]:
     """Parse the options of a `.data` file. The first value of a repeated key is used, as in the original (option_find)."""
     options: dict[str, str] = {}
@@ -189,18 +194,24 @@ def candidates(entry: str, folder: Path) -> tuple[Path, ...]:
     return tuple(dict.fromkeys(base / each for each in entries for base in (Path(), folder, folder.parent)))
 
 
+def first_existing(tried: Collection[Path], what: str) -> Path:
+    """Return the first path that exists. Raises InputError, calling it `what`, if there is none."""
+    for path in tried:
+        if exists(path):
+            return path
+    raise InputError(f"{what}: no such file or folder; tried {', '.join(map(str, tried))}")
+
+
 def read_names(path: str | Path) -> tuple[str, ...]:
     """Read class names, in order of class id, from a names file, or from the one that a .data file refers to.
 
     The latter is searched for as by `candidates`. Raises InputError if it is missing or empty.
     """
-    if Path(path).suffix == ".data":
-        options = parse_data(read_text(path, "data file"), str(path))
+    if Path(path).suffix.lower() == ".data":
+        options = read_data(path)
         if "names" not in options:
             raise InputError(f"{path}: no 'names', expected names = <file with one class name per line>")
-        path = next(
-            (each for each in candidates(options["names"], Path(path).parent) if exists(each)), options["names"]
-        )
+        path = first_existing(candidates(options["names"], Path(path).parent), f"{path}: names")
     names = tuple(line.strip() for line in read_text(path, "names").rstrip().splitlines())
     if not names:
         raise InputError(f"{path}: no names, expected one class name per line")
