@@ -44,9 +44,9 @@ _OUT = "file to write; its extension is the format: .weights, .pt, .safetensors"
 
 
 class Command(Protocol):
-    """Flags of one command; `run` executes it and returns the exit code."""
+    """Flags of one command; `run` executes it and may return an exit code."""
 
-    def run(self) -> int: ...
+    def run(self) -> int | None: ...
 
 
 def parse_arguments(arguments: Sequence[str] | None) -> Command:
@@ -61,7 +61,7 @@ def parse_arguments(arguments: Sequence[str] | None) -> Command:
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    return parse_arguments(arguments).run()
+    return parse_arguments(arguments).run() or EXIT_OK
 
 
 Commands: TypeAlias = "argparse._SubParsersAction[argparse.ArgumentParser]"
@@ -81,7 +81,7 @@ class Labels:
     val: float | None
     copy: bool
 
-    def run(self) -> int:
+    def run(self) -> None:
         dataset = open_data(self.source, names=self.names)
         if self.val is not None:
             dataset = hold_out(dataset, self.val)
@@ -89,7 +89,6 @@ class Labels:
         print(f"{written.labels} labels of {written.images} images: {', '.join(map(str, written.files))}")
         for what, count in written.not_converted.items():
             print(f"not converted: {count} {what}")
-        return EXIT_OK
 
 
 def _add_labels(commands: Commands) -> None:
@@ -137,7 +136,7 @@ class Weights(_Source):
     names: str | None
     clear: bool
 
-    def run(self) -> int:
+    def run(self) -> None:
         network, names = self.load(self.out, self.out_cfg)
         if self.clear:
             network.seen = 0
@@ -146,7 +145,6 @@ class Weights(_Source):
             network.plan.cfg.write(self.out_cfg)
         count, layers = network.plan.parameters, len(network.plan.steps)
         print(f"{self.out}: {count:,} weights of {layers} layers, seen {network.seen}")
-        return EXIT_OK
 
     def _names(self, network: Network) -> tuple[str, ...]:
         """Return the names of --names; for a detector, there must be as many as classes."""
@@ -173,7 +171,7 @@ class Partial(_Source):
     layers: int
     out: str | None
 
-    def run(self) -> int:
+    def run(self) -> None:
         out = self.out or f"{Path(self.weights).stem}.conv.{self.layers}"
         network, _ = self.load(out)
         count = len(network.plan.steps)
@@ -182,7 +180,6 @@ class Partial(_Source):
         network.seen = 0  # cleared by darknet.c partial, so that training starts at iteration 0
         save_weights(network, out, cutoff=self.layers)
         print(f"{out}: the first {self.layers} of {count} layers")
-        return EXIT_OK
 
 
 def _add_partial(commands: Commands) -> None:
@@ -202,13 +199,12 @@ class Fold(_Source):
     out: str
     out_cfg: str
 
-    def run(self) -> int:
+    def run(self) -> None:
         network, names = self.load(self.out, self.out_cfg)
         fused = without_batch_norm(network)
         save_model(fused, self.out, names)
         fused.plan.cfg.write(self.out_cfg)
         print(f"{self.out}, {self.out_cfg}: {network.plan.parameters - fused.plan.parameters:,} weights fewer")
-        return EXIT_OK
 
 
 def _add_fold(commands: Commands) -> None:
@@ -267,15 +263,14 @@ class Fetch:
     url: str | None
     sha256: str | None
 
-    def run(self) -> int:
+    def run(self) -> None:
         if self.name is None:
             print(listing())
-            return EXIT_OK
+            return
         published = find_published(self.name)
         url, path = self.url or published.url, Path(self.out) / published.file
         download(url, path, published.about, self.sha256)
         print(f"{path}: {path.stat().st_size:,} bytes, SHA-256 {file_sha256(path)}; its cfg is {published.cfg}")
-        return EXIT_OK
 
 
 def _add_fetch(commands: Commands) -> None:

@@ -15,7 +15,7 @@ from darknet_cli.network import stderr
 from utils.cli import EXIT_FAILED, EXIT_OK, as_typed, run_script, script_parser
 
 BAD_INPUT = EXIT_FAILED  # the original's exit code for all errors
-COMMANDS: dict[str, Callable[[Words], int]] = {
+COMMANDS: dict[str, Callable[[Words], int | None]] = {  # their exit code; None: EXIT_OK
     "detect": detect.detect,
     "detector test": detect.detect_images,
     "detector demo": demo.demo,
@@ -66,7 +66,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     command = COMMANDS.get(" ".join(words[:2])) or COMMANDS.get(words[0])
     if command is None:
         raise refusal(words)
-    return command(parsed)
+    return command(parsed) or EXIT_OK
 
 
 if __name__ == "__main__":

@@ -143,7 +143,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         raise InputError(f"--out {flags.out}: is a folder, expected a file name without extension")
     paths = {kind: base.with_name(base.name + FORMATS[kind][0]) for kind in flags.include}
     if flags.int8:
-        return _export_int8(flags, network.fold(), options, names, paths)
+        _export_int8(flags, network.fold(), options, names, paths)
+        return EXIT_OK
     checks = [] if flags.no_check else expected(network, options)
     network.fold()
     for kind, path in paths.items():
@@ -159,7 +160,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def _export_int8(
     flags: ExportFlags, network: Network, options: ExportOptions, names: tuple[str, ...], paths: dict[str, Path]
-) -> int:
+) -> None:
     """Write 8-bit models, each only if its measured quality is close enough to that of the network."""
     assert flags.data is not None
     data = Int8Data.open(flags.data, flags.calib_images, names=flags.names)
@@ -179,7 +180,6 @@ def _export_int8(
             opener(target, _CPU)
         change = f"{wanted.metric} {wanted.value:.2%}, in 8 bits {found.value:.2%}"
         print(f"{path}: {_megabytes(path):.1f} MB, {change}, calibrated on {len(data.images)} images")
-    return EXIT_OK
 
 
 def _judge_quality(path: Path, wanted: Quality, found: Quality, flags: ExportFlags) -> None:

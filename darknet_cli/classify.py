@@ -22,10 +22,10 @@ from inference.results import best_classes
 from utils.errors import InputError, RunError
 
 
-def classify(words: Words) -> int:
+def classify(words: Words) -> None:
     """`classify CFG WEIGHTS [IMAGE]`: `classifier predict` with cfg/imagenet1k.data and the five best classes."""
     flags = {**words.flags, "-t": 5}
-    return predict(Words(("classifier", "predict", "cfg/imagenet1k.data", *words.words[1:]), flags))
+    predict(Words(("classifier", "predict", "cfg/imagenet1k.data", *words.words[1:]), flags))
 
 
 def _opened(words: Words, *, as_training: bool = False) -> tuple[Classifier, Mapping[str, str]]:
@@ -37,7 +37,7 @@ def _opened(words: Words, *, as_training: bool = False) -> tuple[Classifier, Map
     return model, options
 
 
-def predict(words: Words) -> int:
+def predict(words: Words) -> None:
     """`classifier predict DATA CFG WEIGHTS [IMAGE] [-t N]` (predict_classifier)."""
     model, options = _opened(words)
     classes = int(option(options, "classes", "2"))
@@ -71,10 +71,9 @@ def predict(words: Words) -> int:
             stdout(f"{class_id}, {names[class_id]}: {probabilities[class_id]:f}, parent: {above} \n")
     if unreadable:
         raise RunError(f"{unreadable} images could not be read; bad.list names them")
-    return 0
 
 
-def valid(words: Words) -> int:
+def valid(words: Words) -> None:
     """`classifier valid DATA CFG WEIGHTS` (validate_classifier_single)."""
     model, options = _opened(words)
     stdout(" TOP calculation...\n")
@@ -82,17 +81,15 @@ def valid(words: Words) -> int:
     predictions, _ = measured_accuracy(model, images, options, "\n{}")
     stderr("")
     require_complete(images, predictions)
-    return 0
 
 
-def valid10(words: Words) -> int:
+def valid10(words: Words) -> None:
     """`classifier valid10 DATA CFG WEIGHTS` (validate_classifier_10): the sum over ten crops of each image."""
     model, options = _opened(words, as_training=True)
     images = read_list(Path(option(options, "valid", "data/train.list")))
     ten_crops = TenCropClassifier(model.network, model.device, names=model.names)
     predictions, _ = measured_accuracy(ten_crops, images, options, "{}\n")
     require_complete(images, predictions)
-    return 0
 
 
 def measured_accuracy(

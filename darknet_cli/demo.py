@@ -59,7 +59,7 @@ class Speed:
             self._start, self._frames = after, 0
 
 
-def demo(words: Words) -> int:
+def demo(words: Words) -> None:
     """`detector demo DATA CFG WEIGHTS [VIDEO]` or `-c N` (demo.c demo)."""
     options = read_data(words.at(2, "the .data file"))
     stdout("Demo\n")
@@ -103,7 +103,6 @@ def demo(words: Words) -> int:
         if request.made:
             raise KeyboardInterrupt
         outputs.close()
-    return 0
 
 
 def _names(model: Model, options: Mapping[str, str], cfg: str) -> tuple[str, ...]:
@@ -223,7 +222,7 @@ class _Outputs:
             self._entries.close()
 
 
-def classifier_demo(words: Words) -> int:
+def classifier_demo(words: Words) -> None:
     """`classifier demo DATA CFG WEIGHTS [VIDEO]` or `-c N` (classifier.c demo_classifier)."""
     options = read_data(words.at(2, "the .data file"))
     stdout("Classifier Demo\n")
@@ -260,7 +259,6 @@ def classifier_demo(words: Words) -> int:
             count += 1
             if (spent := time.perf_counter() - start) >= 3:
                 mean, count, start = count / spent, 0, time.perf_counter()
-    return 0
 
 
 def _black(model: Model) -> Iterator[Frame]:

@@ -32,17 +32,17 @@ _IMTEST_GRAY = (0.587, 0.299, 0.114)  # for R, G and B: the original swaps the f
 _IMTEST_CHANGES = ((0.1, 1.5, 1.5), (-0.1, 0.66666, 0.66666), (0.1, 1.5, 0.66666), (0.1, 0.66666, 1.5))
 
 
-def detect(words: Words) -> int:
+def detect(words: Words) -> None:
     """`detect CFG WEIGHTS [IMAGE]`: `detector test` with cfg/coco.data and -thresh 0.24 (darknet.c)."""
     test = Words(("detector", "test", "cfg/coco.data", *words.words[1:]), {**_NO_FLAGS, **words.flags})
-    return detect_images(test)
+    detect_images(test)
 
 
 _NO_FLAGS = {"-letter_box": False, "-out": None, "-save_labels": False, "-benchmark_layers": False}
 
 
-def detect_images(words: Words) -> int:
-    """`detector test DATA CFG WEIGHTS [IMAGE]` (detector.c test_detector). Returns 1 if an image could not be read."""
+def detect_images(words: Words) -> None:
+    """`detector test DATA CFG WEIGHTS [IMAGE]` (detector.c test_detector). Raises RunError if an image could not be read."""
     options = read_data(words.at(2, "the .data file"))
     model, image = open_printed(words, options), words.get(5)
     names = model.names
@@ -80,7 +80,6 @@ def detect_images(words: Words) -> int:
             entries.close()
     if unreadable:
         raise RunError(f"{unreadable} images could not be read; bad.list names them")
-    return 0
 
 
 def prompted() -> Iterator[str]:
@@ -103,15 +102,14 @@ def save_jpeg(path: str, image: NDArray[np.uint8]) -> None:
         stream.write(jpeg(image, _QUALITY))
 
 
-def show(image: NDArray[np.uint8], milliseconds: int = 0) -> bool:
-    """Show the image in a window until a key is pressed (0) or for some time; return False without a screen."""
+def show(image: NDArray[np.uint8], milliseconds: int = 0) -> None:
+    """Show the image in a window until a key is pressed (0) or for some time; warn once if there is no screen."""
     with suppress(cv2.error):
         if has_screen():
             cv2.imshow("predictions", image[:, :, ::-1])
             cv2.waitKey(milliseconds)
-            return True
+            return
     _warn_no_screen()
-    return False
 
 
 @cache
@@ -119,7 +117,7 @@ def _warn_no_screen() -> None:
     stderr("there is no screen for a window; -dont_show leaves it out")
 
 
-def imtest(words: Words) -> int:
+def imtest(words: Words) -> None:
     """`imtest IMAGE` and `test IMAGE`: print the L2 norm; save the image, grey and in four other colours (image.c test_resize)."""
     path = words.at(1, "the image")
     try:
@@ -135,4 +133,3 @@ def imtest(words: Words) -> int:
     for name, each in images.items():
         stderr(f"saving {name}.jpg")
         save_jpeg(f"{name}.jpg", each)
-    return 0

@@ -60,7 +60,7 @@ def _predicted(model: Detector, images: Sequence[Path], nms: NmsOptions) -> Pred
     return predictions
 
 
-def map_table(words: Words) -> int:
+def map_table(words: Words) -> None:
     """`detector map DATA CFG WEIGHTS` (detector.c validate_detector_map)."""
     options = read_data(words.at(2, "the .data file"))
     valid = option(options, "valid", "data/train.txt")
@@ -69,7 +69,6 @@ def map_table(words: Words) -> int:
         model, Path(valid), options, thresh=words["-thresh"], iou_thresh=words["-iou_thresh"], points=words["-points"]
     )
     require_complete(images, predictions)
-    return 0
 
 
 def measured_map(
@@ -100,7 +99,7 @@ def _detector(words: Words, options: Mapping[str, str]) -> Detector:
     return model
 
 
-def recall(words: Words) -> int:
+def recall(words: Words) -> None:
     """`detector recall DATA CFG WEIGHTS` (detector.c validate_detector_recall): recall of proposals of any class, by plain NMS."""
     options = read_data(words.at(2, "the .data file"))
     valid = option(options, "valid", "data/train.txt")
@@ -135,7 +134,6 @@ def recall(words: Words) -> int:
              f"IOU: {means[0]}%\tRecall:{means[1]}%")  # fmt: skip
     if unreadable:
         raise RunError(f"{unreadable} of {len(images)} images could not be read; bad.list names them")
-    return 0
 
 
 _KITTI = ("car", "pedestrian", "cyclist")
@@ -143,7 +141,7 @@ _BDD = ("bike", "bus", "car", "motor", "person", "rider", "traffic light", "traf
 _Image = tuple[int, Path, tuple[int, int], Detections]  # number in the list, path, size, boxes in the original's order
 
 
-def valid(words: Words) -> int:
+def valid(words: Words) -> None:
     """`detector valid DATA CFG WEIGHTS` (detector.c validate_detector): result files in the format of eval=."""
     options = read_data(words.at(2, "the .data file"))
     images_of = option(options, "valid", "data/train.list")
@@ -164,7 +162,6 @@ def valid(words: Words) -> int:
     found = [(index, images[index], size_wh, _listed(boxes)) for index, size_wh, boxes in rows]
     _WRITERS.get(kind, _write_voc)(folder, words["-out"], found, model.names)
     require_complete(images, predictions)
-    return 0
 
 
 def _listed(found: Detections) -> Detections:
@@ -240,7 +237,7 @@ _WRITERS: dict[str, Callable[[Path, str | None, Sequence[_Image], Sequence[str]]
 }
 
 
-def calc_anchors(words: Words) -> int:
+def calc_anchors(words: Words) -> None:
     """`detector calc_anchors DATA -num_of_clusters N -width W -height H [-show]` (detector.c calc_anchors)."""
     count, width, height = words["-num_of_clusters"], words["-width"], words["-height"]
     stdout(f"\n num_of_clusters = {count}, width = {width}, height = {height} \n")
@@ -281,7 +278,6 @@ def calc_anchors(words: Words) -> int:
         cloud = _cloud(np.array(sizes), anchors, (width, height))
         save_image("cloud.png", cloud)
         show(cloud)
-    return 0
 
 
 def _cloud(sizes: NDArray[np.float64], anchors: NDArray[np.float64], size_wh: tuple[int, int]) -> NDArray[np.uint8]:

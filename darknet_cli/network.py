@@ -18,7 +18,7 @@ from models.heads.base import BoxSection
 from models.network import Network
 from models.plan import Plan, read_plan
 from models.summary import layer_table
-from models.weights import Header, read_header
+from models.weights import read_header
 from utils.errors import InputError, RunError
 
 # enum LAYER_TYPE of darknet.h, by the first name of the section here; "" for types without a section.
@@ -91,11 +91,11 @@ def print_network(cfg: str, *, batch: int | None = 1, train: bool = False) -> Pl
     return plan
 
 
-def print_weights(plan: Plan, path: str | None) -> Header:
-    """Print the lines about a weights file and return its header; without a file, warn about random weights."""
+def print_weights(plan: Plan, path: str | None) -> None:
+    """Print the lines about a weights file; without a file, warn about random weights."""
     if path is None:
         stderr("no weights file is named: the weights are random")
-        return Header()
+        return
     try:
         with Path(path).open("rb") as stream:
             header = read_header(stream, Path(path))
@@ -105,7 +105,6 @@ def print_weights(plan: Plan, path: str | None) -> Header:
     seen, bits = header.seen, 64 if header.wide else 32
     stdout(f"\n seen {bits}, trained: {seen // 1000:.0f} K-images ({seen // 64000:.0f} Kilo-batches_64) \n")
     stderr(f"Done! Loaded {len(plan.steps)} layers from weights-file ")
-    return header
 
 
 def print_heads(plan: Plan) -> None:

@@ -68,7 +68,7 @@ def _save_trained(network: Network, path: str) -> None:
     _save(network, path)
 
 
-def partial(words: Words) -> int:
+def partial(words: Words) -> None:
     """`partial CFG WEIGHTS OUT N`: the first N layers."""
     number = words.at(4, "the number of layers")
     if not number.isdecimal():
@@ -77,11 +77,10 @@ def partial(words: Words) -> int:
     network = _network(plan, words.words[2], cutoff=min(int(number), len(plan.steps)))
     network.seen = 0
     _save(network, words.words[3], cutoff=int(number))
-    return 0
 
 
 @torch.no_grad()
-def average(words: Words) -> int:
+def average(words: Words) -> None:
     """`average CFG OUT WEIGHTS...`: convolutions, and weights and biases of [connected]; the rest is from the first file."""
     first = words.at(3, "a weights file")
     plan = print_network(words.words[1], batch=None, train=True)
@@ -96,7 +95,6 @@ def average(words: Words) -> int:
         for tensor in _averaged(total, step).values():
             tensor *= float(np.float32(1 / (len(words.words) - 3)))
     _save_trained(total, words.words[2])
-    return 0
 
 
 def _averaged(network: Network, step: Step) -> dict[StoredKind, Tensor]:
@@ -106,14 +104,13 @@ def _averaged(network: Network, step: Step) -> dict[StoredKind, Tensor]:
     return {k: v for k, v in found.items() if _is(step, "convolutional") or k in ("biases", "weights")}
 
 
-def _rewriting(edit: Callable[[Network], Network]) -> Callable[[Words], int]:
+def _rewriting(edit: Callable[[Network], Network]) -> Callable[[Words], None]:
     """Return a command `NAME CFG WEIGHTS OUT` that writes what `edit` makes of the network."""
 
     @torch.no_grad()
-    def command(words: Words) -> int:
+    def command(words: Words) -> None:
         out = words.at(3, "the file to write")
         _save_trained(edit(_opened(words)), out)
-        return 0
 
     return command
 
@@ -197,7 +194,7 @@ _PARTS = {  # printed parts of a recurrent layer: name, index among its connecte
 }
 
 
-def statistics(words: Words) -> int:
+def statistics(words: Words) -> None:
     """`statistics CFG WEIGHTS`: statistics of connected layers with batch normalisation; every layer ends with an empty line."""
     network = _opened(words)
     for step in network.plan.steps:
@@ -215,7 +212,6 @@ def statistics(words: Words) -> int:
                 shown = (("Scales", scales), ("Biases", biases), ("Weights", weights.flatten()[: len(scales)]))
                 stdout("".join(f"{title} {_described(values)}\n" for title, values in shown))
         stdout("\n")
-    return 0
 
 
 def _described(values: Tensor) -> str:
@@ -224,7 +220,7 @@ def _described(values: Tensor) -> str:
     return f"MSE: {float(squares.sqrt()):.6f}, Mean: {float(mean):.6f}, Variance: {float(variance):.6f}"
 
 
-def ops(words: Words) -> int:
+def ops(words: Words) -> None:
     """`ops CFG`: two operations per weight and position of convolutions (ignoring groups), two per connection."""
     total = 0
     for step in print_network(words.at(1, "the cfg file"), batch=None, train=True).steps:
@@ -234,10 +230,9 @@ def ops(words: Words) -> int:
         elif _is(step, "connected", "rnn", "gru", "lstm"):
             total += 2 * step.cost.weights
     stdout(f"Floating Point Operations: {total}\nFloating Point Operations: {total / 1e9:.2f} Bn\n")
-    return 0
 
 
-def speed(words: Words) -> int:
+def speed(words: Words) -> None:
     """`speed CFG [N]`: time N evaluations (default 1000) of a network with random weights, one image at a time."""
     number = words.get(2) or "0"
     if not number.isdecimal():
@@ -258,4 +253,3 @@ def speed(words: Words) -> int:
     stdout(
         f"\n{count} evals, {seconds:f} Seconds\nSpeed: {seconds / count:f} sec/eval\nSpeed: {count / seconds:f} Hz\n"
     )
-    return 0
