@@ -1,14 +1,12 @@
-"""Ordered iterators that threads run a few items ahead of the consumer, and a thread that consumes items."""
+"""Ordered iterators that threads run a few items ahead of the consumer."""
 
 from __future__ import annotations
 
 import os
-import queue
-import threading
 from collections import deque
-from collections.abc import Callable, Generator, Iterable, Iterator
+from collections.abc import Callable, Generator, Iterable
 from concurrent.futures import Future, ThreadPoolExecutor
-from typing import Any, Generic, TypeVar
+from typing import Any, TypeVar
 
 import torch
 
@@ -61,40 +59,3 @@ def prefetch(items: Iterable[T], ahead: int) -> Generator[T, None, None]:
         pool.shutdown(cancel_futures=True)
         if isinstance(iterator, Generator):
             iterator.close()
-
-
-class Consumer(Generic[T]):
-    """A thread that runs `consume` on the items passed to `put`, up to `most` of which wait.
-
-    error: what `consume` raised; `put` raises it again, and items that wait are dropped.
-    """
-
-    def __init__(self, consume: Callable[[Iterator[T]], None], most: int, name: str) -> None:
-        self.error: Exception | None = None
-        self._queue: queue.Queue[T | None] = queue.Queue(most)
-        self._thread = threading.Thread(target=self._run, args=(consume,), name=name, daemon=True)
-        self._thread.start()
-
-    def put(self, item: T) -> None:
-        """Queue an item, waiting while the queue is full."""
-        if self.error is not None:
-            raise self.error
-        self._queue.put(item)
-
-    def finish(self) -> None:
-        """Wait until all items have been consumed."""
-        self._queue.put(None)
-        self._thread.join()
-
-    def _run(self, consume: Callable[[Iterator[T]], None]) -> None:
-        items = self._items()
-        try:
-            consume(items)
-        except Exception as error:
-            self.error = error
-            for _ in items:  # so that `put` never waits for this thread
-                pass
-
-    def _items(self) -> Iterator[T]:
-        while (item := self._queue.get()) is not None:
-            yield item

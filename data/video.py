@@ -17,7 +17,7 @@ import cv2
 import numpy as np
 
 from data.image import Image
-from data.prefetch import Consumer
+from utils.background import Consumer
 from utils.errors import InputError, RunError
 from utils.files import is_file, publish
 from utils.packages import is_installed

@@ -17,7 +17,6 @@ from numpy.typing import NDArray
 
 from data.frames import Failure, Frame, is_video
 from data.image import WRITABLE_SUFFIXES, save_image
-from data.prefetch import Consumer
 from data.video import VideoWriter
 from inference.journal import Journal
 from inference.results import (
@@ -31,6 +30,7 @@ from inference.results import (
     label_text,
     save_crops,
 )
+from utils.background import Consumer
 from utils.draw import annotate
 from utils.errors import InputError, RunError
 from utils.files import exists, write_text

@@ -416,7 +416,7 @@ def test_ctrl_c_in_the_middle_of_a_queue(
                 signal.raise_signal(signal.SIGINT)
             super()._put(item)
 
-    monkeypatch.setattr("data.prefetch.queue.Queue", Interrupted)
+    monkeypatch.setattr("utils.background.queue.Queue", Interrupted)
     code, folder = run(model, tmp_path, "--source", str(video(tmp_path / "clip.mp4", 400)), "--save-json")
     assert code == 130 and "; interrupted" in capsys.readouterr().out
     assert {each["frame"] for each in json.loads((folder / "results.json").read_text())} == {0, 1, 2, 3}
