@@ -6,7 +6,6 @@ import time
 from collections.abc import Generator, Iterable, Iterator, Sequence
 from contextlib import closing
 from dataclasses import dataclass
-from itertools import islice
 from pathlib import Path
 from typing import Generic, TypeVar
 
@@ -78,44 +77,41 @@ def batches_of(
         start = time.perf_counter()
         return _Fitted(frame, *preprocess(frame.image), time.perf_counter() - start)
 
-    fitted: list[_Fitted[Frame]] = []
-    failures: list[Failure] = []
-    with closing(map_ahead(fit, frames, ahead)) as read:
-        for each in read:
-            if isinstance(each, Failure):
-                failures.append(each)
-                continue
-            fitted.append(each)
-            if len(fitted) == batch_size:
-                yield _batch(fitted, failures)
-                fitted, failures = [], []
-    if fitted or failures:
-        yield _batch(fitted, failures)
+    with closing(map_ahead(fit, frames, ahead)) as found:
+        yield from _grouped(found, batch_size)
 
 
-class ImageLoader:
-    """Iterable over Batch[int] of image files. Threads read ahead; decoding and resizing release the GIL.
+def batches_of_files(
+    images: Sequence[Path], preprocess: Preprocessing, *, batch_size: int = 16, workers: int = 2
+) -> Generator[Batch[int], None, None]:
+    """Yield batches of image files, by their index. Threads read ahead; decoding and resizing release the GIL.
 
     workers: number of threads, at least 1.
     """
 
-    def __init__(
-        self, images: Sequence[Path], preprocess: Preprocessing, *, batch_size: int = 16, workers: int = 2
-    ) -> None:
-        self.images, self.preprocess = images, preprocess
-        self.batch_size, self.workers = batch_size, max(1, workers)
-
-    def __iter__(self) -> Iterator[Batch[int]]:
-        ahead = self.batch_size * (1 + _BATCHES_AHEAD)
-        with closing(map_ahead(self._read, range(len(self.images)), ahead, self.workers)) as images:
-            while read := list(islice(images, self.batch_size)):
-                fitted = [each for each in read if not isinstance(each, Failure)]
-                yield _batch(fitted, [each for each in read if isinstance(each, Failure)])
-
-    def _read(self, index: int) -> _Fitted[int] | Failure:
+    def read(index: int) -> _Fitted[int] | Failure:
         start = time.perf_counter()
         try:
-            image = read_image(self.images[index])
+            image = read_image(images[index])
         except InputError as error:
-            return Failure(path=str(self.images[index]), reason=str(error))
-        return _Fitted(index, *self.preprocess(image), time.perf_counter() - start)
+            return Failure(path=str(images[index]), reason=str(error))
+        return _Fitted(index, *preprocess(image), time.perf_counter() - start)
+
+    ahead = batch_size * (1 + _BATCHES_AHEAD)
+    with closing(map_ahead(read, range(len(images)), ahead, max(1, workers))) as found:
+        yield from _grouped(found, batch_size)
+
+
+def _grouped(found: Iterable[_Fitted[T] | Failure], batch_size: int) -> Iterator[Batch[T]]:
+    fitted: list[_Fitted[T]] = []
+    failures: list[Failure] = []
+    for each in found:
+        if isinstance(each, Failure):
+            failures.append(each)
+            continue
+        fitted.append(each)
+        if len(fitted) == batch_size:
+            yield _batch(fitted, failures)
+            fitted, failures = [], []
+    if fitted or failures:
+        yield _batch(fitted, failures)

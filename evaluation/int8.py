@@ -13,7 +13,7 @@ import torch
 from tqdm import tqdm
 
 from data.annotations import Dataset
-from data.batches import ImageLoader
+from data.batches import batches_of_files
 from data.evaluation_set import make_classification_set, make_evaluation_set
 from data.sources import open_data
 from evaluation.metrics.darknet import SCORE_THRESH
@@ -75,8 +75,8 @@ def calibrate(network: Network, options: ExportOptions, data: Int8Data) -> Range
     size = options.batch or 1
     total, batches = np.zeros((len(names), 2)), 0
     preprocessing = model_of(copy.deepcopy(network), torch.device("cpu")).preprocessing()
-    loader = ImageLoader(data.images, preprocessing, batch_size=size)
-    for batch in tqdm(loader, desc="calibration", unit="batch"):
+    loaded = batches_of_files(data.images, preprocessing, batch_size=size)
+    for batch in tqdm(loaded, desc="calibration", unit="batch"):
         for failure in batch.failures:
             raise InputError(f"calibration image {failure.reason}")
         places = np.arange(size) % len(batch.items)  # fill up the last batch by repeating images

@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from tqdm import tqdm
 
-from data.batches import ImageLoader
+from data.batches import batches_of_files
 from data.evaluation_set import ClassificationSet, EvaluationSet
 from evaluation.metrics.accuracy import Accuracy
 from evaluation.metrics.darknet import NMS_THRESH, SCORE_THRESH
@@ -128,10 +128,16 @@ def predict_images(
     predictions = Predictions(found={options: [] for options in nms})
     statistics = predictions.statistics
     model.expect(len(images), parallel=True)
-    loader = ImageLoader(images, model.preprocessing(letter_box, kernel), batch_size=batch_size, workers=workers)
-    steps = model.run(loader, nms, statistics, augment=augment, warm_up=interactive, parallel=True)
+    preprocessing = model.preprocessing(letter_box, kernel)
+    batches = batches_of_files(images, preprocessing, batch_size=batch_size, workers=workers)
+    steps = model.run(batches, nms, statistics, augment=augment, warm_up=interactive, parallel=True)
     bar = tqdm(total=len(images), unit="img", desc="{}x{}".format(*model.size_wh), disable=not interactive)
-    with stop_request() if interactive else nullcontext(StopRequest()) as request, closing(steps), bar:
+    with (
+        stop_request() if interactive else nullcontext(StopRequest()) as request,
+        closing(batches),
+        closing(steps),
+        bar,
+    ):
         for step in steps:
             predictions.indices += step.batch.items
             predictions.sizes_wh += [letterbox.image_wh for letterbox in step.batch.letterboxes]

@@ -11,7 +11,7 @@ from typing import Any
 
 import torch
 
-from data.batches import ImageLoader
+from data.batches import batches_of_files
 from data.evaluation_set import ClassificationSet, EvaluationSet
 from evaluation.metrics.accuracy import Accuracy
 from evaluation.metrics.darknet import SCORE_THRESH
@@ -216,9 +216,9 @@ def calibrated(
     for norm in norms:
         norm.train()
         norm.processes = Processes()
-    loader = ImageLoader(images, preprocess, batch_size=batch, workers=workers)
+    batches = batches_of_files(images, preprocess, batch_size=batch, workers=workers)
     with torch.no_grad():
-        for count, loaded in enumerate((each for each in loader if each.items), start=1):
+        for count, loaded in enumerate((each for each in batches if each.items), start=1):
             for norm in norms:
                 norm.momentum = 1 / count  # makes the rolling value the mean over all batches so far
                 norm.start_batch()

@@ -14,7 +14,7 @@ import pytest
 from numpy.typing import NDArray
 
 from data import image as image_module
-from data.batches import ImageLoader
+from data.batches import batches_of_files
 from data.frames import Failure, Frame, open_frames
 from data.image import image_header, image_size, read_image
 from data.image_cache import DISK, RAM, CacheOptions, open_cache
@@ -134,7 +134,7 @@ def test_images_are_turned_upright_everywhere(orientation: int, tmp_path: Path) 
     assert isinstance(frame, Frame) and (frame.image == upright).all()
     cache = open_cache([path], 3, CacheOptions(kind=RAM, folder=tmp_path))
     assert cache is not None and (np.asarray(cache[0]) == upright).all()
-    (batch,) = ImageLoader([path], Preprocessing(network_wh=(WIDTH, HEIGHT)))
+    (batch,) = batches_of_files([path], Preprocessing(network_wh=(WIDTH, HEIGHT)))
     assert batch.letterboxes[0].image_wh == upright.shape[1::-1]
 
 
