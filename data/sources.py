@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Collection, Iterable
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -141,7 +141,7 @@ def _open_darknet(path: Path, names: tuple[str, ...] | None, split: str | None) 
     if not splits:
         raise InputError(f"{path}: none of {', '.join(DATA_SPLITS)}, expected at least one list of images")
     difficult: dict[Path, Path] = {}
-    if "difficult" in options:
+    if "difficult" in options and (split is None or "val" in splits):
         difficult = darknet.read_difficult(find("difficult"), splits.get("val", ()))
     findings: tuple[Finding, ...] = ()
     if (count := options.get("classes", str(len(names)))) != str(len(names)):
