@@ -241,7 +241,7 @@ class Worker:
         arguments = detect.parse_arguments([*self._flags, "--source", source, "--no-save"])
         start = time.perf_counter()
         with contextlib.closing(open_frames(source)) as frames, detect.Recorder(Path(), arguments) as recorder:
-            found = detect.run(self._model, frames, recorder, arguments, StopRequest())
+            found = detect.run(self._model, frames, recorder, arguments, None, StopRequest())
         seconds = time.perf_counter() - start
         return f"{seconds / found.images} {sum(found.objects.values()) / found.images}"
 
