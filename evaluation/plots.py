@@ -35,10 +35,10 @@ def plot_curve(
     if len(present):
         mean = values[present].mean(axis=0)
         label = names[present[0]] if len(present) == 1 else f"mean of {len(present)} classes"
-        axis.plot(x, mean, linewidth=3, color="tab:blue", label=label)
+        axis.plot(x, mean, linewidth=3, color="black", label=label)
         if y_label == "F1":
             best = int(mean.argmax())
-            axis.axvline(x[best], color="tab:blue", linewidth=1, linestyle=":")
+            axis.axvline(x[best], color="black", linewidth=1, linestyle=":")
             axis.set_title(f"best mean F1 {mean[best]:.2f} at confidence {x[best]:.3f}")
         axis.legend(loc="center left", bbox_to_anchor=(1.01, 0.5), frameon=False)
     axis.set(xlabel=x_label, ylabel=y_label, xlim=(0, 1), ylim=(0, 1.02))
