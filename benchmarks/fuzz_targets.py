@@ -961,9 +961,102 @@ def run_open(name: str) -> None:
 
 def changed_image(draw: Random, files: Sequence[tuple[str, bytes]]) -> tuple[str, bytes]:
     name, data = draw.choice(files)
-    if data.startswith(b"\x89PNG") and draw.random() < 0.6:
-        return name, _in_png(draw, data)
+    change = next((change for magic, change in _IMAGE_CHANGES.items() if data.startswith(magic)), None)
+    if change and draw.random() < 0.6:
+        return name, change(draw, data)
     return name, in_bytes(draw, data, head=draw.choice((16, 64, 256)))
+
+
+_SIDES = (0, 1, 7, 16383, 16384, 32767, 65535)
+
+
+def _in_jpeg(draw: Random, data: bytes) -> bytes:
+    """Change a segment before the pixels; its length fits again, most of the time."""
+    segments, place = [], 2
+    while data[place + 1] != 0xDA:
+        length = int.from_bytes(data[place + 2 : place + 4], "big")
+        segments.append([data[place : place + 2], data[place + 4 : place + 2 + length]])
+        place += 2 + length
+    segment = draw.choice(segments)
+    change = draw.randrange(6)
+    if change < 2:
+        segment[1] = in_bytes(draw, segment[1])[:65533]
+    elif change == 2:
+        for each in segments:
+            if each[0] in (b"\xff\xc0", b"\xff\xc2"):
+                each[1] = each[1][:1] + struct.pack(">HH", draw.choice(_SIDES), draw.choice(_SIDES)) + each[1][5:]
+    elif change == 3:
+        segments[draw.randrange(len(segments))] = list(segment)
+    elif change == 4:
+        segments.remove(segment)
+    else:
+        segment[0] = bytes((0xFF, draw.randint(0xC0, 0xFE)))
+    wrong = draw.choice((0, 0, 0, 0, -3, 1, 60000))
+    parts = (kind + struct.pack(">H", (len(body) + 2 + wrong) % 65536) + body for kind, body in segments)
+    return data[:2] + b"".join(parts) + data[place:]
+
+
+def _in_webp(draw: Random, data: bytes) -> bytes:
+    """Change a chunk, or turn the file into an extended one with another canvas."""
+    chunks, place = [], 12
+    while place + 8 <= len(data):
+        length = int.from_bytes(data[place + 4 : place + 8], "little")
+        chunks.append([data[place : place + 4], data[place + 8 : place + 8 + length]])
+        place += 8 + length + length % 2
+    chunk = draw.choice(chunks)
+    change = draw.randrange(4)
+    if change == 0:
+        chunk[1] = in_bytes(draw, chunk[1], head=16)
+    elif change == 1:
+        chunks.insert(draw.randrange(len(chunks) + 1), list(chunk))
+    elif change == 2:
+        sides = b"".join((draw.choice((0, 23, 65535, 2**24 - 1))).to_bytes(3, "little") for _ in range(2))
+        chunks.insert(0, [b"VP8X", bytes((draw.randrange(256), 0, 0, 0)) + sides])
+    else:
+        chunk[0] = draw.choice((b"VP8 ", b"VP8L", b"ALPH", b"ANIM", b"ANMF", b"ICCP", b"EXIF"))
+    parts = (kind + struct.pack("<I", len(body)) + body + bytes(len(body) % 2) for kind, body in chunks)
+    body = b"WEBP" + b"".join(parts)
+    return b"RIFF" + struct.pack("<I", len(body) if draw.random() < 0.9 else draw.choice((0, 2**32 - 1))) + body
+
+
+def _in_gif(draw: Random, data: bytes) -> bytes:
+    """Change the sizes of the screen or of the first image, flags, or the pixels' code size."""
+    out = bytearray(data)
+    start = 13 + (3 << (data[10] & 7) + 1 if data[10] & 0x80 else 0)
+    first = max(data.find(b"\x2c", start), start)
+    for _ in range(draw.choice((1, 1, 2))):
+        place = draw.choice((6, 8, first + 1, first + 3, first + 5, first + 7))
+        out[place : place + 2] = struct.pack("<H", draw.choice(_SIDES))
+        if draw.random() < 0.3:
+            place = draw.choice((4, 10, 11, first, first + 9, first + 10))
+            out[place : place + 1] = draw.randbytes(1)
+    return bytes(out)
+
+
+def _in_tiff(draw: Random, data: bytes) -> bytes:
+    """Change entries of the first directory: tag, type, count or value."""
+    out = bytearray(data)
+    order = "<" if data[:2] == b"II" else ">"
+    (begin,) = struct.unpack_from(f"{order}I", data, 4)
+    (count,) = struct.unpack_from(f"{order}H", data, begin)
+    for _ in range(draw.choice((1, 1, 2, 3))):
+        entry = begin + 2 + 12 * draw.randrange(count)
+        change = draw.randrange(8)
+        if change == 0:
+            struct.pack_into(
+                f"{order}H", out, entry, draw.choice((254, 256, 258, 259, 273, 277, 279, 317, 322, 324, 339))
+            )
+        elif change == 1:
+            struct.pack_into(f"{order}H", out, entry + 2, draw.randrange(20))
+        elif change == 2:
+            struct.pack_into(f"{order}I", out, entry + 4, draw.choice((0, 1, 2, 1000, 2**31, 2**32 - 1)))
+        elif change == 3:
+            struct.pack_into(f"{order}I", out, 4, draw.choice((0, 4, begin - 2, begin + 1, len(data), 2**32 - 1)))
+        else:
+            struct.pack_into(
+                f"{order}I", out, entry + 8, draw.choice((*_SIDES, 2, 3, 5, 8, 100, begin, 2**31, 2**32 - 1))
+            )
+    return bytes(out)
 
 
 def _in_png(draw: Random, data: bytes) -> bytes:
@@ -991,6 +1084,16 @@ def _in_png(draw: Random, data: bytes) -> bytes:
         struct.pack(">I", len(body)) + name + body + struct.pack(">I", zlib.crc32(name + body)) for name, body in chunks
     )
     return data[:8] + b"".join(parts)
+
+
+_IMAGE_CHANGES: dict[bytes, Callable[[Random, bytes], bytes]] = {
+    b"\x89PNG": _in_png,
+    b"\xff\xd8": _in_jpeg,
+    b"RIFF": _in_webp,
+    b"GIF8": _in_gif,
+    b"II*": _in_tiff,
+    b"MM\0*": _in_tiff,
+}
 
 
 def make_image(draw: Random, seeds: Path, folder: Path) -> Arguments:

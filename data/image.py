@@ -33,6 +33,10 @@ _HEIC_BRANDS = (b"heic", b"heix", b"hevc", b"heim", b"mif1", b"msf1")
 WRITABLE_SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff"})
 MAX_PIXELS = 1 << 28
 """Largest image that is decoded (0.8 GB of RGB): a few kilobytes of PNG can declare any size."""
+_HUGE_PIXELS = 1 << 24
+_PIXELS_PER_BYTE = {b"\xff\xd8": 2048, b"GIF8": 4096}
+"""Most pixels of a huge JPEG or GIF image for each byte of its file. A block of 8x8 pixels in a JPEG file has at least one bit, of
+which this is a quarter; a GIF file has at least 12 bits for 4096 pixels."""
 
 _HEADER_BYTES, _SHOWN_BYTES = 64, 16
 # JPEG's start-of-frame markers: C0..CF except C4 (Huffman tables), C8 (reserved) and CC (arithmetic conditioning).
@@ -229,6 +233,9 @@ def _decode(data: bytes, path: str | Path) -> Image:
     if header is not None and header.size_wh[0] * header.size_wh[1] > MAX_PIXELS:
         width, height = header.size_wh
         raise InputError(f"{path}: image is {width}x{height} pixels, expected at most {MAX_PIXELS} in all")
+    if header is not None and not _pixels_fit(data, header.size_wh):
+        width, height = header.size_wh
+        raise InputError(f"{path}: image is truncated: {len(data)} bytes cannot hold {width}x{height} pixels")
     # OpenCV allocates any length that a chunk declares.
     if data.startswith(b"\x89PNG") and b"IEND" not in _png_chunks(io.BytesIO(data)):
         raise InputError(f"{path}: image is damaged: a chunk of the PNG file claims more bytes than there are")
@@ -243,6 +250,13 @@ def _decode(data: bytes, path: str | Path) -> Image:
         what = "image is damaged or truncated" if header else "not an image in a supported format"
         raise InputError(f"{path}: {what}: {len(data)} bytes that begin with {data[:_SHOWN_BYTES]!r}")
     return np.asarray(cv2.cvtColor(bgr, cv2.COLOR_BGR2RGB), np.uint8)
+
+
+def _pixels_fit(data: bytes, size_wh: tuple[int, int]) -> bool:
+    """Whether a file can hold its pixels. OpenCV fills what is missing, which takes seconds and gigabytes for a huge image."""
+    pixels = size_wh[0] * size_wh[1]
+    limits = (limit for magic, limit in _PIXELS_PER_BYTE.items() if data.startswith(magic))
+    return pixels < _HUGE_PIXELS or all(pixels <= limit * len(data) for limit in limits)
 
 
 def jpeg(image: Image, quality: int) -> bytes:

@@ -9,7 +9,7 @@ import secrets
 import stat
 import tempfile
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import BinaryIO
 
@@ -55,11 +55,17 @@ def atomic_write(path: str | Path, *, durable: bool = True) -> Iterator[BinaryIO
         if durable:
             sync_folder(path.parent)
     except OSError as error:
-        temporary.unlink(missing_ok=True)
+        _discard(temporary)
         raise RunError(f"{path}: cannot be written: {error.strerror or error}") from error
     except BaseException:
-        temporary.unlink(missing_ok=True)
+        _discard(temporary)
         raise
+
+
+def _discard(temporary: Path) -> None:
+    """Remove a temporary file, unless the fault that stopped its writing prevents that too."""
+    with suppress(OSError):
+        temporary.unlink()
 
 
 @contextmanager

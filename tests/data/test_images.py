@@ -7,6 +7,7 @@ import struct
 import zlib
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import cv2
 import numpy as np
@@ -203,6 +204,22 @@ def test_no_such_image(name: str, tmp_path: Path) -> None:
     (tmp_path / "folder").mkdir()
     with pytest.raises(InputError):
         read_image(tmp_path / name)
+
+
+@pytest.mark.parametrize(("kind", "mark", "order"), [("jpg", b"\xff\xc0", "big"), ("gif", b"GIF89a", "little")])
+def test_a_file_that_is_too_short_for_its_pixels(kind: str, mark: bytes, order: Any, tmp_path: Path) -> None:
+    """OpenCV takes more than 5 s to fill the missing pixels."""
+    path, plain = tmp_path / f"a.{kind}", np.zeros((4096, 4096, 3), np.uint8)
+    encoded = bytearray(cv2.imencode(f".{kind}", plain[:16, :16])[1].tobytes())
+    place = encoded.index(mark) + (5 if kind == "jpg" else 6)
+    encoded[place : place + 4] = (16383).to_bytes(2, order) * 2
+    path.write_bytes(encoded)
+    with pytest.raises(InputError, match=r"is truncated: \d+ bytes cannot hold 16383x16383 pixels"):
+        read_image(path)
+    path.write_bytes(
+        cv2.imencode(f".{kind}", plain, [cv2.IMWRITE_JPEG_OPTIMIZE, 1] if kind == "jpg" else [])[1].tobytes()
+    )
+    assert read_image(path).shape == plain.shape
 
 
 def test_limit_of_pixels(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import errno
 import multiprocessing
 import os
 import re
@@ -26,6 +27,22 @@ def test_a_failure_keeps_the_old_file_and_leaves_no_temporary_file(tmp_path: Pat
         raise ValueError("on purpose")
     assert target.read_text() == "old"
     assert [path.name for path in tmp_path.iterdir()] == ["a.txt"]
+
+
+@pytest.mark.parametrize("number", [errno.EDQUOT, errno.ESTALE, errno.EIO], ids=["quota", "lost mount", "bad disk"])
+def test_a_disk_that_fails_while_writing(number: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The fault is one error and the old file stays, even if the temporary file can no longer be removed."""
+    write_text(tmp_path / "a.txt", "old")
+
+    def fails(*_: object, **__: object) -> None:
+        raise OSError(number, os.strerror(number))
+
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "fsync", fails)
+        patch.setattr(Path, "unlink", fails)
+        with pytest.raises(RunError, match=f"a.txt: cannot be written: {re.escape(os.strerror(number))}"):
+            write_text(tmp_path / "a.txt", "new")
+    assert (tmp_path / "a.txt").read_text() == "old"
 
 
 def test_a_place_that_cannot_be_written(tmp_path: Path) -> None:
