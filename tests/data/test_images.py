@@ -208,7 +208,7 @@ def test_no_such_image(name: str, tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(("kind", "mark", "order"), [("jpg", b"\xff\xc0", "big"), ("gif", b"GIF89a", "little")])
 def test_a_file_that_is_too_short_for_its_pixels(kind: str, mark: bytes, order: Any, tmp_path: Path) -> None:
-    """OpenCV takes more than 5 s to fill the missing pixels."""
+    """OpenCV takes about 5 s to fill the missing pixels."""
     path, plain = tmp_path / f"a.{kind}", np.zeros((4096, 4096, 3), np.uint8)
     encoded = bytearray(cv2.imencode(f".{kind}", plain[:16, :16])[1].tobytes())
     place = encoded.index(mark) + (5 if kind == "jpg" else 6)
