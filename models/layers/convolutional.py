@@ -269,10 +269,14 @@ class Convolutional(WeightedLayer):
         return self.activate(y if self.norm is None else self.norm(y))
 
     def _convolve(self, x: Tensor, weights: Tensor, biases: Tensor | None) -> Tensor:
-        strides_yx = self.section.host_strides_yx
-        if self.training and is_pointwise(x, weights.shape[2:], strides_yx, self.padding, self.groups):
+        strides_yx, padding = self.section.host_strides_yx, self.padding
+        if self.training and self.section.size == 1 and strides_yx != (1, 1):
+            # With some numbers of threads, oneDNN writes past its buffer in the gradient of such weights.
+            x = F.pad(x, [padding] * 4)[:, :, :: strides_yx[0], :: strides_yx[1]].clone()
+            strides_yx, padding = (1, 1), 0
+        if self.training and is_pointwise(x, weights.shape[2:], strides_yx, padding, self.groups):
             return pointwise(x, weights, biases)
-        return F.conv2d(x, weights, biases, strides_yx, self.padding, self.section.spread, self.groups)
+        return F.conv2d(x, weights, biases, strides_yx, padding, self.section.spread, self.groups)
 
     def _xnor(self, x: Tensor) -> Tensor:
         """The original's inference: batch normalisation is folded in before the weights are reduced to signs, and padding

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import copy
+import os
+import subprocess
+import sys
 
 import pytest
 import torch
@@ -11,6 +14,7 @@ from data.loader import TrainBatch
 from models.network import Network
 from models.plan import make_plan
 from models.training import Training
+from tests.paths import REPOSITORY
 from training.loop import Trainer
 from training.optimizer import DarknetOptimizer
 from training.schedule import Schedule
@@ -173,3 +177,40 @@ def test_a_replica_reads_the_weights_and_keeps_its_gradients_and_statistics() ->
 def test_passes_that_depend_on_their_order_are_known(text: str, independent: bool) -> None:
     network = Network(make_plan(cfg.parse(NET + text + HEAD, "test.cfg")))
     assert Training(network).has_independent_passes == independent
+
+
+STRIDED = "[convolutional]\nbatch_normalize=1\nfilters=6\nsize=1\nstride=2\npad=1\nactivation=leaky\n"
+THREADED = """
+import sys, torch
+from models.network import Network
+from models.plan import make_plan
+from utils import cfg
+torch.set_num_threads(int(sys.argv[1]))
+network = Network(make_plan(cfg.parse(sys.argv[2], "test.cfg")))
+for _ in range(200):
+    images = torch.rand(2, 3, 64, 64).contiguous(memory_format=torch.channels_last)
+    network(images)[0].square().sum().backward()
+"""
+
+
+@pytest.mark.parametrize("threads", [3, 5, 8])
+def test_strided_pointwise_convolutions_train_with_any_number_of_threads(threads: int) -> None:
+    """oneDNN's gradient of their weights destroys the heap with some numbers of threads."""
+    text = NET.replace("=16", "=64") + CONV + STRIDED + STRIDED.replace("stride=2", "stride=4") + HEAD
+    command = [sys.executable, "-c", THREADED, str(threads), text]
+    environment = os.environ | {"PYTHONPATH": str(REPOSITORY)}
+    done = subprocess.run(command, env=environment, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+
+
+@pytest.mark.parametrize(
+    "keys", ["stride=2\n", "stride=3\n", "stride_x=2\nstride_y=1\n", "stride=2\npadding=1\npad=0\n"]
+)
+def test_a_strided_pointwise_convolution_is_the_same_in_training(keys: str) -> None:
+    torch.manual_seed(0)
+    text = NET + "[convolutional]\nfilters=4\nsize=1\npad=1\nactivation=linear\n" + keys
+    network = Network(make_plan(cfg.parse(text, "test.cfg")))
+    images = torch.rand(2, 3, 16, 16)
+    with torch.no_grad():
+        trained, expected = network.train()(images)[0], network.eval()(images)[0]
+    torch.testing.assert_close(trained, expected)
