@@ -7,6 +7,7 @@ import logging
 import math
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from functools import cache
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -119,6 +120,17 @@ def _openvino_errors(place: object, verb: str) -> Iterator[None]:
         raise _failed(str(place), error, f"OpenVINO cannot {verb} it: {reason}") from None
 
 
+@cache
+def _openvino() -> tuple[Any, Any]:
+    """The package, and the only Core of this process.
+
+    A Core's CPU plugin gives the thread a signal stack and takes it away when it is closed. Of several Cores, one may
+    bring back the stack of another that is closed, and the next signal, such as Ctrl-C, ends in a segmentation fault.
+    """
+    library = need("openvino", "openvino")
+    return library, library.Core()
+
+
 class OpenVino:
     """A model run by OpenVINO with as many threads as PyTorch uses.
 
@@ -157,8 +169,8 @@ class OpenVino:
 
     def compile(self, parallel: bool) -> None:
         """Compile it, or take it from the cache."""
-        library = need("openvino", "openvino")
-        core, name = library.Core(), "CPU" if self._device.type == "cpu" else "GPU"
+        library, core = _openvino()
+        name = "CPU" if self._device.type == "cpu" else "GPU"
         settings = {
             # Without it, OpenVINO computes in bfloat16 wherever the processor has the instructions.
             "INFERENCE_PRECISION_HINT": "bf16" if self.half else "f32",
@@ -240,17 +252,17 @@ class OpenVinoSession(OpenVino):
     """OpenVINO. Raises InputError for a file that is not a model of this program, and without the package."""
 
     def __init__(self, path: str | Path, device: torch.device, *, half: bool = False) -> None:
-        library = need("openvino", "openvino")
+        _, core = _openvino()
         if not is_file(path):
             raise InputError(f"{path}: no such model")
         if Path(path).suffix == ".xml" and not is_file(Path(path).with_suffix(".bin")):
             raise InputError(f"{path}: {Path(path).with_suffix('.bin').name} with its weights is missing beside it")
         with _openvino_errors(path, "load"):
-            model = library.Core().read_model(str(path))
+            model = core.read_model(str(path))
         is_onnx = Path(path).suffix == ".onnx"
         pairs = read_onnx_metadata(path) if is_onnx else read_pairs(model)
         self.metadata = Metadata.from_pairs(pairs, str(path))
-        super().__init__(lambda: library.Core().read_model(str(path)), str(path), device, half=half, parallel=None)
+        super().__init__(lambda: core.read_model(str(path)), str(path), device, half=half, parallel=None)
 
 
 class OpenCvSession:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import importlib.util
 import os
+import subprocess
+import sys
 from dataclasses import replace
 from pathlib import Path
 
@@ -21,7 +23,7 @@ from models.formats.files import LoadOptions
 from models.network import Network
 from models.plan import read_plan
 from tests.inference.test_real_boxes import FOLDERS, RESULTS, name_of, overlap
-from tests.paths import REFERENCE, shared
+from tests.paths import REFERENCE, REPOSITORY, shared
 from tests.recipe import weights_file
 from utils.detections import Detections
 from utils.errors import InputError, RunError
@@ -320,3 +322,29 @@ def test_openvino_weights_are_a_separate_file(weights: Path) -> None:
     path.with_suffix(".bin").unlink()
     with pytest.raises(InputError, match=r"a\.bin with its weights is missing"):
         open_model(path)
+
+
+CLOSED = """
+import signal, sys
+import torch
+from inference.backends import OpenVinoSession
+models = [OpenVinoSession(sys.argv[1], torch.device("cpu")) for _ in range(2)]
+for model in models:
+    model.compile(False)
+while models:
+    del model
+    model = models.pop(0)
+del model
+try:
+    signal.raise_signal(signal.SIGINT)
+except KeyboardInterrupt:
+    print("interrupted")
+"""
+
+
+def test_ctrl_c_after_models_were_closed(weights: Path) -> None:
+    """OpenVINO's plugin leaves an unmapped signal stack behind if several are closed in the order of their creation."""
+    needed(".xml", "openvino")
+    command = [sys.executable, "-c", CLOSED, str(made(CFG, weights, ".xml"))]
+    done = subprocess.run(command, env=os.environ | {"PYTHONPATH": str(REPOSITORY)}, capture_output=True, text=True)
+    assert (done.returncode, done.stdout) == (0, "interrupted\n"), done.stderr

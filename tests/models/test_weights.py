@@ -139,7 +139,7 @@ def test_cut_at_every_tensor_border(tmp_path: Path, floats: int) -> None:
         (file_bytes(248), "looks like a backbone (.conv.2), load it with --partial"),
         (file_bytes(300), "it ends within layer 2 [convolutional] (small.cfg:15)"),
         (file_bytes(784 + 14 * 3), "looks like this network for 5 classes"),
-        (file_bytes(784 - 14), "looks like this network for 1 classes"),
+        (file_bytes(784 - 14), "looks like this network for 1 class;"),
     ],
 )
 def test_mismatched_files(tmp_path: Path, content: bytes, message: str) -> None:
