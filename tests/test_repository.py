@@ -7,6 +7,7 @@ import re
 import subprocess
 import sys
 from importlib import metadata
+from pathlib import Path
 
 import pytest
 
@@ -49,16 +50,30 @@ def test_project_files_exist(name: str) -> None:
     assert (REPOSITORY / name).stat().st_size > 200
 
 
-def test_the_lock_file_has_a_hash_for_what_readme_installs() -> None:
-    pinned = dict(re.findall(r"(?m)^([\w-]+)==(\S+)$", (REPOSITORY / "constraints.txt").read_text("utf-8")))
+def locked_versions(path: Path) -> dict[str, set[str]]:
+    """Versions of each package in a lock file, in which every package has hashes."""
     locked: dict[str, set[str]] = {}
-    for block in re.split(r"\n(?=\S)", (REPOSITORY / "requirements.lock").read_text("utf-8").strip()):
+    for block in re.split(r"\n(?=\S)", path.read_text("utf-8").strip()):
         name, version = re.match(r"([\w.-]+)==([\w.]+)", block).groups()
         locked.setdefault(name, set()).add(version)
         assert re.findall(r"--hash=sha256:[0-9a-f]{64}(?= \\$|$)", block, re.MULTILINE), name
-    needed = set(re.findall(r"(?m)^([\w-]+)>=", (REPOSITORY / "requirements.txt").read_text("utf-8")))
-    assert needed <= set(locked)
-    differing = {name: versions for name, versions in locked.items() if name in pinned and versions != {pinned[name]}}
+    return locked
+
+
+def test_the_lock_files_have_a_hash_for_everything_that_a_user_installs() -> None:
+    pinned = dict(re.findall(r"(?m)^([\w-]+)==(\S+)$", (REPOSITORY / "constraints.txt").read_text("utf-8")))
+    locked = locked_versions(REPOSITORY / "requirements.lock")
+    optional = locked_versions(REPOSITORY / "requirements-optional.lock")
+    assert not set(locked) & set(optional)
+    needs = {
+        path.name: set(re.findall(r"(?m)^([\w-]+)(?:\[\w+\])?>=", path.read_text("utf-8").lower()))
+        for path in REPOSITORY.glob("requirements*.txt")
+        if path.name != "requirements-dev.txt"
+    }
+    assert needs["requirements.txt"] <= set(locked)
+    assert set.union(*needs.values()) <= set(locked) | set(optional)
+    found = locked | optional
+    differing = {name: versions for name, versions in found.items() if name in pinned and versions != {pinned[name]}}
     assert not differing, "constraints.txt has changed: run .ci/lock"
 
 
