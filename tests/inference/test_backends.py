@@ -328,6 +328,7 @@ CLOSED = """
 import signal, sys
 import torch
 from inference.backends import OpenVinoSession
+signal.signal(signal.SIGINT, signal.default_int_handler)  # ignored below nohup
 models = [OpenVinoSession(sys.argv[1], torch.device("cpu")) for _ in range(2)]
 for model in models:
     model.compile(False)
