@@ -124,7 +124,12 @@ class _Source:
 def _add_source(parser: argparse.ArgumentParser) -> None:
     add = flags_of(parser)
     add("--cfg")
-    add("--weights", required=True, metavar="IN", help=".weights, .pt or .safetensors file")
+    add(
+        "--weights",
+        required=True,
+        metavar="IN",
+        help=".weights, .pt or .safetensors file, or the name of a shipped model",
+    )
     add("--ema")
     add("--trust-pickle")
 

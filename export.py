@@ -93,8 +93,11 @@ class ExportFlags:
 def parse_arguments(arguments: Sequence[str] | None) -> ExportFlags:
     parser = script_parser("export.py", __doc__)
     add = flags_of(parser)
-    add("--cfg", help="Darknet cfg file; not needed for .pt and .safetensors files written by this program")
-    add("--weights", required=True, help=".weights, .pt or .safetensors file")
+    add(
+        "--cfg",
+        help="Darknet cfg file; not needed for shipped models, nor for .pt and .safetensors files of this program",
+    )
+    add("--weights", required=True, help=".weights, .pt or .safetensors file, or the name of a shipped model")
     add(
         "--names",
         help="class names to store in the model, one per line; default: those in the .pt or .safetensors file",

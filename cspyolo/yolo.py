@@ -23,15 +23,15 @@ from cspyolo.results import Results
 from data.frames import Failure, Frames, open_frames
 from inference.backends import ExportedModel
 from inference.engine import ENGINES
-from inference.first_look import ROOT
 from inference.model import AUTO, BACKENDS, open_model
 from inference.pipeline import predict_frames
 from inference.predictor import Model, NmsOptions
 from models.formats.files import LoadOptions, load_model
+from models.shipped import shipped_model, shipped_models
 from profiling.timing import time_forward
 from utils.cli import EXIT_INTERRUPTED, EXIT_OK
 from utils.errors import InputError, RunError
-from utils.files import exists, run_folder, write_text
+from utils.files import run_folder, write_text
 from utils.packages import is_installed, need
 
 logger = logging.getLogger(__name__)
@@ -88,7 +88,7 @@ class YOLO:
     @staticmethod
     def shipped() -> list[str]:
         """Return the names of the models that come with the package."""
-        return sorted(path.stem for path in (ROOT / "weights").glob("*.weights"))
+        return shipped_models()
 
     @property
     def task(self) -> str:
@@ -330,13 +330,7 @@ def _files(model: str, weights: str | Path | None) -> tuple[str | None, str | No
         return model, None, None
     if path.suffix == ".weights":
         raise InputError(f"{model}: expected the cfg too: YOLO({str(path.with_suffix('.cfg'))!r}, {model!r})")
-    stem = ROOT / "weights" / model
-    if not exists(path) and stem.with_name(f"{model}.weights").exists():
-        cfg, file, names = (str(stem.with_name(model + suffix)) for suffix in (".cfg", ".weights", ".names"))
-        return cfg, file, names
-    if not path.suffix:
-        raise InputError(f"{model}: no such model; the shipped models are {', '.join(YOLO.shipped())}")
-    return None, model, None
+    return shipped_model(model) or (None, model, None)
 
 
 def _results(frames: Frames, items: Iterator[Any]) -> Iterator[Results]:

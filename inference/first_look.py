@@ -17,7 +17,7 @@ from utils.errors import InputError
 Flags = TypeVar("Flags", bound=ModelFlags)
 
 ROOT = Path(__file__).resolve().parent.parent
-SHIPPED = ROOT / "weights" / "scenes"
+SHIPPED = "scenes"
 SAMPLES = ROOT / "data" / "samples"
 
 
@@ -28,11 +28,10 @@ def with_shipped_model(flags: Flags) -> Flags:
     if flags.cfg is not None:
         raise InputError("--weights is required: expected a .weights, .pt, .safetensors or exported model file")
     print(
-        f"no --cfg and --weights: using weights/{SHIPPED.name}.weights, a small detector for generated scenes",
+        f"no --cfg and --weights: using weights/{SHIPPED}.weights, a small detector for generated scenes",
         flush=True,
     )
-    cfg, weights, names = (str(SHIPPED.with_suffix(suffix)) for suffix in (".cfg", ".weights", ".names"))
-    return dataclasses.replace(flags, cfg=cfg, weights=weights, names=flags.names or names)
+    return dataclasses.replace(flags, weights=SHIPPED)
 
 
 @dataclass(frozen=True)

@@ -36,7 +36,7 @@ FLOORS = (
     ("models.plan",),
     ("models.network",),
     ("models.weights", "models.weights_account", "models.training"),
-    ("models.load",),
+    ("models.load", "models.shipped"),
     ("models.formats",),
     ("models.export",),
     ("models.features", "models.fit", "models.summary", "models.published"),

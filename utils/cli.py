@@ -226,8 +226,11 @@ def _flag(text: str | None = None, **settings: Any) -> dict[str, Any]:
 
 
 _SHARED: dict[str, dict[str, Any]] = {
-    "--cfg": _flag("Darknet cfg file; not needed for .pt, .safetensors and exported models", metavar="FILE"),
-    "--weights": _flag(".weights, .pt, .safetensors, .onnx, .xml or .torchscript file", metavar="FILE"),
+    "--cfg": _flag("Darknet cfg file; not needed for .pt, .safetensors, exported and shipped models", metavar="FILE"),
+    "--weights": _flag(
+        ".weights, .pt, .safetensors, .onnx, .xml or .torchscript file, or the name of a shipped model, such as scenes",
+        metavar="FILE",
+    ),
     "--names": _flag(
         "class names, one per line, or a .data file with 'names'; default: the model file's, or class 0, ...",
         metavar="FILE",

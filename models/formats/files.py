@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -15,8 +15,10 @@ from models.layers.base import blank_weights
 from models.load import load
 from models.network import Network
 from models.plan import read_plan
+from models.shipped import shipped_model, shipped_models
 from models.weights import save_weights
 from utils.errors import InputError
+from utils.files import exists
 from utils.torch_files import is_torch_file, load_torch_file
 
 TORCH_SUFFIXES = (".pt", ".pth")
@@ -56,11 +58,18 @@ class LoadOptions:
 def load_model(path: str | Path | None, reading: LoadOptions | None = None) -> LoadedModel:
     """Load a network from a .weights, .pt or .safetensors file; without a file, its weights are random.
 
+    path: a file, or the name of a shipped model without a cfg.
     Raises InputError for a file that cannot be used.
     """
     reading = reading or LoadOptions()
     if path is None:
         return LoadedModel(_darknet(None, reading), ())
+    shipped = shipped_model(path) if reading.cfg is None else None
+    if shipped:
+        own = replace(reading, cfg=shipped.cfg)
+        return LoadedModel(_darknet(shipped.weights, own), shipped.class_names())
+    if not Path(path).suffix and not exists(path):
+        raise InputError(f"{path}: no such model; the shipped models are {', '.join(shipped_models())}")
     if Path(path).suffix == ".safetensors":
         return _described(read_safetensors(path), path, reading)
     if reading.trust_pickle:

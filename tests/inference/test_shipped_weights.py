@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import numpy as np
 import pytest
 
@@ -13,6 +15,7 @@ from evaluation.metrics.matching import pairwise_iou
 from inference.model import open_model
 from models.load import load
 from tests.paths import REPOSITORY
+from utils.errors import InputError
 
 FOLDER = REPOSITORY / "weights"
 SHIPPED = ("scenes", "csppeleenet-efm-bccd", "cspdensenetb-ref-prn-bccd")
@@ -27,6 +30,26 @@ def test_loads_with_names_and_card(name: str) -> None:
     assert network.seen > 0
     card = (FOLDER / f"{name}.md").read_text()
     assert all(f"| {row}" in card for row in ("data", "network", "training", "metrics", "licence"))
+
+
+@pytest.mark.parametrize("name", SHIPPED)
+def test_opens_by_name(name: str) -> None:
+    model, by_path = open_model(name), open_model(FOLDER / f"{name}.weights", cfg=FOLDER / f"{name}.cfg")
+    image = read_image(REPOSITORY / "data" / "samples" / "scene1.jpg")
+    assert tuple(model.names) == read_names(FOLDER / f"{name}.names")
+    np.testing.assert_array_equal(model.predict([image])[0].scores, by_path.predict([image])[0].scores)
+
+
+def test_an_unknown_name_lists_the_shipped_models() -> None:
+    with pytest.raises(InputError, match=r"^scene: no such model; the shipped models are .*, scenes$"):
+        open_model("scene")
+
+
+def test_a_file_comes_before_a_shipped_model(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("scenes").write_bytes(b"no weights")
+    with pytest.raises(InputError, match=r"^scenes: contains no cfg, expected --cfg"):
+        open_model("scenes")
 
 
 def test_together_they_are_small() -> None:
