@@ -371,6 +371,8 @@ def _convert(folder: Path, version: int) -> int:
 def _convert_data(folder: Path, version: int) -> int:
     for target in ("darknet/a.data", "coco.json", "ultralytics/a.yaml", "voc"):
         path = folder / "out" / target
+        for part in path.parent.glob(f"{path.stem}_*.json"):  # left by a killed conversion, as the message says
+            part.unlink()
         if not _complete(path):
             flags = ["--from", f"{folder}/my.data", "--to", str(path), "--copy"]
             if code := run_script(convert.main, ["labels", *flags]):

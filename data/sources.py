@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Collection, Iterable
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
 import numpy as np
 
-from data.annotations import Dataset, Finding
+from data.annotations import Annotation, Dataset, Finding
 from data.formats import coco, darknet, ultralytics, voc
 from data.formats.classification import SPLIT_FOLDERS, is_cifar, read_class_folders, split_folders, unpack_cifar
 from data.formats.coco import annotation_files, choose, split_of
@@ -31,7 +31,7 @@ def open_data(path: str | Path, split: str | None = None, *, names: str | Path |
     """Open the data set at `path`, or only one split of it. Raises InputError.
 
     Formats: `.data` (Darknet), `.yaml` (Ultralytics), `.json` (COCO), a folder with Annotations (Pascal VOC) or with COCO's
-    JSON files (only that of the split is read), a folder with ImageNet's layout (split/class/image) or with CIFAR-10's
+    JSON files (only that of `split` is read), a folder with ImageNet's layout (split/class/image) or with CIFAR-10's
     batches, a folder of images as labelling tools export it, or a `.txt` list of images. A missing split is replaced by
     a similar one, with a warning.
     names: a names file that replaces the data set's own.
@@ -39,7 +39,10 @@ def open_data(path: str | Path, split: str | None = None, *, names: str | Path |
     path = Path(path)
     own_names = darknet.read_names(names) if names is not None else None
     try:
-        if is_folder(path) and (files := annotation_files(path)):
+        files = annotation_files(path) if is_folder(path) else ()
+        if split is None and len(files) > 1:
+            return _joined(path, [_open_coco(file, own_names) for file in files])
+        if files:
             path = choose(files, split, _FALLBACKS.get(split or "", ()))
         dataset = _opener(path, split)(path, own_names)
     except OSError as error:  # a folder without permission, or a failing disk
@@ -262,6 +265,30 @@ def _open_coco(path: Path, names: tuple[str, ...] | None) -> Dataset:
         labelled="annotations" in content,
         findings=findings,
     )
+
+
+def _joined(source: Path, parts: Sequence[Dataset]) -> Dataset:
+    """Join data sets of one split each. Raises InputError if two have the same split or their classes differ."""
+    first, splits = parts[0], [split for part in parts for split in part.splits]
+    if len(set(splits)) < len(parts):
+        listed = ", ".join(str(part.source) for part in parts)
+        raise InputError(f"{source}: several annotation files for a split, pass one of {listed}")
+    for part in parts:
+        if (part.names, part.category_ids) != (first.names, first.category_ids):
+            raise InputError(f"{part.source}: the categories are not those of {first.source}, expected the same")
+    readers = {image: part.read for part in parts for images in part.splits.values() for image in images}
+    return replace(
+        first,
+        source=source,
+        splits={split: images for part in parts for split, images in part.splits.items()},
+        read=partial(_read_by, readers),
+        labelled=all(part.labelled for part in parts),
+        findings=tuple(finding for part in parts for finding in part.findings),
+    )
+
+
+def _read_by(readers: Mapping[Path, Callable[[Path], Annotation]], image: Path) -> Annotation:
+    return readers[image](image)
 
 
 def _coco_folder(path: Path, content: coco.Json) -> Path:

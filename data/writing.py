@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import shutil
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -45,8 +45,9 @@ def write_data(dataset: Dataset, target: str | Path, *, copy: bool = False) -> C
     }
     if target.suffix.lower() not in writers:
         raise InputError(f"{target}: unknown dataset format, expected .data, .json, .yaml or a folder (Pascal VOC)")
-    if exists(target) and not (is_folder(target) and not any(target.iterdir())):
-        raise InputError(f"{target}: already exists, expected a new name")
+    for path in (target, *_json_files(target, dataset.splits).values()):
+        if exists(path) and not (is_folder(path) and not any(path.iterdir())):
+            raise InputError(f"{path}: already exists, expected a new name")
     splits = {split: list(dataset.annotations(split)) for split in dataset.splits}
     annotations = _all(splits)
     if not dataset.names and any(len(annotation.class_ids) for annotation in annotations):
@@ -174,15 +175,20 @@ def _write_difficult(annotations: list[Annotation], places: Mapping[Path, Path],
 
 
 def _write_coco(dataset: Dataset, splits: Splits, target: Path, _: bool) -> list[Path]:
-    """Write one JSON file per split; if there are several, the split's name precedes the extension."""
-    files = []
+    """Write one JSON file per split."""
+    files = _json_files(target, splits)
     for split, images in splits.items():
-        path = target if len(splits) == 1 else target.with_name(f"{target.stem}_{split}{target.suffix}")
         sized = ((image, _size_of(image)) for image in images)
-        folder = path.parent
-        write_text(path, coco.format_coco(sized, dataset.names, dataset.category_ids, folder))
-        files.append(path)
-    return files
+        write_text(files[split], coco.format_coco(sized, dataset.names, dataset.category_ids, target.parent))
+    return list(files.values())
+
+
+def _json_files(target: Path, splits: Collection[str]) -> dict[str, Path]:
+    """Return the file of each split; if there are several, the split's name precedes the extension."""
+    if target.suffix.lower() != ".json":
+        return {}
+    several = len(splits) > 1
+    return {each: target.with_name(f"{target.stem}_{each}{target.suffix}") if several else target for each in splits}
 
 
 def _write_ultralytics(dataset: Dataset, splits: Splits, target: Path, copy: bool) -> list[Path]:

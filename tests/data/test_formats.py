@@ -83,6 +83,9 @@ def test_existing_target_is_left_alone(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="already exists"):
         write_data(small_set(tmp_path), target)
     assert target.read_text() == "mine"
+    write_data(small_set(tmp_path), tmp_path / "several.json")
+    with pytest.raises(InputError, match=r"several_train\.json: already exists"):
+        write_data(small_set(tmp_path), tmp_path / "several.json")
 
 
 @pytest.mark.parametrize(

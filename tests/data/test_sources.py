@@ -3,6 +3,7 @@ from __future__ import annotations
 import errno
 import json
 import logging
+import pickle
 import re
 from pathlib import Path
 
@@ -231,7 +232,23 @@ def test_folder_with_coco_files(train: str, val: str, tmp_path: Path) -> None:
     assert list(open_data(tmp_path, "val").splits) == ["val"]  # replaced by the training split
     _coco_json(tmp_path / val, "b.jpg")
     assert [p.name for p in open_data(tmp_path, "val").splits["val"]] == ["b.jpg"]
-    with pytest.raises(InputError, match="several annotation files"):
+    both = pickle.loads(pickle.dumps(open_data(tmp_path)))
+    assert {split: [p.name for p in images] for split, images in both.splits.items()} == {
+        "train": ["a.jpg"],
+        "val": ["b.jpg"],
+    }
+    assert [len(label) for split in both.splits for label in both.annotations(split)] == [1, 1]
+
+
+def test_coco_files_that_cannot_be_joined(tmp_path: Path) -> None:
+    train, val = (tmp_path / split / "_annotations.coco.json" for split in ("train", "valid"))
+    _coco_json(train, "a.jpg")
+    _coco_json(val, "b.jpg")
+    val.write_text(val.read_text().replace("cell", "body"))
+    with pytest.raises(InputError, match=r"valid/_annotations.coco.json: the categories are not those of .*train"):
+        open_data(tmp_path)
+    _coco_json(tmp_path / "val" / "_annotations.coco.json", "b.jpg")
+    with pytest.raises(InputError, match="several annotation files for a split"):
         open_data(tmp_path)
 
 
