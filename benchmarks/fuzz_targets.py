@@ -449,7 +449,12 @@ def _make_videos(folder: Path) -> None:
         ("b.avi", "XVID"),
         ("a.mkv", "mp4v"),
         ("a.webm", "VP80"),
-        ("a.mpg", "mpg1"),
+        ("b.webm", "VP90"),
+        ("a.mpg", "PIM1"),
+        ("b.mpg", "MPG2"),
+        ("a.flv", "FLV1"),
+        ("a.mov", "mp4v"),
+        ("a.wmv", "WMV2"),
     ):
         writer = cv2.VideoWriter(str(folder / name), cv2.VideoWriter.fourcc(*codec), 25, (48, 32))
         for frame in frames:
