@@ -64,7 +64,11 @@ def make_parser() -> argparse.ArgumentParser:
         "default: generated scenes",
     )
     add("--names", help="class names, one per line; default: those of the dataset")
-    add("--weights", metavar="FILE", help="initial weights: .weights, a backbone (.conv.N), .pt or .safetensors")
+    add(
+        "--weights",
+        metavar="FILE",
+        help="initial weights: .weights, a backbone (.conv.N), .pt, .safetensors or the name of a shipped model",
+    )
     add("--clear", action="store_true", help="reset the iteration count of --weights")
     text = (
         "resume a run from its folder or last.pt, with its own flags (pass --data if the data has moved); default: the "

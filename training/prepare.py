@@ -22,6 +22,7 @@ from models.heads.base import BoxSection
 from models.layers.base import LayerSection
 from models.network import Network
 from models.plan import SIZE_HINT, Plan, make_plan
+from models.shipped import shipped_model
 from models.weights import copy_layers, load_weights
 from training.options import TrainOptions
 from utils import cfg as cfg_text
@@ -206,7 +207,10 @@ def load_start(network: Network, path: str | Path, *, clear: bool) -> None:
     """Load initial weights: the matching layers of a .weights file, a backbone (.conv.N), a .pt or .safetensors file.
 
     If all layers match, `network` also takes over the number of images seen, unless `clear`.
+    path: the file, or the name of a shipped model.
     """
+    shipped = shipped_model(path)
+    path = shipped.weights if shipped else path
     if Path(path).suffix == ".safetensors" or is_torch_file(path):
         source = load_model(path, LoadOptions(cfg=network.plan.cfg.path, own_cfg=True)).network
         loaded = copy_layers(network, source, path)

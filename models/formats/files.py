@@ -58,16 +58,16 @@ class LoadOptions:
 def load_model(path: str | Path | None, reading: LoadOptions | None = None) -> LoadedModel:
     """Load a network from a .weights, .pt or .safetensors file; without a file, its weights are random.
 
-    path: a file, or the name of a shipped model without a cfg.
+    path: a file, or the name of a shipped model, whose own cfg is used unless there is one in `reading`.
     Raises InputError for a file that cannot be used.
     """
     reading = reading or LoadOptions()
     if path is None:
         return LoadedModel(_darknet(None, reading), ())
-    shipped = shipped_model(path) if reading.cfg is None else None
-    if shipped:
-        own = replace(reading, cfg=shipped.cfg)
-        return LoadedModel(_darknet(shipped.weights, own), shipped.class_names())
+    shipped = shipped_model(path)
+    if shipped and reading.cfg is None:
+        return LoadedModel(_darknet(shipped.weights, replace(reading, cfg=shipped.cfg)), shipped.class_names())
+    path = shipped.weights if shipped else path
     if not Path(path).suffix and not exists(path):
         raise InputError(f"{path}: no such model; the shipped models are {', '.join(shipped_models())}")
     if Path(path).suffix == ".safetensors":

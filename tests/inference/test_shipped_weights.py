@@ -6,6 +6,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 
 from data.formats.darknet import read_names
 from data.image import read_image
@@ -15,6 +16,7 @@ from evaluation.metrics.matching import pairwise_iou
 from inference.model import open_model
 from models.load import load
 from tests.paths import REPOSITORY
+from training.prepare import load_start
 from utils.errors import InputError
 
 FOLDER = REPOSITORY / "weights"
@@ -38,6 +40,23 @@ def test_opens_by_name(name: str) -> None:
     image = read_image(REPOSITORY / "data" / "samples" / "scene1.jpg")
     assert tuple(model.names) == read_names(FOLDER / f"{name}.names")
     np.testing.assert_array_equal(model.predict([image])[0].scores, by_path.predict([image])[0].scores)
+
+
+def test_another_cfg_with_shipped_weights(tmp_path: Path) -> None:
+    cfg = tmp_path / "small.cfg"
+    cfg.write_text(
+        (FOLDER / "scenes.cfg").read_text().replace("width=320", "width=96").replace("height=320", "height=96")
+    )
+    assert open_model("scenes", cfg=cfg).size_wh == (96, 96)
+
+
+def test_training_starts_from_shipped_weights() -> None:
+    network = load(FOLDER / "scenes.cfg")
+    load_start(network, "scenes", clear=False)
+    trained = load(FOLDER / "scenes.cfg", FOLDER / "scenes.weights")
+    assert network.seen == trained.seen > 0
+    for ours, theirs in zip(network.parameters(), trained.parameters(), strict=True):
+        torch.testing.assert_close(ours, theirs, rtol=0, atol=0)
 
 
 def test_an_unknown_name_lists_the_shipped_models() -> None:
