@@ -94,9 +94,9 @@ class Labels:
 def _add_labels(commands: Commands) -> None:
     add = flags_of(_command(commands, "labels", Labels, "convert the labels of a dataset; the source is not changed"))
     add("--from", dest="source", required=True, metavar="A",
-        help=".data (Darknet), .json (COCO), .yaml (Ultralytics), a Pascal VOC folder, a folder or list of images")  # fmt: skip
+        help=".data, .yaml, COCO .json or folder, Pascal VOC folder, folder or list of images")  # fmt: skip
     add("--to", dest="target", required=True, metavar="B",
-        help="dataset to write; its extension is the format: .data, .json, .yaml, or none for a Pascal VOC folder")  # fmt: skip
+        help="dataset to write; its extension is the format: .data, .yaml, .json, or none for a Pascal VOC folder")  # fmt: skip
     add("--names", help="names file that replaces the class names of the dataset")
     add("--val", type=fraction, metavar="F",
         help="hold out this fraction of the images, chosen at random, for validation: --val 0.2")  # fmt: skip
@@ -123,7 +123,10 @@ class _Source:
 
 def _add_source(parser: argparse.ArgumentParser) -> None:
     add = flags_of(parser)
-    add("--cfg")
+    add(
+        "--cfg",
+        help="Darknet cfg file; not needed for shipped models, nor for .pt and .safetensors files of this program",
+    )
     add(
         "--weights",
         required=True,
@@ -252,13 +255,18 @@ def _of_two(values: Sequence[str], number: int, flag: str) -> str | None:
 def _add_compare(commands: Commands) -> None:
     text = "compare two models of any format on the same image: layers, outputs, boxes"
     add = flags_of(_command(commands, "compare", Compare, text))
-    add("models", nargs=2, metavar="MODEL", help=".weights, .pt, .safetensors, .onnx, .xml or .torchscript file")
+    add(
+        "models",
+        nargs=2,
+        metavar="MODEL",
+        help=".weights, .pt, .safetensors, .onnx, .xml or .torchscript file, or the name of a shipped model",
+    )
     add("--cfg", nargs="+", default=(), help="cfg of the files that do not contain one; two if they differ")
     add("--image", help="image to run on; default: reproducible random values")
     add("--img-size", help="input size: N (square) or WIDTH HEIGHT; default: the first model's")
     add("--conf-thres")
     add("--backend", nargs="+", choices=BACKENDS, default=(), help="engine, or one for each model")
-    add("--every-layer", action="store_true", help="print all layers instead of only those that differ")
+    add("--every-layer", action="store_true", help="print all layers instead of only the first that differs")
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -103,7 +103,7 @@ def parse_arguments(arguments: Sequence[str] | None) -> ExportFlags:
         help="class names to store in the model, one per line; default: those in the .pt or .safetensors file",
     )
     add("--include", nargs="+", choices=FORMATS, default=("onnx",), help="formats to write, default onnx")
-    add("--out", metavar="FILE", help="output path without extension; default: that of the weights")
+    add("--out", metavar="FILE", help="output path without extension; default: that of --weights")
     add("--img-size")
     add("--batch-size")
     add("--dynamic", nargs="+", choices=("batch", "size"), default=(), help="dimensions that may vary at run time")
@@ -112,12 +112,12 @@ def parse_arguments(arguments: Sequence[str] | None) -> ExportFlags:
         "nms: boxes after NMS"
     )
     add("--output", choices=OUTPUTS, help=text)
-    add("--opset", type=int, default=ExportOptions.opset, help="ONNX opset, default %(default)s")
+    add("--opset", type=int, default=ExportOptions.opset, metavar="N", help="ONNX opset, default %(default)s")
     add("--half", help="use 16-bit floats internally; inputs and outputs stay 32-bit")
     text = "8-bit convolutions, calibrated and evaluated on --data; only for onnx and openvino"
     add("--int8", action="store_true", help=text)
     add("--data", help="dataset for --int8: calibrates on its train split and evaluates on val")
-    text = "number of images to calibrate --int8 on, evenly spread over the split, default %(default)s"
+    text = "number of images to calibrate --int8 on, evenly spread over the train split, default %(default)s"
     add("--calib-images", type=above_zero, default=CALIBRATION_IMAGES, metavar="N", help=text)
     text = "largest accepted loss of mAP (classifiers: top-1) with --int8, from 0 to 1, default %(default)s"
     add("--max-drop", type=fraction, default=MAX_DROP, metavar="D", help=text)
@@ -127,6 +127,7 @@ def parse_arguments(arguments: Sequence[str] | None) -> ExportFlags:
     add(
         "--tolerance",
         type=positive,
+        metavar="X",
         help=f"largest accepted difference, default {TOLERANCE:g}, with --half {HALF_TOLERANCE:g}",
     )
     add("--no-check", action="store_true", help="do not run the exported model and compare it with the network")

@@ -54,11 +54,12 @@ def parse_arguments(arguments: Sequence[str] | None) -> InfoOptions:
     add("--json", metavar="OUT", help="also write everything as a JSON list with one object per file")
     text = "draw the cost and memory access of each layer as a PNG; print memory access and measured speed and energy"
     add("--plot", metavar="OUT", help=text)
-    text = "print the mean absolute weights of each convolution by source layer; OUT: also draw them as a PNG"
-    add("--weight-norms", nargs="?", const="", metavar="OUT", help=text)
-    add(
-        "--weights", help="weights for --weight-norms with a single cfg: .weights, .pt or .safetensors; default: random"
+    text = (
+        "print the mean absolute weights of each convolution of one cfg by source layer; OUT: also draw them as a PNG"
     )
+    add("--weight-norms", nargs="?", const="", metavar="OUT", help=text)
+    text = "weights for --weight-norms: .weights, .pt, .safetensors or the name of a shipped model; default: random"
+    add("--weights", help=text)
     add("--device", help="device on which --plot measures: cpu, mps, or a CUDA index; default: a GPU if there is one")
     return options_from(InfoOptions, parser, arguments)
 

@@ -83,7 +83,7 @@ def parse_arguments(arguments: Sequence[str] | None) -> EvaluationOptions:
         help="classifiers: average ten crops of each image, like the original's valid10",
     )
     add("--verbose", action="store_true", help="also list classes without objects and every problem the doctor finds")
-    add("--workers", type=above_zero, default=4, help="number of threads that read images, default %(default)s")
+    add("--workers", type=above_zero, default=4, metavar="N", help="threads that read images, default %(default)s")
     add("--project", default="runs/test")
     add("--name")
     add("--exist-ok")

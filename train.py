@@ -4,7 +4,7 @@ examples:
   python train.py --cfg cfg/csppeleenet-efm.cfg                                 on generated scenes, as a first try
   python train.py --cfg cfg/csppeleenet-efm.cfg --data my.data
   python train.py --cfg my.cfg --data my.data --weights backbone.conv.74 --img-size 320 --iterations 4000
-  python train.py --resume runs/train/exp/weights/last.pt
+  python train.py --resume runs/train/exp
   torchrun --nproc_per_node 2 train.py --cfg my.cfg --data my.data --sync-bn    on two GPUs
 """
 
@@ -71,10 +71,10 @@ def make_parser() -> argparse.ArgumentParser:
     )
     add("--clear", action="store_true", help="reset the iteration count of --weights")
     text = (
-        "resume a run from its folder or last.pt, with its own flags (pass --data if the data has moved); default: the "
-        "latest run in --project; auto: resume the run --name, or start it if there is none"
+        "resume a run, given its folder or last.pt, with its own flags (pass --data if the data has moved); default: the "
+        "latest run in --project; auto: the run --name, or start it if there is none"
     )
-    add("--resume", nargs="?", const=LATEST, metavar="FILE", help=text)
+    add("--resume", nargs="?", const=LATEST, metavar="RUN", help=text)
 
     text = "modern: settings for small datasets, which other flags override; default: the original's rules"
     add("--recipe", choices=("modern",), help=text)
@@ -101,7 +101,7 @@ def make_parser() -> argparse.ArgumentParser:
     add = flags_of(parser.add_argument_group("beyond the original"))
     add("--albumentations", "--augment", metavar="FILE", help="additional augmentation, saved by albumentations.save")
     add("--single-cls")
-    text = "keep decoded images in memory (default: ram) or in a file below --project"
+    text = "keep decoded images in memory (ram, also without a value) or in a file below --project (disk)"
     add("--cache-images", nargs="?", const=RAM, choices=(RAM, DISK), help=text)
     add("--adamw", action="store_true", help="AdamW; set learning_rate and decay for it with --set")
     add("--clip-grad-norm", type=positive, default=0.0, metavar="X", help="maximum norm of a batch's mean gradient")

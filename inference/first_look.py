@@ -58,12 +58,7 @@ STEPS = (
         "train for a minute on generated scenes, or on your own with --data my.data",
         "train.py --cfg cfg/cspdensenetb-ref-prn.cfg --img-size 96 --batch-size 4 --subdivisions 1 --iterations 20",
     ),
-    Suggestion(
-        "export to ONNX",
-        "export.py --cfg weights/scenes.cfg --weights weights/scenes.weights --names weights/scenes.names "
-        "--include onnx --out runs/scenes",
-        "export",
-    ),
+    Suggestion("export to ONNX", "export.py --weights scenes --include onnx --out runs/scenes", "export"),
     Suggestion("a web page", "serve.py", "serve"),
 )
 
@@ -75,7 +70,7 @@ def next_steps() -> str:
     for step in STEPS:
         if PACKAGE:
             install = f'pip install "cspyolo[{step.extra}]"'
-            command = re.sub(r" (cfg|data|weights)/", lambda folder: f" {ROOT}/{folder[1]}/", as_typed(step.script))
+            command = re.sub(r" (cfg|data)/", lambda folder: f" {ROOT}/{folder[1]}/", as_typed(step.script))
         else:
             install, command = f"{python} -m pip install -r requirements-{step.extra}.txt", f"{python} {step.script}"
         lines += [f"  {step.what}{f'   (after {install})' if step.extra else ''}", f"    {command}"]

@@ -236,7 +236,7 @@ _SHARED: dict[str, dict[str, Any]] = {
         metavar="FILE",
     ),
     "--backend": _flag(
-        "engine that runs the model; default auto: by extension for exported models; otherwise, on a CPU, the fastest "
+        "engine that runs the model; default auto: for exported models by extension; for others, on a CPU, the fastest "
         "installed engine if there are enough images to make up for its start-up time, else PyTorch",
         default="auto",
     ),
