@@ -2,7 +2,7 @@
 
   python -m benchmarks.gpu --out report.md
   python -m benchmarks.gpu --out report.md --darknet /somewhere/darknet      compare with the original's CUDA build
-  python -m benchmarks.gpu --out report.md --device cpu --minutes 1         a rehearsal
+  python -m benchmarks.gpu --out report.md --device cpu --minutes 1         a dry run
 
 Needs the repository and requirements-dev.txt. It ends after --minutes (default 9) and lists what it had no time for. The report
 is written after every section, so an interrupted run leaves one too.
@@ -86,7 +86,7 @@ def parse_arguments(arguments: list[str] | None = None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--out", type=Path, default=Path("report.md"), metavar="FILE")
     parser.add_argument("--minutes", type=float, default=9.0, help="time limit (default 9)")
-    parser.add_argument("--device", default="", help='default: a GPU if there is one; "cpu" for a rehearsal')
+    parser.add_argument("--device", default="", help='default: a GPU if there is one; "cpu" for a dry run')
     parser.add_argument("--cfg", nargs="+", help="names of files in cfg/; default: all detectors")
     parser.add_argument("--darknet", help="binary of the original, built with GPU=1 CUDNN=1")
     parser.add_argument("--no-tests", action="store_true", help="skip the tests")
@@ -103,7 +103,7 @@ def environment(report: Report, device: torch.device) -> None:
             f"{memory:.0f} GiB; CUDA {torch.version.cuda}, cuDNN {torch.backends.cudnn.version()}"
         )
     else:
-        report.add("**Rehearsal on a processor.** None of these figures is a GPU's.")
+        report.add("**Dry run on a CPU.** None of these figures is a GPU's.")
 
 
 def tests(report: Report) -> None:

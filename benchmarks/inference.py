@@ -3,7 +3,7 @@
 All engines get the same cfg and weights (exported where necessary), the same input and the same number of threads. Each runs in
 its own process. They take turns within a run, so that ratios hold if the machine's speed drifts, and all except the one being
 timed are stopped: idle threads that spin would slow the others down up to ten times. Engines that are not installed are
-skipped. OpenCV 4.x needs its own environment, the original program a build with AVX=1 and OPENMP=1:
+skipped. OpenCV 4.x needs an environment of its own, and the original has to be built with AVX=1 and OPENMP=1:
 
   python3 -m venv /somewhere/cv4 && /somewhere/cv4/bin/pip install "opencv-python-headless<5"
   python benchmarks/inference.py --opencv-python /somewhere/cv4/bin/python --darknet /somewhere/darknet/darknet
@@ -13,8 +13,8 @@ skipped. OpenCV 4.x needs its own environment, the original program a build with
 
 --end-to-end compares the loop of detect.py (--no-save), on a generated video and on a folder of JPEG files, with the bare engine
 on a prepared image. It uses trained weights: random ones find thousands of boxes, and NMS would take most of the time.
---check exits with 1 if a ratio to ONNX Runtime, or of end to end to the bare engine, is worse than the one stored in the file by
-more than its tolerance; --save stores the ratios.
+--check exits with code 1 if a ratio (to ONNX Runtime, or of end-to-end detection to the bare engine) is worse than the stored one
+by more than its tolerance; --save stores the ratios.
 """
 
 from __future__ import annotations

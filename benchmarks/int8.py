@@ -1,6 +1,6 @@
 """Compare 8-bit with float models: mAP and processor time of each engine, in one run.
 
-Exports are kept in --out and reused, so that a second run only measures speed. If a data set has a single split, every other
+Exports are kept in --out and reused, so that a second run only measures speed. If a dataset has a single split, every other
 image is used for calibration and the rest for measuring mAP. Engines take turns on a prepared image, with one thread each;
 processor time depends little on other load.
 

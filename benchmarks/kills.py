@@ -1,8 +1,8 @@
 """Kill the project's commands at random moments, and check what they leave behind.
 
-Trainings (in one process with mosaic, multi-scale training and dropout; with a moving average; in two processes) are killed
-and resumed repeatedly. After every kill, last.pt must be readable and no older than the interval at which it is saved. The run
-must end with bit-identical weights to one that was never killed.
+Training runs (in one process with mosaic, multi-scale training and dropout; with a moving average; in two processes) are killed
+and resumed repeatedly. After every kill, last.pt must be readable and no older than the interval at which it is saved. At the
+end, the weights must be bit for bit those of an uninterrupted run.
 
 Commands that write results (evaluation, detection with a video, conversion, export, the image cache) are killed in an empty
 folder, or while they replace the results of an earlier run. After every kill, each file must be the old one, the new one, or

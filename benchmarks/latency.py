@@ -1,7 +1,7 @@
 """Measure the latency of every model in the papers' tables, for docs/models.md.
 
-One image, one thread, batch norm folded. The result is the minimum processor time of several passes in several rounds over all
-models, which is what a pass takes if nothing else runs on the machine.
+One image, one thread, batch normalisation folded. The result is the minimum CPU time of several passes in several rounds over
+all models, which is what a pass takes if nothing else runs on the machine.
 
 --table-5 instead measures the frames per second of CSPNet's Table 5, in wall-clock time, with benchmarks/inference.py: the
 installed engines, and OpenCV 4 from its own environment.

@@ -35,7 +35,7 @@ def parse_arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     add = parser.add_argument
     add("--cfg", default=str(cfg_path("csppeleenet-efm")))
-    add("--data", help="data set (default: generated scenes)")
+    add("--data", help="dataset (default: generated scenes)")
     add("--img-size", type=int, default=416)
     add("--batch-size", type=int, default=8)
     add("--workers", type=int, default=2)

@@ -3,7 +3,7 @@
 Classifiers learn 24 classes of shapes (benchmarks/shapes.py), those of VoVNet's CIFAR-10 study ten classes at 32 x 32. Detectors
 start from the CSPPeleeNet of the same seed and learn generated scenes (data/scenes). All nets of a task see the same number of
 images and are trained by train.py; results are those of the last iteration. OUT/results.json and OUT/results.md are written after
-each training, and a run that was stopped continues where it was. --full is for a GPU.
+each training run, and an interrupted reproduction continues where it stopped. --full is for a GPU.
 
   python -m benchmarks.reproduction --out runs/reproduction
   python -m benchmarks.reproduction --out runs/reproduction-full --full

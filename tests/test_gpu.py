@@ -1,4 +1,4 @@
-"""Comparison with the recordings of the original on a GPU: `pytest -m gpu`. Without a GPU, a rehearsal on the CPU."""
+"""Comparison with the recordings of the original on a GPU: `pytest -m gpu`. Without a GPU, a dry run on the CPU."""
 
 from __future__ import annotations
 
@@ -51,7 +51,7 @@ def device() -> torch.device:
 
 
 def some(items: Any, every: int) -> Any:
-    """All items on a GPU; in a rehearsal one of `every`, because other tests run all of them on the CPU."""
+    """All items on a GPU; in a dry run one of `every`, because other tests run all of them on the CPU."""
     return items if ON_GPU else items[::every]
 
 

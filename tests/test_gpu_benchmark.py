@@ -1,4 +1,4 @@
-"""The rehearsal of benchmarks/gpu.py on a CPU."""
+"""A dry run of benchmarks/gpu.py on a CPU."""
 
 from __future__ import annotations
 
@@ -10,12 +10,12 @@ import pytest
 from benchmarks import gpu
 
 
-def test_rehearsal(tmp_path: Path) -> None:
+def test_dry_run(tmp_path: Path) -> None:
     report = tmp_path / "report.md"
     arguments = ["--device", "cpu", "--no-tests", "--cfg", "yolov3-tiny-prn", "csppeleenet", "--out", str(report)]
     assert gpu.main([*arguments, "--minutes", "5"]) == 0
     text = report.read_text()
-    assert "Rehearsal on a processor" in text and "Failed" not in text
+    assert "Dry run on a CPU" in text and "Failed" not in text
     assert "| yolov3-tiny-prn | 416 x 416 | 3.47 |" in text and "| 400 |" in text  # numbers in the papers
     assert "csppeleenet |" not in text  # has no boxes
     assert "| scenes | fp32 |" in text and "images/s" in text
