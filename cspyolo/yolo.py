@@ -32,6 +32,7 @@ from profiling.timing import time_forward
 from utils.cli import EXIT_INTERRUPTED, EXIT_OK
 from utils.errors import InputError, RunError
 from utils.files import run_folder, write_text
+from utils.letterbox import KERNELS
 from utils.packages import is_installed, need
 
 logger = logging.getLogger(__name__)
@@ -172,6 +173,8 @@ class YOLO:
         )
         if batch < 1:
             raise InputError(f"batch: cannot be {batch}, expected 1 or more")
+        if resize not in KERNELS:
+            raise InputError(f"resize: cannot be {resize!r}, expected {' or '.join(KERNELS)}")
         frames = open_frames(_in_rgb(source, rgb), vid_stride=vid_stride)
         items = predict_frames(
             model, frames, nms, letter_box=letter_box, kernel=resize, batch_size=batch, augment=augment
@@ -266,9 +269,10 @@ class YOLO:
     def _model(self, size: tuple[int, int] | None = None) -> Model:
         """Return the model opened at an input size; only the last one is cached."""
         size = size or self._size
-        if self._opened is None or self._opened[0] != size:
-            self._opened = size, self._open(size, self._backend)
-        return self._opened[1]
+        opened = self._opened  # another thread may open another size
+        if opened is None or opened[0] != size:
+            self._opened = opened = size, self._open(size, self._backend)
+        return opened[1]
 
     def _open(self, size: tuple[int, int] | None, backend: str) -> Model:
         return open_model(

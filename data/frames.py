@@ -166,6 +166,8 @@ def open_frames(source: Any, *, vid_stride: int = 1) -> Frames:
     _silence_opencv()
     is_batch = isinstance(source, (list, tuple)) or getattr(source, "ndim", 0) == 4
     sources: Sequence[Any] = source if is_batch else [source]
+    if not len(sources):
+        raise InputError("source: is an empty list, expected an image, video, folder, list, camera or stream")
     named = [str(each) for each in sources if isinstance(each, (str, Path, int))]
     name = ", ".join(named[:_NAMED]) + (", ..." if len(named) > _NAMED else "") or "images"
     for each in named:
@@ -295,6 +297,10 @@ def as_image(value: Any, place: str) -> NDArray[np.uint8]:
             planes = (planes * 255).round().to(torch.uint8)
         value = planes.numpy()
     is_image = isinstance(value, np.ndarray) and value.dtype == np.uint8 and value.ndim == 3 and value.shape[2] == 3
+    if value is None:
+        raise InputError(
+            f"{place}: is None, which cv2.imread returns for a file that it cannot read; expected an image"
+        )
     if not is_image or not value.size:
         kind = f"{value.dtype} {tuple(value.shape)}" if hasattr(value, "shape") else type(value).__name__
         raise InputError(f"{place}: is {kind}, expected uint8 (height, width, 3), colours red, green, blue")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import logging
 import math
+import threading
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from functools import cache
@@ -139,6 +140,7 @@ class OpenVino:
     it is compiled by `prefer`, or by its first run.
     content: a hash of the model, by which it is kept in compiled form; None: it is compiled each time.
     streams: how many images it works on at a time. cached: the key in `compile_cache` of a model that came from there.
+    Several threads may run it.
     Raises InputError without the package, and for a model that it cannot load.
     """
 
@@ -156,6 +158,7 @@ class OpenVino:
     ) -> None:
         self._model, self._place, self._device, self.half, self._content = model, place, device, half, content
         self.parallel: bool | None = None  # as compiled
+        self._idle: list[Any] = []
         self.streams = 1
         if parallel is not None:
             self.prefer(parallel)
@@ -187,25 +190,27 @@ class OpenVino:
             made = self._model()
             with _openvino_errors(self._place, "load"):
                 model = core.read_model(made) if isinstance(made, bytes) else made
-                self._compiled = core.compile_model(model, name, settings)
+                compiled = core.compile_model(model, name, settings)
         else:
-            self._compiled = kept
+            compiled = kept
         if key is not None and kept is None:
-            compile_cache.write(key, bytes(self._compiled.export_model().getbuffer()))
-        self.parallel = parallel
-        self.streams = int(self._compiled.get_property("OPTIMAL_NUMBER_OF_INFER_REQUESTS"))
-        self._idle: list[Any] = []
+            compile_cache.write(key, bytes(compiled.export_model().getbuffer()))
+        self.streams = int(compiled.get_property("OPTIMAL_NUMBER_OF_INFER_REQUESTS"))
+        self._compiled, self._idle = compiled, []
+        self.parallel = parallel  # last: `run` in another thread needs the rest
 
     def run(self, images: NDArray[np.float32]) -> Arrays:
         if self.parallel is None:
             self.compile(False)
-        with _openvino_errors(self._place, "run"):
-            found = self._compiled(images)
-            return [as_floats(found[number]) for number in range(len(self._compiled.outputs))]
+        return self.start(images)()[0]
 
     def start(self, images: NDArray[np.float32]) -> Callable[[], tuple[Arrays, float]]:
         """Begin a run; the function returned waits for its outputs and the seconds from the beginning to its end."""
-        request, idle = self._idle.pop() if self._idle else self._compiled.create_infer_request(), self._idle
+        idle = self._idle
+        try:
+            request = idle.pop()  # calling the compiled model itself would use one request for all threads
+        except IndexError:
+            request = self._compiled.create_infer_request()
         with _openvino_errors(self._place, "run"):
             request.start_async(images, share_inputs=True)
 
@@ -283,11 +288,13 @@ class OpenCvSession:
         except cv2.error as error:
             raise InputError(f"{path}: OpenCV {cv2.__version__} cannot load it: {error.err}") from None
         self.names = list(self._net.getUnconnectedOutLayersNames())
+        self._lock = threading.Lock()  # the input belongs to the network
 
     def run(self, images: NDArray[np.float32]) -> Arrays:
-        self._net.setInput(images, INPUT)
         try:
-            return [as_floats(each) for each in self._net.forward(self.names)]
+            with self._lock:
+                self._net.setInput(images, INPUT)
+                return [as_floats(each) for each in self._net.forward(self.names)]
         except cv2.error as error:
             reason = f"OpenCV {cv2.__version__} cannot run it: {error.err}"
             raise _failed(self._place, error, reason) from None

@@ -129,14 +129,15 @@ class EngineNetwork:
         self._images += len(images)
         shape = self.plan.input
         fits = len(images) and images.shape[1:] == (shape.channels, shape.height, shape.width)
-        if self._runner is None or not fits:
+        runner = self._runner  # another thread may give it up
+        if runner is None or not fits:
             return self.torch(images)
         arrays = np.ascontiguousarray(images.float().cpu().numpy())
         if not self._settled:
             self._compare(arrays[:1])
             return self(images)
         # One image at a time: on a CPU a batch takes longer per image because it does not fit the caches.
-        found = [self._runner.run(arrays[place : place + 1]) for place in range(len(arrays))]
+        found = [runner.run(arrays[place : place + 1]) for place in range(len(arrays))]
         return as_batch(found)
 
     def _open(self, parallel: bool = False) -> None:

@@ -252,6 +252,9 @@ def test_a_cfg_alone_is_for_training(model: YOLO) -> None:
         (IMAGE, {"classes": 1000}, "classes: no class 1000"),
         (IMAGE, {"img_size": (1, 2, 3)}, "img_size: cannot be"),
         (IMAGE, {"batch": 0}, "batch: cannot be 0"),
+        (IMAGE, {"resize": "cubic"}, "resize: cannot be 'cubic', expected darknet or opencv"),
+        (cv2.imread("no.jpg"), {}, "image 0: is None, which cv2.imread returns"),
+        ([], {}, "source: is an empty list"),
     ],
 )
 def test_wrong_input_is_one_sentence(source: object, options: dict[str, Any], message: str, model: YOLO) -> None:

@@ -6,6 +6,7 @@ import importlib.util
 import os
 import subprocess
 import sys
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
 
@@ -113,6 +114,22 @@ def test_the_same_boxes(models: Path, suffix: str, engine: str, output: str, aug
         assert np.abs(one.scores - other.scores).max() < 1e-4
         assert np.array_equal(one.class_ids, other.class_ids)
         assert np.abs(one.xyxy - other.xyxy).max() < 0.02
+
+
+@pytest.mark.parametrize(("suffix", "engine"), WAYS)
+def test_threads_get_the_outputs_of_their_own_images(weights: Path, suffix: str, engine: str) -> None:
+    needed(suffix, engine)
+    model = open_model(made(CFG, weights, suffix), cfg=CFG if suffix == ".weights" else None, backend=engine)
+    width, height = model.size_wh
+    inputs = torch.rand((8, 1, model.channels, height, width), generator=torch.Generator().manual_seed(0))
+    expected = [model.forward(each)[0] for each in inputs]
+
+    def differs(number: int) -> bool:
+        (found,) = model.forward(inputs[number])
+        return not all(torch.allclose(*pair, atol=1e-4) for pair in zip(found, expected[number], strict=True))
+
+    with ThreadPoolExecutor(len(inputs)) as threads:
+        assert not any(threads.map(differs, [*range(len(inputs))] * 20))
 
 
 @pytest.mark.parametrize("engine", ["onnxruntime", "openvino"])
