@@ -23,6 +23,9 @@ except ImportError:  # Windows
 # For user-supplied names: Path's methods raise OSError for a name that is too long or a folder without permission.
 exists, is_file, is_folder = os.path.exists, os.path.isfile, os.path.isdir
 
+# Characters of a file's name in that of its temporary file: a name has up to 255 bytes, a character up to four.
+_KEPT = 48
+
 # Errors of syncing a folder that are ignored: some network file systems cannot, nor can folders without read permission.
 _NO_FOLDER_SYNC = frozenset({errno.EINVAL, errno.ENOTSUP, errno.EACCES})
 
@@ -39,7 +42,7 @@ def atomic_write(path: str | Path, *, durable: bool = True) -> Iterator[BinaryIO
     path = Path(path)
     if is_folder(path):
         raise InputError(f"{path}: is a folder, expected a file name")
-    temporary = path.with_name(f".{path.name}.{secrets.token_hex(4)}.part")
+    temporary = path.with_name(f".{path.name[:_KEPT]}.{secrets.token_hex(4)}.part")
     try:
         make_folder(path.parent)
         stream = temporary.open("xb")
@@ -79,7 +82,7 @@ def staged(path: str | Path) -> Iterator[Path]:
     path = Path(path)
     try:
         make_folder(path.parent)
-        with tempfile.TemporaryDirectory(prefix=f".{path.name}.", suffix=".part", dir=path.parent) as folder:
+        with tempfile.TemporaryDirectory(prefix=f".{path.name[:_KEPT]}.", suffix=".part", dir=path.parent) as folder:
             with _named(Path(folder) / path.name, path) as target:
                 yield target
             files = sorted(Path(folder).iterdir(), key=lambda file: (file.name == path.name, file.name))

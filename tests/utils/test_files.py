@@ -164,3 +164,11 @@ def test_latest_run(tmp_path: Path) -> None:
         (tmp_path / name / "a.txt").touch()
         os.utime(tmp_path / name / "a.txt", (100 - abs(number - 1), 100 - abs(number - 1)))
     assert latest_run(str(tmp_path), "a.txt", "run") == tmp_path / "z"
+
+
+@pytest.mark.parametrize("name", ["n" * 255, "ü" * 127, "\N{GRINNING FACE}" * 63])
+def test_names_as_long_as_the_file_system_allows(name: str, tmp_path: Path) -> None:
+    write_text(tmp_path / name, "text")
+    with staged(tmp_path / name) as path:
+        path.write_text("other")
+    assert (tmp_path / name).read_text() == "other"
