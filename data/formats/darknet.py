@@ -189,8 +189,10 @@ def candidates(entry: str, folder: Path) -> tuple[Path, ...]:
     to `folder` or to its parent.
 
     A leading `data/` is optional: data sets exported by CVAT are meant to be unpacked into the original's folder data.
+    Backslashes of an entry written on Windows may separate folders.
     """
-    entries = (entry, entry.removeprefix("data/"))
+    slashed = entry.replace("\\", "/")
+    entries = (entry, entry.removeprefix("data/"), slashed, slashed.removeprefix("data/"))
     return tuple(dict.fromkeys(base / each for each in entries for base in (Path(), folder, folder.parent)))
 
 
@@ -224,8 +226,11 @@ def format_list(entries: Iterable[object]) -> str:
 
 
 def parse_list(text: str) -> list[str]:
-    """Return the entries of a list file, unchanged."""
-    return [bare for line in text.splitlines() if (bare := line.strip())]
+    """Return the entries of a list file; those written on Windows, judging by the first one, with slashes."""
+    entries = [bare for line in text.splitlines() if (bare := line.strip())]
+    if entries and "\\" in entries[0] and not exists(entries[0]):
+        return [entry.replace("\\", "/") for entry in entries]
+    return entries
 
 
 def read_list(path: Path) -> tuple[Path, ...]:

@@ -383,6 +383,16 @@ def test_names_in_other_encodings_are_rejected(content: bytes, message: str, tmp
         darknet.read_names(tmp_path / "my.names")
 
 
+def test_backslashes_of_windows_separate_folders(tmp_path: Path) -> None:
+    (tmp_path / "win" / "img").mkdir(parents=True)
+    images = [write_png(tmp_path / "win" / "img" / f"{letter} 1.png", (8, 8)) for letter in "ab"]
+    (tmp_path / "win" / "train.txt").write_bytes(b"img\\a 1.png\r\nimg\\b 1.png\r\n")
+    (tmp_path / "win" / "my.names").write_bytes(b"red box\r\n")
+    (tmp_path / "my.data").write_bytes(b"train = win\\train.txt\r\nnames = win\\my.names\r\n")
+    dataset = open_data(tmp_path / "my.data")
+    assert dataset.splits == {"train": tuple(images)} and dataset.names == ("red box",)
+
+
 def test_a_list_may_name_files_that_are_not_utf8(tmp_path: Path) -> None:
     name = os.fsdecode(b"b\xe6r.png")
     try:
