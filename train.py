@@ -163,6 +163,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         if not processes.main:  # otherwise every process would log the same messages
             logging.getLogger().setLevel(logging.ERROR)
         if options.plan:
+            if options.resume is not None:
+                raise InputError("--plan: describes a new run, expected no --resume; opt.yaml has the flags of a run")
             options, cfg, splits = _fitted(options, processes)
             if processes.main:
                 print(describe(options, parse_arguments([]), cfg, splits.images))

@@ -389,6 +389,7 @@ def broken_label(text: str) -> None:
             "random=1",
         ),
         (lambda: None, ("--resume",), "--resume"),
+        (lambda: None, ("--resume", "--plan"), "--plan: describes a new run"),
     ],
 )
 def test_what_cannot_be_trained_is_one_clear_error(

@@ -104,7 +104,7 @@ class EvaluationHook:
 
     best: the best metric so far.
     at: iteration of the latest evaluation.
-    without_gain: number of evaluations since the best one.
+    without_gain: number of evaluations since the first of the best ones.
     """
 
     evaluate: Callable[[Network], Result] | None
@@ -148,8 +148,11 @@ class EvaluationHook:
         logger.info("\niteration %d\n%s", update.iteration, result.text(self.darknet))
         self.history.evaluated(values)
         self.without_gain += 1
-        if values[self.metric] >= self.best:
-            self.best, self.without_gain = values[self.metric], 0
+        value = values[self.metric]
+        if value > self.best or value == self.best == 0:  # `patience` starts with the first object found
+            self.without_gain = 0
+        if value >= self.best:  # as in the original, the later of two equal results
+            self.best = value
             self.on_best()
             self.on_best_result(result)
         if self.exhausted:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import re
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -17,6 +18,7 @@ from training.loop import Update
 from training.optimizer import Ema
 from training.progress import DarknetLines, EpochBar
 from training.results import batch_sheet
+from training.validation import EvaluationHook
 
 
 def update(iteration: int, loss: float = 2.0) -> Update:
@@ -151,3 +153,38 @@ def test_preview_shows_every_image_with_its_boxes() -> None:
     assert (inside > 60).any() and not (sheet[10:267, 10:400] > 60).any()
     assert (sheet[277:, 832:] == 255).all()  # no sixth image
     assert batch_sheet(images[:, :1], truth, ["a", "b"]).shape == sheet.shape
+
+
+@pytest.mark.parametrize(
+    ("values", "evaluations", "saved"),
+    [
+        ([0.5, 0.6, 0.4, 0.5, 0.9], 4, [1, 2]),
+        ([1.0, 1.0, 1.0, 1.0], 3, [1, 2, 3]),
+        ([0.0, 0.0, 0.0, 0.0, 0.1], 5, [1, 2, 3, 4, 5]),
+        ([0.5, 0.0, 0.0, 0.0], 3, [1]),
+    ],
+    ids=["worse", "all found", "nothing found yet", "diverged"],
+)
+def test_patience_ends_after_evaluations_without_a_better_result(
+    values: list[float], evaluations: int, saved: list[int]
+) -> None:
+    best = list[int]()
+    results = iter([SimpleNamespace(columns={"top1": value}, text=lambda darknet: "") for value in values])
+    hook = EvaluationHook(
+        evaluate=lambda network: next(results),  # type: ignore[arg-type, return-value]
+        metric="top1",
+        calibrate=lambda network, iteration: network,
+        network=torch.nn.Identity(),  # type: ignore[arg-type]
+        history=TrainingHistory(interval=1),
+        period=1,
+        earliest=1,
+        last=len(values),
+        patience=2,
+        on_best=lambda: best.append(hook.at),
+    )
+    for iteration in range(1, len(values) + 1):
+        hook.history.add(update(iteration))
+        hook(update(iteration))
+        if hook.exhausted:
+            break
+    assert (hook.at, best) == (evaluations, saved)
