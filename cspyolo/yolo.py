@@ -27,7 +27,7 @@ from inference.model import AUTO, BACKENDS, open_model
 from inference.pipeline import predict_frames
 from inference.predictor import Model, NmsOptions
 from models.formats.files import LoadOptions, load_model
-from models.shipped import shipped_model, shipped_models
+from models.shipped import FOLDER, shipped_model, shipped_models
 from profiling.timing import time_forward
 from utils.cli import EXIT_INTERRUPTED, EXIT_OK
 from utils.errors import InputError, RunError
@@ -226,10 +226,10 @@ class YOLO:
 
         include: one or more of "onnx", "openvino" and "torchscript".
         options: flags of export.py with underscores: dynamic="batch", half=True, output="nms", out="folder/name"
-            (default: next to the weights), ...
+            (default: next to the weights; for a shipped model, in the current folder), ...
         """
-        formats = _listed(include)
-        out = Path(options.pop("out", None) or Path(self.weights or "").with_suffix(""))
+        formats, base = _listed(include), Path(self.weights or "").with_suffix("")
+        out = Path(options.pop("out", None) or (base.name if base.parent == FOLDER else base))
         with tempfile.TemporaryDirectory() as folder:
             names = Path(folder) / "model.names"
             write_text(names, "".join(f"{name}\n" for name in self._model().names))

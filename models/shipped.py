@@ -5,7 +5,9 @@ from __future__ import annotations
 from pathlib import Path
 from typing import NamedTuple
 
-_FOLDER = Path(__file__).resolve().parent.parent / "weights"
+from utils.files import is_file
+
+FOLDER = Path(__file__).resolve().parent.parent / "weights"
 
 
 class ShippedModel(NamedTuple):
@@ -21,11 +23,11 @@ class ShippedModel(NamedTuple):
 
 def shipped_models() -> list[str]:
     """Return the names of the models that come with the project."""
-    return sorted(path.stem for path in _FOLDER.glob("*.weights"))
+    return sorted(path.stem for path in FOLDER.glob("*.weights"))
 
 
 def shipped_model(name: str | Path | None) -> ShippedModel | None:
     """Return the shipped model of this name; None if there is none, or if a file has this name."""
-    if str(name) not in shipped_models() or Path(str(name)).exists():
+    if str(name) not in shipped_models() or is_file(str(name)):
         return None
-    return ShippedModel(*(str(_FOLDER / f"{name}{suffix}") for suffix in (".cfg", ".weights", ".names")))
+    return ShippedModel(*(str(FOLDER / f"{name}{suffix}") for suffix in (".cfg", ".weights", ".names")))

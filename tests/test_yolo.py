@@ -298,6 +298,12 @@ def test_export_finds_the_same(model: YOLO, result: Results, tmp_path: Path) -> 
         _ = exported.network
 
 
+def test_a_shipped_model_is_exported_to_the_current_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    (path,) = YOLO("scenes", img_size=96).export("onnx", img_size=96, no_check=True)
+    assert path == Path("scenes.onnx") and path.is_file()
+
+
 def test_network_is_a_torch_module(model: YOLO) -> None:
     network: Any = model.network
     features = network.outputs(torch.rand(1, 3, 64, 64), [3, 5])

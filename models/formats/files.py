@@ -18,7 +18,7 @@ from models.plan import read_plan
 from models.shipped import shipped_model, shipped_models
 from models.weights import save_weights
 from utils.errors import InputError
-from utils.files import exists
+from utils.files import is_file
 from utils.torch_files import is_torch_file, load_torch_file
 
 TORCH_SUFFIXES = (".pt", ".pth")
@@ -68,7 +68,7 @@ def load_model(path: str | Path | None, reading: LoadOptions | None = None) -> L
     if shipped and reading.cfg is None:
         return LoadedModel(_darknet(shipped.weights, replace(reading, cfg=shipped.cfg)), shipped.class_names())
     path = shipped.weights if shipped else path
-    if not Path(path).suffix and not exists(path):
+    if not Path(path).suffix and not is_file(path):
         raise InputError(f"{path}: no such model; the shipped models are {', '.join(shipped_models())}")
     if Path(path).suffix == ".safetensors":
         return _described(read_safetensors(path), path, reading)

@@ -66,6 +66,9 @@ def test_an_unknown_name_lists_the_shipped_models() -> None:
 
 def test_a_file_comes_before_a_shipped_model(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
+    Path("scenes").mkdir()
+    assert open_model("scenes").classes == len(NAMES)  # a folder cannot be a model
+    Path("scenes").rmdir()
     Path("scenes").write_bytes(b"no weights")
     with pytest.raises(InputError, match=r"^scenes: contains no cfg, expected --cfg"):
         open_model("scenes")
