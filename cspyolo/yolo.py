@@ -86,6 +86,10 @@ class YOLO:
         self._opened: tuple[tuple[int, int] | None, Model] | None = None
         self._model()
 
+    def __getstate__(self) -> dict[str, Any]:
+        """For other processes: they open the model's files themselves, since an engine's model cannot be pickled."""
+        return self.__dict__ | {"_opened": None}
+
     @staticmethod
     def shipped() -> list[str]:
         """Return the names of the models that come with the package."""

@@ -208,12 +208,12 @@ class Activation(nn.Module):
 
     def __init__(self, name: str, *, owned: bool = False) -> None:
         super().__init__()
-        self.name = name
-        self.function = ACTIVATIONS[name].torch
-        self.in_place = (ACTIVATIONS[name].in_place if owned else None) or self.function
+        self.name, self.owned = name, owned  # not the functions: lambdas cannot be pickled
 
     def forward(self, x: Tensor) -> Tensor:
-        return self.function(x) if x.requires_grad else self.in_place(x)
+        function = ACTIVATIONS[self.name]
+        in_place = function.in_place if self.owned and not x.requires_grad else None
+        return (in_place or function.torch)(x)
 
     def export(self, graph: Graph, x: str) -> str:
         """Add the function to an ONNX graph; returns the name of its output."""

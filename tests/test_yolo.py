@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 import json
+import pickle
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -232,6 +233,13 @@ def test_missing_models(model: str, message: str, tmp_path: Path, monkeypatch: p
     monkeypatch.chdir(tmp_path)
     with pytest.raises(InputError, match=message):
         YOLO(model)
+
+
+def test_another_process_opens_the_files_of_a_model(model: YOLO, result: Results) -> None:
+    content = pickle.dumps(model)
+    assert len(content) < 10_000
+    (found,) = pickle.loads(content)(IMAGE)
+    np.testing.assert_array_equal(found.boxes.data, result.boxes.data)
 
 
 def test_a_cfg_alone_is_for_training(model: YOLO) -> None:

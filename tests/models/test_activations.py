@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import pickle
 
 import numpy as np
 import pytest
@@ -129,3 +130,11 @@ def test_normalized_channels(name: str) -> None:
     kept = grad.numpy() if name == "normalize_channels" else grad.numpy() * slope
     assert x.grad is not None
     np.testing.assert_allclose(x.grad.numpy(), np.where(expected > 0, grad.numpy() * slope, kept), rtol=1e-4, atol=1e-6)
+
+
+@pytest.mark.parametrize("owned", [False, True])
+@pytest.mark.parametrize("name", sorted(ACTIVATIONS))
+def test_a_pickled_activation_is_the_same(name: str, owned: bool) -> None:
+    x = torch.from_numpy(X).reshape(1, -1, 1, 1)
+    activation = Activation(name, owned=owned)
+    assert torch.equal(pickle.loads(pickle.dumps(activation))(x.clone()), activation(x.clone()))
