@@ -246,7 +246,9 @@ def _known(paths: Sequence[Path], source: str) -> list[Path]:
     heic = sum(path.suffix.lower() in HEIC_SUFFIXES for path in paths)
     if heic:
         logger.warning("%s: %d HEIC image%s left out: convert to JPEG first", source, heic, "s" * (heic > 1))
-    return [path for path in paths if path.suffix.lower() in IMAGE_SUFFIXES | VIDEO_SUFFIXES and is_file(path)]
+    known = (path for path in paths if path.suffix.lower() in IMAGE_SUFFIXES | VIDEO_SUFFIXES)
+    # A link to a missing file is one that cannot be read, and is reported as such.
+    return [path for path in known if is_file(path) or (path.is_symlink() and not exists(path))]
 
 
 def _not_empty(paths: Sequence[str | Path], source: str, what: str, hint: str = "") -> list[str]:

@@ -21,6 +21,7 @@ from data import frames as frame_live
 from data import frames as frames_module
 from data.frames import RETRIES, Failure, Frame, Frames, open_frames
 from data.prefetch import prefetch
+from tests.data.sets import write_png
 from tests.data.test_images import write_video
 from utils.errors import InputError
 
@@ -470,3 +471,12 @@ def test_an_empty_name_is_not_the_working_directory(folder: Path, monkeypatch: p
 def test_an_unreachable_address() -> None:
     with pytest.raises(InputError, match="not reachable"), open_frames("http://127.0.0.1:1/x.mp4") as frames:
         list(frames)
+
+
+@pytest.mark.parametrize("pattern", ["", "*.png"])
+def test_a_link_to_a_missing_file_is_a_failure(pattern: str, tmp_path: Path) -> None:
+    write_png(tmp_path / "a.png", (8, 8))
+    (tmp_path / "b.png").symlink_to(tmp_path / "moved.png")
+    first, second = open_frames(str(tmp_path / pattern))
+    assert isinstance(first, Frame) and isinstance(second, Failure)
+    assert second.reason == f"{tmp_path / 'b.png'}: no such image"
