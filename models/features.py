@@ -68,7 +68,8 @@ def features(
     Raises InputError for a level that the cfg does not have, and for weights that end before the last level.
     """
     plan = read_plan(cfg)
-    layers = _given(plan, levels) if isinstance(levels, Mapping) else _found(plan, levels)
+    names = (levels,) if isinstance(levels, str) else levels
+    layers = _given(plan, names) if isinstance(names, Mapping) else _found(plan, names)
     if not layers:
         raise InputError("levels: expected at least one level")
     if weights is None or Path(weights).suffix in (".pt", ".pth", ".safetensors"):

@@ -118,7 +118,7 @@ def test_a_backbone_file_is_enough_and_a_shorter_one_is_not(tmp_path: Path) -> N
     save_weights(whole, tmp_path / "a.conv.4", cutoff=4)
     save_weights(whole, tmp_path / "a.conv.3", cutoff=3)
     assert features(cfg, tmp_path / "a.conv.4", levels=("c3",)).layers == {"c3": 3}
-    assert features(cfg, tmp_path / "a.conv.3", levels=("c2",)).layers == {"c2": 2}
+    assert features(cfg, tmp_path / "a.conv.3", levels="c2").layers == {"c2": 2}
     with pytest.raises(InputError, match=r"a.conv.3: has no weights for layer 3, expected all up to layer 3"):
         features(cfg, tmp_path / "a.conv.3", levels=("c3",))
 
