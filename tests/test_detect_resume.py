@@ -6,11 +6,13 @@ import json
 import multiprocessing
 import os
 import signal
+import threading
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 import torch
+from tqdm import tqdm
 
 import detect
 from inference.journal import JOURNAL, Journal
@@ -46,6 +48,7 @@ def kill_at(frame: int, arguments: list[str]) -> None:
     """Run detect.py in a process that is killed while it records frame number `frame`."""
 
     def victim() -> None:
+        tqdm.set_lock(threading.RLock())  # killed while holding the shared default one, it would block this process
         seen = iter(range(frame))
         record = Recorder._record
 
