@@ -77,7 +77,7 @@ DIFFERENCES: list[tuple[str, int, str, str]] = [
         "demo/missing_video demo/no_camera demo/image classifier/demo_cpu",
     ),
     ("the original has to be built with OpenCV", EXIT_OK, "", "demo/without_opencv"),
-    ("`classifier demo` ends with the video", EXIT_OK, "", "demo/classifier_demo"),
+    ("`classifier demo` stops at the end of the video", EXIT_OK, "", "demo/classifier_demo"),
     (
         "`-chart` with a file that is not such a chart is an error",
         EXIT_FAILED,
@@ -87,12 +87,17 @@ DIFFERENCES: list[tuple[str, int, str, str]] = [
     ("`-gpus` starts one process per GPU", EXIT_OK, "", "detector_train/gpus classifier_train/gpus"),
     ("The backup folder is created at the start", EXIT_OK, "", "detector_train/no_backup_folder"),
     (
-        "Wrong `filters=` and wrong class names are reported",
+        "Wrong `filters=`, wrong class names, and images and labels that cannot be used are reported",
         EXIT_FAILED,
         "cfg/trainf.cfg:",
         "detector_train/wrong_filters",
     ),
-    ("Wrong `filters=` and wrong class names are reported", EXIT_FAILED, "has 2 names", "detector_train/map_names"),
+    (
+        "Wrong `filters=`, wrong class names, and images and labels that cannot be used are reported",
+        EXIT_FAILED,
+        "has 2 names",
+        "detector_train/map_names",
+    ),
     ("`-benchmark_layers` also works on the CPU", EXIT_OK, "", "detector_test/benchmark_layers"),
     ("`--help` prints a summary", EXIT_OK, "", "main_words/help"),
     ("`rescale` may differ", EXIT_OK, "", "weights_tools/rescale_det"),
@@ -108,9 +113,9 @@ DIFFERENCES: list[tuple[str, int, str, str]] = [
             for stem in ("det", "mixed", "fc", "cls")
         ),
     ),
-    ("An invalid number is an error", EXIT_FAILED, "cannot read 'abc'", "detector_test/bad_number"),
+    ("So is an invalid number", EXIT_FAILED, "cannot read 'abc'", "detector_test/bad_number"),
     (
-        "An unreadable image counts as having no objects",
+        "An unreadable image counts as one without detections",
         EXIT_FAILED,
         "could not be read",
         "detector_test/missing_image detector_test/missing_image_cv detector_test/missing_in_list "
@@ -119,7 +124,7 @@ DIFFERENCES: list[tuple[str, int, str, str]] = [
         "unreadable/valid_cv unreadable/recall_cpu unreadable/recall_cv",
     ),
     (
-        "If the number of class names does not match the cfg",
+        "A number of class names that does not match the cfg is an error",
         EXIT_FAILED,
         "has 2 names",
         "detector_test/names_too_few",
