@@ -371,7 +371,7 @@ def _convert(folder: Path, version: int) -> int:
 def _convert_data(folder: Path, version: int) -> int:
     for target in ("darknet/a.data", "coco.json", "ultralytics/a.yaml", "voc"):
         path = folder / "out" / target
-        for part in path.parent.glob(f"{path.stem}_*.json"):  # left by a killed conversion, as the message says
+        for part in path.parent.glob(f"{path.stem}_*.json"):  # an earlier conversion, which is not replaced
             part.unlink()
         if not _complete(path):
             flags = ["--from", f"{folder}/my.data", "--to", str(path), "--copy"]
