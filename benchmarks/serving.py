@@ -534,6 +534,14 @@ def _ms(times: Sequence[float], part: float) -> str:
     return f"{1000 * times[min(len(times) - 1, int(len(times) * part))]:.0f} ms"
 
 
+async def files_without_clients(port: int, pid: int) -> int:
+    """Open files of the server before the load, counted during a request: it prints its address before its event loop has any."""
+    with closing(Connection(port)) as connection:
+        await connection.send(request("/model", None))
+        await connection.receive()
+        return usage(pid).files - 1
+
+
 async def mean_batch(port: int) -> float:
     with closing(Connection(port)) as connection:
         await connection.send(request("/metrics", None))
@@ -581,7 +589,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     with server([str(each) for pair in flags.items() for each in pair]) as (port, pid):
 
         async def run() -> tuple[Tally, float]:
-            before = usage(pid).files
+            before = await files_without_clients(port, pid)
             sent = load(port, pid, known, options.requests, options.seed, options.well_behaved)
             limit = _START_S + options.requests * _LONGEST_S
             try:
