@@ -327,8 +327,12 @@ class Command:
     sets: tuple[tuple[str, str], ...] = ()
 
 
-def inputs(folder: Path) -> None:
-    """Write a data set, a video, and two weights files for one cfg."""
+def inputs(folder: Path) -> int:
+    """Write a data set, two videos, and two weights files for one cfg.
+
+    Runs in a process of its own: threads that end here may hold a lock of OpenCV for a moment after they were joined, which
+    a process forked then would never get.
+    """
     prepare(folder, 10, 2, filters=8)
     network = load(folder / "my.cfg")
     for version in (0, 1):
@@ -339,6 +343,7 @@ def inputs(folder: Path) -> None:
         with VideoWriter(folder / f"clip{version}.mp4", 25) as video:
             for number in range(40):
                 video.write(np.full((48, 64, 3), 50 * version + 4 * number, np.uint8))
+    return EXIT_OK
 
 
 def _model(folder: Path, version: int) -> list[str]:
@@ -430,8 +435,8 @@ COMMANDS = {
 def kill_command(folder: Path, command: Command, kills: int, seed: int = 0) -> Leftovers:
     """Kill a command `kills` times in `folder`, at moments spread evenly over its run."""
     draw, found, begun = random.Random(seed), Leftovers(), time.perf_counter()
-    inputs(folder)
     out, log = folder / "out", folder / "commands.log"
+    assert _wait_for_all([fork(log, lambda: inputs(folder))]) == [EXIT_OK], f"no inputs, see {log}"
     whole = [_reference(folder, command, version) for version in (0, 1)]
     seconds = _reference(folder, command, 1)[1]
     wanted = [tree for tree, _ in whole]
