@@ -42,12 +42,7 @@ NO_MOUNTS = 77
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
     cv2.setNumThreads(1)
-
-    def work() -> int:
-        inputs(tmp_path)
-        return EXIT_OK
-
-    assert ended(tmp_path, work) == EXIT_OK, said(tmp_path)
+    assert ended(tmp_path, lambda: inputs(tmp_path)) == EXIT_OK, said(tmp_path)
     return tmp_path
 
 
