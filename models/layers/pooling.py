@@ -218,14 +218,18 @@ class MaxpoolDepth(Layer):
         missing = -c % self.out_channels
         if missing:
             x = F.pad(x, (0, 0, 0, 0, 0, missing), value=torch.finfo(x.dtype).min)
-        if x.is_contiguous(memory_format=torch.channels_last):  # keep it for the output
-            groups = x.permute(0, 2, 3, 1).reshape(n, h, w, -1, self.out_channels)
-            return self._largest(groups, 3).permute(0, 3, 1, 2)
-        return self._largest(x.reshape(n, -1, self.out_channels, h, w), 1)
-
-    def _largest(self, groups: Tensor, axis: int) -> Tensor:
-        # The gradient needs the index of the maximum, which only max provides; amax is faster.
-        return groups.max(axis).values if torch.is_grad_enabled() else groups.amax(axis)
+        # The gradient needs the index of the maximum, which amax does not provide.
+        has_gradient = torch.is_grad_enabled()
+        if not x.is_contiguous(memory_format=torch.channels_last):
+            groups = x.reshape(n, -1, self.out_channels, h, w)
+            return groups.max(1).values if has_gradient else groups.amax(1)
+        pixels = x.permute(0, 2, 3, 1)  # the output keeps this layout
+        if not has_gradient:
+            return pixels.reshape(n, h, w, -1, self.out_channels).amax(3).permute(0, 3, 1, 2)
+        # Seen as an image row per pixel, groups can be pooled, which takes a fifth of the time of max.
+        rows = pixels.reshape(n * h, w, -1, self.out_channels).permute(0, 3, 1, 2)
+        largest = F.max_pool2d(rows, (1, rows.shape[3]))
+        return largest.permute(0, 2, 3, 1).reshape(n, h, w, -1).permute(0, 3, 1, 2)
 
     def export(self, graph: Graph, site: Site, *inputs: str) -> str:
         count, channels = self.out_channels, site.input.channels

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor
@@ -89,7 +89,9 @@ class Route(Layer):
     def forward(self, *inputs: Tensor) -> Tensor:
         if self.groups > 1:
             inputs = tuple(x.chunk(self.groups, 1)[self.group_id] for x in inputs)
-        return inputs[0] if len(inputs) == 1 else torch.cat(inputs, 1)
+        if len(inputs) == 1:
+            return inputs[0]
+        return _Concatenation.apply(*inputs) if torch.is_grad_enabled() else torch.cat(inputs, 1)
 
     def export(self, graph: Graph, site: Site, *inputs: str) -> str:
         if self.groups > 1:
@@ -99,3 +101,16 @@ class Route(Layer):
                 parts.append(graph.slice(x, 1, self.group_id * width, (self.group_id + 1) * width))
             inputs = tuple(parts)
         return graph.concat(inputs, 1)
+
+
+class _Concatenation(torch.autograd.Function):
+    """torch.cat along channels whose gradients are dense: on a CPU, operations on slices of them take up to 30 times as long."""
+
+    @staticmethod
+    def forward(ctx: Any, *inputs: Tensor) -> Tensor:
+        ctx.channels = [x.shape[1] for x in inputs]
+        return torch.cat(inputs, 1)
+
+    @staticmethod
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, ...]:
+        return tuple(part.clone() for part in grad.split(ctx.channels, 1))

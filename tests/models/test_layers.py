@@ -11,7 +11,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from models.layers.pooling import MaxpoolSection, Window
+from models.layers.pooling import MaxpoolDepth, MaxpoolSection, Window
+from models.layers.route import Route
 from models.network import Network
 from models.plan import make_plan
 from models.training import Training
@@ -214,6 +215,29 @@ def test_common_pooling_needs_no_copy() -> None:
     for size, stride, length in ((5, 1, 13), (9, 1, 13), (13, 1, 13), (2, 2, 26), (2, 2, 13), (3, 2, 56), (3, 1, 19)):
         section = MaxpoolSection(size=size, stride=stride)
         assert Window(section, section.strides_yx).native(length, length) is not None, (size, stride, length)
+
+
+def test_maxout_gives_its_gradient_to_the_first_of_equal_maxima() -> None:
+    x = torch.randint(0, 3, (2, 8, 5, 6)).float()
+    change = torch.rand(2, 2, 5, 6)
+    groups = x.view(2, 4, 2, 5, 6)
+    first = torch.zeros_like(groups).scatter_(1, groups.argmax(1, keepdim=True), change[:, None])
+    for memory_format in (torch.contiguous_format, torch.channels_last):
+        given = x.contiguous(memory_format=memory_format).requires_grad_()
+        y = MaxpoolDepth(2)(given)
+        assert torch.equal(y, groups.amax(1)) and y.is_contiguous(memory_format=memory_format)
+        (grad,) = torch.autograd.grad(y, given, change)
+        assert torch.equal(grad.view(2, 4, 2, 5, 6), first)
+
+
+def test_concatenated_inputs_get_dense_gradients() -> None:
+    parts = [torch.rand(2, c, 4, 6).contiguous(memory_format=torch.channels_last).requires_grad_() for c in (3, 8, 1)]
+    change = torch.rand(2, 12, 4, 6).contiguous(memory_format=torch.channels_last)
+    y = Route(1, 0)(*parts)
+    assert torch.equal(y, torch.cat(parts, 1))
+    grads = torch.autograd.grad(y, parts, change)
+    assert all(map(torch.equal, grads, change.split((3, 8, 1), 1)))
+    assert all(grad.is_contiguous(memory_format=torch.channels_last) for grad in grads)
 
 
 def test_shortcut_of_different_sizes_and_channels() -> None:

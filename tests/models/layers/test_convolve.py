@@ -1,4 +1,4 @@
-"""1x1 convolutions as matrix products, compared with PyTorch's convolution: values and gradients."""
+"""1x1 convolutions as matrix products and as distributed images, compared with PyTorch's: values and gradients."""
 
 from __future__ import annotations
 
@@ -6,12 +6,17 @@ import pytest
 import torch
 from torch.nn import functional as F
 
+from models.layers import convolve
 from models.layers.convolve import is_pointwise, pointwise
 
 
-@pytest.mark.parametrize("shape", [(2, 3, 5, 7), (1, 1, 4, 4), (3, 8, 1, 1)])
+@pytest.mark.parametrize("shape", [(2, 3, 5, 7), (1, 1, 4, 4), (3, 8, 1, 1), (1, 5, 13, 13), (2, 4, 26, 26)])
 @pytest.mark.parametrize("with_biases", [False, True])
-def test_same_as_convolution(shape: tuple[int, int, int, int], with_biases: bool) -> None:
+@pytest.mark.parametrize("has_avx512", [False, True])
+def test_same_as_convolution(
+    shape: tuple[int, int, int, int], with_biases: bool, has_avx512: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(convolve, "has_avx512", lambda: has_avx512)
     torch.manual_seed(0)
     x = torch.randn(shape).contiguous(memory_format=torch.channels_last).requires_grad_()
     weights = torch.randn(6, shape[1], 1, 1, requires_grad=True)
