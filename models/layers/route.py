@@ -91,8 +91,9 @@ class Route(Layer):
             inputs = tuple(x.chunk(self.groups, 1)[self.group_id] for x in inputs)
         if len(inputs) == 1:
             return inputs[0]
-        is_cpu_training = torch.is_grad_enabled() and inputs[0].device.type == "cpu"
-        return _Concatenation.apply(*inputs) if is_cpu_training else torch.cat(inputs, 1)
+        if self.training and inputs[0].device.type == "cpu":
+            return _Concatenation.apply(*inputs)
+        return torch.cat(inputs, 1)
 
     def export(self, graph: Graph, site: Site, *inputs: str) -> str:
         if self.groups > 1:

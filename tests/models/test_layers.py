@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -238,6 +239,14 @@ def test_concatenated_inputs_get_dense_gradients() -> None:
     grads = torch.autograd.grad(y, parts, change)
     assert all(map(torch.equal, grads, change.split((3, 8, 1), 1)))
     assert all(grad.is_contiguous(memory_format=torch.channels_last) for grad in grads)
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_concatenation_is_a_plain_operation_outside_training(tmp_path: Path) -> None:
+    net = network(CONV + CONV + "[route]\nlayers=-1,-2\n").eval()
+    torch.jit.trace(net, images(), check_trace=False).save(tmp_path / "traced.pt")
+    (wanted,), found = net(images()), torch.jit.load(tmp_path / "traced.pt")(images())
+    assert torch.equal(found[0] if isinstance(found, tuple) else found, wanted)
 
 
 def test_shortcut_of_different_sizes_and_channels() -> None:
