@@ -327,12 +327,17 @@ class Command:
     sets: tuple[tuple[str, str], ...] = ()
 
 
-def inputs(folder: Path) -> int:
+def inputs(folder: Path) -> None:
     """Write a data set, two videos, and two weights files for one cfg.
 
-    Runs in a process of its own: threads that end here may hold a lock of OpenCV for a moment after they were joined, which
-    a process forked then would never get.
+    A process of its own does it: threads that end may hold a lock of OpenCV for a moment after they were joined, which the
+    processes that the caller forks would never get.
     """
+    log = folder / "inputs.log"
+    assert _wait_for_all([fork(log, lambda: _write_inputs(folder))]) == [EXIT_OK], f"no inputs, see {log}"
+
+
+def _write_inputs(folder: Path) -> int:
     prepare(folder, 10, 2, filters=8)
     network = load(folder / "my.cfg")
     for version in (0, 1):
@@ -435,8 +440,8 @@ COMMANDS = {
 def kill_command(folder: Path, command: Command, kills: int, seed: int = 0) -> Leftovers:
     """Kill a command `kills` times in `folder`, at moments spread evenly over its run."""
     draw, found, begun = random.Random(seed), Leftovers(), time.perf_counter()
+    inputs(folder)
     out, log = folder / "out", folder / "commands.log"
-    assert _wait_for_all([fork(log, lambda: inputs(folder))]) == [EXIT_OK], f"no inputs, see {log}"
     whole = [_reference(folder, command, version) for version in (0, 1)]
     seconds = _reference(folder, command, 1)[1]
     wanted = [tree for tree, _ in whole]
